@@ -1,0 +1,269 @@
+"""The command line: verbs, options, help. What the verbs do is cli.py's."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from charlm import __version__
+
+RUNS = Path("checkpoints")
+_Verbs = Any  # argparse's own type for the result of add_subparsers is private
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line; help can end with a text that is only made when it is asked for."""
+
+    late_epilog: Callable[[], str] | None = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    def format_help(self) -> str:
+        return super().format_help() + (self.late_epilog() if self.late_epilog else "")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of `charlm`; in what it returns, `verb` is the verb's name."""
+    parser = _Parser(
+        prog="charlm",
+        description="Train character-level language models on plain text, and write with them.",
+        epilog="""\
+examples:
+  charlm train --config configs/quickstart.yaml
+  charlm train --config configs/shakespeare-lstm.yaml --set data.path=mybook.txt --name mybook
+  charlm sample --temperature 0.7 --prompt "def "
+  charlm eval checkpoints/quickstart
+  tensorboard --logdir checkpoints
+
+`charlm VERB --help` tells more. Exit status: 0 done, 2 your mistake, 130 interrupted.""",
+    )
+    parser.add_argument("--version", action="version", version=f"charlm {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _add_train(verbs)
+    _add_sample(verbs)
+    _add_eval(verbs)
+    _add_info(verbs)
+    _add_config(verbs)
+    return parser
+
+
+def _add_verb(verbs: _Verbs, name: str, about: str, examples: str) -> _Parser:
+    parser: _Parser = verbs.add_parser(
+        name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=examples
+    )
+    parser.set_defaults(verb=parser.prog.removeprefix("charlm "))
+    return parser
+
+
+def _add_train(verbs: _Verbs) -> None:
+    parser = _add_verb(
+        verbs,
+        "train",
+        "train a model on a text",
+        """\
+examples:
+  charlm train --config configs/shakespeare-gpt.yaml
+  charlm train --config configs/quickstart.yaml --name wide --set model.hidden_size=512
+  charlm train --resume --name wide --set train.max_steps=5000
+  charlm train --config configs/mine.yaml --init-from checkpoints/wide
+
+The run folder is OUT/NAME. Ctrl-C saves at the next step and says how to go on.
+""",
+    )
+    parser.late_epilog = _settings_table
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the run's settings, in YAML")
+    _add_set(parser)
+    parser.add_argument("--name", help="name of the run; the config's by default")
+    parser.add_argument(
+        "--out", type=Path, default=RUNS, metavar="DIR", help="where run folders lie (%(default)s)"
+    )
+    _add_device(parser)
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run NAME (or the config's, or the newest) as if it had never stopped",
+    )
+    either.add_argument(
+        "--init-from",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="start a new run from the weights of this file or run folder",
+    )
+
+
+def _settings_table() -> str:
+    from charlm.config.reference import settings
+
+    lines = ["\nsettings, for the config and --set:\n"]
+    for setting in settings():
+        only = f" [{', '.join(setting.only)}]" if setting.only else ""
+        default = f" ({setting.default})" if setting.default else ""
+        lines.append(f"  {setting.key}{only}\n      {setting.meaning}{default}\n")
+    return "".join(lines)
+
+
+def _add_sample(verbs: _Verbs) -> None:
+    parser = _add_verb(
+        verbs,
+        "sample",
+        "write text with a model",
+        """\
+examples:
+  charlm sample
+  charlm sample checkpoints/shakespeare-lstm --prompt "ROMEO:" --length 500
+  charlm sample --temperature 0.5 --num-samples 3 --seed 1
+  charlm sample --top-p 0.9 --stop "\\n\\n" > out.txt
+
+Only the text goes to standard output, prompt included. What is not given is as the model's
+config has it, under `sample`.
+""",
+    )
+    _add_checkpoint(parser)
+    prompts = parser.add_mutually_exclusive_group()
+    prompts.add_argument("--prompt", metavar="TEXT", help="the text to continue")
+    prompts.add_argument("--prompt-file", type=Path, metavar="F", help="a file to continue")
+    parser.add_argument("--length", type=int, metavar="N", help="characters to write")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="1: as the model has it; lower: safer; higher: bolder; 0: always the likeliest",
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest only")
+    parser.add_argument(
+        "--top-p", type=float, metavar="P", help="draw from the likeliest that make up P only"
+    )
+    parser.add_argument("--seed", type=_seed, metavar="N", help="the same seed, the same text")
+    parser.add_argument(
+        "--num-samples", type=int, default=1, metavar="N", help="how many texts (%(default)s)"
+    )
+    parser.add_argument("--stop", metavar="TEXT", help="end before this text is written")
+    _add_unknown(parser)
+    _add_device(parser)
+
+
+def _add_eval(verbs: _Verbs) -> None:
+    parser = _add_verb(
+        verbs,
+        "eval",
+        "measure how well a model predicts a text",
+        """\
+examples:
+  charlm eval
+  charlm eval checkpoints/shakespeare-lstm --split test
+  charlm eval checkpoints/nanogpt --protocol windows
+  charlm eval --data another.txt --on-unknown skip --json
+
+Prints nats per character, bits per character (nats / ln 2) and perplexity per character.
+""",
+    )
+    _add_checkpoint(parser)
+    parser.add_argument("--data", metavar="FILE", help="another text than the one trained on")
+    parser.add_argument(
+        "--split",
+        choices=["train", "val", "test", "all"],
+        help="part of the text (val; all for --data)",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=["stream", "windows"],
+        help="stream: every character once, state carried on; windows: random windows, fresh state",
+    )
+    parser.add_argument("--window", type=int, metavar="N", help="characters a window")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_unknown(parser)
+    _add_device(parser)
+
+
+def _add_info(verbs: _Verbs) -> None:
+    parser = _add_verb(
+        verbs,
+        "info",
+        "tell what a checkpoint is",
+        "examples:\n  charlm info\n  charlm info checkpoints/quickstart --json\n",
+    )
+    _add_checkpoint(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_config(verbs: _Verbs) -> None:
+    parser = _add_verb(
+        verbs,
+        "config",
+        "check a config, or tell what one can say",
+        "examples:\n  charlm config check configs/quickstart.yaml --set train.seed=7\n"
+        "  charlm config schema > configs/schema.json\n",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    check = _add_verb(
+        actions,
+        "check",
+        "print the resolved settings of a config, or all that is wrong with it",
+        "example:\n  charlm config check configs/quickstart.yaml --set train.seed=7\n",
+    )
+    check.add_argument("file", type=Path, metavar="FILE", help="the config")
+    _add_set(check)
+    _add_verb(
+        actions,
+        "schema",
+        "print the JSON Schema of configs, for editors",
+        "example:\n  charlm config schema > configs/schema.json\n",
+    )
+    _add_verb(
+        actions,
+        "reference",
+        "print a Markdown table of all settings",
+        "example:\n  charlm config reference > settings.md\n",
+    )
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        type=Path,
+        metavar="CHECKPOINT",
+        help=f"a file, or a run folder (its best, else its last); by default the newest run "
+        f"under {RUNS}/",
+    )
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a setting, such as train.max_steps=500; can be given many times",
+    )
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (%(default)s)"
+    )
+
+
+def _add_unknown(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on-unknown",
+        choices=["error", "skip"],
+        default="error",
+        help="for characters the model has never seen: refuse, or leave out (%(default)s)",
+    )
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if seed < 0:
+        raise argparse.ArgumentTypeError(f"{seed} is below 0")
+    return seed

@@ -1,0 +1,284 @@
+"""The terminal: parse, call one verb, print, exit. The only place that does.
+
+Exit status: 0 done; 2 the user's mistake, told in one line; 130 and 143 interrupted by SIGINT or
+SIGTERM, after saving what there was to save. Anything else is a bug and shows its traceback.
+
+Each verb imports what it needs when it is called, so that `charlm --help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charlm.arguments import RUNS, make_parser
+from charlm.errors import CharlmError
+
+if TYPE_CHECKING:
+    from charlm.data.corpus import Split
+    from charlm.training.checkpoint import Meta
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `charlm` with these arguments; returns the exit status."""
+    options = make_parser().parse_args(arguments)
+    _keep_threads_polite()
+    try:
+        return _VERBS[options.verb](options)
+    except CharlmError as error:
+        print(f"charlm: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _keep_threads_polite() -> None:
+    """Let idle OpenMP threads spin only briefly before they sleep.
+
+    By default they spin for milliseconds, and where another process wants the core, training
+    becomes 20 times slower. Must be set before torch is imported; a user's own setting stands.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+
+# --- charlm train ----------------------------------------------------------------------------
+
+
+def _train(options: argparse.Namespace) -> int:
+    from charlm import terminal
+    from charlm.config.files import load_config, parse_config
+    from charlm.training import session
+    from charlm.training.checkpoint import LAST, find_checkpoint, read_meta
+
+    if options.config:
+        config = load_config(options.config, options.set, options.name)
+    elif not options.resume:
+        raise CharlmError("train: say which run: --config FILE, or --resume to go on with one")
+    else:
+        folder = options.out / options.name if options.name else None
+        last = find_checkpoint(folder, options.out).parent / LAST
+        config = parse_config(read_meta(last).config.model_dump(mode="json"), options.set)
+    if options.resume:
+        ready = session.resume(config, options.out / config.name, options.device)
+    else:
+        ready = session.start(config, options.out, options.device, options.init_from)
+    view = terminal.View(ready.run)
+    for line in terminal.describe_run(ready):
+        print(line)
+    for notice in ready.notices:
+        view.notice(notice)
+    began_at = ready.run.progress.step
+    with _signals() as received:
+        outcome = ready.trainer([view], lambda: bool(received)).train()
+    for line in terminal.describe_end(ready.run, outcome, began_at, options.out):
+        print(line)
+    return 128 + received[0] if outcome == "stopped" else 0
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM inside; a second one has its usual effect, at once."""
+    received: list[int] = []
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def receive(number: int, _frame: object) -> None:
+        received.append(number)
+        for each, handler in usual.items():
+            signal.signal(each, handler)
+
+    for number in usual:
+        signal.signal(number, receive)
+    try:
+        yield received
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+# --- charlm sample ---------------------------------------------------------------------------
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from charlm.config.files import updated
+    from charlm.data.corpus import read_file
+    from charlm.sampling.generate import generate, until
+    from charlm.training.checkpoint import vocab_of
+    from charlm.training.session import load_model
+
+    path, meta = _open_checkpoint(options)
+    config = updated(
+        meta.config.sample,
+        prompt=read_file(options.prompt_file) if options.prompt_file else options.prompt,
+        length=options.length,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+    )
+    if options.num_samples < 1:
+        raise CharlmError(f"--num-samples: {options.num_samples} is below 1")
+    vocab = vocab_of(meta)
+    prompt = _encode(vocab.encode, vocab.encode_known, config.prompt, "the prompt", options)
+    seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4))
+    _note(f"{path}, temperature {config.temperature:g}, seed {seed}")
+    model = load_model(path, meta, options.device)
+    _write_utf8()
+    for i in range(options.num_samples):
+        if options.num_samples > 1:
+            _note(f"sample {i + 1} of {options.num_samples}")
+        _write(vocab.decode(prompt))
+        characters = generate(model, vocab, prompt, config, (seed, i))
+        for character in until(characters, options.stop) if options.stop else characters:
+            _write(character)
+        if i + 1 < options.num_samples or sys.stdout.isatty():
+            _write("\n")
+    return 0
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _write_utf8() -> None:
+    """A model's characters go out as UTF-8 whatever the locale, and line ends as they are."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", newline="")
+
+
+def _note(text: str) -> None:
+    """To a person at a terminal; a log or a pipe has no use for it."""
+    if sys.stderr.isatty():
+        print(f"charlm: {text}", file=sys.stderr)
+
+
+def _encode(
+    encode: Callable[[str], Any],
+    encode_known: Callable[[str], tuple[Any, int]],
+    text: str,
+    what: str,
+    options: argparse.Namespace,
+) -> Any:
+    """The ids of a text; unknown characters are an error, or left out and counted, as asked."""
+    if options.on_unknown == "skip":
+        ids, skipped = encode_known(text)
+        if skipped:
+            print(f"charlm: {what}: {skipped:,} unknown characters left out", file=sys.stderr)
+        return ids
+    try:
+        return encode(text)
+    except CharlmError as error:
+        raise CharlmError(f"{what}: {error}; --on-unknown skip leaves such out") from error
+
+
+# --- charlm eval -----------------------------------------------------------------------------
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from charlm.config.files import updated
+    from charlm.training.evaluate import evaluate
+    from charlm.training.session import load_model, text_to_score
+
+    path, meta = _open_checkpoint(options)
+    split: Split = options.split or ("all" if options.data else "val")
+    config = updated(meta.config.eval, protocol=options.protocol, window=options.window)
+    ids, unknown = text_to_score(meta, options.data, split, options.on_unknown == "skip")
+    if unknown:
+        print(f"charlm: {unknown:,} unknown characters left out", file=sys.stderr)
+    model = load_model(path, meta, options.device)
+    score = evaluate(model, ids, config, meta.config.train.seed)
+    result = {
+        "checkpoint": str(path),
+        "data": options.data or meta.config.data.path,
+        "split": split,
+        "protocol": score.protocol,
+        "description": score.description,
+        "chars": score.chars,
+        "unknown_chars": unknown,
+        "nats_per_char": score.nats_per_char,
+        "bits_per_char": score.bits_per_char,
+        "perplexity": score.perplexity,
+    }
+    if options.json:
+        print(json.dumps(result))
+    else:
+        _print_table(
+            result
+            | {
+                "nats_per_char": f"{score.nats_per_char:.4f}",
+                "bits_per_char": f"{score.bits_per_char:.4f}",
+                "perplexity": f"{score.perplexity:.3f} per character",
+                "chars": f"{score.chars:,}",
+            }
+        )
+    return 0
+
+
+def _print_table(rows: dict[str, Any]) -> None:
+    width = max(map(len, rows))
+    for key, value in rows.items():
+        print(f"{key:<{width}}  {value}")
+
+
+# --- charlm info, charlm config --------------------------------------------------------------
+
+
+def _info(options: argparse.Namespace) -> int:
+    from charlm.terminal import describe_checkpoint
+
+    path, meta = _open_checkpoint(options)
+    if options.json:
+        print(json.dumps({"path": str(path)} | meta.model_dump(mode="json")))
+    else:
+        _print_table(describe_checkpoint(path, meta))
+    return 0
+
+
+def _open_checkpoint(options: argparse.Namespace) -> tuple[Path, Meta]:
+    from charlm.training.checkpoint import find_checkpoint, read_meta
+
+    path = find_checkpoint(options.checkpoint, RUNS)
+    return path, read_meta(path)
+
+
+def _config_check(options: argparse.Namespace) -> int:
+    from charlm.config.files import load_config, to_yaml
+
+    print(to_yaml(load_config(options.file, options.set)), end="")
+    return 0
+
+
+def _config_schema(_options: argparse.Namespace) -> int:
+    from charlm.config.files import to_schema
+
+    print(to_schema(), end="")
+    return 0
+
+
+def _config_reference(_options: argparse.Namespace) -> int:
+    from charlm.config.reference import reference
+
+    print(reference(), end="")
+    return 0
+
+
+_VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "train": _train,
+    "sample": _sample,
+    "eval": _eval,
+    "info": _info,
+    "config check": _config_check,
+    "config schema": _config_schema,
+    "config reference": _config_reference,
+}

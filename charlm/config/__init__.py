@@ -1,0 +1,45 @@
+"""What a run is: one frozen, validated tree of settings.
+
+Every field says its meaning and unit once, here; `charlm train --help`, the JSON Schema and
+configs/README.md are made from these descriptions. files.py reads and writes YAML, explain.py
+says in plain words what is wrong and what there is.
+"""
+
+from charlm.config.base import Group
+from charlm.config.model import GPTConfig, ModelConfig, RecurrentConfig
+from charlm.config.run import Config, DataConfig, EvalConfig, SampleConfig
+from charlm.config.train import (
+    AdamConfig,
+    ConstantSchedule,
+    CosineSchedule,
+    ExponentialSchedule,
+    MuonConfig,
+    OptimizerConfig,
+    RMSPropConfig,
+    ScheduleConfig,
+    SGDConfig,
+    TrainConfig,
+    WSDSchedule,
+)
+
+__all__ = [
+    "AdamConfig",
+    "Config",
+    "ConstantSchedule",
+    "CosineSchedule",
+    "DataConfig",
+    "EvalConfig",
+    "ExponentialSchedule",
+    "GPTConfig",
+    "Group",
+    "ModelConfig",
+    "MuonConfig",
+    "OptimizerConfig",
+    "RMSPropConfig",
+    "RecurrentConfig",
+    "SGDConfig",
+    "SampleConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "WSDSchedule",
+]

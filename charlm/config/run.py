@@ -1,0 +1,146 @@
+"""A whole run: text, network, loop, validation, writing."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from charlm.config.base import (
+    AtLeastTwo,
+    Count,
+    Fraction,
+    Group,
+    NotNegative,
+    Ratio,
+    WholeNumber,
+    refuse,
+)
+from charlm.config.model import GPTConfig, ModelConfig, RecurrentConfig
+from charlm.config.train import TrainConfig
+
+
+class DataConfig(Group):
+    """The text."""
+
+    path: str = Field(
+        min_length=1,
+        description="the text: a UTF-8 file, `builtin:python`, `builtin:python-topics`, or the "
+        "name of a known corpus such as `tinyshakespeare`",
+    )
+    val_fraction: Fraction = Field(
+        0.1, description="share of the text, after the training part, held out for validation"
+    )
+    test_fraction: Fraction = Field(
+        0.0, description="share of the text, at its very end, that training never looks at"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        held_out = self.val_fraction + self.test_fraction
+        refuse(
+            f"val_fraction: with test_fraction it holds out {held_out:g} of the text and leaves "
+            "nothing to train on; lower one"
+            if held_out >= 1
+            else None
+        )
+        return self
+
+
+class EvalConfig(Group):
+    """Validation during training, and the defaults of `charlm eval`."""
+
+    every: Count | None = Field(
+        250, description="steps between two evaluations; null for one at the end"
+    )
+    protocol: Literal["stream", "windows"] = Field(
+        "stream",
+        description="stream scores every character of the split once, with the state carried on; "
+        "windows scores random windows, each with a fresh state",
+    )
+    window: Count = Field(
+        256, description="characters a window (windows); a gpt's context is the most"
+    )
+    n_windows: Count = Field(2000, description="how many windows (windows)")
+    max_chars: AtLeastTwo | None = Field(
+        None, description="during training, look at so much of the split only"
+    )
+    sample_every: Count | None = Field(
+        500, description="steps between two samples of text; null for none"
+    )
+
+
+class SampleConfig(Group):
+    """The text written during training, and the defaults of `charlm sample`."""
+
+    prompt: str = Field("", description="text to continue; empty starts as after a line end")
+    length: WholeNumber = Field(200, description="characters to write")
+    temperature: NotNegative = Field(
+        0.8, description="0 takes the likeliest character, 1 the model's own probabilities"
+    )
+    top_k: Count | None = Field(None, description="draw from the k likeliest characters")
+    top_p: Ratio | None = Field(
+        None, description="draw from the likeliest characters that make up p together"
+    )
+
+
+DEFAULT_MAX_STEPS = 2000
+
+
+class Config(Group):
+    """A run of charlm."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
+        description="of the run and its folder; the file's own name where it is not given",
+    )
+    data: DataConfig = Field(description="the text")
+    model: ModelConfig = Field(RecurrentConfig(), description="the network")
+    train: TrainConfig = Field(TrainConfig(), description="the loop")
+    eval: EvalConfig = Field(EvalConfig(), description="validation")
+    sample: SampleConfig = Field(SampleConfig(), description="writing")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, raw: Any) -> Any:
+        """Fill in the defaults that depend on another setting."""
+        if not isinstance(raw, dict):
+            return raw
+        model = _with_defaults(raw.get("model"), {"kind": "lstm"})
+        train = _with_defaults(raw.get("train"), {})
+        if isinstance(model, dict) and isinstance(train, dict):
+            if model["kind"] == "gpt":
+                context = model.get("context", GPTConfig().context)
+                train = {"seq_len": context, "batches": "windows"} | train
+            if not any(train.get(f"max_{limit}") for limit in ("steps", "epochs", "seconds")):
+                train = train | {"max_steps": train.get("max_steps") or DEFAULT_MAX_STEPS}
+            for part, kind in (("optimizer", "adamw"), ("schedule", "cosine")):
+                train = train | {part: _with_defaults(train.get(part), {"kind": kind})}
+        return raw | {"model": model, "train": train}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        gpt = isinstance(self.model, GPTConfig)
+        refuse(
+            f"train.seq_len: {self.train.seq_len} is not model.context {self.model.context}; leave "
+            "it out, and set model.context"
+            if isinstance(self.model, GPTConfig) and self.train.seq_len != self.model.context
+            else None,
+            "train.batches: a gpt starts every sequence afresh; leave it out, or set windows"
+            if gpt and self.train.batches == "streams"
+            else None,
+            "train.patience: it counts evaluations, and eval.every is null; set eval.every"
+            if self.train.patience and self.eval.every is None
+            else None,
+            "train.patience: it counts evaluations, and data.val_fraction is 0; hold some text out"
+            if self.train.patience and self.data.val_fraction == 0
+            else None,
+        )
+        return self
+
+
+def _with_defaults(raw: Any, defaults: dict[str, Any]) -> Any:
+    """`raw` over `defaults`; what is no mapping is left for pydantic to refuse."""
+    if raw is None:
+        return defaults
+    return defaults | raw if isinstance(raw, dict) else raw

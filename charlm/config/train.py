@@ -1,0 +1,157 @@
+"""Settings of the loop: batches, limits, optimizer, schedule, arithmetic, saving."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from charlm.config.base import (
+    Beta,
+    Count,
+    Fraction,
+    Group,
+    NotNegative,
+    Positive,
+    Ratio,
+    WholeNumber,
+    refuse,
+)
+
+
+class SGDConfig(Group):
+    kind: Literal["sgd"] = Field("sgd", description="stochastic gradient descent")
+    lr: Positive = Field(0.5, description="learning rate")
+    momentum: Fraction = Field(0.9, description="momentum")
+    weight_decay: NotNegative = Field(0.0, description="L2 penalty on matrices")
+
+
+class RMSPropConfig(Group):
+    kind: Literal["rmsprop"] = Field("rmsprop", description="RMSProp")
+    lr: Positive = Field(2e-3, description="learning rate")
+    alpha: Beta = Field(0.95, description="decay of the mean of squared gradients")
+    eps: Positive = Field(1e-8, description="added to the denominator")
+    weight_decay: NotNegative = Field(0.0, description="L2 penalty on matrices")
+
+
+class AdamConfig(Group):
+    kind: Literal["adam", "adamw"] = Field("adamw", description="Adam, or with decoupled decay")
+    lr: Positive = Field(2e-3, description="learning rate")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.99), description="decay of the two moments")
+    eps: Positive = Field(1e-8, description="added to the denominator")
+    weight_decay: NotNegative = Field(
+        0.0, description="on matrices: L2 penalty for adam, decoupled for adamw"
+    )
+
+
+class MuonConfig(Group):
+    kind: Literal["muon"] = Field("muon", description="Muon on hidden matrices, AdamW beside")
+    lr: Positive = Field(0.02, description="learning rate of Muon")
+    momentum: Fraction = Field(0.95, description="momentum of Muon")
+    weight_decay: NotNegative = Field(0.0, description="decoupled, on all matrices")
+    adamw_lr: Positive = Field(4e-3, description="learning rate of AdamW")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.99), description="decay of AdamW's two moments")
+    eps: Positive = Field(1e-8, description="added to AdamW's denominator")
+
+
+class Warmup(Group):
+    kind: str
+    warmup_steps: WholeNumber = Field(0, description="steps of linear rise at the start")
+
+
+class ConstantSchedule(Warmup):
+    kind: Literal["constant"] = Field("constant", description="the same rate throughout")
+
+
+class CosineSchedule(Warmup):
+    kind: Literal["cosine"] = Field("cosine", description="half a cosine from 1 to min_lr_ratio")
+    min_lr_ratio: Fraction = Field(0.1, description="last rate as a share of the first")
+
+
+class ExponentialSchedule(Warmup):
+    kind: Literal["exponential"] = Field("exponential", description="a factor an epoch")
+    decay: Ratio = Field(0.97, description="factor for each further epoch")
+    decay_after: WholeNumber = Field(10, description="epoch whose end brings the first factor")
+
+
+class WSDSchedule(Warmup):
+    kind: Literal["wsd"] = Field("wsd", description="warm-up, stable, then linear decay")
+    decay_fraction: Ratio = Field(
+        0.5, description="share of the run, at its end, in which the rate falls"
+    )
+    min_lr_ratio: Fraction = Field(0.0, description="last rate as a share of the first")
+
+
+OptimizerConfig = Annotated[
+    SGDConfig | RMSPropConfig | AdamConfig | MuonConfig, Field(discriminator="kind")
+]
+ScheduleConfig = Annotated[
+    ConstantSchedule | CosineSchedule | ExponentialSchedule | WSDSchedule,
+    Field(discriminator="kind"),
+]
+
+
+class TrainConfig(Group):
+    """The loop."""
+
+    batch_size: Count = Field(32, description="sequences an optimizer step")
+    seq_len: Count = Field(
+        64,
+        description="characters a sequence, and how far back the gradient flows; for a gpt always "
+        "model.context",
+    )
+    batches: Literal["streams", "windows"] = Field(
+        "streams",
+        description="contiguous streams with the state carried on (truncated BPTT), or windows at "
+        "random places with a fresh state; a gpt takes windows",
+    )
+    grad_accum: Count = Field(
+        1, description="pieces a batch is worked through in, to save memory; divides batch_size"
+    )
+    grad_clip: NotNegative = Field(1.0, description="largest gradient norm; 0 for no clipping")
+    max_steps: Count | None = Field(
+        None, description="stop after so many steps; 2000 where no limit is given"
+    )
+    max_epochs: Positive | None = Field(
+        None, description="stop after so many passes over the training text"
+    )
+    max_seconds: Positive | None = Field(
+        None,
+        description="stop after so many seconds of training, evaluation not counted; the schedule "
+        "then follows the clock, and the run is repeatable only in kind",
+    )
+    patience: Count | None = Field(
+        None, description="stop after so many evaluations in a row without a better loss"
+    )
+    seed: WholeNumber = Field(1337, description="of every random stream of the run")
+    optimizer: OptimizerConfig = Field(AdamConfig(), description="what takes the steps")
+    schedule: ScheduleConfig = Field(CosineSchedule(), description="how the rate moves")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="of the arithmetic; weights are always float32"
+    )
+    compile: Literal["auto", "off", "on"] = Field(
+        "auto", description="use torch.compile; auto does for a gpt on CUDA"
+    )
+    threads: Count | None = Field(None, description="CPU threads; null for one a core, 8 at most")
+    log_every: Count = Field(20, description="steps between two records of the training loss")
+    save_every: Count | None = Field(500, description="steps between two saves of `last`")
+    save_minutes: Positive | None = Field(5.0, description="minutes between two saves of `last`")
+    keep_every: Count | None = Field(
+        None, description="steps between two checkpoints kept beside `last` and `best`"
+    )
+    keep_last: Count = Field(3, description="how many of those are kept, the newest")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        warmup = self.schedule.warmup_steps
+        too_long = self.max_steps is not None and warmup >= self.max_steps
+        refuse(
+            f"schedule.warmup_steps: {warmup} is not below train.max_steps {self.max_steps}; the "
+            "rate would never reach its height"
+            if too_long
+            else None,
+            f"grad_accum: {self.grad_accum} does not divide train.batch_size {self.batch_size}"
+            if self.batch_size % self.grad_accum
+            else None,
+        )
+        return self

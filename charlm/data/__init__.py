@@ -1,0 +1,1 @@
+"""From text to batches: vocab (characters and ids), library (named texts), corpus, batches."""

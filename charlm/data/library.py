@@ -1,0 +1,119 @@
+"""Texts with a name: those every Python has, and those a user has put in a known place."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import sysconfig
+import tokenize
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from charlm.errors import DataError
+
+BUILTIN = "builtin:"
+
+
+def python_source() -> str:
+    """The running interpreter's standard library, its tests left out, as one text.
+
+    Files are ordered by a hash of their path, so that any stretch of the text is a fair sample of
+    the whole. The text is the same at every call for one interpreter.
+
+    Raises:
+        DataError: the library's source is not on this machine.
+    """
+    root = Path(sysconfig.get_path("stdlib"))
+    paths = [
+        path for path in root.rglob("*.py") if not _SKIPPED & set(path.relative_to(root).parts[:-1])
+    ]
+    paths.sort(key=lambda path: hashlib.sha256(str(path.relative_to(root)).encode()).digest())
+    texts = [text for path in paths if (text := _read_source(path))]
+    if not texts:
+        raise DataError(f"builtin:python: no Python source under {root}; name a text file instead")
+    return "\n".join(texts)
+
+
+_SKIPPED = {
+    "__pycache__",
+    "dist-packages",
+    "encodings",  # tables, not code
+    "ensurepip",
+    "idlelib",
+    "lib2to3",
+    "pydoc_data",
+    "site-packages",
+    "test",
+    "tests",
+    "turtledemo",
+}
+
+
+def _read_source(path: Path) -> str:
+    """The text of a source file in its declared encoding, or nothing when it cannot be read."""
+    try:
+        with tokenize.open(path) as file:
+            return file.read()
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return ""
+
+
+def python_topics() -> str:
+    """The interpreter's help topics, English prose in reStructuredText, sorted by title.
+
+    Raises:
+        DataError: this Python comes without them.
+    """
+    try:
+        topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
+    except ImportError as error:
+        raise DataError(
+            "builtin:python-topics: this Python comes without pydoc_data; use builtin:python"
+        ) from error
+    return "\n\n".join(topics[title] for title in sorted(topics))
+
+
+BUILTINS: dict[str, Callable[[], str]] = {
+    "python": python_source,
+    "python-topics": python_topics,
+}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A text that is not ours to ship: its file name, size in bytes, SHA-256 and origin."""
+
+    file: str
+    size: int
+    sha256: str
+    url: str
+
+
+KNOWN = {
+    "tinyshakespeare": Known(
+        file="tinyshakespeare.txt",
+        size=1_115_394,
+        sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+    )
+}
+
+
+def find(name: str) -> Path:
+    """Where the known text `name` lies: under $CHARLM_DATA, else under data/.
+
+    Raises:
+        DataError: it is in neither; the message is the way to get it.
+    """
+    known = KNOWN[name]
+    folders = [os.environ.get("CHARLM_DATA"), "data"]
+    places = [Path(folder) / known.file for folder in folders if folder]
+    for place in places:
+        if place.is_file():
+            return place
+    raise DataError(
+        f"{name}: there is no {' and no '.join(map(str, places))}; get it with: "
+        f"mkdir -p data && curl -L -o data/{known.file} {known.url}"
+    )

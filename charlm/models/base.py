@@ -1,0 +1,59 @@
+"""What trainer, evaluator and sampler know of a model."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+State = tuple[Tensor, ...]
+"""What a model remembers of the text so far: hidden states, or keys and values."""
+
+
+class CharModel(nn.Module):
+    """A language model over V characters.
+
+    Attributes:
+        vocab_size: V.
+        context: the most characters it can look at, or None where the state has no end.
+        bf16_pays_on_cpu: whether its training step is faster in bfloat16 on a CPU that has it.
+        compile_pays_on_cuda: whether torch.compile makes its training step faster on a GPU.
+    """
+
+    vocab_size: int
+    context: int | None = None
+    bf16_pays_on_cpu = False
+    compile_pays_on_cuda = False
+
+    @abstractmethod
+    def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Read T characters of B texts.
+
+        Args:
+            ids: (B, T) integers.
+            state: what an earlier call returned for the text just before; None at a text's start.
+
+        Returns:
+            logits (B, T, V) of the character after each one read, and the state after the last.
+        """
+
+    @abstractmethod
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The matrices between hidden layers: all but those with a side of length V or vectors."""
+
+    def count_parameters(self) -> int:
+        """How many numbers training adjusts; a shared matrix counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+@contextmanager
+def evaluating(model: CharModel) -> Iterator[None]:
+    """Dropout off inside, and afterwards as it was before."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,90 @@
+"""Vanilla RNN, GRU and LSTM.
+
+Shapes: B batch, T time (characters), V vocabulary, D hidden_size, L n_layer.
+
+Layer l reads x_t, the character (l = 1) or the layer below, and updates (sigma is the logistic
+function, * is elementwise):
+
+    rnn    h_t = tanh(W_hh h_{t-1} + W_xh x_t + b)                    (Elman 1990)
+
+    gru    r_t, z_t = sigma(W_{r,z} x_t + U_{r,z} h_{t-1} + b_{r,z})  (Cho et al. 2014; the reset
+           n_t = tanh(W_n x_t + b_n + r_t * (U_n h_{t-1} + c_n))      gate after the product, as
+           h_t = (1 - z_t) * n_t + z_t * h_{t-1}                      cuDNN has it)
+
+    lstm   i_t, f_t, o_t = sigma(W_{i,f,o} x_t + U_{i,f,o} h_{t-1} + b_{i,f,o})
+           g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)                    (Hochreiter & Schmidhuber
+           c_t = f_t * c_{t-1} + i_t * g_t                            1997; forget gate: Gers et
+           h_t = o_t * tanh(c_t)                                      al. 2000)
+
+PyTorch's layers do the arithmetic. They stack the gates of a layer in one matrix, in the order
+r, z, n and i, f, g, o, and keep each bias as a sum of two vectors; both are trained and counted.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from charlm.config import RecurrentConfig
+from charlm.models.base import CharModel, State
+
+_LAYERS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class Recurrent(CharModel):
+    """An RNN, GRU or LSTM between an embedding and a linear output layer.
+
+    The state is (h,), and for an LSTM (h, c), each (L, B, D).
+    """
+
+    def __init__(self, config: RecurrentConfig, vocab_size: int) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.vocab_size = vocab_size
+        self.bf16_pays_on_cpu = config.kind == "lstm"
+        self.embed = nn.Embedding(vocab_size, width) if config.input == "embedding" else None
+        self.rnn = _LAYERS[config.kind](
+            input_size=width if self.embed else vocab_size,
+            hidden_size=width,
+            num_layers=config.n_layer,
+            dropout=config.dropout,
+        )
+        self.head = nn.Linear(width, vocab_size)
+        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.output_dropout = nn.Dropout(config.output_dropout)
+        self._initialise(config)
+
+    def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        x = self._look_up(ids.t())  # (B, T) -> (T, B, D), or (T, B, V) one-hot
+        hx = state if state is None or isinstance(self.rnn, nn.LSTM) else state[0]
+        y, hx = self.rnn(self.input_dropout(x), hx)  # (T, B, D)
+        logits = self.head(self.output_dropout(y))  # (T, B, V)
+        return logits.transpose(0, 1), hx if isinstance(hx, tuple) else (hx,)
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        first = {"weight_ih_l0"} if self.embed is None else set()
+        return [p for name, p in self.rnn.named_parameters() if p.ndim == 2 and name not in first]
+
+    def _look_up(self, ids: Tensor) -> Tensor:
+        if self.embed is not None:
+            x: Tensor = self.embed(ids)
+            return x
+        return F.one_hot(ids, self.vocab_size).to(self.head.weight.dtype)
+
+    @torch.no_grad()
+    def _initialise(self, config: RecurrentConfig) -> None:
+        """Orthogonal recurrent matrices gate by gate (Saxe et al. 2014); forget bias 1 (Jozefowicz
+        et al. 2015); the rest as PyTorch does it."""
+        for name, parameter in self.rnn.named_parameters():
+            if name.startswith("weight_hh"):
+                for gate in parameter.split(config.hidden_size):  # (G*D, D) -> G times (D, D)
+                    nn.init.orthogonal_(gate)
+            elif name.startswith("bias"):
+                parameter.zero_()
+                if config.kind == "lstm" and name.startswith("bias_ih"):
+                    parameter[config.hidden_size : 2 * config.hidden_size] = 1.0
+        self.head.bias.zero_()
+        if config.tie_weights and self.embed is not None:
+            self.head.weight = self.embed.weight
+            nn.init.normal_(self.embed.weight, std=config.hidden_size**-0.5)

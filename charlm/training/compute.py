@@ -1,0 +1,133 @@
+"""Where and how the arithmetic is done: device, precision, threads, torch.compile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from charlm.config import TrainConfig
+from charlm.errors import DeviceError
+from charlm.models import CharModel, State
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Forward = Callable[[Tensor, State | None], tuple[Tensor, State]]
+MAX_THREADS = 8  # beyond that, layers of a few hundred units wait for each other more than they win
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device, a precision and a number of CPU threads."""
+
+    device: torch.device
+    precision: Precision
+    threads: int
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which a training step's forward pass runs."""
+        if self.precision == "fp32":
+            return nullcontext()
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype=dtype)
+
+
+def choose_compute(train: TrainConfig, model: CharModel, device_name: str) -> Compute:
+    """The device, precision and threads of a run; sets the process's threads and TF32.
+
+    Raises:
+        DeviceError: the device is not there, or cannot do the precision asked for.
+    """
+    device = choose_device(device_name)
+    return Compute(device, _choose_precision(train, model, device), set_threads(train.threads))
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is cuda, else mps, else cpu.
+
+    Raises:
+        DeviceError: no such device on this machine.
+    """
+    if name == "auto":
+        name = "cuda" if _has_cuda() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"--device {name}: choose auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if _has_cuda() else 0
+        if (device.index or 0) >= count:
+            has = f"there are {count}, counted from 0" if count else "PyTorch finds no CUDA GPU"
+            raise DeviceError(f"--device {name}: {has}; use --device auto or cpu")
+        torch.set_float32_matmul_precision("high")  # TF32 in float32 products
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"--device {name}: PyTorch finds no Apple GPU; use --device auto or cpu")
+    elif device.type not in ("cpu", "mps"):
+        raise DeviceError(f"--device {name}: choose auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def _has_cuda() -> bool:
+    return torch.cuda.is_available()
+
+
+def set_threads(wanted: int | None) -> int:
+    """Set and return the number of CPU threads; None is one a core this process may use."""
+    if wanted is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else MAX_THREADS
+        wanted = min(torch.get_num_threads(), cores, MAX_THREADS)
+    torch.set_num_threads(wanted)
+    return wanted
+
+
+def _choose_precision(train: TrainConfig, model: CharModel, device: torch.device) -> Precision:
+    """`auto` is bf16, or fp16 on older GPUs, where it is known to be faster; else fp32."""
+    if train.precision != "auto":
+        if train.precision == "bf16" and device.type == "cuda" and not _cuda_has_bf16():
+            raise DeviceError("train.precision bf16: this GPU has none; use fp16, fp32 or auto")
+        return train.precision
+    if device.type == "cuda":
+        return "bf16" if _cuda_has_bf16() else "fp16"
+    if device.type == "cpu" and model.bf16_pays_on_cpu and _cpu_has_bf16():
+        return "bf16"
+    return "fp32"
+
+
+def _cuda_has_bf16() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices in hardware."""
+    capabilities: dict[str, object] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # not in every PyTorch
+    return bool(capabilities.get("avx512_bf16", False))
+
+
+def compile_forward(
+    model: CharModel, train: TrainConfig, compute: Compute, ids: Tensor
+) -> tuple[Forward, str | None]:
+    """The model's forward pass, compiled if `train.compile` says so and it works on `ids` (B, T).
+
+    Returns:
+        the forward pass, and, where compiling failed, a line that says so.
+    """
+    pays = compute.device.type == "cuda" and model.compile_pays_on_cuda
+    if train.compile == "off" or (train.compile == "auto" and not pays):
+        return model, None
+    compiled: Forward = torch.compile(model)
+    devices = [compute.device] if compute.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), compute.autocast():
+            torch.autograd.backward(compiled(ids, None)[0].sum())
+    except Exception as error:  # compilers fail in many ways; if it is the model, eager fails too
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        return model, f"torch.compile failed, going on without it: {reason[0]:.200}"
+    finally:
+        model.zero_grad(set_to_none=True)
+    return compiled, None

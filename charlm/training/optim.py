@@ -1,0 +1,107 @@
+"""Which optimizer moves which parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from charlm.config import (
+    AdamConfig,
+    MuonConfig,
+    OptimizerConfig,
+    RMSPropConfig,
+    SGDConfig,
+)
+from charlm.models import CharModel
+
+
+class Optimizers:
+    """The optimizers of a model, stepped together. Every parameter is in exactly one group."""
+
+    def __init__(self, model: CharModel, config: OptimizerConfig) -> None:
+        self._names: dict[Tensor, str] = {
+            parameter: name for name, parameter in model.named_parameters()
+        }
+        self.each = _build(model, config)
+        self._base_lr: list[float] = [group["lr"] for group in self._groups()]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.each for group in optimizer.param_groups]
+
+    def set_lr(self, scale: float) -> float:
+        """Set every rate to `scale` times its configured one; returns the first, to report."""
+        for group, base in zip(self._groups(), self._base_lr, strict=True):
+            group["lr"] = base * scale
+        return self._base_lr[0] * scale
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for optimizer in self.each:
+            optimizer.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the optimizers remember, by `parameter:key`."""
+        return {
+            f"{self._names[parameter]}:{key}": value
+            for optimizer in self.each
+            for parameter, memory in optimizer.state.items()
+            for key, value in memory.items()
+            if isinstance(value, Tensor)
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Remember what `tensors()` gave."""
+        parameters = {name: parameter for parameter, name in self._names.items()}
+        owner = {p: o for o in self.each for group in o.param_groups for p in group["params"]}
+        for name, value in tensors.items():
+            path, _, key = name.rpartition(":")
+            parameter = parameters[path]
+            # Adam counts its steps on the CPU unless it is fused
+            device = value.device if value.ndim == 0 else parameter.device
+            owner[parameter].state[parameter][key] = value.clone().to(device)
+
+
+def _build(model: CharModel, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    groups = _decay_groups(list(model.parameters()), getattr(config, "weight_decay", 0.0))
+    match config:
+        case SGDConfig():
+            return [torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)]
+        case RMSPropConfig():
+            return [torch.optim.RMSprop(groups, lr=config.lr, alpha=config.alpha, eps=config.eps)]
+        case AdamConfig(kind=kind):
+            adam = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
+            return [adam(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)]
+        case MuonConfig():
+            return _build_muon(model, config)
+    raise AssertionError(config)
+
+
+def _build_muon(model: CharModel, config: MuonConfig) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for all else."""
+    hidden = model.hidden_matrices()
+    rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
+    return [
+        torch.optim.Muon(
+            hidden, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        ),
+        torch.optim.AdamW(
+            _decay_groups(rest, config.weight_decay),
+            lr=config.adamw_lr,
+            betas=config.betas,
+            eps=config.eps,
+            fused=True,
+        ),
+    ]
+
+
+def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases and the gains of norms do not."""
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,263 @@
+"""Beginning a run: anew, from another model's weights, or where it stopped."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import charlm
+from charlm.config import Config, TrainConfig
+from charlm.config.files import to_yaml
+from charlm.data.batches import check_length
+from charlm.data.corpus import Corpus, Split, open_corpus
+from charlm.data.vocab import Ids, describe
+from charlm.errors import CheckpointError, ConfigError, DataError
+from charlm.models import CharModel, build_model
+from charlm.training.checkpoint import (
+    LAST,
+    Meta,
+    find_checkpoint,
+    read_meta,
+    read_tensors,
+    vocab_of,
+    writing,
+)
+from charlm.training.compute import choose_compute, choose_device, set_threads
+from charlm.training.telemetry import Observer
+from charlm.training.trainer import Run, Trainer
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run ready to be trained, and what a user should know of how it came about."""
+
+    run: Run
+    model: CharModel
+    notices: list[str]
+
+    def trainer(self, observers: list[Observer], should_stop: Callable[[], bool]) -> Trainer:
+        return Trainer(self.run, self.model, observers, should_stop)
+
+
+def start(config: Config, out: Path, device: str, init_from: Path | None = None) -> Session:
+    """A new run in the folder out / config.name, with fresh weights or those of a checkpoint.
+
+    Raises:
+        CheckpointError: the folder exists or cannot be made; init_from does not fit.
+        DataError, DeviceError: the text or the device is not to be had.
+    """
+    folder = out / config.name
+    if folder.exists():
+        raise CheckpointError(
+            f"{folder}: this run exists and is not overwritten; go on with it by --resume, or "
+            "start another with --name NAME"
+        )
+    notices: list[str] = []
+    if init_from is None:
+        corpus = open_corpus(config.data)
+        model = build_model(config.model, len(corpus.vocab), config.train.seed)
+    else:
+        corpus, model, notices = _initialise_from(find_checkpoint(init_from), config)
+    check_length(corpus.val_start, config.train)
+    run = Run(folder, config, corpus, choose_compute(config.train, model, device), _versions())
+    with writing(folder):
+        out.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    return Session(run, model, notices)
+
+
+def resume(config: Config, folder: Path, device: str) -> Session:
+    """A run where `last` left it. `config` may differ from the run's in limits and records only.
+
+    Raises:
+        CheckpointError: no checkpoint, or one that cannot be read.
+        ConfigError: another setting differs.
+        DataError: the text is not the one the run was trained on.
+    """
+    path = folder / LAST
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no {LAST} to resume from")
+    meta = read_meta(path)
+    _refuse_changes(meta.config, config, path)
+    vocab = vocab_of(meta)
+    corpus = open_corpus(config.data, known=vocab)
+    if corpus.sha256 != meta.corpus.sha256:
+        raise DataError(
+            f"{config.data.path}: not the text this run was trained on ({meta.corpus.chars:,} "
+            f"characters then, {len(corpus):,} now); bring that back, or start a new run from "
+            f"these weights with --init-from {folder}"
+        )
+    model = build_model(config.model, len(vocab), seed=0)
+    _load_weights(model, read_tensors(path, "model."))
+    compute = choose_compute(_as_recorded(config, meta, device), model, device)
+    run = Run(
+        folder, config, corpus, compute, _versions(), meta.progress.model_copy(), meta.log_sizes
+    )
+    return Session(run, model, _resume_notices(meta, run))
+
+
+# --- what a resumed run may change ------------------------------------------------------------
+
+_FREE = (
+    "data.path",  # the text's hash is compared instead
+    "eval.",
+    "sample.",
+    "train.compile",
+    "train.keep_",
+    "train.log_every",
+    "train.max_",
+    "train.patience",
+    "train.save_",
+    "train.threads",
+)
+
+
+def _refuse_changes(old: Config, new: Config, path: Path) -> None:
+    before, after = leaves(old.model_dump(mode="json")), leaves(new.model_dump(mode="json"))
+    changed = [
+        f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
+        for key in before | after
+        if before.get(key) != after.get(key) and not key.startswith(_FREE)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{path}: a resumed run cannot change {'; '.join(changed)}; leave it as it was, or "
+            f"start a new run with --name NAME (from these weights: --init-from {path.parent})"
+        )
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, by dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= leaves(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _as_recorded(config: Config, meta: Meta, device: str) -> TrainConfig:
+    """Where the settings leave a choice, the choice the run made before: it moves the last bits."""
+    recorded: dict[str, Any] = {"threads": config.train.threads or meta.threads}
+    if choose_device(device).type == meta.device.partition(":")[0]:
+        recorded["precision"] = meta.precision
+    return config.train.model_copy(update=recorded)
+
+
+def _resume_notices(meta: Meta, run: Run) -> list[str]:
+    was = meta.versions | {"device": meta.device, "threads": str(meta.threads)}
+    now = run.versions | {"device": str(run.compute.device), "threads": str(run.compute.threads)}
+    changed = [f"{key} was {was[key]} and is {now[key]}" for key in was if was[key] != now.get(key)]
+    if not changed:
+        return []
+    return [f"{'; '.join(changed)}: the run goes on, but not to the very same bits"]
+
+
+# --- weights from elsewhere -------------------------------------------------------------------
+
+
+def _initialise_from(path: Path, config: Config) -> tuple[Corpus, CharModel, list[str]]:
+    """The corpus and model of a new run that begins with the weights of `path`.
+
+    The vocabulary is the old one, ids unchanged, with the text's new characters behind it; their
+    rows are initialised as in a new model.
+    """
+    meta = read_meta(path)
+    _refuse_other_architecture(meta.config, config, path)
+    known = vocab_of(meta)
+    corpus = open_corpus(config.data, known)
+    model = build_model(config.model, len(corpus.vocab), config.train.seed)
+    _load_weights(model, read_tensors(path, "model."))
+    new = corpus.vocab.chars[len(known) :]
+    notices = [f"weights from {path} (step {meta.progress.step:,})"]
+    if new:
+        shown = ", ".join(describe(char) for char in new[:5]) + (", ..." if new[5:] else "")
+        notices.append(
+            f"the vocabulary grew from {len(known)} to {len(corpus.vocab)} characters; new, and "
+            f"freshly initialised: {shown}"
+        )
+    return corpus, model, notices
+
+
+def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
+    before, after = old.model.model_dump(), new.model.model_dump()
+    changed = [
+        f"model.{key} is {after.get(key)!r} here and {before.get(key)!r} there"
+        for key in before | after
+        if before.get(key) != after.get(key) and not key.endswith("dropout")
+    ]
+    if changed:
+        raise ConfigError(f"--init-from {path}: another architecture: {'; '.join(changed)}")
+
+
+@torch.no_grad()
+def _load_weights(model: CharModel, weights: dict[str, Tensor]) -> None:
+    """Copy weights into a model that may know more characters; what it knows beyond them stays."""
+    for name, parameter in model.named_parameters():
+        value = weights[name]
+        parameter[tuple(slice(size) for size in value.shape)] = value
+
+
+# --- opening a model to use it ----------------------------------------------------------------
+
+
+def load_model(path: Path, meta: Meta, device: str) -> CharModel:
+    """The model of a checkpoint, on a device, ready for evaluation and sampling.
+
+    Raises:
+        DeviceError: the device is not there.
+    """
+    where = choose_device(device)
+    set_threads(None)
+    model = build_model(meta.config.model, len(meta.vocab), seed=0)
+    _load_weights(model, read_tensors(path, "model."))
+    return model.to(where).eval()
+
+
+def text_to_score(
+    meta: Meta, path: str | None, split: Split, skip_unknown: bool
+) -> tuple[Ids, int]:
+    """The ids of a split of the text at `path`, or of the one trained on, and how many characters
+    of the text are unknown to the model and left out.
+
+    Raises:
+        DataError: the text is missing, has unknown characters, is not the one trained on, or has
+            no such split.
+    """
+    vocab = vocab_of(meta)
+    data = meta.config.data if path is None else meta.config.data.model_copy(update={"path": path})
+    corpus = open_corpus(data, vocab)
+    if path is None and corpus.sha256 != meta.corpus.sha256:
+        raise DataError(
+            f"{data.path}: not the text this model was trained on; to score it all the same: "
+            f"--data {data.path} --split {split}"
+        )
+    ids = corpus.split(split)
+    known = ids[ids < len(vocab)]
+    unknown = len(ids) - len(known)
+    if unknown and not skip_unknown:
+        vocab.encode(corpus.vocab.decode(ids))  # raises, and says which
+    if len(known) < 2:
+        raise DataError(
+            f"{data.path}: the {split} part has {len(known)} characters and there is nothing to "
+            "score; take another --split"
+        )
+    return known, unknown
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "charlm": charlm.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }

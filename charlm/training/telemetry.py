@@ -1,0 +1,129 @@
+"""What a run tells of itself, and to whom: to observers. RunLog, the first, writes the files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from charlm.config import Config
+from charlm.config.files import to_yaml
+from charlm.training.checkpoint import writing
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of metrics.jsonl. Losses are nats per character; times are of training alone."""
+
+    step: int
+    split: str  # "train" or "val"
+    loss: float
+    bits_per_char: float
+    chars_seen: int
+    elapsed_s: float
+    chars_per_s: float | None = None
+    lr: float | None = None
+    grad_norm: float | None = None
+
+
+class Observer:
+    """Hears of a run; every method may be left out."""
+
+    def progress(self, fraction: float) -> None:
+        """A step is done; `fraction` of the run is over, 0 to 1."""
+
+    def record(self, record: Record) -> None:
+        """A loss was measured."""
+
+    def sample(self, step: int, text: str) -> None:
+        """The model wrote a text."""
+
+    def saved(self, path: Path) -> None:
+        """A checkpoint is on the disk."""
+
+    def notice(self, text: str) -> None:
+        """Something a user should know."""
+
+    def close(self) -> None:
+        """The run is over, or interrupted."""
+
+
+class RunLog(Observer):
+    """Writes metrics.jsonl, samples.txt and TensorBoard's tb/ into a run folder.
+
+    After a resume the two files read as if the run had never stopped: what was written after the
+    checkpoint was saved is cut off, and will be written again.
+    """
+
+    FILES = ("metrics.jsonl", "samples.txt")
+
+    def __init__(self, folder: Path, config: Config, step: int, sizes: dict[str, int]) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+        self._folder = folder
+        with writing(folder):
+            for name in self.FILES:
+                _cut(folder / name, sizes.get(name, 0))
+            self._metrics, self._samples = (
+                (folder / name).open("a", encoding="utf-8", newline="") for name in self.FILES
+            )
+            self._tb = SummaryWriter(folder / "tb", purge_step=step + 1 if step else None)
+        if not step:
+            self._tb.add_text("config", f"```yaml\n{to_yaml(config)}```", 0)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes written to each file so far, all of them flushed."""
+        with writing(self._folder):
+            self._metrics.flush()
+            self._samples.flush()
+        return {name: (self._folder / name).stat().st_size for name in self.FILES}
+
+    def record(self, record: Record) -> None:
+        fields = {key: value for key, value in asdict(record).items() if value is not None}
+        with writing(self._folder):
+            self._metrics.write(json.dumps(fields) + "\n")
+            self._metrics.flush()
+        scalars = {
+            f"loss/{record.split}": record.loss,
+            f"bits_per_char/{record.split}": record.bits_per_char,
+            "train/lr": record.lr,
+            "train/grad_norm": record.grad_norm,
+            "speed/chars_per_s": record.chars_per_s,
+            "speed/memory_mb": memory_mb() if record.split == "train" else None,
+        }
+        for tag, value in scalars.items():
+            if value is not None:
+                self._tb.add_scalar(tag, value, record.step)
+
+    def sample(self, step: int, text: str) -> None:
+        with writing(self._folder):
+            self._samples.write(f"--- step {step}\n{text}\n\n")
+            self._samples.flush()
+        self._tb.add_text("sample", "```text\n" + text.replace("```", "'''") + "\n```", step)
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._samples.close()
+        self._tb.close()
+
+
+def _cut(path: Path, size: int) -> None:
+    """Shorten a file to `size` bytes; one that is missing or shorter stays as it is."""
+    if path.exists() and path.stat().st_size > size:
+        with path.open("r+b") as file:
+            file.truncate(size)
+
+
+def memory_mb() -> float | None:
+    """Peak memory, of the GPU where one is used, else of the process; None if not to be had. MB."""
+    if gpu := torch.cuda.max_memory_allocated():
+        return gpu / 1e6
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
