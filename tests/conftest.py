@@ -1,0 +1,139 @@
+"""What tests share: a small text, small configs, a small trained run of each kind of model."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from charlm.cli import main
+
+ROOT = Path(__file__).parents[1]
+KINDS = ("rnn", "gru", "lstm", "gpt")
+
+if (_corpora := ROOT.parent / "shared" / "corpora").is_dir():
+    os.environ.setdefault("CHARLM_DATA", str(_corpora))
+
+
+class Result(NamedTuple):
+    """What a command did."""
+
+    status: int
+    out: str
+    err: str
+
+
+Charlm = Callable[..., Result]
+TinyConfig = Callable[[str], dict[str, Any]]
+TinyRun = Callable[[str], Path]
+
+
+@pytest.fixture
+def charlm(capsys: pytest.CaptureFixture[str]) -> Charlm:
+    """`charlm` in this process: called with its arguments, returns status, output and errors."""
+
+    def run(*arguments: str | Path) -> Result:
+        capsys.readouterr()
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as ending:  # argparse: help, version, mistakes
+            status = int(ending.code or 0)
+        return Result(status, *capsys.readouterr())
+
+    return run
+
+
+def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The interpreter in a process of its own, in the repository's root unless told otherwise.
+
+    What it prints is captured, unless it is sent elsewhere.
+    """
+    for stream in ("stdout", "stderr"):
+        options.setdefault(stream, subprocess.PIPE)
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(
+        command, check=False, timeout=120, encoding="utf-8", **({"cwd": ROOT} | options)
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of about 20 kB: speeches of short sentences, the same at every call."""
+    choose = random.Random(7).choice
+    subjects = ("the fox", "a quiet sea", "my lord", "every small bird", "the old king", "no one")
+    verbs = ("sees", "loves", "fears", "follows", "forgets", "sings to")
+    speakers = ("ANNE", "BORIS", "CLEO")
+
+    def sentence() -> str:
+        return f"{choose(subjects)} {choose(verbs)} {choose(subjects)}".capitalize() + choose(".!?")
+
+    def speech() -> str:
+        return f"{choose(speakers)}:\n{sentence()} {sentence()}\n\n"
+
+    text = ""
+    while len(text) < 20_000:
+        text += speech()
+    path = tmp_path_factory.mktemp("text") / "tiny.txt"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_text: Path) -> TinyConfig:
+    """A raw config for each kind of model: six steps, two evaluations, a sample at the end."""
+
+    def config(kind: str) -> dict[str, Any]:
+        network: dict[str, Any] = (
+            {"n_layer": 2, "n_head": 2, "n_embd": 16, "context": 16}
+            if kind == "gpt"
+            else {"n_layer": 2, "hidden_size": 16}
+        )
+        length: dict[str, Any] = {} if kind == "gpt" else {"seq_len": 16}
+        return {
+            "name": kind,
+            "data": {"path": str(tiny_text), "val_fraction": 0.05, "test_fraction": 0.05},
+            "model": {"kind": kind} | network,
+            "train": length
+            | {"batch_size": 4, "max_steps": 6, "log_every": 2, "threads": 1}
+            | {"precision": "fp32", "compile": "off"},
+            "eval": {"every": 3, "sample_every": 6, "window": 16, "n_windows": 10},
+            "sample": {"length": 30},
+        }
+
+    return config
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """The run folder of each kind of tiny model, trained when first asked for. Do not write to it:
+    copy it."""
+    out = tmp_path_factory.mktemp("runs")
+
+    @functools.cache
+    def train(kind: str) -> Path:
+        return train_with(tiny_config(kind), out)
+
+    return train
+
+
+def train_with(raw: dict[str, Any], out: Path, *arguments: str | Path) -> Path:
+    """Train what a raw config says in this process; returns the run folder, below `out`."""
+    file = out / f"{raw['name']}.yaml"
+    write_yaml(file, raw)
+    command: Sequence[str | Path] = ("train", "--config", file, "--out", out, "--device", "cpu")
+    assert main([str(argument) for argument in (*command, *arguments)]) == 0
+    return out / str(raw["name"])
+
+
+def write_yaml(path: Path, raw: dict[str, Any]) -> Path:
+    """A config as a file."""
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return path

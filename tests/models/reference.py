@@ -1,0 +1,339 @@
+"""The networks of charlm.models once more, in slow numpy: every product and derivative is here.
+
+One text at a time, so that a line of code reads as its equation does; a batch is many texts. The
+weights are looked up by the names that PyTorch gives them.
+
+Shapes: T characters, V vocabulary, D width, L layers, G gates (1 in the vanilla RNN, 3 in the GRU,
+4 in the LSTM), I what a recurrent layer reads (D, or V for one-hot), H heads, K = D / H.
+
+    ids (T,)    logits (T, V)    recurrent state: (h,) or (h, c), each (L, D)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from charlm.config import GPTConfig
+
+Array = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.int64]
+Weights = Mapping[str, Array]
+State = tuple[Array, ...]
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^-x); its derivative is s (1 - s)."""
+    y: Array = 1 / (1 + np.exp(-x))
+    return y
+
+
+def softmax(x: Array) -> Array:
+    """e^x_i / sum_j e^x_j over the last axis; the shift by the largest cancels."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    y: Array = e / e.sum(axis=-1, keepdims=True)
+    return y
+
+
+def summed_nll(logits: Array, targets: Ids) -> float:
+    """-sum_t ln p_t(target_t), in nats."""
+    return -sum(
+        math.log(p[target]) for p, target in zip(softmax(logits), targets.tolist(), strict=True)
+    )
+
+
+# --- recurrent cells: one step forward -------------------------------------------------------
+#
+# Every gate receives a + a', where a = W x + b comes from below and a' = U h + c from the past.
+
+
+class Cell(NamedTuple):
+    """One layer's weights, the gates stacked: W (G*D, I), U (G*D, D), b and c (G*D,)."""
+
+    W: Array
+    U: Array
+    b: Array
+    c: Array
+
+    def gates(self, x: Array, h: Array) -> tuple[list[Array], list[Array]]:
+        """x (I,) and h (D,) -> a and a' of each gate, G times (D,)."""
+        count = len(self.b) // len(h)
+        below, past = self.W @ x + self.b, self.U @ h + self.c
+        return np.split(below, count), np.split(past, count)
+
+
+def rnn_step(cell: Cell, x: Array, state: State) -> State:
+    """h' = tanh(a + a')"""
+    (h,) = state
+    (a,), (a_past,) = cell.gates(x, h)
+    return (np.tanh(a + a_past),)
+
+
+def gru_step(cell: Cell, x: Array, state: State) -> State:
+    """h' = (1 - z) n + z h"""
+    (h,) = state
+    _, z, n, _ = _gru_gates(cell, x, h)
+    return ((1 - z) * n + z * h,)
+
+
+def _gru_gates(cell: Cell, x: Array, h: Array) -> tuple[Array, Array, Array, Array]:
+    """r = sigma(a_r + a'_r), z = sigma(a_z + a'_z), n = tanh(a_n + r a'_n); and a'_n."""
+    (a_r, a_z, a_n), (past_r, past_z, past_n) = cell.gates(x, h)
+    r = sigmoid(a_r + past_r)
+    return r, sigmoid(a_z + past_z), np.tanh(a_n + r * past_n), past_n
+
+
+def lstm_step(cell: Cell, x: Array, state: State) -> State:
+    """c' = f c + i g;  h' = o tanh(c')"""
+    h, c = state
+    i, f, g, o = _lstm_gates(cell, x, h)
+    c_new = f * c + i * g
+    return o * np.tanh(c_new), c_new
+
+
+def _lstm_gates(cell: Cell, x: Array, h: Array) -> tuple[Array, Array, Array, Array]:
+    """i, f, o = sigma(a + a') each, g = tanh(a_g + a'_g)."""
+    i, f, g, o = (a + a_past for a, a_past in zip(*cell.gates(x, h), strict=True))
+    return sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
+
+
+# --- recurrent cells: one step back ----------------------------------------------------------
+#
+# dy stands for dLoss/dy. Given d(new state), each returns da, da', and the part of d(old state)
+# that does not pass through a'. What follows from da and da' is the same for all (_layer_back).
+
+Back = tuple[Array, Array, State]
+
+
+def rnn_back(cell: Cell, x: Array, state: State, d_state: State) -> Back:
+    """tanh' = 1 - tanh^2"""
+    (h,), (dh,) = rnn_step(cell, x, state), d_state
+    da = dh * (1 - h**2)
+    return da, da, (np.zeros_like(dh),)
+
+
+def gru_back(cell: Cell, x: Array, state: State, d_state: State) -> Back:
+    """The candidate n sees a'_n through r, so da'_n = r da_n, and dr = da_n a'_n."""
+    (h,), (dh,) = state, d_state
+    r, z, n, past_n = _gru_gates(cell, x, h)
+    da_n = dh * (1 - z) * (1 - n**2)
+    da_z = dh * (h - n) * z * (1 - z)
+    da_r = da_n * past_n * r * (1 - r)
+    return np.concatenate([da_r, da_z, da_n]), np.concatenate([da_r, da_z, da_n * r]), (dh * z,)
+
+
+def lstm_back(cell: Cell, x: Array, state: State, d_state: State) -> Back:
+    """c' is felt by the next step and by h' = o tanh(c'); dc = f dc' goes back unsquashed."""
+    (h, c), (dh, dc_new) = state, d_state
+    i, f, g, o = _lstm_gates(cell, x, h)
+    squashed = np.tanh(f * c + i * g)
+    dc_new = dc_new + dh * o * (1 - squashed**2)
+    da = np.concatenate(
+        [
+            dc_new * g * i * (1 - i),
+            dc_new * c * f * (1 - f),
+            dc_new * i * (1 - g**2),
+            dh * squashed * o * (1 - o),
+        ]
+    )
+    return da, da, (np.zeros_like(dh), dc_new * f)
+
+
+_STEP = {"rnn": rnn_step, "gru": gru_step, "lstm": lstm_step}
+_BACK = {"rnn": rnn_back, "gru": gru_back, "lstm": lstm_back}
+
+
+# --- the recurrent network -------------------------------------------------------------------
+
+
+class Layer(NamedTuple):
+    """What one layer read (T, I), and its T + 1 states: before the text, then after each step."""
+
+    cell: Cell
+    xs: Array
+    states: list[State]
+
+
+def recurrent(
+    kind: str, weights: Weights, ids: Ids, state: State | None = None
+) -> tuple[Array, State]:
+    """logits (T, V) and the state after the last character."""
+    layers = _read(kind, weights, ids, state)
+    logits = _outputs(layers[-1]) @ weights["head.weight"].T + weights["head.bias"]
+    after = zip(*(layer.states[-1] for layer in layers), strict=True)
+    return logits, tuple(np.stack(part) for part in after)
+
+
+def recurrent_gradients(
+    kind: str, weights: Weights, ids: Ids, targets: Ids, state: State | None = None
+) -> tuple[dict[str, Array], State]:
+    """Backpropagation through time of summed_nll, by hand.
+
+    Returns the gradient of every weight, under its name, and of the state before the text. The
+    gradients of a matrix that is both embedding and head come apart; their sum is the whole.
+    """
+    layers = _read(kind, weights, ids, state)
+    ys = _outputs(layers[-1])
+    # d(-ln softmax(z)_target)/dz = softmax(z) - one_hot(target)
+    d_logits = softmax(ys @ weights["head.weight"].T + weights["head.bias"])
+    d_logits[np.arange(len(targets)), targets] -= 1
+    grads = {"head.weight": d_logits.T @ ys, "head.bias": d_logits.sum(axis=0)}
+
+    d_ys: Array = d_logits @ weights["head.weight"]  # (T, D)
+    d_state: list[State] = []
+    for number, layer in reversed(list(enumerate(layers))):
+        of_cell, d_ys, before = _layer_back(kind, layer, d_ys)
+        d_state.insert(0, before)
+        for name, gradient in zip(_names(number), of_cell, strict=True):
+            grads[name] = gradient
+
+    if "embed.weight" in weights:  # d_ys is now that of what the first layer read
+        grads["embed.weight"] = np.zeros_like(weights["embed.weight"])
+        np.add.at(grads["embed.weight"], ids, d_ys)
+    return grads, tuple(np.stack(part) for part in zip(*d_state, strict=True))
+
+
+def _names(layer: int) -> list[str]:
+    return [f"rnn.{name}_l{layer}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+
+
+def _read(kind: str, weights: Weights, ids: Ids, state: State | None) -> list[Layer]:
+    """Layer by layer, from the bottom, over the whole text."""
+    xs = weights["embed.weight"][ids] if "embed.weight" in weights else np.eye(_vocab(weights))[ids]
+    layers: list[Layer] = []
+    while (names := _names(len(layers)))[0] in weights:
+        cell = Cell(*(weights[name] for name in names))
+        nothing = (np.zeros(cell.U.shape[1]),) * (2 if kind == "lstm" else 1)
+        states = [tuple(part[len(layers)] for part in state) if state else nothing]
+        for x in xs:
+            states.append(_STEP[kind](cell, x, states[-1]))
+        layers.append(Layer(cell, xs, states))
+        xs = _outputs(layers[-1])
+    return layers
+
+
+def _layer_back(kind: str, layer: Layer, d_ys: Array) -> tuple[Cell, Array, State]:
+    """From d(outputs) (T, D): the cell's gradients, d(inputs) (T, I) and d(state before)."""
+    cell, grads = layer.cell, Cell(*(np.zeros_like(weight) for weight in layer.cell))
+    d_xs = np.zeros_like(layer.xs)
+    d_state: State = tuple(np.zeros_like(part) for part in layer.states[0])  # no loss beyond T
+    for t in reversed(range(len(layer.xs))):
+        x, before = layer.xs[t], layer.states[t]
+        # h is felt by the step after and by the layer above
+        d_state = (d_state[0] + d_ys[t], *d_state[1:])
+        da, da_past, around = _BACK[kind](cell, x, before, d_state)
+        for total, part in zip(
+            grads, (np.outer(da, x), np.outer(da_past, before[0]), da, da_past), strict=True
+        ):
+            total += part
+        d_xs[t] = cell.W.T @ da
+        d_state = (around[0] + cell.U.T @ da_past, *around[1:])
+    return grads, d_xs, d_state
+
+
+def _outputs(layer: Layer) -> Array:
+    return np.stack([state[0] for state in layer.states[1:]])  # (T, D)
+
+
+def _vocab(weights: Weights) -> int:
+    return len(weights["head.bias"])
+
+
+# --- GPT -------------------------------------------------------------------------------------
+
+
+def gpt(config: GPTConfig, weights: Weights, ids: Ids) -> Array:
+    """logits (T, V)
+
+    x <- x + attention(norm(x));  x <- x + mlp(norm(x)) in every block; then head(norm(x)).
+    """
+    T = len(ids)
+    x = weights["embed.weight"][ids]  # (T, D)
+    if config.position == "learned":
+        x = x + weights["position.table"][:T]
+    elif config.position == "sinusoidal":
+        x = x * math.sqrt(config.n_embd) + sinusoids(T, config.n_embd)
+    for layer in range(config.n_layer):
+        block = f"blocks.{layer}."
+        x = x + _attention(
+            config, weights, block, _norm(config, weights, block + "attention_norm", x)
+        )
+        x = x + _mlp(config, weights, block, _norm(config, weights, block + "mlp_norm", x))
+    return _norm(config, weights, "norm", x) @ weights["head.weight"].T
+
+
+def _attention(config: GPTConfig, weights: Weights, block: str, x: Array) -> Array:
+    """In each head, place t gets the mean of v_1 ... v_t, weighted by softmax(q_t k_s / sqrt(K))."""
+    T = len(x)
+    future = np.triu(np.ones((T, T), dtype=bool), k=1)  # [t, s]: s > t
+    heads = []
+    qkv = np.split(_linear(weights, block + "attention.qkv", x), 3, axis=1)  # 3 times (T, D)
+    for q, k, v in zip(*(np.split(m, config.n_head, axis=1) for m in qkv), strict=True):  # (T, K)
+        if config.qk_norm:
+            q, k = _rms_normalised(q), _rms_normalised(k)
+        if config.position == "rope":
+            q, k = rotated(q), rotated(k)
+        scores = q @ k.T / math.sqrt(q.shape[1])  # (T, T)
+        heads.append(softmax(np.where(future, -np.inf, scores)) @ v)
+    return _linear(weights, block + "attention.out", np.concatenate(heads, axis=1))
+
+
+def _mlp(config: GPTConfig, weights: Weights, block: str, x: Array) -> Array:
+    """out(gelu(up x)), out(relu(up x)^2), or out(silu(gate x) * up x)."""
+    if config.mlp == "swiglu":
+        gate, up = np.split(_linear(weights, block + "mlp.gate_up", x), 2, axis=1)
+        y = gate * sigmoid(gate) * up
+    else:
+        y = _linear(weights, block + "mlp.up", x)
+        y = np.maximum(y, 0) ** 2 if config.mlp == "relu2" else y * _normal_cdf(y)
+    return _linear(weights, block + "mlp.out", y)
+
+
+def _linear(weights: Weights, name: str, x: Array) -> Array:
+    y: Array = x @ weights[name + ".weight"].T
+    return y + weights.get(name + ".bias", np.zeros(1))
+
+
+def _norm(config: GPTConfig, weights: Weights, name: str, x: Array) -> Array:
+    """LayerNorm: (x - mean) / sqrt(variance) * gain + bias. RMSNorm: x / sqrt(mean x^2) * gain."""
+    if config.norm == "layernorm":
+        x = _rms_normalised(x - x.mean(axis=-1, keepdims=True), eps=1e-5)
+    else:
+        x = _rms_normalised(x)
+    return x * weights[name + ".weight"] + weights.get(name + ".bias", np.zeros(1))
+
+
+def _rms_normalised(x: Array, eps: float = np.finfo(np.float64).eps) -> Array:
+    y: Array = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
+    return y
+
+
+def _normal_cdf(x: Array) -> Array:
+    """The chance that a standard normal number is below x."""
+    return np.vectorize(lambda value: (1 + math.erf(value / math.sqrt(2))) / 2)(x)
+
+
+def angles(places: int, width: int) -> Array:
+    """[pos, i] = pos / 10000^(2i / width), (places, width / 2)."""
+    return np.array(
+        [[pos / 10000 ** (2 * i / width) for i in range(width // 2)] for pos in range(places)]
+    )
+
+
+def sinusoids(places: int, width: int) -> Array:
+    """[pos, 2i] = sin(angle[pos, i]), [pos, 2i + 1] = cos(angle[pos, i]), (places, width)."""
+    table = np.empty((places, width))
+    table[:, 0::2] = np.sin(angles(places, width))
+    table[:, 1::2] = np.cos(angles(places, width))
+    return table
+
+
+def rotated(x: Array) -> Array:
+    """x (T, K) as K/2 complex numbers x_i + x_{i + K/2} j, each turned at place t by angle[t, i]."""
+    real, imaginary = np.split(x, 2, axis=1)
+    z = (real + 1j * imaginary) * np.exp(1j * angles(*x.shape))
+    return np.concatenate([z.real, z.imag], axis=1)

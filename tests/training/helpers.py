@@ -1,0 +1,135 @@
+"""What the tests of training share: tiny runs, what they leave behind, and when two are the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from charlm.config import Config
+from charlm.config.files import parse_config
+from charlm.models import CharModel
+from charlm.training import session
+from charlm.training.checkpoint import BEST, LAST
+from charlm.training.session import Session
+from charlm.training.telemetry import Observer
+from charlm.training.trainer import Outcome
+
+KINDS = ("rnn", "gru", "lstm", "gpt")
+OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw", "muon")
+NO_DROPOUT = tuple(f"model.{place}dropout=0" for place in ("", "input_", "output_"))
+
+
+def make_config(text: Path, kind: str = "lstm", *overrides: str) -> Config:
+    """A run of 12 steps with all there is in it: two layers, dropout, evaluations, samples."""
+    model: dict[str, Any] = {"kind": kind, "n_layer": 2, "dropout": 0.2}
+    train: dict[str, Any] = {"batch_size": 4, "max_steps": 12, "log_every": 1, "save_every": 5}
+    if kind == "gpt":
+        model |= {"n_head": 2, "n_embd": 8, "context": 8}
+    else:
+        model |= {"hidden_size": 8, "input_dropout": 0.1, "output_dropout": 0.1}
+        train |= {"seq_len": 8}
+    raw = {
+        "name": "run",
+        "data": {"path": str(text), "val_fraction": 0.1},
+        "model": model,
+        "train": train | {"threads": 1, "precision": "fp32", "compile": "off"},
+        "eval": {"every": 4, "sample_every": 6, "max_chars": 200},
+        "sample": {"length": 12},
+    }
+    return parse_config(raw, overrides)
+
+
+def plain_config(text: Path, kind: str = "lstm", *overrides: str) -> Config:
+    """A run that a loop written by hand can follow: constant rate, no dropout, no clipping."""
+    off = [item for item in NO_DROPOUT if kind != "gpt" or item == "model.dropout=0"]
+    simple = ("train.schedule.kind=constant", "train.grad_clip=0", "eval.every=null")
+    return make_config(text, kind, *off, *simple, "eval.sample_every=null", *overrides)
+
+
+def train(
+    ready: Session, stop_at: int | None = None, observers: list[Observer] | None = None
+) -> Outcome:
+    """Train to the end, or until someone asks to stop at a step and from then on."""
+    progress = ready.run.progress
+    trainer = ready.trainer(
+        observers or [], lambda: stop_at is not None and progress.step >= stop_at
+    )
+    return trainer.train()
+
+
+def new_run(
+    config: Config,
+    out: Path,
+    stop_at: int | None = None,
+    observers: list[Observer] | None = None,
+) -> Path:
+    """A run from its beginning; returns its folder."""
+    ready = session.start(config, out, "cpu")
+    train(ready, stop_at, observers)
+    return ready.run.folder
+
+
+def go_on(config: Config, folder: Path, stop_at: int | None = None) -> Outcome:
+    """Resume a run after the caller has made a mess of torch's global generator."""
+    torch.manual_seed(99)
+    torch.rand(7)
+    return train(session.resume(config, folder, "cpu"), stop_at)
+
+
+def metrics(folder: Path, split: str | None = None) -> list[dict[str, Any]]:
+    """What metrics.jsonl says, less what depends on the clock."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    clock = ("elapsed_s", "chars_per_s")
+    return [
+        {key: value for key, value in record.items() if key not in clock}
+        for record in records
+        if split in (None, record["split"])
+    ]
+
+
+def same_tensors(one: Path, other: Path) -> bool:
+    """Whether two checkpoints hold the same tensors, bit for bit."""
+    a, b = load_file(one), load_file(other)
+    return a.keys() == b.keys() and all(
+        a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]) for name in a
+    )
+
+
+def assert_same_run(folder: Path, reference: Path) -> None:
+    """Two runs have left the same behind: every tensor, every line and every sample."""
+    for name in (LAST, BEST):
+        ours, theirs = load_file(folder / name), load_file(reference / name)
+        assert ours.keys() == theirs.keys()
+        differ = [key for key in ours if not torch.equal(ours[key], theirs[key])]
+        assert not differ, f"{name}: {differ}"
+    assert metrics(folder) == metrics(reference)
+    samples = [(each / "samples.txt").read_text(encoding="utf-8") for each in (folder, reference)]
+    assert samples[0] == samples[1]
+
+
+def weights_of(model: CharModel) -> dict[str, Tensor]:
+    """A copy of a model's weights by name."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def saved_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint by name."""
+    tensors = load_file(path)
+    return {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+
+
+class AfterEachStep(Observer):
+    """Calls a function after every training step."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def progress(self, fraction: float) -> None:
+        self._call()
