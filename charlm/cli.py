@@ -23,6 +23,7 @@ from charlm.errors import CharlmError
 
 if TYPE_CHECKING:
     from charlm.data.corpus import Split
+    from charlm.data.vocab import Ids, Vocab
     from charlm.training.checkpoint import Meta
 
 
@@ -69,7 +70,8 @@ def _train(options: argparse.Namespace) -> int:
     else:
         folder = options.out / options.name if options.name else None
         last = find_checkpoint(folder, options.out).parent / LAST
-        config = parse_config(read_meta(last).config.model_dump(mode="json"), options.set)
+        settings = read_meta(last).config.model_dump(mode="json")
+        config = parse_config(settings, options.set, last.parent.name)
     if options.resume:
         ready = session.resume(config, options.out / config.name, options.device)
     else:
@@ -129,7 +131,9 @@ def _sample(options: argparse.Namespace) -> int:
     if options.num_samples < 1:
         raise CharlmError(f"--num-samples: {options.num_samples} is below 1")
     vocab = vocab_of(meta)
-    prompt = _encode(vocab.encode, vocab.encode_known, config.prompt, "the prompt", options)
+    if options.prompt is None and options.prompt_file is None:
+        options.on_unknown = "skip"  # the config's prompt is a wish, of this text or another
+    prompt = _encode(vocab, config.prompt, options)
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4))
     _note(f"{path}, temperature {config.temperature:g}, seed {seed}")
     model = load_model(path, meta, options.device)
@@ -163,23 +167,21 @@ def _note(text: str) -> None:
         print(f"charlm: {text}", file=sys.stderr)
 
 
-def _encode(
-    encode: Callable[[str], Any],
-    encode_known: Callable[[str], tuple[Any, int]],
-    text: str,
-    what: str,
-    options: argparse.Namespace,
-) -> Any:
-    """The ids of a text; unknown characters are an error, or left out and counted, as asked."""
+def _encode(vocab: Vocab, prompt: str, options: argparse.Namespace) -> Ids:
+    """The ids of a prompt; unknown characters are an error, or left out and counted, as asked."""
     if options.on_unknown == "skip":
-        ids, skipped = encode_known(text)
+        ids, skipped = vocab.encode_known(prompt)
         if skipped:
-            print(f"charlm: {what}: {skipped:,} unknown characters left out", file=sys.stderr)
+            _warn_unknown(skipped)
         return ids
     try:
-        return encode(text)
+        return vocab.encode(prompt)
     except CharlmError as error:
-        raise CharlmError(f"{what}: {error}; --on-unknown skip leaves such out") from error
+        raise CharlmError(f"the prompt: {error}; --on-unknown skip leaves such out") from error
+
+
+def _warn_unknown(count: int) -> None:
+    print(f"charlm: note: {count:,} unknown characters left out", file=sys.stderr)
 
 
 # --- charlm eval -----------------------------------------------------------------------------
@@ -195,7 +197,7 @@ def _eval(options: argparse.Namespace) -> int:
     config = updated(meta.config.eval, protocol=options.protocol, window=options.window)
     ids, unknown = text_to_score(meta, options.data, split, options.on_unknown == "skip")
     if unknown:
-        print(f"charlm: {unknown:,} unknown characters left out", file=sys.stderr)
+        _warn_unknown(unknown)
     model = load_model(path, meta, options.device)
     score = evaluate(model, ids, config, meta.config.train.seed)
     result = {

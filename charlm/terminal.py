@@ -27,7 +27,7 @@ class View(Observer):
     def __init__(self, run: Run) -> None:
         self._bar: tqdm[Any] | None = None
         self._terminal = sys.stdout.isatty() and sys.stderr.isatty()
-        self._colour = self._terminal and "NO_COLOR" not in os.environ
+        self._colour = self._terminal and not os.environ.get("NO_COLOR")
         self._best = run.progress.best_loss
         self._fraction = self._started_at = 0.0
         self._started = self._spoke = time.monotonic()
@@ -37,7 +37,7 @@ class View(Observer):
             self._bar = tqdm(
                 total=1.0,
                 initial=fraction,
-                bar_format="{percentage:3.0f}%|{bar}|{postfix} [{elapsed}<{remaining}]",
+                bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]",
                 dynamic_ncols=True,
                 leave=False,
             )
@@ -56,7 +56,7 @@ class View(Observer):
             best = "  best so far" if better else ""
             self._line(f"step {record.step:>6,}  val    {text}{self._bold(best)}")
         elif self._bar is not None:
-            self._bar.set_postfix_str(
+            self._bar.set_description_str(
                 f"loss {record.loss:.3f} nats, {record.bits_per_char:.3f} bits/char,"
                 f"{speed.replace('  ', ' ')}",
                 refresh=False,
@@ -105,7 +105,11 @@ def describe_run(ready: Session) -> list[str]:
     limits = Limits.of(train, chars_per_step, parts["train"])
     ends = [f"{limits.steps:,} steps" if limits.steps else ""]
     ends += [f"{limits.seconds:g} s" if limits.seconds else ""]
-    threads = f", {run.compute.threads} threads" if run.compute.device.type == "cpu" else ""
+    threads = (
+        f", {run.compute.threads} thread{'s' * (run.compute.threads > 1)}"
+        if run.compute.device.type == "cpu"
+        else ""
+    )
     epochs = (limits.steps or 0) * chars_per_step / parts["train"]
     return [
         f"model   {describe_model(config.model)}, {ready.model.count_parameters():,} parameters",

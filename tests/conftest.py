@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 import yaml
 
@@ -21,6 +23,10 @@ KINDS = ("rnn", "gru", "lstm", "gpt")
 
 if (_corpora := ROOT.parent / "shared" / "corpora").is_dir():
     os.environ.setdefault("CHARLM_DATA", str(_corpora))
+
+# the same examples at every run, and no example is too slow for a busy machine
+hypothesis.settings.register_profile("charlm", derandomize=True, deadline=None, max_examples=50)
+hypothesis.settings.load_profile("charlm")
 
 
 class Result(NamedTuple):
@@ -56,11 +62,13 @@ def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
 
     What it prints is captured, unless it is sent elsewhere.
     """
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    env |= {"PYTHONPATH": str(ROOT)} | options.pop("env", {})
     for stream in ("stdout", "stderr"):
         options.setdefault(stream, subprocess.PIPE)
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(
-        command, check=False, timeout=120, encoding="utf-8", **({"cwd": ROOT} | options)
+        command, check=False, timeout=120, encoding="utf-8", env=env, **({"cwd": ROOT} | options)
     )
 
 
@@ -137,3 +145,14 @@ def write_yaml(path: Path, raw: dict[str, Any]) -> Path:
     """A config as a file."""
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def workplace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_config: TinyConfig, tiny_run: TinyRun
+) -> Path:
+    """The working directory of a test: `lstm.yaml` and the run it made, `checkpoints/lstm`."""
+    monkeypatch.chdir(tmp_path)
+    write_yaml(tmp_path / "lstm.yaml", tiny_config("lstm"))
+    shutil.copytree(tiny_run("lstm"), tmp_path / "checkpoints" / "lstm")
+    return tmp_path

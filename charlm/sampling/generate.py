@@ -48,7 +48,7 @@ class Writer:
         with evaluating(self._model), torch.inference_mode():
             tensor = torch.tensor([ids], device=self._device)  # (1, T)
             logits, self._state = self._model(tensor, self._state)
-        return np.asarray(logits[0, -1].double().cpu())
+        return np.asarray(logits[0, -1].float().cpu().double())
 
 
 def generate(

@@ -54,7 +54,7 @@ def start(config: Config, out: Path, device: str, init_from: Path | None = None)
         DataError, DeviceError: the text or the device is not to be had.
     """
     folder = out / config.name
-    if folder.exists():
+    if folder.exists() and not _never_began(folder):
         raise CheckpointError(
             f"{folder}: this run exists and is not overwritten; go on with it by --resume, or "
             "start another with --name NAME"
@@ -67,11 +67,23 @@ def start(config: Config, out: Path, device: str, init_from: Path | None = None)
         corpus, model, notices = _initialise_from(find_checkpoint(init_from), config)
     check_length(corpus.val_start, config.train)
     run = Run(folder, config, corpus, choose_compute(config.train, model, device), _versions())
+    if config.train.max_seconds:
+        notices.append(
+            "train.max_seconds: the schedule follows the clock, so the run is repeatable in kind "
+            "but not to the bit"
+        )
     with writing(folder):
-        out.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     return Session(run, model, notices)
+
+
+def _never_began(folder: Path) -> bool:
+    """Whether a run was killed here before its first checkpoint, and left nothing to lose."""
+    kept = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+    return folder.is_dir() and all(
+        path.name in ("config.yaml", "last.tmp") or "tb" in path.parts for path in kept
+    )
 
 
 def resume(config: Config, folder: Path, device: str) -> Session:
@@ -84,7 +96,7 @@ def resume(config: Config, folder: Path, device: str) -> Session:
     """
     path = folder / LAST
     if not path.is_file():
-        raise CheckpointError(f"{folder}: no {LAST} to resume from")
+        raise CheckpointError(f"{folder}: no {LAST} to resume from; start it without --resume")
     meta = read_meta(path)
     _refuse_changes(meta.config, config, path)
     vocab = vocab_of(meta)
@@ -101,6 +113,8 @@ def resume(config: Config, folder: Path, device: str) -> Session:
     run = Run(
         folder, config, corpus, compute, _versions(), meta.progress.model_copy(), meta.log_sizes
     )
+    with writing(folder):
+        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     return Session(run, model, _resume_notices(meta, run))
 
 
@@ -108,7 +122,9 @@ def resume(config: Config, folder: Path, device: str) -> Session:
 
 _FREE = (
     "data.path",  # the text's hash is compared instead
-    "eval.",
+    "eval.every",
+    "eval.sample_every",
+    "name",  # a run folder may be renamed
     "sample.",
     "train.compile",
     "train.keep_",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,9 +71,12 @@ class RunLog(Observer):
             self._metrics, self._samples = (
                 (folder / name).open("a", encoding="utf-8", newline="") for name in self.FILES
             )
-            self._tb = SummaryWriter(folder / "tb", purge_step=step + 1 if step else None)
-        if not step:
-            self._tb.add_text("config", f"```yaml\n{to_yaml(config)}```", 0)
+            self._tb = {  # two runs of the same tags, so that both curves are in one chart
+                split: SummaryWriter(folder / "tb" / split, purge_step=step + 1 if step else None)
+                for split in ("train", "val")
+            }
+            if not step:
+                self._tb["train"].add_text("config", f"```yaml\n{to_yaml(config)}```", 0)
 
     def sizes(self) -> dict[str, int]:
         """Bytes written to each file so far, all of them flushed."""
@@ -87,27 +91,31 @@ class RunLog(Observer):
             self._metrics.write(json.dumps(fields) + "\n")
             self._metrics.flush()
         scalars = {
-            f"loss/{record.split}": record.loss,
-            f"bits_per_char/{record.split}": record.bits_per_char,
-            "train/lr": record.lr,
-            "train/grad_norm": record.grad_norm,
-            "speed/chars_per_s": record.chars_per_s,
-            "speed/memory_mb": memory_mb() if record.split == "train" else None,
+            "loss": record.loss,
+            "bits_per_char": record.bits_per_char,
+            "lr": record.lr,
+            "grad_norm": record.grad_norm,
+            "chars_per_s": record.chars_per_s,
+            "memory_mb": memory_mb() if record.split == "train" else None,
         }
-        for tag, value in scalars.items():
-            if value is not None:
-                self._tb.add_scalar(tag, value, record.step)
+        with writing(self._folder):
+            for tag, value in scalars.items():
+                if value is not None:
+                    self._tb[record.split].add_scalar(tag, value, record.step)
 
     def sample(self, step: int, text: str) -> None:
         with writing(self._folder):
             self._samples.write(f"--- step {step}\n{text}\n\n")
             self._samples.flush()
-        self._tb.add_text("sample", "```text\n" + text.replace("```", "'''") + "\n```", step)
+            block = "```text\n" + text.replace("```", "'''") + "\n```"
+            self._tb["train"].add_text("sample", block, step)
 
     def close(self) -> None:
-        self._metrics.close()
-        self._samples.close()
-        self._tb.close()
+        with suppress(OSError):  # a full disk has been told of already
+            self._metrics.close()
+            self._samples.close()
+            for writer in self._tb.values():
+                writer.close()
 
 
 def _cut(path: Path, size: int) -> None:

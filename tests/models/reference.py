@@ -267,7 +267,7 @@ def gpt(config: GPTConfig, weights: Weights, ids: Ids) -> Array:
 
 
 def _attention(config: GPTConfig, weights: Weights, block: str, x: Array) -> Array:
-    """In each head, place t gets the mean of v_1 ... v_t, weighted by softmax(q_t k_s / sqrt(K))."""
+    """In each head, place t gets the mean of v_1 ... v_t by weights softmax(q_t k_s / sqrt(K))."""
     T = len(x)
     future = np.triu(np.ones((T, T), dtype=bool), k=1)  # [t, s]: s > t
     heads = []
@@ -301,20 +301,20 @@ def _linear(weights: Weights, name: str, x: Array) -> Array:
 def _norm(config: GPTConfig, weights: Weights, name: str, x: Array) -> Array:
     """LayerNorm: (x - mean) / sqrt(variance) * gain + bias. RMSNorm: x / sqrt(mean x^2) * gain."""
     if config.norm == "layernorm":
-        x = _rms_normalised(x - x.mean(axis=-1, keepdims=True), eps=1e-5)
+        x = _rms_normalised(x - x.mean(axis=1, keepdims=True), eps=1e-5)
     else:
         x = _rms_normalised(x)
     return x * weights[name + ".weight"] + weights.get(name + ".bias", np.zeros(1))
 
 
 def _rms_normalised(x: Array, eps: float = np.finfo(np.float64).eps) -> Array:
-    y: Array = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
+    y: Array = x / np.sqrt((x**2).mean(axis=1, keepdims=True) + eps)
     return y
 
 
 def _normal_cdf(x: Array) -> Array:
     """The chance that a standard normal number is below x."""
-    return np.vectorize(lambda value: (1 + math.erf(value / math.sqrt(2))) / 2)(x)
+    return np.array([[(1 + math.erf(value / math.sqrt(2))) / 2 for value in row] for row in x])
 
 
 def angles(places: int, width: int) -> Array:
@@ -333,7 +333,7 @@ def sinusoids(places: int, width: int) -> Array:
 
 
 def rotated(x: Array) -> Array:
-    """x (T, K) as K/2 complex numbers x_i + x_{i + K/2} j, each turned at place t by angle[t, i]."""
+    """x (T, K) as K/2 complex numbers x_i + x_{i + K/2} j, turned by angle[t, i] at place t."""
     real, imaginary = np.split(x, 2, axis=1)
     z = (real + 1j * imaginary) * np.exp(1j * angles(*x.shape))
     return np.concatenate([z.real, z.imag], axis=1)

@@ -1,4 +1,4 @@
-"""What the tests of training share: tiny runs, what they leave behind, and when two are the same."""
+"""What the tests of training share: tiny runs, what they leave, and when two are the same."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from charlm.training.trainer import Outcome
 
 KINDS = ("rnn", "gru", "lstm", "gpt")
 OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw", "muon")
+NETWORKS = [(kind, "streams") for kind in KINDS[:3]] + [(kind, "windows") for kind in KINDS]
 NO_DROPOUT = tuple(f"model.{place}dropout=0" for place in ("", "input_", "output_"))
 
 
@@ -82,10 +83,12 @@ def go_on(config: Config, folder: Path, stop_at: int | None = None) -> Outcome:
     return train(session.resume(config, folder, "cpu"), stop_at)
 
 
-def metrics(folder: Path, split: str | None = None) -> list[dict[str, Any]]:
-    """What metrics.jsonl says, less what depends on the clock."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+def metrics(
+    folder: Path, split: str | None = None, lines: int | None = None
+) -> list[dict[str, Any]]:
+    """What metrics.jsonl says, in its first lines or all, less what depends on the clock."""
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    records: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()[:lines]]
     clock = ("elapsed_s", "chars_per_s")
     return [
         {key: value for key, value in record.items() if key not in clock}
@@ -131,5 +134,5 @@ class AfterEachStep(Observer):
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
 
-    def progress(self, fraction: float) -> None:
+    def progress(self, fraction: float) -> None:  # noqa: ARG002
         self._call()

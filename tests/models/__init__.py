@@ -1,0 +1,175 @@
+"""What every model promises; the tests of each kind inherit it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+
+from charlm.config import GPTConfig, MuonConfig, RecurrentConfig
+from charlm.models import CharModel, State, build_model
+from charlm.models.base import evaluating
+from charlm.training.optim import Optimizers
+
+VOCAB = 7  # like no other side of the tests' models
+SEED = 1
+ALMOST_SURE = 1 - 1e-9  # a dropout probability that leaves nothing
+
+
+def exact(model: CharModel) -> CharModel:
+    """In double precision, in eval mode, and with weights that leave nothing at 0, 1 or tiny."""
+    generator = torch.Generator().manual_seed(SEED)
+    model.double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.5, generator=generator)
+    return model
+
+
+def with_dropout(config: RecurrentConfig | GPTConfig, place: str, probability: float) -> CharModel:
+    """Its weights are those of the exact model without dropout."""
+    return exact(build_model(config.model_copy(update={place: probability}), VOCAB, SEED))
+
+
+def texts(count: int, length: int, seed: int = SEED) -> Tensor:
+    """(B, T) random ids."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(VOCAB, (count, length), generator=generator)
+
+
+def weights_of(model: CharModel) -> dict[str, npt.NDArray[np.float64]]:
+    """Under the names that reference.py looks them up by; a shared matrix appears twice."""
+    return {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+
+
+def assert_near(actual: Tensor, expected: npt.NDArray[np.float64], tolerance: float) -> None:
+    """Every number within `tolerance` times the largest."""
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=0, atol=tolerance * scale)
+
+
+def same(a: tuple[Tensor, State], b: tuple[Tensor, State]) -> bool:
+    """Whether two answers of a model agree to the last bit."""
+    return torch.equal(a[0], b[0]) and all(map(torch.equal, a[1], b[1]))
+
+
+def cuts(length: int) -> Iterator[list[int]]:
+    """Every way to cut a text: the lengths of its pieces."""
+    yield [length]
+    for first in range(1, length):
+        for rest in cuts(length - first):
+            yield [first, *rest]
+
+
+class ModelContract:
+    """Subclasses give a `config` fixture, and the names of the config's dropout probabilities."""
+
+    dropouts: tuple[str, ...] = ("dropout",)
+
+    @pytest.fixture
+    def config(self) -> RecurrentConfig | GPTConfig:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def model(self, config: RecurrentConfig | GPTConfig) -> CharModel:
+        return exact(build_model(config, VOCAB, SEED))
+
+    def test_a_text_in_pieces_gives_the_logits_and_state_of_the_whole(
+        self, model: CharModel
+    ) -> None:
+        ids = texts(2, 6)
+        whole, after_whole = model(ids)
+        for lengths in cuts(6):
+            state: State | None = None
+            pieces: list[Tensor] = []
+            for piece in torch.split(ids, lengths, dim=1):
+                logits, state = model(piece, state)
+                pieces.append(logits)
+            assert state is not None
+            torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=0, atol=1e-10)
+            torch.testing.assert_close(state, after_whole, rtol=0, atol=1e-10)
+
+    def test_a_changed_character_changes_its_own_logits_and_none_before(
+        self, model: CharModel
+    ) -> None:
+        ids = texts(1, 6)
+        logits, _ = model(ids)
+        for t in range(6):
+            changed = ids.clone()
+            changed[0, t] = (ids[0, t] + 1) % VOCAB
+            difference = (model(changed)[0] - logits).abs().amax(dim=(0, 2))  # (T,)
+            assert difference[:t].sum() < 1e-10
+            assert difference[t:].min() > 1e-6
+
+    def test_texts_of_a_batch_do_not_mix(self, model: CharModel) -> None:
+        ids = texts(3, 6)
+        together, _ = model(ids)
+        alone = torch.cat([model(text[None])[0] for text in ids])
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
+
+    def test_reading_leaves_no_trace_in_the_model_or_the_state_given(
+        self, model: CharModel
+    ) -> None:
+        _, state = model(texts(2, 3, seed=2))
+        given = tuple(part.clone() for part in state)
+        first, first_after = model(texts(2, 3)), model(texts(2, 3), state)
+        model(texts(1, 5, seed=3))
+        model(texts(2, 2, seed=4), state)
+        assert same(model(texts(2, 3)), first)
+        assert same(model(texts(2, 3), state), first_after)
+        assert all(map(torch.equal, state, given))
+
+    def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone(
+        self, config: RecurrentConfig | GPTConfig
+    ) -> None:
+        generator = torch.get_rng_state()
+        first = build_model(config, VOCAB, seed=1).state_dict()
+        assert torch.equal(torch.get_rng_state(), generator)
+        torch.rand(3)  # wherever the global generator stands
+        again = build_model(config, VOCAB, seed=1).state_dict()
+        other = build_model(config, VOCAB, seed=2).state_dict()
+        assert all(torch.equal(first[name], again[name]) for name in first)
+        matrices = [name for name, tensor in first.items() if tensor.ndim == 2]
+        assert not any(torch.equal(first[name], other[name]) for name in matrices)
+
+    def test_dropout_is_random_in_training_and_absent_in_evaluation(
+        self, config: RecurrentConfig | GPTConfig, model: CharModel
+    ) -> None:
+        ids = texts(2, 6)
+        plain = model(ids)[0]
+        assert torch.equal(model.train()(ids)[0], plain)  # no dropout, no randomness
+        for place in self.dropouts:
+            dropping = with_dropout(config, place, 0.5)
+            assert torch.equal(dropping(ids)[0], plain)
+            dropping.train()
+            assert not torch.equal(dropping(ids)[0], dropping(ids)[0])
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_evaluating_switches_dropout_off_and_restores_the_mode(
+        self, model: CharModel, training: bool
+    ) -> None:
+        model.train(training)
+        with evaluating(model):
+            assert not any(module.training for module in model.modules())
+        assert all(module.training is training for module in model.modules())
+
+        with pytest.raises(KeyError), evaluating(model):
+            raise KeyError
+        assert all(module.training is training for module in model.modules())
+
+    def test_muon_moves_the_hidden_matrices_and_adamw_all_else(self, model: CharModel) -> None:
+        muon, adamw = (
+            [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            for optimizer in Optimizers(model, MuonConfig()).each
+        )
+        assert len(muon) == len(model.hidden_matrices())
+        assert set(muon) == set(model.hidden_matrices())
+        assert len(muon) + len(adamw) == len(list(model.parameters()))
+        assert {*muon, *adamw} == set(model.parameters())
+        for parameter in model.parameters():
+            if parameter.ndim < 2 or VOCAB in parameter.shape:
+                assert parameter not in set(muon)

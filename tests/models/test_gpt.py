@@ -1,0 +1,275 @@
+"""The GPT against its equations and its promises."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from charlm.config import GPTConfig
+from charlm.models import GPT, CharModel, build_model
+from tests.models import (
+    ALMOST_SURE,
+    SEED,
+    VOCAB,
+    ModelContract,
+    assert_near,
+    exact,
+    reference,
+    texts,
+    weights_of,
+    with_dropout,
+)
+
+GRID: dict[str, tuple[Any, ...]] = {
+    "position": ("learned", "sinusoidal", "rope"),
+    "norm": ("layernorm", "rmsnorm"),
+    "mlp": ("gelu", "relu2", "swiglu"),
+    "qk_norm": (False, True),
+    "bias": (False, True),
+    "tie_weights": (False, True),
+}
+WIDTH, HEADS, LAYERS, CONTEXT = 12, 3, 2, 8
+
+
+def configure(**settings: Any) -> GPTConfig:
+    sizes = {"n_embd": WIDTH, "n_head": HEADS, "n_layer": LAYERS, "context": CONTEXT}
+    return GPTConfig.model_validate({**sizes, **settings})
+
+
+CONFIGS = {
+    "-".join(
+        (f"{'' if value else 'no_'}{name}" if isinstance(value, bool) else value)
+        for name, value in zip(GRID, values, strict=True)
+    ): configure(**dict(zip(GRID, values, strict=True)))
+    for values in product(*GRID.values())
+}
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+every_position = pytest.mark.parametrize("position", GRID["position"])
+
+
+def build(config: GPTConfig) -> GPT:
+    model = build_model(config, VOCAB, SEED)
+    assert isinstance(model, GPT)
+    return model
+
+
+def exact_gpt(config: GPTConfig) -> CharModel:
+    """exact, with the table of places, which a model keeps in single precision, written anew."""
+    model = exact(build(config))
+    for _, table in model.named_buffers():
+        expected = torch.from_numpy(table_of_places(config))
+        torch.testing.assert_close(table, expected, rtol=0, atol=1e-6)
+        table.copy_(expected)
+    return model
+
+
+def table_of_places(config: GPTConfig) -> reference.Array:
+    """Sinusoids (context, D), or the rotary cosines and sines (2, context, K/2)."""
+    if config.position == "sinusoidal":
+        return reference.sinusoids(config.context, config.n_embd)
+    angles = reference.angles(config.context, config.n_embd // config.n_head)
+    return np.stack([np.cos(angles), np.sin(angles)])
+
+
+@every_config
+def test_logits_follow_the_equations(config: GPTConfig) -> None:
+    model, ids = exact_gpt(config), texts(2, CONTEXT)
+    logits, _ = model(ids)
+    for b in range(2):
+        expected = reference.gpt(config, weights_of(model), ids[b].numpy())
+        assert_near(logits[b], expected, 1e-10)
+
+
+# --- promises --------------------------------------------------------------------------------
+
+
+class TestGPT(ModelContract):
+    @pytest.fixture(params=product(GRID["position"], GRID["qk_norm"]), ids=str)
+    def config(self, request: pytest.FixtureRequest) -> GPTConfig:
+        position, qk_norm = request.param
+        return configure(position=position, qk_norm=qk_norm)
+
+
+@every_position
+def test_the_state_is_a_cache_of_keys_and_values(position: str) -> None:
+    model = exact_gpt(configure(position=position))
+    _, state = model(texts(2, 3))
+    _, longer = model(texts(2, 2), state)
+    assert [part.shape for part in longer] == [(2, HEADS, 5, WIDTH // HEADS)] * 2 * LAYERS
+    for part, before in zip(longer, state, strict=True):
+        assert torch.equal(part[:, :, :3], before)
+
+
+@every_position
+def test_it_reads_up_to_its_context_and_no_further(position: str) -> None:
+    model = exact_gpt(configure(position=position))
+    ids = texts(1, CONTEXT + 1)
+    assert model.context == CONTEXT
+    _, full = model(ids[:, :CONTEXT])
+    _, state = model(ids[:, : CONTEXT - 2])
+    model(ids[:, :2], state)
+    too_much = [(ids, None), (ids[:, :3], state), (ids[:, :1], full)]
+    for text, before in too_much:
+        with pytest.raises(AssertionError, match="context"):
+            model(text, before)
+
+
+# --- positions -------------------------------------------------------------------------------
+
+
+def test_sinusoids_are_those_of_the_paper() -> None:
+    places, width = 64, 16
+    model = build(configure(position="sinusoidal", n_embd=width, n_head=2, context=places))
+    table = model.position.get_buffer("table")
+    assert table.shape == (places, width)
+    for pos, i in product(range(places), range(width // 2)):
+        angle = pos / 10000 ** (2 * i / width)
+        # an angle in single precision is right to 2^-24 of itself
+        expected = pytest.approx([math.sin(angle), math.cos(angle)], abs=places * 2**-24)
+        assert table[pos, 2 * i : 2 * i + 2].tolist() == expected
+
+
+@pytest.mark.parametrize("qk_norm", GRID["qk_norm"])
+def test_with_rope_a_score_depends_on_the_distance_alone(
+    qk_norm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a text of one repeated character only the places tell queries and keys apart."""
+    model = exact_gpt(configure(position="rope", qk_norm=qk_norm, n_layer=1))
+    seen: list[tuple[Tensor, Tensor]] = []
+    attention = F.scaled_dot_product_attention
+
+    def watch(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        seen.append((q, k))
+        return attention(q, k, v, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watch)
+    model(torch.full((1, CONTEXT), 3))
+    [(q, k)] = seen
+    scores = q @ k.transpose(2, 3)  # (1, H, T, T)
+    torch.testing.assert_close(scores[..., 1:, 1:], scores[..., :-1, :-1], rtol=0, atol=1e-10)
+    by_distance = scores[0, :, -1].detach()  # (H, T)
+    assert (by_distance.diff(dim=1).abs() > 1e-6).all()
+
+
+# --- parameters ------------------------------------------------------------------------------
+
+
+@every_config
+def test_parameters_are_counted_once(config: GPTConfig) -> None:
+    V, D, L, context = VOCAB, WIDTH, LAYERS, CONTEXT
+    attention, biases = 3 * D * D + D * D, 3 * D + D
+    if config.mlp == "swiglu":
+        hidden = 8 * D // 3
+        mlp, biases = 3 * hidden * D, biases + 2 * hidden + D
+    else:
+        mlp, biases = 2 * 4 * D * D, biases + 4 * D + D
+    norms = 2 * L + 1
+    expected = (
+        (1 if config.tie_weights else 2) * V * D
+        + (context * D if config.position == "learned" else 0)
+        + L * (attention + mlp + (biases if config.bias else 0))
+        + norms * (2 * D if config.bias and config.norm == "layernorm" else D)
+    )
+    assert build(config).count_parameters() == expected
+
+
+def test_nanogpts_small_network_has_its_known_count() -> None:
+    config = GPTConfig(
+        n_layer=6,
+        n_head=6,
+        n_embd=384,
+        context=256,
+        position="learned",
+        norm="layernorm",
+        mlp="gelu",
+        qk_norm=False,
+        tie_weights=True,
+    )
+    with torch.device("meta"):  # counted, not filled
+        count = build_model(config, 65, SEED).count_parameters()
+    assert count - 256 * 384 == 10_646_784  # the table of places is left out, as nanoGPT does
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(12, 32), (16, 48), (128, 344), (384, 1024)])
+def test_swiglu_is_8_thirds_wide_in_steps_of_8(width: int, hidden: int) -> None:
+    model = build(configure(mlp="swiglu", n_embd=width, n_head=2, n_layer=1))
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    assert shapes["blocks.0.mlp.gate_up.weight"] == (2 * hidden, width)
+    assert shapes["blocks.0.mlp.out.weight"] == (width, hidden)
+
+
+@pytest.mark.parametrize(
+    ("mlp", "first"), [("gelu", "mlp.up"), ("relu2", "mlp.up"), ("swiglu", "mlp.gate_up")]
+)
+def test_hidden_matrices_are_those_of_the_blocks(mlp: str, first: str) -> None:
+    model = build(configure(mlp=mlp, position="learned", bias=True))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    assert [names[parameter] for parameter in model.hidden_matrices()] == [
+        f"blocks.{layer}.{matrix}.weight"
+        for layer in range(LAYERS)
+        for matrix in ("attention.qkv", "attention.out", first, "mlp.out")
+    ]
+
+
+@pytest.mark.parametrize("mlp", GRID["mlp"])
+def test_matrices_begin_normal_and_small_gains_at_one_and_biases_at_zero(mlp: str) -> None:
+    config = configure(
+        position="learned", norm="layernorm", mlp=mlp, bias=True, n_embd=48, n_layer=8, context=64
+    )
+    for name, parameter in build_model(config, 100, SEED).named_parameters():
+        if parameter.ndim == 2:
+            # 2L = 16 of them add to the residual stream
+            std = 0.02 / 4 if name.endswith("out.weight") else 0.02
+            assert parameter.std().item() == pytest.approx(std, rel=0.06), name
+            assert abs(parameter.mean().item()) < 0.1 * std, name
+        else:
+            assert (parameter == (0 if name.endswith("bias") else 1)).all(), name
+
+
+@pytest.mark.parametrize("tied", GRID["tie_weights"])
+def test_tied_weights_are_one_matrix(tied: bool) -> None:
+    model = build(configure(tie_weights=tied))
+    assert (model.head.weight is model.embed.weight) is tied
+
+
+# --- dropout ---------------------------------------------------------------------------------
+
+
+def dropping_at(name: str) -> GPT:
+    """Everything is dropped at the modules of that name, nothing elsewhere."""
+    model = with_dropout(configure(position="learned", bias=True), "dropout", ALMOST_SURE)
+    assert isinstance(model, GPT)
+    for path, module in model.named_modules():
+        if path == name or path.endswith("." + name):
+            module.train()
+    return model
+
+
+def test_dropout_acts_on_the_embedding_with_its_position() -> None:
+    model = dropping_at("dropout")
+    for block in model.blocks:
+        block.eval()
+    logits, _ = model(texts(2, 6))
+    torch.testing.assert_close(logits, logits[:1, :1].expand_as(logits), rtol=0, atol=1e-10)
+
+
+def test_dropout_acts_on_the_attention() -> None:
+    ids = texts(1, 6)
+    changed = ids.clone()
+    changed[0, 0] = (ids[0, 0] + 1) % VOCAB
+    model = dropping_at("attention")
+    assert torch.equal(model(ids)[0][:, 1:], model(changed)[0][:, 1:])
+
+
+def test_dropout_acts_on_what_a_block_adds() -> None:
+    ids, model = texts(2, 6), dropping_at("dropout")
+    model.dropout.eval()
+    embedded = model.embed(ids) + model.position.get_parameter("table")[:6]
+    assert torch.equal(model(ids)[0], model.head(model.norm(embedded)))

@@ -1,0 +1,239 @@
+"""RNN, GRU and LSTM against their equations, their hand-derived gradients, and their promises."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from charlm.config import RecurrentConfig
+from charlm.models import Recurrent, State, build_model
+from tests.models import (
+    ALMOST_SURE,
+    SEED,
+    VOCAB,
+    ModelContract,
+    assert_near,
+    exact,
+    reference,
+    texts,
+    weights_of,
+    with_dropout,
+)
+
+WIDTH = 5
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+INPUTS: dict[str, dict[str, Any]] = {
+    "embedding": {},
+    "one_hot": {"input": "one_hot"},
+    "tied": {"tie_weights": True},
+}
+CONFIGS = {
+    f"{kind}-{n_layer}-{name}": RecurrentConfig.model_validate(
+        {"kind": kind, "n_layer": n_layer, "hidden_size": WIDTH, **settings}
+    )
+    for kind, n_layer, (name, settings) in product(GATES, (1, 2), INPUTS.items())
+}
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+with_and_without_state = pytest.mark.parametrize("given", [False, True], ids=["fresh", "state"])
+
+
+def build(config: RecurrentConfig) -> Recurrent:
+    model = build_model(config, VOCAB, SEED)
+    assert isinstance(model, Recurrent)
+    return model
+
+
+def random_state(config: RecurrentConfig, batch: int) -> State:
+    """(h,) or (h, c), each (L, B, D)."""
+    generator = torch.Generator().manual_seed(SEED)
+    shape = (config.n_layer, batch, WIDTH)
+    return tuple(
+        torch.randn(shape, generator=generator, dtype=torch.float64)
+        for _ in range(2 if config.kind == "lstm" else 1)
+    )
+
+
+def of_text(state: State | None, b: int) -> reference.State | None:
+    """One text's part, (L, D) each."""
+    return None if state is None else tuple(part[:, b].detach().numpy() for part in state)
+
+
+# --- equations and gradients -----------------------------------------------------------------
+
+
+@every_config
+@with_and_without_state
+def test_logits_and_state_follow_the_equations(config: RecurrentConfig, given: bool) -> None:
+    model, ids = exact(build(config)), texts(2, 6)
+    state = random_state(config, 2) if given else None
+    logits, after = model(ids, state)
+    for b in range(2):
+        expected, expected_after = reference.recurrent(
+            config.kind, weights_of(model), ids[b].numpy(), of_text(state, b)
+        )
+        assert_near(logits[b], expected, 1e-10)
+        for part, expected_part in zip(after, expected_after, strict=True):
+            assert_near(part[:, b], expected_part, 1e-10)
+
+
+@every_config
+@with_and_without_state
+def test_autograd_gives_the_hand_derived_gradients(config: RecurrentConfig, given: bool) -> None:
+    model, ids, targets = exact(build(config)), texts(2, 6), texts(2, 6, seed=2)
+    state = random_state(config, 2) if given else None
+    for part in state or ():
+        part.requires_grad_()
+    logits, _ = model(ids, state)
+    torch.autograd.backward(
+        F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+    )
+
+    total: dict[str, reference.Array] = defaultdict(lambda: np.zeros(()))
+    for b in range(2):
+        gradients, of_state = reference.recurrent_gradients(
+            config.kind, weights_of(model), ids[b].numpy(), targets[b].numpy(), of_text(state, b)
+        )
+        for name, gradient in gradients.items():
+            total[name] = total[name] + gradient
+        if state is not None:
+            for part, expected in zip(state, of_state, strict=True):
+                assert part.grad is not None
+                assert_near(part.grad[:, b], expected, 1e-10)
+    if config.tie_weights:  # a shared matrix is trained by both its uses
+        total["embed.weight"] = total["embed.weight"] + total.pop("head.weight")
+    assert set(total) == {name for name, _ in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        assert_near(parameter.grad, total[name], 1e-10)
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_hand_derived_gradients_are_the_slopes_of_the_loss(kind: str) -> None:
+    config = CONFIGS[f"{kind}-2-embedding"]
+    weights = {name: array.copy() for name, array in weights_of(exact(build(config))).items()}
+    ids, targets = texts(1, 6)[0].numpy(), texts(1, 6, seed=2)[0].numpy()
+    state = of_text(random_state(config, 1), 0)
+    gradients, of_state = reference.recurrent_gradients(kind, weights, ids, targets, state)
+    assert state is not None
+
+    def loss() -> float:
+        return reference.summed_nll(reference.recurrent(kind, weights, ids, state)[0], targets)
+
+    step, rng = 1e-5, np.random.default_rng(SEED)
+    pairs = [(weights[name], gradients[name]) for name in weights]
+    for array, gradient in [*pairs, *zip(state, of_state, strict=True)]:
+        for _ in range(4):
+            place = tuple(rng.integers(side) for side in array.shape)
+            value = array[place]
+            array[place] = value + step
+            above = loss()
+            array[place] = value - step
+            slope = (above - loss()) / (2 * step)
+            array[place] = value
+            assert slope == pytest.approx(gradient[place], rel=1e-6, abs=1e-8)
+
+
+# --- promises --------------------------------------------------------------------------------
+
+
+class TestRecurrent(ModelContract):
+    dropouts = ("dropout", "input_dropout", "output_dropout")
+
+    @pytest.fixture(params=[name for name in CONFIGS if "-2-" in name])
+    def config(self, request: pytest.FixtureRequest) -> RecurrentConfig:
+        return CONFIGS[request.param]
+
+
+@every_config
+def test_parameters_are_counted_once(config: RecurrentConfig) -> None:
+    V, D, L, G = VOCAB, WIDTH, config.n_layer, GATES[config.kind]
+    first = V if config.input == "one_hot" else D
+    layers = G * D * (first + D + 2) + (L - 1) * G * D * (D + D + 2)
+    embedding = 0 if config.input == "one_hot" or config.tie_weights else V * D
+    assert build(config).count_parameters() == embedding + layers + V * D + V
+
+
+def test_char_rnns_network_has_the_count_that_char_rnn_prints() -> None:
+    config = RecurrentConfig(kind="lstm", n_layer=2, hidden_size=128, input="one_hot")
+    assert build_model(config, 65, SEED).count_parameters() == 240_321
+
+
+@every_config
+def test_hidden_matrices_are_those_of_the_layers_but_not_the_one_hot_inputs(
+    config: RecurrentConfig,
+) -> None:
+    model = build(config)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    expected = [
+        f"rnn.weight_{which}_l{layer}" for layer in range(config.n_layer) for which in ("ih", "hh")
+    ]
+    if config.input == "one_hot":
+        expected.remove("rnn.weight_ih_l0")
+    assert [names[parameter] for parameter in model.hidden_matrices()] == expected
+
+
+@every_config
+def test_recurrent_blocks_begin_orthogonal_and_differ_from_gate_to_gate(
+    config: RecurrentConfig,
+) -> None:
+    for layer in range(config.n_layer):
+        blocks = build(config).rnn.get_parameter(f"weight_hh_l{layer}").split(WIDTH)
+        assert len(blocks) == GATES[config.kind]
+        for block in blocks:
+            torch.testing.assert_close(block @ block.T, torch.eye(WIDTH), rtol=0, atol=1e-5)
+        assert len({block.sum().item() for block in blocks}) == len(blocks)
+
+
+@every_config
+def test_biases_begin_at_zero_but_the_forget_gates_at_one(config: RecurrentConfig) -> None:
+    model = build(config)
+    expected = torch.zeros(GATES[config.kind], WIDTH)
+    if config.kind == "lstm":
+        expected[1] = 1  # i, f, g, o
+    for layer in range(config.n_layer):
+        b, c = (model.rnn.get_parameter(f"bias_{which}_l{layer}") for which in ("ih", "hh"))
+        assert torch.equal(b + c, expected.flatten())
+    assert not model.head.bias.any()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_embedding_and_head_begin_at_their_documented_scale(tied: bool) -> None:
+    V, D = 200, 64
+    config = RecurrentConfig(hidden_size=D, tie_weights=tied)
+    model = build_model(config, V, SEED)
+    assert isinstance(model, Recurrent)
+    assert model.embed is not None
+    assert (model.head.weight is model.embed.weight) is tied
+    # PyTorch: embedding normal 1, linear uniform within 1 / sqrt(D); tied: normal 1 / sqrt(D)
+    embedding, head = (1 / math.sqrt(D),) * 2 if tied else (1, 1 / math.sqrt(3 * D))
+    assert model.embed.weight.std().item() == pytest.approx(embedding, rel=0.05)
+    assert model.head.weight.std().item() == pytest.approx(head, rel=0.05)
+
+
+# --- dropout ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "-2-" in name])
+def test_dropout_acts_where_its_description_says(name: str) -> None:
+    config, one, other = CONFIGS[name], texts(2, 6), texts(2, 6, seed=2)
+
+    on_output = with_dropout(config, "output_dropout", ALMOST_SURE).train()
+    assert torch.equal(on_output(one)[0], on_output.get_parameter("head.bias").expand(2, 6, -1))
+
+    on_input = with_dropout(config, "input_dropout", ALMOST_SURE).train()
+    (logits, state), (logits_of_other, state_of_other) = on_input(one), on_input(other)
+    assert torch.equal(logits, logits_of_other)
+    assert torch.equal(state[0], state_of_other[0])
+
+    between = with_dropout(config, "dropout", ALMOST_SURE).train()
+    (logits, state), (logits_of_other, state_of_other) = between(one), between(other)
+    assert torch.equal(logits, logits_of_other)
+    assert torch.equal(state[0][1], state_of_other[0][1])
+    assert not torch.equal(state[0][0], state_of_other[0][0])  # the first layer has read

@@ -1,0 +1,219 @@
+"""The shape of the house: who may import whom, who may print, how long things are."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, python
+
+SOURCE = ROOT / "charlm"
+
+# What each part may import, to the left or down. Not in the table: refused, so place it first.
+ALLOWED = {
+    "charlm": "",
+    "errors": "charlm",
+    "config": "charlm errors",
+    "data": "charlm errors config",
+    "models": "charlm errors config",
+    "sampling": "charlm errors config data models",
+    "training": "charlm errors config data models sampling",
+    "arguments": "charlm errors config",
+    "terminal": "charlm errors config data models sampling training",
+    "cli": "charlm errors config data models sampling training arguments terminal",
+    "__main__": "cli",
+}
+# training knows of sampling only that it writes the text shown during training
+TRAINING_ON_SAMPLING = {("charlm.training.trainer", "charlm.sampling.generate")}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+each_module = pytest.mark.parametrize("module", MODULES)
+
+
+def part_of(module: str) -> str:
+    """`config` for charlm.config.files, and `charlm` for the root itself."""
+    return [*module.split("."), "charlm"][1]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """The modules a tree imports, wherever it does so; of charlm's, the innermost."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else str(node.module)
+
+
+def own_imports(module: str) -> set[str]:
+    return {name for name in imports(TREES[module]) if name.split(".")[0] == "charlm"}
+
+
+# --- who may import whom ---------------------------------------------------------------------
+
+
+@each_module
+def test_imports_point_to_the_left_or_down(module: str) -> None:
+    part = part_of(module)
+    assert {part_of(name) for name in own_imports(module)} - {part} <= set(ALLOWED[part].split())
+
+
+def test_the_parts_are_in_an_order() -> None:
+    order = graphlib.TopologicalSorter({part: it.split() for part, it in ALLOWED.items()})
+    assert set(order.static_order()) == {part_of(module) for module in MODULES}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {module: own_imports(module) - {module} for module in MODULES}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+def test_sampling_knows_nothing_of_training_and_training_little_of_sampling() -> None:
+    pairs = {(module, name) for module in MODULES for name in own_imports(module)}
+    crossing = {(a, b) for a, b in pairs if {part_of(a), part_of(b)} == {"sampling", "training"}}
+    assert crossing == TRAINING_ON_SAMPLING
+
+
+@each_module
+def test_the_config_and_the_command_line_need_no_torch(module: str) -> None:
+    if part_of(module) in ("charlm", "errors", "config", "arguments", "cli", "__main__"):
+        assert not {name.split(".")[0] for name in imports(TREES[module])} & {"torch", "numpy"}
+
+
+# --- importing does nothing ------------------------------------------------------------------
+
+WATCHED = """
+import importlib, json, sys
+import torch, numpy, yaml, pydantic, tqdm, safetensors.torch
+from torch.utils.tensorboard import SummaryWriter
+pydantic.create_model("First")  # pydantic looks for plugins once
+state, seen = torch.get_rng_state(), []
+
+def watch(event, arguments):
+    watched = ("open", "os.mkdir", "os.listdir", "socket.connect", "subprocess.Popen")
+    if event in watched and not isinstance(arguments[0], int):  # a number was opened by name before
+        seen.append([event, str(arguments[0])])
+
+sys.addaudithook(watch)
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+assert torch.equal(state, torch.get_rng_state())
+print(json.dumps([sys.prefix, sys.base_prefix, list(seen)]))
+"""
+
+
+def test_importing_reads_nothing_but_code_and_says_nothing() -> None:
+    ended = python("-c", WATCHED, *(module for module in MODULES if "__main__" not in module))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    (line,) = ended.stdout.splitlines()
+    prefix, base_prefix, events = ast.literal_eval(line)
+    code = (prefix, base_prefix, str(SOURCE))
+    assert [event for event in events if not event[1].startswith(code)] == []
+    assert any(path.startswith(str(SOURCE)) for _, path in events)  # it did watch
+
+
+@pytest.mark.parametrize(
+    ("module", "banned"),
+    [
+        ("charlm.cli", "torch numpy pydantic yaml tqdm"),
+        ("charlm.errors", "torch numpy pydantic yaml tqdm"),
+        ("charlm.arguments", "torch numpy pydantic yaml tqdm"),
+        ("charlm.config.files", "torch numpy tqdm"),
+        ("charlm.training.checkpoint", "torch tqdm tensorboard"),
+    ],
+)
+def test_light_modules_import_nothing_heavy(module: str, banned: str) -> None:
+    ended = python("-c", f"import {module}, sys; print(*sys.modules)")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    imported = ended.stdout.split()
+    assert module in imported
+    assert not set(banned.split()) & set(imported)
+
+
+# --- who may print and exit ------------------------------------------------------------------
+
+PRINTING = {"print", "input", "breakpoint", "exit", "quit"}
+STREAMS = {"stdin", "stdout", "stderr", "exit", "_exit", "abort", "write"}
+
+
+def talks(tree: ast.AST) -> Iterator[str]:
+    """Everything that writes to the terminal, reads from it, or ends the process."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in PRINTING:
+                yield f"line {node.lineno}: {node.func.id}()"
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if (node.value.id in ("sys", "os") and node.attr in STREAMS) or node.value.id == "tqdm":
+                yield f"line {node.lineno}: {node.value.id}.{node.attr}"
+        elif isinstance(node, ast.Name) and node.id == "SystemExit":
+            yield f"line {node.lineno}: SystemExit"
+        elif isinstance(node, ast.ImportFrom) and node.module == "sys":
+            yield f"line {node.lineno}: from sys import"
+
+
+@each_module
+def test_only_the_terminal_prints_and_exits(module: str) -> None:
+    found = list(talks(TREES[module]))
+    if module in ("charlm.cli", "charlm.terminal", "charlm.__main__"):
+        assert found  # so the search does find such things
+    else:
+        assert found == []
+
+
+# --- how long things are, and that they say what they are ------------------------------------
+
+MOST_LINES_A_FILE, MOST_LINES_A_FUNCTION = 360, 60
+
+
+@each_module
+def test_a_file_is_read_in_one_sitting(module: str) -> None:
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MOST_LINES_A_FILE
+
+
+@each_module
+def test_a_function_fits_on_a_screen(module: str) -> None:
+    long = [
+        f"{node.name}: {length} lines"
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > MOST_LINES_A_FUNCTION
+    ]
+    assert long == []
+
+
+def is_told_by_its_kind(node: ast.stmt) -> bool:
+    """Whether it is a group of settings whose `kind` has a description, which users read."""
+    return isinstance(node, ast.ClassDef) and any(
+        isinstance(field, ast.AnnAssign)
+        and ast.unparse(field.target) == "kind"
+        and "description=" in ast.unparse(field.value or field.target)
+        for field in node.body
+    )
+
+
+@each_module
+def test_every_module_and_public_name_says_what_it_is(module: str) -> None:
+    tree = TREES[module]
+    silent = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+        and not is_told_by_its_kind(node)
+    ]
+    assert ast.get_docstring(tree)
+    assert silent == []

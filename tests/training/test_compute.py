@@ -1,0 +1,184 @@
+"""Where the arithmetic is done: threads, device, precision, torch.compile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from charlm.errors import DeviceError
+from charlm.training import compute, session
+from charlm.training.checkpoint import LAST, read_meta
+from charlm.training.telemetry import Observer
+from tests.training.helpers import assert_same_run, make_config, new_run, train
+
+
+class Notices(Observer):
+    """Collects what a user should know."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def notice(self, text: str) -> None:
+        self.heard.append(text)
+
+
+def refuses_at_once(_model: object) -> object:
+    raise RuntimeError("no compiler here\nand more about it")
+
+
+def refuses_when_called(_model: object) -> Callable[..., object]:
+    def call(*_: object) -> object:
+        raise RuntimeError("no compiler here\nand more about it")
+
+    return call
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+@pytest.mark.parametrize("broken", [refuses_at_once, refuses_when_called])
+def test_where_compiling_fails_one_notice_says_so_and_the_run_is_the_uncompiled_one(
+    broken: Any, kind: str, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", broken)
+    notices = Notices()
+    tried = new_run(
+        make_config(tiny_text, kind, "train.compile=on"), tmp_path / "tried", observers=[notices]
+    )
+    (said,) = notices.heard
+    assert "torch.compile failed" in said
+    assert "no compiler here" in said
+    assert "\n" not in said
+    assert_same_run(tried, new_run(make_config(tiny_text, kind), tmp_path / "off"))
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+def test_a_compiled_model_takes_the_training_steps_and_trying_it_leaves_no_trace(
+    kind: str, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+
+    def compiler(model: torch.nn.Module) -> Callable[..., object]:
+        def compiled(*arguments: object) -> object:
+            calls.append(model.training)
+            return model(*arguments)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    notices = Notices()
+    folder = new_run(
+        make_config(tiny_text, kind, "train.compile=on"), tmp_path / "on", observers=[notices]
+    )
+    assert calls == [True] * (1 + 12)  # the trial, and the steps
+    assert notices.heard == []
+    assert_same_run(folder, new_run(make_config(tiny_text, kind), tmp_path / "off"))
+
+
+@pytest.mark.parametrize("setting", ["off", "auto"])
+def test_nothing_is_compiled_unasked_on_a_cpu(
+    setting: str, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", refuses_at_once)
+    new_run(make_config(tiny_text, "gpt", f"train.compile={setting}"), tmp_path)
+
+
+def test_a_resumed_compiled_run_is_the_run_never_stopped(
+    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: lambda *arguments: model(*arguments))
+    config = make_config(tiny_text, "lstm", "train.compile=on")
+    reference = new_run(config, tmp_path / "never")
+    folder = new_run(config, tmp_path / "stopped", stop_at=5)
+    train(session.resume(config, folder, "cpu"))
+    assert_same_run(folder, reference)
+
+
+# --- device, precision, threads --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["nothing", "meta", "cuda:99", "cpu:x"])
+def test_a_device_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(DeviceError, match=f"--device {name}"):
+        compute.choose_device(name)
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="PyTorch finds no CUDA GPU; use --device auto or cpu"):
+        compute.choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "chosen"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_is_cuda_before_mps_before_cpu(
+    cuda: bool, mps: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda _: None)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert compute.choose_device("auto").type == chosen
+
+
+@pytest.mark.parametrize(
+    ("kind", "fast", "chosen"),
+    [("lstm", True, "bf16"), ("lstm", False, "fp32"), ("rnn", True, "fp32"), ("gpt", True, "fp32")],
+)
+def test_auto_precision_on_a_cpu_is_bf16_only_where_it_pays(
+    kind: str,
+    fast: bool,
+    chosen: str,
+    tiny_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast}, raising=False)
+    ready = session.start(make_config(tiny_text, kind, "train.precision=auto"), tmp_path, "cpu")
+    assert ready.run.compute.precision == chosen
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "gpt"])
+def test_fp16_works_on_a_cpu_or_is_refused_in_one_line(
+    kind: str, tiny_text: Path, tmp_path: Path
+) -> None:
+    config = make_config(tiny_text, kind, "train.precision=fp16", "train.max_steps=2")
+    try:
+        new_run(config, tmp_path)
+    except DeviceError as error:
+        assert "train.precision" in str(error)  # noqa: PT017
+
+
+def test_a_resumed_run_keeps_the_precision_it_began_with(
+    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tiny_text, "lstm", "train.precision=auto", "train.threads=null")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    folder = new_run(config, tmp_path, stop_at=3)
+    assert read_meta(folder / LAST).precision == "bf16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    ready = session.resume(config, folder, "cpu")
+    assert ready.run.compute.precision == "bf16"
+    assert ready.notices == []
+
+
+def test_the_number_of_threads_is_part_of_the_record(
+    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    config = make_config(tiny_text, "rnn", "train.threads=3", "train.max_steps=2")
+    folder = new_run(config, tmp_path)
+    assert asked == [3]
+    assert read_meta(folder / LAST).threads == 3
+    changed = make_config(tiny_text, "rnn", "train.threads=2", "train.max_steps=2")
+    (notice,) = session.resume(changed, folder, "cpu").notices
+    assert "threads was 3 and is 2" in notice
+    assert "not to the very same bits" in notice
+    free = make_config(tiny_text, "rnn", "train.threads=null", "train.max_steps=2")
+    assert session.resume(free, folder, "cpu").run.compute.threads == 3
+    assert asked == [3, 2, 3]

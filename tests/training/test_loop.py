@@ -1,0 +1,218 @@
+"""When a run ends, what it does between steps, and when it saves, by a clock that tests turn."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from charlm.config import Config
+from charlm.errors import CheckpointError
+from charlm.terminal import describe_end
+from charlm.training import evaluate, session, trainer
+from charlm.training.checkpoint import BEST, LAST, read_meta
+from charlm.training.telemetry import Observer
+from tests.training.helpers import (
+    AfterEachStep,
+    make_config,
+    metrics,
+    new_run,
+    plain_config,
+    saved_weights,
+    train,
+)
+
+
+def turn_clock(monkeypatch: pytest.MonkeyPatch, tick: float) -> None:
+    """Let the trainer's clock go on by `tick` seconds whenever it is looked at."""
+    clock = itertools.count()
+    looks = SimpleNamespace(monotonic=lambda: next(clock) * tick)
+    monkeypatch.setattr(trainer, "time", looks)
+
+
+def script_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    """Let the evaluations of a run find these losses, one after the other."""
+    scripted = iter(losses)
+    monkeypatch.setattr(
+        trainer, "evaluate", lambda *_: evaluate.Score(10 * next(scripted), 10, "stream", "")
+    )
+
+
+# --- the end ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("losses", "stops_at", "best_step"),
+    [
+        ([2.0, 2.1, 2.2], 6, 2),
+        ([2.0, 2.1, 1.9, 2.0, 1.95], 10, 6),
+        ([2.0, 2.0, 2.0], 6, 2),  # as good is not better
+    ],
+)
+def test_a_run_without_progress_loses_patience_and_says_so(
+    losses: list[float],
+    stops_at: int,
+    best_step: int,
+    tiny_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script_losses(monkeypatch, losses)
+    config = make_config(
+        tiny_text, "rnn", "train.patience=2", "eval.every=2", "train.max_steps=100"
+    )
+    ready = session.start(config, tmp_path, "cpu")
+    assert train(ready) == "patience"
+    progress = read_meta(ready.run.folder / LAST).progress
+    assert (progress.step, progress.best_step) == (stops_at, best_step)
+    assert progress.best_loss == min(losses)
+    said = describe_end(ready.run, "patience", 0, tmp_path)
+    assert "no better for 2 evaluations" in said[0]
+
+
+def test_a_run_with_a_time_limit_ends_by_the_clock_and_its_rate_follows_it(
+    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn_clock(monkeypatch, 1.0)  # so that every step takes a second
+    settings = ("train.max_steps=null", "train.max_seconds=8", "train.schedule.kind=cosine")
+    folder = new_run(make_config(tiny_text, "rnn", *settings), tmp_path)
+    progress = read_meta(folder / LAST).progress
+    assert (progress.step, progress.elapsed_s, progress.finished) == (8, 8.0, True)
+    rates = [record["lr"] for record in metrics(folder, "train")]
+    assert rates[4] == pytest.approx(rates[0] * (0.1 + 0.9 / 2))
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_run_by_epochs_reads_the_text_so_many_times(tiny_text: Path, tmp_path: Path) -> None:
+    settings = ("train.max_steps=null", "train.max_epochs=0.02")
+    ready = session.start(make_config(tiny_text, "rnn", *settings), tmp_path, "cpu")
+    chars = len(ready.run.corpus.split("train"))
+    train(ready)
+    seen = metrics(ready.run.folder)[-1]["chars_seen"]
+    assert 0.02 * chars <= seen < 0.02 * chars + 32
+
+
+# --- between steps ---------------------------------------------------------------------------
+
+
+def test_best_moves_only_when_the_loss_improves(
+    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_losses(monkeypatch, [2.0, 2.5, 1.5, 1.5, 1.6, 1.7])
+    weights: dict[int, dict[str, torch.Tensor]] = {}
+
+    def keep() -> None:
+        weights[ready.run.progress.step] = {
+            name: p.detach().clone() for name, p in ready.model.named_parameters()
+        }
+
+    ready = session.start(make_config(tiny_text, "gru", "eval.every=2"), tmp_path, "cpu")
+    train(ready, observers=[AfterEachStep(keep)])
+    best = read_meta(ready.run.folder / BEST).progress
+    assert (best.step, best.best_step, best.best_loss) == (6, 6, 1.5)
+    saved = saved_weights(ready.run.folder / BEST)
+    assert all(torch.equal(saved[name], weights[6][name]) for name in saved)
+    assert not torch.equal(saved["head.weight"], weights[12]["head.weight"])
+    last = read_meta(ready.run.folder / LAST).progress
+    assert (last.step, last.best_step, last.evals_since_best) == (12, 6, 3)
+
+
+@pytest.mark.parametrize("protocol", ["stream", "windows"])
+@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+def test_a_validation_record_is_the_evaluation_of_the_first_max_chars(
+    kind: str, protocol: str, tiny_text: Path, tmp_path: Path
+) -> None:
+    config = make_config(tiny_text, kind, f"eval.protocol={protocol}", "eval.max_chars=150")
+    folder = new_run(config, tmp_path)
+    assert [record["step"] for record in metrics(folder, "val")] == [4, 8, 12]
+    meta = read_meta(folder / LAST)
+    model = session.load_model(folder / LAST, meta, "cpu")
+    ids, _ = session.text_to_score(meta, None, "val", False)
+    score = evaluate.evaluate(model, ids[:150], config.eval, config.train.seed)
+    assert metrics(folder, "val")[-1]["loss"] == pytest.approx(score.nats_per_char, rel=1e-12)
+    whole = evaluate.evaluate(model, ids, config.eval, config.train.seed)
+    assert whole.nats_per_char != pytest.approx(score.nats_per_char, rel=1e-5)
+
+
+def test_a_run_ends_with_an_evaluation_and_a_sample(tiny_text: Path, tmp_path: Path) -> None:
+    folder = new_run(make_config(tiny_text, "rnn", "train.max_steps=11"), tmp_path)
+    assert [record["step"] for record in metrics(folder, "val")] == [4, 8, 11]
+    samples = (folder / "samples.txt").read_text(encoding="utf-8")
+    assert [line for line in samples.splitlines() if line.startswith("--- ")] == [
+        "--- step 6",
+        "--- step 11",
+    ]
+
+
+def test_a_run_without_validation_text_trains_all_the_same(tiny_text: Path, tmp_path: Path) -> None:
+    folder = new_run(make_config(tiny_text, "rnn", "data.val_fraction=0"), tmp_path)
+    assert metrics(folder, "val") == []
+    assert not (folder / BEST).exists()
+    assert read_meta(folder / LAST).progress.finished
+
+
+# --- saving ----------------------------------------------------------------------------------
+
+
+def steps_saved(config: Config, out: Path) -> list[int]:
+    """At which steps `last` is written, the start and the end among them."""
+
+    class Saves(Observer):
+        def saved(self, path: Path) -> None:
+            if path.name == LAST:
+                steps.append(ready.run.progress.step)
+
+    steps: list[int] = []
+    ready = session.start(config, out, "cpu")
+    train(ready, observers=[Saves()])
+    return steps
+
+
+def test_last_is_saved_every_so_many_steps(tiny_text: Path, tmp_path: Path) -> None:
+    config = make_config(tiny_text, "rnn", "train.save_every=5", "train.save_minutes=null")
+    assert steps_saved(config, tmp_path) == [0, 5, 10, 12]
+
+
+@pytest.mark.parametrize("kept", ["eval.every=null", "eval.every=1", "train.keep_every=1"])
+def test_last_is_saved_every_so_many_minutes_whatever_else_is_saved(
+    kept: str, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_losses(monkeypatch, [1 / step for step in range(1, 99)])  # best is saved each time
+    turn_clock(monkeypatch, 20.0)  # looked at three times a step and more
+    timed = ("train.save_every=null", "train.save_minutes=4", "train.max_steps=24")
+    config = make_config(tiny_text, "rnn", "eval.every=null", *timed, kept)
+    saved = steps_saved(config, tmp_path)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(saved)]
+    assert max(gaps) <= 5
+
+
+def test_the_newest_kept_checkpoints_stay_and_older_ones_go(
+    tiny_text: Path, tmp_path: Path
+) -> None:
+    config = make_config(tiny_text, "rnn", "train.keep_every=2", "train.keep_last=3")
+    ready = session.start(config, tmp_path, "cpu")
+    seen: list[list[int]] = []
+
+    def look() -> None:
+        names = sorted(path.name for path in ready.run.folder.glob("step-*"))
+        seen.append([int(name.split("-")[1].split(".")[0]) for name in names])
+
+    train(ready, observers=[AfterEachStep(look)])
+    look()
+    assert seen[:4] == [[], [], [2], [2]]
+    assert seen[-3:] == [[6, 8, 10], [6, 8, 10], [8, 10, 12]]
+    for step in seen[-1]:
+        meta = read_meta(ready.run.folder / f"step-{step:08d}.safetensors")
+        assert meta.progress.step == step
+
+
+def test_a_run_folder_that_exists_is_never_overwritten(tiny_text: Path, tmp_path: Path) -> None:
+    config = plain_config(tiny_text, "rnn")
+    folder = new_run(config, tmp_path)
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(CheckpointError, match="is not overwritten; go on with it by --resume"):
+        session.start(config, tmp_path, "cpu")
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before

@@ -1,0 +1,147 @@
+"""Resume is an equality for real processes, really stopped: by signals, by kill -9, by a limit.
+
+A run is stopped wherever it happens to be, so it is begun with no end in sight and given one when
+it goes on; the rate is constant, so that the end does not matter to the steps before it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from charlm.config import Config
+from charlm.config.files import to_yaml
+from charlm.training.checkpoint import LAST, Meta, read_meta
+from tests.training.helpers import assert_same_run, make_config, metrics, new_run
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 300.0  # a loaded machine is slow; a hanging test should still end
+ENDLESS = 10_000_000
+
+CASES = {
+    signal.SIGINT: ("lstm", "train.optimizer.kind=adamw", "train.grad_accum=2"),
+    signal.SIGTERM: ("gpt", "train.optimizer.kind=muon"),
+    signal.SIGKILL: ("gru", "train.optimizer.kind=rmsprop", "train.save_every=20"),
+}
+
+
+def settings(text: Path, stop: signal.Signals, max_steps: int) -> Config:
+    kind, *special = CASES[stop]
+    common = ("train.schedule.kind=constant", "eval.every=3", "eval.sample_every=25")
+    return make_config(text, kind, *common, *special, f"train.max_steps={max_steps}")
+
+
+@contextmanager
+def charlm(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A charlm process of its own, with one thread; it does not outlive the test."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "charlm", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def begin(config: Config, out: Path) -> list[str | Path]:
+    file = out / "config.yaml"
+    file.write_text(to_yaml(config), encoding="utf-8")
+    return ["train", "--config", file, "--out", out, "--device", "cpu"]
+
+
+def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    """Look again and again until something has happened in a running process."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.005)
+
+
+def last_step(folder: Path) -> int:
+    """The last step in metrics.jsonl, which may be being written."""
+    file = folder / "metrics.jsonl"
+    whole = file.read_bytes().count(b"\n") if file.exists() else 0
+    return int(metrics(folder, lines=whole)[-1]["step"]) if whole else 0
+
+
+def finish(arguments: list[str | Path], max_steps: int) -> str:
+    with charlm(*arguments, "--set", f"train.max_steps={max_steps}", "--device", "cpu") as process:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, "")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+def test_a_signal_saves_and_the_command_it_prints_goes_on_exactly(
+    stop: signal.Signals, status: int, tiny_text: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    with charlm(*begin(settings(tiny_text, stop, ENDLESS), tmp_path)) as process:
+        wait_for(process, lambda: last_step(folder) >= 10)
+        process.send_signal(stop)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (status, "")
+    stopped_at = read_meta(folder / LAST).progress.step
+    assert stopped_at >= 10
+    assert f"interrupted and saved at step {stopped_at}" in out
+
+    go_on = next(line for line in out.splitlines() if line.startswith("go on"))
+    command = shlex.split(go_on.removeprefix("go on"))
+    assert command[0] == "charlm"
+    assert f"from step {stopped_at}" in finish([*command[1:]], stopped_at + 20)
+    whole = settings(tiny_text, stop, stopped_at + 20)
+    assert_same_run(folder, new_run(whole, tmp_path / "never stopped"))
+
+
+def test_a_killed_run_goes_on_exactly_from_its_last_save(tiny_text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def kill_between_saves(process: subprocess.Popen[str]) -> Meta:
+        """Freeze it to see where it is, let it go on until that is past a save, then kill."""
+        for _ in range(1000):
+            wait_for(process, lambda: last_step(folder) > 20)
+            process.send_signal(signal.SIGSTOP)
+            os.waitpid(process.pid, os.WUNTRACED)
+            meta = read_meta(folder / LAST)
+            unsaved = (folder / "metrics.jsonl").stat().st_size - meta.log_sizes["metrics.jsonl"]
+            if meta.progress.step and unsaved:
+                process.kill()
+                return meta
+            process.send_signal(signal.SIGCONT)
+        raise AssertionError("never between two saves")
+
+    with charlm(*begin(settings(tiny_text, signal.SIGKILL, ENDLESS), tmp_path)) as process:
+        saved = kill_between_saves(process)
+        assert process.wait() == -signal.SIGKILL
+    end = saved.progress.step + 30
+    finish(["train", "--resume", "--name", "run", "--out", tmp_path], end)
+    whole = settings(tiny_text, signal.SIGKILL, end)
+    assert_same_run(folder, new_run(whole, tmp_path / "never stopped"))
+
+
+def test_a_run_ended_by_its_limit_goes_on_exactly_to_a_longer_one(
+    tiny_text: Path, tmp_path: Path
+) -> None:
+    config, whole = (settings(tiny_text, signal.SIGTERM, steps) for steps in (75, 150))
+    folder = new_run(config, tmp_path)
+    out = finish([*begin(config, tmp_path), "--resume"], 150)
+    assert "finished at step 150" in out
+    assert_same_run(folder, new_run(whole, tmp_path / "at once"))
