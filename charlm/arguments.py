@@ -121,7 +121,7 @@ examples:
   charlm sample
   charlm sample checkpoints/shakespeare-lstm --prompt "ROMEO:" --length 500
   charlm sample --temperature 0.5 --num-samples 3 --seed 1
-  charlm sample --top-p 0.9 --stop "\\n\\n" > out.txt
+  charlm sample --top-p 0.9 --stop "THE END" > out.txt
 
 Only the text goes to standard output, prompt included. What is not given is as the model's
 config has it, under `sample`.
@@ -263,7 +263,6 @@ def _add_unknown(parser: argparse.ArgumentParser) -> None:
 
 
 def _seed(text: str) -> int:
-    seed = int(text)
-    if seed < 0:
-        raise argparse.ArgumentTypeError(f"{seed} is below 0")
-    return seed
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)

@@ -1,7 +1,8 @@
 """The terminal: parse, call one verb, print, exit. The only place that does.
 
-Exit status: 0 done; 2 the user's mistake, told in one line; 130 and 143 interrupted by SIGINT or
-SIGTERM, after saving what there was to save. Anything else is a bug and shows its traceback.
+Exit status: 0 done; 2 the user's mistake, told in one line; 130, 143 and 129 interrupted by
+SIGINT, SIGTERM or SIGHUP, after saving what there was to save. Anything else is a bug and shows
+its traceback.
 
 Each verb imports what it needs when it is called, so that `charlm --help` is quick.
 """
@@ -9,10 +10,12 @@ Each verb imports what it needs when it is called, so that `charlm --help` is qu
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +32,12 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `charlm` with these arguments; returns the exit status."""
-    options = make_parser().parse_args(arguments)
+    _write_utf8()
     _keep_threads_polite()
     try:
-        return _VERBS[options.verb](options)
+        with _output():
+            options = make_parser().parse_args(arguments)
+            return _VERBS[options.verb](options)
     except CharlmError as error:
         print(f"charlm: {error}", file=sys.stderr)
         return 2
@@ -40,8 +45,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _write_utf8() -> None:
+    """A model's characters go out as UTF-8 whatever the locale, and line ends as they are."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Flush standard output at the end; where it cannot be written, write no more."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:  # not of standard output, which has no name
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise CharlmError(f"standard output: cannot write: {error.strerror}") from error
 
 
 def _keep_threads_polite() -> None:
@@ -82,18 +110,25 @@ def _train(options: argparse.Namespace) -> int:
     for notice in ready.notices:
         view.notice(notice)
     began_at = ready.run.progress.step
-    with _signals() as received:
-        outcome = ready.trainer([view], lambda: bool(received)).train()
+    with _signals() as received, _one_voice():
+        trainer = ready.trainer([view], lambda: bool(received) or view.closed)
+        outcome = trainer.train()
     for line in terminal.describe_end(ready.run, outcome, began_at, options.out):
         print(line)
-    return 128 + received[0] if outcome == "stopped" else 0
+    return 128 + received[0] if received and outcome == "stopped" else 0
 
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM inside; a second one has its usual effect, at once."""
+    """Collect what asks to stop inside; a second signal has its usual effect, at once."""
     received: list[int] = []
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last when a terminal is closed
+    usual = {
+        number: handler
+        for name in names
+        if (number := getattr(signal, name, None)) is not None
+        and (handler := signal.getsignal(number)) is not signal.SIG_IGN
+    }
 
     def receive(number: int, _frame: object) -> None:
         received.append(number)
@@ -107,6 +142,22 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """A full disk is told of once: TensorBoard's thread raises in ours, and need not print too."""
+    usual = threading.excepthook
+
+    def hook(what: threading.ExceptHookArgs) -> None:
+        if not isinstance(what.exc_value, OSError):
+            usual(what)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
 
 
 # --- charlm sample ---------------------------------------------------------------------------
@@ -137,12 +188,11 @@ def _sample(options: argparse.Namespace) -> int:
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4))
     _note(f"{path}, temperature {config.temperature:g}, seed {seed}")
     model = load_model(path, meta, options.device)
-    _write_utf8()
     for i in range(options.num_samples):
         if options.num_samples > 1:
             _note(f"sample {i + 1} of {options.num_samples}")
         _write(vocab.decode(prompt))
-        characters = generate(model, vocab, prompt, config, (seed, i))
+        characters = generate(model, vocab, prompt, config, seed, i)
         for character in until(characters, options.stop) if options.stop else characters:
             _write(character)
         if i + 1 < options.num_samples or sys.stdout.isatty():
@@ -153,12 +203,6 @@ def _sample(options: argparse.Namespace) -> int:
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def _write_utf8() -> None:
-    """A model's characters go out as UTF-8 whatever the locale, and line ends as they are."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8", newline="")
 
 
 def _note(text: str) -> None:

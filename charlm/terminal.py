@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from charlm.arguments import RUNS
 from charlm.config import GPTConfig, RecurrentConfig
 from charlm.training.checkpoint import BEST, LAST, Meta
 from charlm.training.loss import NATS_PER_BIT
@@ -28,6 +30,7 @@ class View(Observer):
         self._bar: tqdm[Any] | None = None
         self._terminal = sys.stdout.isatty() and sys.stderr.isatty()
         self._colour = self._terminal and not os.environ.get("NO_COLOR")
+        self.closed = False  # nobody reads standard output any more
         self._best = run.progress.best_loss
         self._fraction = self._started_at = 0.0
         self._started = self._spoke = time.monotonic()
@@ -78,8 +81,11 @@ class View(Observer):
             self._bar.close()
 
     def _line(self, text: str) -> None:
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+        except OSError:
+            self.closed = True
 
     def _time_left(self) -> str:
         done = self._fraction - self._started_at
@@ -132,9 +138,9 @@ def describe_model(model: RecurrentConfig | GPTConfig) -> str:
 
 def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path) -> list[str]:
     """How the run ended, where it is, and what to do next."""
-    progress, name = run.progress, run.config.name
-    where = "" if out == Path("checkpoints") else f" --out {out}"
-    go_on = f"charlm train --resume --name {name}{where}"
+    progress, folder = run.progress, shlex.quote(str(run.folder))
+    where = "" if out == RUNS else f" --out {shlex.quote(str(out))}"
+    go_on = f"charlm train --resume --name {run.config.name}{where}"
     more = f"{go_on} --set train.max_steps={2 * max(progress.step, 1)}"
     how = {
         "finished": "finished",
@@ -155,8 +161,8 @@ def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path) -> list[s
     return [
         *lines,
         f"saved   {kept}",
-        f"write   charlm sample {run.folder} --temperature 0.8",
-        f"curves  tensorboard --logdir {out}",
+        f"write   charlm sample {folder} --temperature 0.8",
+        f"curves  tensorboard --logdir {shlex.quote(str(out))}",
         f"go on   {go_on if outcome == 'stopped' else more}",
     ]
 

@@ -34,7 +34,7 @@ def _explain(detail: ErrorDetails) -> list[str]:
         case "extra_forbidden":
             return [_unknown_key(keys, tags)]
         case "missing":
-            return [f"{dotted}: missing; {_meaning(dotted)}"]
+            return [f"{dotted}: missing{_meaning(dotted)}"]
         case "union_tag_invalid":
             known = re.findall(r"'([^']+)'", str(context["expected_tags"]))
             close = difflib.get_close_matches(str(context["tag"]), known, 1)
@@ -42,27 +42,45 @@ def _explain(detail: ErrorDetails) -> list[str]:
             return [f"{dotted}.kind: {context['tag']} is not one of {', '.join(known)}{hint}"]
         case "model_type" | "model_attributes_type" | "dict_type":
             return [f"{dotted}: a group of settings is wanted here, not {given!r}"]
-        case "string_pattern_mismatch":
-            allowed = "letters, digits and any of . _ + - after the first"
-            return [f"{dotted}: {given!r} should be {allowed}"]
-        case _:
+        case kind:
             message = detail["msg"].removeprefix("Input should be ")
-            return [f"{dotted}: {given!r} should be {message[0].lower()}{message[1:]}"]
+            wanted = _WANTED.get(kind, message[0].lower() + message[1:])
+            return [f"{dotted}: {given!r:.80} should be {wanted}"]
+
+
+_WANTED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller whole number",
+    "int_type": "a whole number",
+    "string_pattern_mismatch": "letters, digits and any of . _ + - after the first",
+    "string_too_long": "shorter",
+    "string_too_short": "some text",
+    "string_type": "text; put it in quotes",
+}
 
 
 def _unknown_key(keys: list[str], tags: list[str]) -> str:
     *group, leaf = keys
     kind = tags[-1] if tags else None
-    known = [(setting.key.split("."), setting.only) for setting in settings()]
-    beside = sorted(
-        {
-            key[len(group)]
-            for key, only in known
-            if key[: len(group)] == group and (not kind or not only or kind in only)
-        }
-    )
-    leaves = {key[-1]: ".".join(key) for key, _ in reversed(known)}
-    if close := difflib.get_close_matches(leaf, beside, 1):
+    known = [
+        key
+        for setting in settings()
+        if (key := setting.key.split("."))[:-1] != group or not kind or kind in setting.only
+    ]
+    beside = sorted({key[len(group)] for key in known if key[: len(group)] == group})
+    leaves = {key[-1]: ".".join(key) for key in reversed(known)}
+    if owners := [s.only for s in settings() if s.key == ".".join(keys)]:
+        kinds = ", ".join(kind for only in owners for kind in only)
+        return f"{'.'.join(keys)}: unknown key for kind {kind}; it is a setting of {kinds}"
+    if leaf in leaves:
+        hint = f"did you mean {leaves[leaf]}?"
+    elif close := difflib.get_close_matches(leaf, beside, 1):
         hint = f"did you mean {'.'.join([*group, close[0]])}?"
     elif close := difflib.get_close_matches(leaf, leaves, 1):
         hint = f"did you mean {leaves[close[0]]}?"
@@ -73,4 +91,10 @@ def _unknown_key(keys: list[str], tags: list[str]) -> str:
 
 
 def _meaning(dotted: str) -> str:
-    return next((setting.meaning for setting in settings() if setting.key == dotted), "set it")
+    """What a missing setting, or the required one of a missing group, should say."""
+    for setting in settings():
+        if setting.key == dotted:
+            return f"; {setting.meaning}"
+        if setting.key.startswith(f"{dotted}.") and not setting.default:
+            return f"; set {setting.key}: {setting.meaning}"
+    return ""

@@ -5,6 +5,7 @@ defaults < YAML < overrides. Nothing here knows what a setting means; that is co
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from charlm.config.explain import explain
+from charlm.config.reference import settings
 from charlm.config.run import Config
 from charlm.errors import ConfigError
 
@@ -27,6 +29,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *base`
+                continue
             key = self.construct_object(key_node)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
@@ -40,23 +44,25 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# The resolvers are tried by first letter: drop YAML 1.1's booleans and floats, add YAML 1.2's.
-_Loader.yaml_implicit_resolvers = {
-    letter: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
-    ]
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+class _Dumper(yaml.SafeDumper):
+    """Quotes every word that this loader, or YAML 1.1, would read as something else."""
+
+
+_NUMBERS_AND_TRUTHS = {  # as YAML 1.2's core schema has them: no 0o10 by 010, no 12:30, no `on`
+    "bool": (re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
+    "int": (re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789"),
+    "float": (
+        re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$"),
+        "-+.0123456789",
+    ),
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$"),
-    list("-+.0123456789"),
-)
+_Loader.yaml_implicit_resolvers = {  # tried by first letter
+    letter: [pair for pair in pairs if pair[0].endswith((":null", ":merge"))]
+    for letter, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _name, (_pattern, _letters) in _NUMBERS_AND_TRUTHS.items():
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, list(_letters))
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -102,7 +108,7 @@ def parse_config(
     Raises:
         ConfigError: one line for each wrong setting, headed by `where`.
     """
-    merged = json.loads(json.dumps(raw, default=str))  # a deep copy, of plain values only
+    merged = copy.deepcopy(dict(raw))
     for override in overrides:
         _set(merged, override)
     if name is not None:
@@ -110,12 +116,16 @@ def parse_config(
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        problems = explain(error)
-        heading = f"{where}: " if where else ""
-        if len(problems) == 1:
-            raise ConfigError(heading + problems[0]) from error
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        raise ConfigError(f"{heading}{len(problems)} problems:{lines}") from error
+        raise _refusal(where, explain(error)) from error
+
+
+def _refusal(where: str, problems: list[str]) -> ConfigError:
+    """One line for one problem; for more, a heading and a line each."""
+    heading = f"{where}: " if where else ""
+    if len(problems) == 1:
+        return ConfigError(heading + problems[0])
+    lines = "".join(f"\n  {problem}" for problem in problems)
+    return ConfigError(f"{heading}{len(problems)} problems:{lines}")
 
 
 def updated(group: _Group, **changes: Any) -> _Group:
@@ -128,8 +138,7 @@ def updated(group: _Group, **changes: Any) -> _Group:
     try:
         return type(group).model_validate(group.model_dump() | given)
     except ValidationError as error:
-        problems = [f"--{line.replace('_', '-')}" for line in explain(error)]
-        raise ConfigError("\n".join(problems)) from error
+        raise _refusal("", [f"--{line.replace('_', '-')}" for line in explain(error)]) from error
 
 
 def _set(raw: dict[str, Any], override: str) -> None:
@@ -145,12 +154,25 @@ def _set(raw: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise ConfigError(f"--set {override}: {group} is not a group of settings")
         raw = inner
-    raw[leaf] = parse_yaml(text, f"--set {dotted}")
+    raw[leaf] = _value(dotted.strip(), text)
+
+
+def _value(key: str, text: str) -> Any:
+    """What `text` stands for; where a setting wants text, text that YAML would read otherwise."""
+    wants_text = any(setting.key == key and setting.type == "str" for setting in settings())
+    try:
+        value = parse_yaml(text, f"--set {key}")
+    except ConfigError:
+        if not wants_text:
+            raise
+        return text
+    return text if wants_text and not isinstance(value, str) else value
 
 
 def to_yaml(config: Config) -> str:
     """The resolved settings as YAML; load_config reads it back to an equal Config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    settings = config.model_dump(mode="json")
+    return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def to_schema() -> str:

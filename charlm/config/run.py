@@ -92,6 +92,7 @@ class Config(Group):
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
+        max_length=100,
         description="of the run and its folder; the file's own name where it is not given",
     )
     data: DataConfig = Field(description="the text")
@@ -112,8 +113,8 @@ class Config(Group):
             if model["kind"] == "gpt":
                 context = model.get("context", GPTConfig().context)
                 train = {"seq_len": context, "batches": "windows"} | train
-            if not any(train.get(f"max_{limit}") for limit in ("steps", "epochs", "seconds")):
-                train = train | {"max_steps": train.get("max_steps") or DEFAULT_MAX_STEPS}
+            if all(train.get(f"max_{unit}") is None for unit in ("steps", "epochs", "seconds")):
+                train = train | {"max_steps": DEFAULT_MAX_STEPS}
             for part, kind in (("optimizer", "adamw"), ("schedule", "cosine")):
                 train = train | {part: _with_defaults(train.get(part), {"kind": kind})}
         return raw | {"model": model, "train": train}

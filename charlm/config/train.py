@@ -20,6 +20,8 @@ from charlm.config.base import (
 
 
 class SGDConfig(Group):
+    """Stochastic gradient descent with momentum."""
+
     kind: Literal["sgd"] = Field("sgd", description="stochastic gradient descent")
     lr: Positive = Field(0.5, description="learning rate")
     momentum: Fraction = Field(0.9, description="momentum")
@@ -27,6 +29,8 @@ class SGDConfig(Group):
 
 
 class RMSPropConfig(Group):
+    """RMSProp (Tieleman & Hinton 2012)."""
+
     kind: Literal["rmsprop"] = Field("rmsprop", description="RMSProp")
     lr: Positive = Field(2e-3, description="learning rate")
     alpha: Beta = Field(0.95, description="decay of the mean of squared gradients")
@@ -35,6 +39,8 @@ class RMSPropConfig(Group):
 
 
 class AdamConfig(Group):
+    """Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019)."""
+
     kind: Literal["adam", "adamw"] = Field("adamw", description="Adam, or with decoupled decay")
     lr: Positive = Field(2e-3, description="learning rate")
     betas: tuple[Beta, Beta] = Field((0.9, 0.99), description="decay of the two moments")
@@ -45,6 +51,8 @@ class AdamConfig(Group):
 
 
 class MuonConfig(Group):
+    """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for the rest."""
+
     kind: Literal["muon"] = Field("muon", description="Muon on hidden matrices, AdamW beside")
     lr: Positive = Field(0.02, description="learning rate of Muon")
     momentum: Fraction = Field(0.95, description="momentum of Muon")
@@ -55,26 +63,36 @@ class MuonConfig(Group):
 
 
 class Warmup(Group):
+    """What every schedule has."""
+
     kind: str
     warmup_steps: WholeNumber = Field(0, description="steps of linear rise at the start")
 
 
 class ConstantSchedule(Warmup):
+    """No decay."""
+
     kind: Literal["constant"] = Field("constant", description="the same rate throughout")
 
 
 class CosineSchedule(Warmup):
+    """Half a cosine (Loshchilov & Hutter 2017)."""
+
     kind: Literal["cosine"] = Field("cosine", description="half a cosine from 1 to min_lr_ratio")
     min_lr_ratio: Fraction = Field(0.1, description="last rate as a share of the first")
 
 
 class ExponentialSchedule(Warmup):
+    """A factor an epoch, as char-rnn has it."""
+
     kind: Literal["exponential"] = Field("exponential", description="a factor an epoch")
     decay: Ratio = Field(0.97, description="factor for each further epoch")
     decay_after: WholeNumber = Field(10, description="epoch whose end brings the first factor")
 
 
 class WSDSchedule(Warmup):
+    """Warm-up, stable, decay (Hu et al. 2024)."""
+
     kind: Literal["wsd"] = Field("wsd", description="warm-up, stable, then linear decay")
     decay_fraction: Ratio = Field(
         0.5, description="share of the run, at its end, in which the rate falls"

@@ -17,6 +17,7 @@ from torch import Tensor
 from charlm.config import TrainConfig
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
+from charlm.randomness import generator
 
 
 class Batches(Protocol):
@@ -64,8 +65,8 @@ class WindowBatches:
         self.chars_per_step, self.chars_per_epoch = batch_size * seq_len, len(ids)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        generator = np.random.default_rng((self._seed, step))
-        starts = generator.integers(0, self._n - self._seq_len, self._batch_size)
+        last = self._n - self._seq_len
+        starts = generator(self._seed, "batches", step).integers(0, last, self._batch_size)
         return self._ids.inputs_and_targets(starts, self._seq_len)
 
 

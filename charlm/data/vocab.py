@@ -48,7 +48,7 @@ class Vocab:
         unknown = ids == self._unknown
         if unknown.any():
             raise DataError(self._describe_unknown(text, unknown))
-        return ids
+        return ids.astype(np.min_scalar_type(len(self) - 1), copy=False)
 
     def encode_known(self, text: str) -> tuple[Ids, int]:
         """The ids of the known characters of `text`, and how many unknown ones were left out."""

@@ -41,7 +41,8 @@ class CharModel(nn.Module):
 
     @abstractmethod
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """The matrices between hidden layers: all but those with a side of length V or vectors."""
+        """The matrices that map one hidden layer to another: not those that look a character or a
+        place up, nor the output layer."""
 
     def count_parameters(self) -> int:
         """How many numbers training adjusts; a shared matrix counts once."""
@@ -50,7 +51,7 @@ class CharModel(nn.Module):
 
 @contextmanager
 def evaluating(model: CharModel) -> Iterator[None]:
-    """Dropout off inside, and afterwards as it was before."""
+    """Dropout off inside, and afterwards the whole model in the mode it was in before."""
     was_training = model.training
     model.eval()
     try:

@@ -150,7 +150,7 @@ class Sinusoidal(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         angle = _angles(config.context, config.n_embd)  # (context, D/2)
-        table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (context, D)
+        table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).float()  # (context, D)
         self.register_buffer("table", table, persistent=False)
         self.scale = math.sqrt(config.n_embd)
 
@@ -166,7 +166,7 @@ class Rotary(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         angle = _angles(config.context, config.n_embd // config.n_head)
-        table = torch.stack([angle.cos(), angle.sin()])  # (2, context, K/2)
+        table = torch.stack([angle.cos(), angle.sin()]).float()  # (2, context, K/2)
         self.register_buffer("table", table, persistent=False)
 
     def forward(self, x: Tensor, past: int) -> tuple[Tensor, Tensor]:
@@ -174,9 +174,9 @@ class Rotary(nn.Module):
 
 
 def _angles(places: int, width: int) -> Tensor:
-    """pos / 10000^(2i/width), shape (places, width/2)."""
+    """pos / 10000^(2i/width), shape (places, width/2), float64: large angles need it."""
     i = torch.arange(0, width, 2, dtype=torch.float64)
-    return torch.outer(torch.arange(places).double(), 10000 ** (-i / width)).float()
+    return torch.outer(torch.arange(places).double(), 10000 ** (-i / width))
 
 
 def _rotate(x: Tensor, rotation: Tensor) -> Tensor:
@@ -208,7 +208,7 @@ class MLP(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """out(silu(gate(x)) * up(x)) (Shazeer 2020), 8/3 D wide so that it is as large as the MLP."""
+    """out(silu(gate(x)) * up(x)) (Shazeer 2020), about 8/3 D wide, to be as large as the MLP."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()

@@ -75,7 +75,7 @@ class Recurrent(CharModel):
     @torch.no_grad()
     def _initialise(self, config: RecurrentConfig) -> None:
         """Orthogonal recurrent matrices gate by gate (Saxe et al. 2014); forget bias 1 (Jozefowicz
-        et al. 2015); the rest as PyTorch does it."""
+        et al. 2015), other biases 0; the rest as PyTorch does it."""
         for name, parameter in self.rnn.named_parameters():
             if name.startswith("weight_hh"):
                 for gate in parameter.split(config.hidden_size):  # (G*D, D) -> G times (D, D)

@@ -47,7 +47,7 @@ def keep_top_p(probs: Floats, p: float) -> Floats:
     if not 0 < p <= 1:
         raise ValueError(f"top_p {p} is not above 0 and at most 1")
     order = _by_likelihood(probs)
-    before = np.cumsum(probs[order]) - probs[order]  # of the likelier ones
+    before = np.concatenate([[0.0], np.cumsum(probs[order])[:-1]])  # the sum of the likelier ones
     return _without(probs, order[before >= p])
 
 

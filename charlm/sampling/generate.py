@@ -11,6 +11,7 @@ from charlm.config import SampleConfig
 from charlm.data.vocab import Ids, Vocab
 from charlm.models import CharModel
 from charlm.models.base import evaluating
+from charlm.randomness import generator
 from charlm.sampling import filters
 
 
@@ -52,32 +53,32 @@ class Writer:
 
 
 def generate(
-    model: CharModel, vocab: Vocab, prompt: Ids, config: SampleConfig, seed: tuple[int, ...]
+    model: CharModel, vocab: Vocab, prompt: Ids, config: SampleConfig, seed: int, number: int = 0
 ) -> Iterator[str]:
     """`config.length` characters after `prompt` (ids), one by one.
 
     An empty prompt starts as after a line end, or after the vocabulary's first character where it
-    has no line end. The same seed gives the same text.
+    has no line end. The same seed and number give the same text.
     """
-    generator = np.random.default_rng(seed)
+    randomness = generator(seed, "text", number)
     writer = Writer(model)
     start = prompt if len(prompt) else vocab.encode("\n" if "\n" in vocab.chars else vocab.chars[0])
     logits = writer.read(start)
     for i in range(config.length):
-        choice = choose(logits, config, generator)
+        choice = choose(logits, config, randomness)
         yield vocab.chars[choice]
         if i + 1 < config.length:
             logits = writer.read([choice])
 
 
-def choose(logits: filters.Floats, config: SampleConfig, generator: np.random.Generator) -> int:
+def choose(logits: filters.Floats, config: SampleConfig, randomness: np.random.Generator) -> int:
     """Draw the next character's id from logits (V,) by the filters of `config`."""
     probs = filters.probabilities(logits, config.temperature)
     if config.top_k is not None:
         probs = filters.keep_top_k(probs, config.top_k)
     if config.top_p is not None:
         probs = filters.keep_top_p(probs, config.top_p)
-    return filters.draw(probs, generator.random())
+    return filters.draw(probs, randomness.random())
 
 
 def until(characters: Iterator[str], stop: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ github.com/huggingface/safetensors. It holds no code, so a stranger's file is sa
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ class Progress(BaseModel):
     logged_elapsed_s: float = 0.0
     loss_sum: float = 0.0  # of the steps since
     loss_count: int = 0
-    scaler: dict[str, float] = {}  # of fp16's gradient scaling
+    scaler: dict[str, int | float] = {}  # of fp16's gradient scaling
 
 
 class CorpusInfo(BaseModel):
@@ -91,9 +92,10 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
         raise CheckpointError(
             f"{error.filename or path}: cannot write: {error.strerror}; what was saved before is "
-            "as it was; make room, or choose another place with --out"
+            f"as it was; {'make room' if full else 'choose another place with --out'}"
         ) from error
 
 
@@ -150,13 +152,16 @@ def find_checkpoint(given: Path | None, runs: Path = Path("checkpoints")) -> Pat
                 f"no run under {runs}/; train one with charlm train, or name a checkpoint"
             )
         given = found[-1].parent
-    if given.is_dir():
-        for name in (BEST, LAST):
-            if (given / name).is_file():
-                return given / name
-        raise CheckpointError(f"{given}: no {BEST} and no {LAST} in this folder")
-    if not given.exists():
-        raise CheckpointError(f"{given}: no such checkpoint or run folder")
+    try:
+        if given.is_dir():
+            for name in (BEST, LAST):
+                if (given / name).is_file():
+                    return given / name
+            raise CheckpointError(f"{given}: no {BEST} and no {LAST} in this folder")
+        if not given.exists():
+            raise CheckpointError(f"{given}: no such checkpoint or run folder")
+    except OSError as error:  # a name too long, a folder not to be entered
+        raise CheckpointError(f"{given}: cannot look there: {error.strerror}") from error
     return given
 
 

@@ -43,7 +43,10 @@ def choose_compute(train: TrainConfig, model: CharModel, device_name: str) -> Co
         DeviceError: the device is not there, or cannot do the precision asked for.
     """
     device = choose_device(device_name)
-    return Compute(device, _choose_precision(train, model, device), set_threads(train.threads))
+    compute = Compute(device, _choose_precision(train, model, device), set_threads(train.threads))
+    if compute.precision == "fp16" and device.type == "cpu":
+        _probe(model, compute)
+    return compute
 
 
 def choose_device(name: str) -> torch.device:
@@ -97,6 +100,18 @@ def _choose_precision(train: TrainConfig, model: CharModel, device: torch.device
     return "fp32"
 
 
+def _probe(model: CharModel, compute: Compute) -> None:
+    """Half precision is not in every CPU, nor in every layer of PyTorch for it."""
+    try:
+        with torch.random.fork_rng(devices=[]), compute.autocast():
+            model(torch.zeros(2, 2, dtype=torch.long), None)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"train.precision {compute.precision}: this CPU cannot do it for this model; use bf16, "
+            "fp32 or auto"
+        ) from error
+
+
 def _cuda_has_bf16() -> bool:
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
@@ -120,9 +135,9 @@ def compile_forward(
     pays = compute.device.type == "cuda" and model.compile_pays_on_cuda
     if train.compile == "off" or (train.compile == "auto" and not pays):
         return model, None
-    compiled: Forward = torch.compile(model)
     devices = [compute.device] if compute.device.type == "cuda" else []
     try:
+        compiled: Forward = torch.compile(model)
         with torch.random.fork_rng(devices=devices), compute.autocast():
             torch.autograd.backward(compiled(ids, None)[0].sum())
     except Exception as error:  # compilers fail in many ways; if it is the model, eager fails too

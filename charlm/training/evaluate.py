@@ -18,6 +18,7 @@ from charlm.data.vocab import Ids
 from charlm.errors import DataError
 from charlm.models import CharModel, State
 from charlm.models.base import evaluating
+from charlm.randomness import generator
 from charlm.training.loss import NATS_PER_BIT, summed_nll
 
 CHARS_AT_ONCE = 8192  # bounds the memory for logits
@@ -47,7 +48,10 @@ class Score:
     @property
     def perplexity(self) -> float:
         """Per character: exp of the nats."""
-        return math.exp(self.nats_per_char)
+        try:
+            return math.exp(self.nats_per_char)
+        except OverflowError:
+            return math.inf
 
 
 def evaluate(
@@ -138,7 +142,7 @@ def _score_sliding(reader: _Reader, ids: Ids, context: int) -> Score:
 def _score_windows(reader: _Reader, ids: Ids, config: EvalConfig, seed: int) -> Score:
     """Random windows, each from a fresh state, all of a window's characters scored alike."""
     length = min(config.window, reader.model.context or config.window, len(ids) - 1)
-    starts = np.random.default_rng(seed).integers(0, len(ids) - length, config.n_windows)
+    starts = generator(seed, "windows").integers(0, len(ids) - length, config.n_windows)
     rows = max(1, CHARS_AT_ONCE // length)
     for i in range(0, len(starts), rows):
         windows = ids[starts[i : i + rows, None] + np.arange(length + 1)]  # (B, length+1)

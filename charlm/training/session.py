@@ -30,6 +30,7 @@ from charlm.training.checkpoint import (
     writing,
 )
 from charlm.training.compute import choose_compute, choose_device, set_threads
+from charlm.training.schedule import Limits
 from charlm.training.telemetry import Observer
 from charlm.training.trainer import Run, Trainer
 
@@ -66,6 +67,7 @@ def start(config: Config, out: Path, device: str, init_from: Path | None = None)
     else:
         corpus, model, notices = _initialise_from(find_checkpoint(init_from), config)
     check_length(corpus.val_start, config.train)
+    _check_warmup(config, corpus)
     run = Run(folder, config, corpus, choose_compute(config.train, model, device), _versions())
     if config.train.max_seconds:
         notices.append(
@@ -78,11 +80,22 @@ def start(config: Config, out: Path, device: str, init_from: Path | None = None)
     return Session(run, model, notices)
 
 
+def _check_warmup(config: Config, corpus: Corpus) -> None:
+    """A limit in epochs is one in steps once the text is known."""
+    train = config.train
+    limits = Limits.of(train, train.batch_size * train.seq_len, corpus.val_start)
+    warmup = train.schedule.warmup_steps
+    if limits.steps is not None and warmup >= limits.steps:
+        raise ConfigError(
+            f"train.schedule.warmup_steps: {warmup} is not below the {limits.steps} steps of the "
+            "run; the rate would never reach its height"
+        )
+
+
 def _never_began(folder: Path) -> bool:
     """Whether a run was killed here before its first checkpoint, and left nothing to lose."""
-    kept = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
     return folder.is_dir() and all(
-        path.name in ("config.yaml", "last.tmp") or "tb" in path.parts for path in kept
+        path.name in ("config.yaml", "last.tmp") for path in folder.iterdir()
     )
 
 
@@ -139,13 +152,13 @@ _FREE = (
 def _refuse_changes(old: Config, new: Config, path: Path) -> None:
     before, after = leaves(old.model_dump(mode="json")), leaves(new.model_dump(mode="json"))
     changed = [
-        f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
+        f"{key} ({before.get(key)!r}, now {after.get(key)!r})"
         for key in before | after
         if before.get(key) != after.get(key) and not key.startswith(_FREE)
     ]
     if changed:
         raise ConfigError(
-            f"{path}: a resumed run cannot change {'; '.join(changed)}; leave it as it was, or "
+            f"{path}: a resumed run cannot change {', '.join(changed)}; leave it as it was, or "
             f"start a new run with --name NAME (from these weights: --init-from {path.parent})"
         )
 
@@ -261,7 +274,10 @@ def text_to_score(
     known = ids[ids < len(vocab)]
     unknown = len(ids) - len(known)
     if unknown and not skip_unknown:
-        vocab.encode(corpus.vocab.decode(ids))  # raises, and says which
+        try:
+            vocab.encode(corpus.vocab.decode(ids))
+        except DataError as error:
+            raise DataError(f"{data.path}: {error}; --on-unknown skip leaves such out") from error
     if len(known) < 2:
         raise DataError(
             f"{data.path}: the {split} part has {len(known)} characters and there is nothing to "

@@ -7,12 +7,16 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 import torch
 
 from charlm.config import Config
 from charlm.config.files import to_yaml
 from charlm.training.checkpoint import writing
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 @dataclass(frozen=True)
@@ -61,35 +65,42 @@ class RunLog(Observer):
 
     FILES = ("metrics.jsonl", "samples.txt")
 
-    def __init__(self, folder: Path, config: Config, step: int, sizes: dict[str, int]) -> None:
+    def __init__(self, folder: Path, config: Config, sizes: dict[str, int]) -> None:
+        self._folder, self._config, self._sizes = folder, config, sizes
+        self._files: dict[str, TextIO] = {}
+        self._tb: dict[str, SummaryWriter] = {}
+
+    def open(self, step: int) -> None:
+        """Begin to write, or go on after the checkpoint of a step."""
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
-        self._folder = folder
-        with writing(folder):
+        fresh = not (self._folder / "tb").exists()
+        with writing(self._folder):
             for name in self.FILES:
-                _cut(folder / name, sizes.get(name, 0))
-            self._metrics, self._samples = (
-                (folder / name).open("a", encoding="utf-8", newline="") for name in self.FILES
-            )
-            self._tb = {  # two runs of the same tags, so that both curves are in one chart
-                split: SummaryWriter(folder / "tb" / split, purge_step=step + 1 if step else None)
-                for split in ("train", "val")
-            }
-            if not step:
-                self._tb["train"].add_text("config", f"```yaml\n{to_yaml(config)}```", 0)
+                path = self._folder / name
+                _cut(path, self._sizes.get(name, 0))
+                self._files[name] = path.open("a", encoding="utf-8", newline="")
+            for split in ("train", "val"):  # two runs of the same tags: both curves in one chart
+                # a reader hides what a second session begins before, so the first says it, too
+                purge = 0 if fresh else step + 1
+                self._tb[split] = SummaryWriter(self._folder / "tb" / split, purge_step=purge)
+            if fresh:
+                self._tb["train"].add_text("config", f"```yaml\n{to_yaml(self._config)}```", 0)
 
     def sizes(self) -> dict[str, int]:
         """Bytes written to each file so far, all of them flushed."""
         with writing(self._folder):
-            self._metrics.flush()
-            self._samples.flush()
-        return {name: (self._folder / name).stat().st_size for name in self.FILES}
+            for file in self._files.values():
+                file.flush()
+            for writer in self._tb.values():
+                writer.flush()
+        return {name: (self._folder / name).stat().st_size for name in self._files}
 
     def record(self, record: Record) -> None:
         fields = {key: value for key, value in asdict(record).items() if value is not None}
         with writing(self._folder):
-            self._metrics.write(json.dumps(fields) + "\n")
-            self._metrics.flush()
+            self._files["metrics.jsonl"].write(json.dumps(fields) + "\n")
+            self._files["metrics.jsonl"].flush()
         scalars = {
             "loss": record.loss,
             "bits_per_char": record.bits_per_char,
@@ -105,15 +116,15 @@ class RunLog(Observer):
 
     def sample(self, step: int, text: str) -> None:
         with writing(self._folder):
-            self._samples.write(f"--- step {step}\n{text}\n\n")
-            self._samples.flush()
+            self._files["samples.txt"].write(f"--- step {step}\n{text}\n\n")
+            self._files["samples.txt"].flush()
             block = "```text\n" + text.replace("```", "'''") + "\n```"
             self._tb["train"].add_text("sample", block, step)
 
     def close(self) -> None:
         with suppress(OSError):  # a full disk has been told of already
-            self._metrics.close()
-            self._samples.close()
+            for file in self._files.values():
+                file.close()
             for writer in self._tb.values():
                 writer.close()
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from charlm.config import Config
 from charlm.data.batches import make_batches
 from charlm.data.corpus import Corpus
 from charlm.errors import TrainingError
-from charlm.models import CharModel, State
+from charlm.models import CharModel
+from charlm.randomness import torch_seed
 from charlm.sampling.generate import generate
 from charlm.training.checkpoint import (
     BEST,
@@ -26,14 +26,13 @@ from charlm.training.checkpoint import (
     CorpusInfo,
     Meta,
     Progress,
-    read_tensors,
     save,
 )
-from charlm.training.compute import Compute, Forward, compile_forward
+from charlm.training.compute import Compute
 from charlm.training.evaluate import InterruptedEvaluationError, evaluate
-from charlm.training.loss import NATS_PER_BIT, summed_nll
-from charlm.training.optim import Optimizers
+from charlm.training.loss import NATS_PER_BIT
 from charlm.training.schedule import Limits, lr_scale
+from charlm.training.step import Step, Stepper
 from charlm.training.telemetry import Observer, Record, RunLog
 
 MAX_BAD_STEPS = 10  # in a row, with a loss or gradient that is not finite, before the run stops
@@ -75,12 +74,11 @@ class Trainer:
         train, device = self.config.train, run.compute.device
         self.batches = make_batches(run.corpus.split("train"), train, device)
         self.limits = Limits.of(train, self.batches.chars_per_step, self.batches.chars_per_epoch)
-        self.optimizers = Optimizers(model, train.optimizer)
-        self.states: list[State | None] = [None] * train.grad_accum
-        self.scaler = torch.amp.GradScaler(device.type, enabled=run.compute.precision == "fp16")
-        self.log = RunLog(run.folder, self.config, self.progress.step, run.log_sizes)
+        self.stepper = Stepper(
+            self.model, train, run.compute, carries_state=self.batches.carries_state
+        )
+        self.log = RunLog(run.folder, self.config, run.log_sizes)
         self.observers = [self.log, *observers]
-        self.forward: Forward = self.model
         self._saved_time = time.monotonic()
 
     # --- the loop ----------------------------------------------------------------------------
@@ -93,14 +91,20 @@ class Trainer:
             CheckpointError: the disk is full or read-only.
         """
         with self._own_randomness():
-            if self.progress.step == 0:
-                torch.manual_seed(self.config.train.seed)
-                self._save(LAST)
+            if (self.run.folder / LAST).exists():
+                self.stepper.restore(self.run.folder / LAST, self.progress.scaler)
             else:
-                self._restore()
+                torch.manual_seed(torch_seed(self.config.train.seed, "dropout"))
+                self._save(LAST)  # before anything else: a run folder always has a checkpoint
+            self.log.open(self.progress.step)
             try:
                 self._compile()
                 return self._loop()
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"step {self.progress.step}: out of memory on {self.run.compute.device}; lower "
+                    "train.batch_size, or raise train.grad_accum, which keeps the batch"
+                ) from error
             finally:
                 for observer in self.observers:
                     observer.close()
@@ -113,8 +117,9 @@ class Trainer:
             try:
                 if over or _due(progress.step, every.every):
                     self._evaluate()
-            except InterruptedEvaluationError:
-                pass  # a resumed run evaluates at this step again
+            except InterruptedEvaluationError:  # a resumed run evaluates at this step again
+                self._save_if_due(stop=True)
+                return "stopped"
             if over or _due(progress.step, every.sample_every):
                 self._sample()
             tired = self._out_of_patience()
@@ -126,7 +131,7 @@ class Trainer:
             self._step()
 
     def _step(self) -> None:
-        """One optimizer step, timed."""
+        """One optimizer step, timed and counted."""
         started = time.monotonic()
         progress, train = self.progress, self.config.train
         scale = lr_scale(
@@ -135,72 +140,29 @@ class Trainer:
             self.limits.fraction(progress.step, progress.elapsed_s, train.schedule.warmup_steps),
             progress.step * self.batches.chars_per_step / self.batches.chars_per_epoch,
         )
-        lr = self.optimizers.set_lr(scale)
-        loss, states = self._forward_backward(*self.batches.batch(progress.step))
-        norm = self._clip()
-        if math.isfinite(loss) and math.isfinite(norm):
-            self._update(loss, states)
+        step = self.stepper.step(*self.batches.batch(progress.step), scale)
+        if step.taken:
+            progress.bad_in_a_row = 0
+            progress.loss_sum += step.loss
+            progress.loss_count += 1
         else:
-            self._skip(loss)
-        self.scaler.update()
-        self.optimizers.zero_grad()
+            progress.skipped_steps += 1
+            progress.bad_in_a_row += 1
+            if progress.bad_in_a_row >= MAX_BAD_STEPS:
+                raise self._diverged()
         progress.step += 1
         progress.elapsed_s += time.monotonic() - started
         if _due(progress.step, train.log_every):
-            self._record_training(lr, norm)
+            self._record_training(step)
         fraction = self.limits.fraction(progress.step, progress.elapsed_s)
         for observer in self.observers:
             observer.progress(fraction)
 
-    def _forward_backward(self, x: Tensor, y: Tensor) -> tuple[float, list[State]]:
-        """Gradients of the mean loss over x, y (B, T); returns it, and the states after the batch.
-
-        With grad_accum the batch is worked through in pieces; the gradient is the same.
-        """
-        total = torch.zeros((), device=x.device)
-        states: list[State] = []
-        pieces = self.config.train.grad_accum
-        for state, inputs, targets in zip(
-            self.states, x.chunk(pieces), y.chunk(pieces), strict=True
-        ):
-            with self.run.compute.autocast():
-                logits, after = self.forward(inputs, state)
-            loss = summed_nll(logits, targets) / y.numel()
-            torch.autograd.backward(self.scaler.scale(loss))
-            total += loss.detach()
-            states.append(tuple(tensor.detach() for tensor in after))
-        return total.item(), states
-
-    def _clip(self) -> float:
-        """Clip the gradients to train.grad_clip; returns their norm before."""
-        for optimizer in self.optimizers.each:
-            self.scaler.unscale_(optimizer)
-        limit = self.config.train.grad_clip or math.inf
-        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-
-    def _update(self, loss: float, states: list[State]) -> None:
-        """Move the weights, and carry the state on."""
-        for optimizer in self.optimizers.each:
-            self.scaler.step(optimizer)
-        if self.batches.carries_state:
-            self.states = list(states)
-        self.progress.bad_in_a_row = 0
-        self.progress.loss_sum += loss
-        self.progress.loss_count += 1
-
-    def _skip(self, loss: float) -> None:
-        """Leave the weights alone and start from a fresh state: the old one may not be finite."""
-        progress = self.progress
-        self.states = [None] * len(self.states)
-        progress.skipped_steps += 1
-        progress.bad_in_a_row += 1
-        if progress.bad_in_a_row < MAX_BAD_STEPS:
-            return
-        raise TrainingError(
-            f"step {progress.step}: the loss ({loss:g}) or its gradient has not been finite for "
-            f"{MAX_BAD_STEPS} steps in a row, so training stops; {self.run.folder / LAST} is the "
-            "last good checkpoint; try a lower train.optimizer.lr, a longer "
-            "train.schedule.warmup_steps or train.precision=fp32"
+    def _diverged(self) -> TrainingError:
+        return TrainingError(
+            f"step {self.progress.step}: the loss or its gradient is no longer finite, so training "
+            f"stops; {self.run.folder / LAST} is the last good checkpoint; try a lower "
+            "train.optimizer.lr, a longer train.schedule.warmup_steps or train.precision=fp32"
         )
 
     # --- what happens between steps ----------------------------------------------------------
@@ -213,9 +175,14 @@ class Trainer:
             return
         score = evaluate(self.model, ids, config.eval, config.train.seed, self.should_stop)
         progress.evaluated_at = progress.step
-        self._record("val", score.nats_per_char)
-        if progress.best_loss is None or score.nats_per_char < progress.best_loss:
-            progress.best_loss, progress.best_step = score.nats_per_char, progress.step
+        loss = score.nats_per_char
+        if not math.isfinite(loss):
+            self._notify(f"step {progress.step}: the validation loss is not finite")
+            loss = math.inf
+        else:
+            self._record("val", loss)
+        if loss < (math.inf if progress.best_loss is None else progress.best_loss):
+            progress.best_loss, progress.best_step = loss, progress.step
             progress.evals_since_best = 0
             self._save(BEST)
         else:
@@ -230,20 +197,25 @@ class Trainer:
         if self.config.eval.sample_every is None or progress.sampled_at == progress.step:
             return
         prompt, _ = vocab.encode_known(sample.prompt)
-        seed = (self.config.train.seed, progress.step)
-        text = "".join(generate(self.model, vocab, prompt, sample, seed))
+        seed = self.config.train.seed
+        text = "".join(generate(self.model, vocab, prompt, sample, seed, progress.step))
         progress.sampled_at = progress.step
         for observer in self.observers:
             observer.sample(progress.step, vocab.decode(prompt) + text)
 
-    def _record_training(self, lr: float, norm: float) -> None:
+    def _record_training(self, step: Step) -> None:
         """The mean loss since the last such record; steps that were skipped have none."""
         progress = self.progress
         if progress.loss_count:
             chars = (progress.step - progress.logged_at) * self.batches.chars_per_step
             seconds = progress.elapsed_s - progress.logged_elapsed_s
-            loss = progress.loss_sum / progress.loss_count
-            self._record("train", loss, chars / seconds if seconds else None, lr, norm)
+            self._record(
+                "train",
+                progress.loss_sum / progress.loss_count,
+                chars_per_s=chars / seconds if seconds else None,
+                lr=step.lr,
+                grad_norm=step.grad_norm if math.isfinite(step.grad_norm) else None,
+            )
         progress.loss_sum, progress.loss_count = 0.0, 0
         progress.logged_at, progress.logged_elapsed_s = progress.step, progress.elapsed_s
 
@@ -274,34 +246,32 @@ class Trainer:
     def _save_if_due(self, stop: bool) -> None:
         step, train = self.progress.step, self.config.train
         minutes = (time.monotonic() - self._saved_time) / 60
-        if (
+        last = (
             stop
             or _due(step, train.save_every)
             or (train.save_minutes is not None and minutes >= train.save_minutes)
-        ):
+        )
+        kept = _due(step, train.keep_every)
+        if not (last or kept):
+            return
+        if not self.stepper.is_sound(*self.batches.batch(step)):
+            if self.progress.finished:
+                raise self._diverged()
+            if stop:
+                self._notify(f"step {step}: the loss is not finite, so this step is not saved")
+            return
+        if last:
             self._save(LAST)
-        if _due(step, train.keep_every):
+            self._saved_time = time.monotonic()
+        if kept:
             self._save(f"step-{step:08d}.safetensors")
             for old in sorted(self.run.folder.glob("step-*.safetensors"))[: -train.keep_last]:
                 old.unlink()
 
     def _save(self, name: str) -> None:
-        self.progress.scaler = self.scaler.state_dict()
-        tensors: dict[str, Tensor] = {
-            f"model.{key}": value for key, value in self.model.named_parameters()
-        }
-        tensors |= {f"optimizer.{key}": value for key, value in self.optimizers.tensors().items()}
-        tensors |= {
-            f"state.{piece}.{i}": tensor
-            for piece, state in enumerate(self.states)
-            for i, tensor in enumerate(state or ())
-        }
-        tensors["rng.cpu"] = torch.get_rng_state()
-        if self.run.compute.device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.run.compute.device)
+        self.progress.scaler = self.stepper.scaler.state_dict()
         path = self.run.folder / name
-        save(path, self._meta(), tensors)
-        self._saved_time = time.monotonic()
+        save(path, self._meta(), self.stepper.tensors())
         for observer in self.observers:
             observer.saved(path)
 
@@ -323,21 +293,6 @@ class Trainer:
             versions=run.versions,
         )
 
-    def _restore(self) -> None:
-        """Take everything but the weights from `last`."""
-        path, device = self.run.folder / LAST, self.run.compute.device
-        self.optimizers.load(read_tensors(path, "optimizer.", device))
-        for piece in range(len(self.states)):
-            tensors = read_tensors(path, f"state.{piece}.", device)
-            state = tuple(tensors[key].clone() for key in sorted(tensors, key=int))
-            self.states[piece] = state or None
-        generators = read_tensors(path, "rng.")
-        torch.set_rng_state(generators["cpu"])
-        if device.type == "cuda" and "cuda" in generators:
-            torch.cuda.set_rng_state(generators["cuda"], device)
-        if self.progress.scaler and self.scaler.is_enabled():
-            self.scaler.load_state_dict(dict(self.progress.scaler))
-
     def _own_randomness(self) -> AbstractContextManager[None]:
         """Inside, the global generators are this run's; afterwards they are as they were."""
         device = self.run.compute.device
@@ -345,13 +300,12 @@ class Trainer:
 
     def _compile(self) -> None:
         x, _ = self.batches.batch(self.progress.step)
-        piece = x.chunk(self.config.train.grad_accum)[0]
-        self.forward, trouble = compile_forward(
-            self.model, self.config.train, self.run.compute, piece
-        )
-        if trouble:
-            for observer in self.observers:
-                observer.notice(trouble)
+        if trouble := self.stepper.compile(x):
+            self._notify(trouble)
+
+    def _notify(self, text: str) -> None:
+        for observer in self.observers:
+            observer.notice(text)
 
 
 def _due(step: int, every: int | None) -> bool:

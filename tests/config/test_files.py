@@ -123,6 +123,13 @@ def test_an_override_may_give_a_whole_group_or_nothing(tmp_path: Path) -> None:
     assert config.eval.every is None
 
 
+def test_an_empty_file_and_an_empty_group_can_be_filled_by_overrides(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, ""), ["data.path=a"]).data.path == "a"
+    assert load_config(write(tmp_path, "data:\ntrain:\n"), ["data.path=a"]).data.path == "a"
+    with pytest.raises(ConfigError, match="data: missing"):
+        load_config(write(tmp_path, "# nothing yet\n"))
+
+
 def test_the_name_is_the_files_unless_it_is_given(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, "data: {path: a}\n")).name == "mine"
     path = write(tmp_path, "name: yours\ndata: {path: a}\n")
@@ -164,7 +171,8 @@ def test_a_wrong_option_is_named_as_one() -> None:
     sample = parse_config({"name": "a", "data": {"path": "a"}}).sample
     with pytest.raises(ConfigError) as caught:
         updated(sample, temperature=-1.0, top_k=0)
-    first, second = str(caught.value).splitlines()
+    heading, first, second = str(caught.value).splitlines()
+    assert heading == "2 problems:"
     assert "--temperature: -1.0 should be greater than or equal to 0" in first
     assert "--top-k: 0 should be greater than or equal to 1" in second
 

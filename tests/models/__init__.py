@@ -43,7 +43,7 @@ def texts(count: int, length: int, seed: int = SEED) -> Tensor:
 
 def weights_of(model: CharModel) -> dict[str, npt.NDArray[np.float64]]:
     """Under the names that reference.py looks them up by; a shared matrix appears twice."""
-    return {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
 
 
 def assert_near(actual: Tensor, expected: npt.NDArray[np.float64], tolerance: float) -> None:
@@ -114,6 +114,7 @@ class ModelContract:
     def test_reading_leaves_no_trace_in_the_model_or_the_state_given(
         self, model: CharModel
     ) -> None:
+        weights = weights_of(model)
         _, state = model(texts(2, 3, seed=2))
         given = tuple(part.clone() for part in state)
         first, first_after = model(texts(2, 3)), model(texts(2, 3), state)
@@ -122,6 +123,8 @@ class ModelContract:
         assert same(model(texts(2, 3)), first)
         assert same(model(texts(2, 3), state), first_after)
         assert all(map(torch.equal, state, given))
+        for name, array in weights_of(model).items():
+            np.testing.assert_array_equal(array, weights[name])
 
     def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone(
         self, config: RecurrentConfig | GPTConfig

@@ -48,7 +48,8 @@ def summed_nll(logits: Array, targets: Ids) -> float:
 
 # --- recurrent cells: one step forward -------------------------------------------------------
 #
-# Every gate receives a + a', where a = W x + b comes from below and a' = U h + c from the past.
+# Every gate receives a + p, where a = W x + b comes from below and p = U h + c from the past;
+# h' and c' are the state after the step.
 
 
 class Cell(NamedTuple):
@@ -60,17 +61,17 @@ class Cell(NamedTuple):
     c: Array
 
     def gates(self, x: Array, h: Array) -> tuple[list[Array], list[Array]]:
-        """x (I,) and h (D,) -> a and a' of each gate, G times (D,)."""
+        """x (I,) and h (D,) -> a and p of each gate, G times (D,)."""
         count = len(self.b) // len(h)
-        below, past = self.W @ x + self.b, self.U @ h + self.c
-        return np.split(below, count), np.split(past, count)
+        a, p = self.W @ x + self.b, self.U @ h + self.c
+        return np.split(a, count), np.split(p, count)
 
 
 def rnn_step(cell: Cell, x: Array, state: State) -> State:
-    """h' = tanh(a + a')"""
+    """h' = tanh(a + p)"""
     (h,) = state
-    (a,), (a_past,) = cell.gates(x, h)
-    return (np.tanh(a + a_past),)
+    (a,), (p,) = cell.gates(x, h)
+    return (np.tanh(a + p),)
 
 
 def gru_step(cell: Cell, x: Array, state: State) -> State:
@@ -81,10 +82,10 @@ def gru_step(cell: Cell, x: Array, state: State) -> State:
 
 
 def _gru_gates(cell: Cell, x: Array, h: Array) -> tuple[Array, Array, Array, Array]:
-    """r = sigma(a_r + a'_r), z = sigma(a_z + a'_z), n = tanh(a_n + r a'_n); and a'_n."""
-    (a_r, a_z, a_n), (past_r, past_z, past_n) = cell.gates(x, h)
-    r = sigmoid(a_r + past_r)
-    return r, sigmoid(a_z + past_z), np.tanh(a_n + r * past_n), past_n
+    """r = sigma(a_r + p_r), z = sigma(a_z + p_z), n = tanh(a_n + r p_n); and p_n."""
+    (a_r, a_z, a_n), (p_r, p_z, p_n) = cell.gates(x, h)
+    r = sigmoid(a_r + p_r)
+    return r, sigmoid(a_z + p_z), np.tanh(a_n + r * p_n), p_n
 
 
 def lstm_step(cell: Cell, x: Array, state: State) -> State:
@@ -96,15 +97,15 @@ def lstm_step(cell: Cell, x: Array, state: State) -> State:
 
 
 def _lstm_gates(cell: Cell, x: Array, h: Array) -> tuple[Array, Array, Array, Array]:
-    """i, f, o = sigma(a + a') each, g = tanh(a_g + a'_g)."""
-    i, f, g, o = (a + a_past for a, a_past in zip(*cell.gates(x, h), strict=True))
+    """i, f, o = sigma(a + p) each, g = tanh(a_g + p_g)."""
+    i, f, g, o = (a + p for a, p in zip(*cell.gates(x, h), strict=True))
     return sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
 
 
 # --- recurrent cells: one step back ----------------------------------------------------------
 #
-# dy stands for dLoss/dy. Given d(new state), each returns da, da', and the part of d(old state)
-# that does not pass through a'. What follows from da and da' is the same for all (_layer_back).
+# dy stands for dLoss/dy. Given d(state after), each returns da, dp, and the part of d(state before)
+# that does not come through p. What follows from da and dp is the same for all (_layer_back).
 
 Back = tuple[Array, Array, State]
 
@@ -117,12 +118,12 @@ def rnn_back(cell: Cell, x: Array, state: State, d_state: State) -> Back:
 
 
 def gru_back(cell: Cell, x: Array, state: State, d_state: State) -> Back:
-    """The candidate n sees a'_n through r, so da'_n = r da_n, and dr = da_n a'_n."""
+    """The candidate n sees p_n through r, so dp_n = r da_n, and dr = da_n p_n."""
     (h,), (dh,) = state, d_state
-    r, z, n, past_n = _gru_gates(cell, x, h)
+    r, z, n, p_n = _gru_gates(cell, x, h)
     da_n = dh * (1 - z) * (1 - n**2)
     da_z = dh * (h - n) * z * (1 - z)
-    da_r = da_n * past_n * r * (1 - r)
+    da_r = da_n * p_n * r * (1 - r)
     return np.concatenate([da_r, da_z, da_n]), np.concatenate([da_r, da_z, da_n * r]), (dh * z,)
 
 
@@ -203,7 +204,8 @@ def _names(layer: int) -> list[str]:
 
 def _read(kind: str, weights: Weights, ids: Ids, state: State | None) -> list[Layer]:
     """Layer by layer, from the bottom, over the whole text."""
-    xs = weights["embed.weight"][ids] if "embed.weight" in weights else np.eye(_vocab(weights))[ids]
+    one_hot = np.eye(len(weights["head.bias"]))
+    xs = weights.get("embed.weight", one_hot)[ids]
     layers: list[Layer] = []
     while (names := _names(len(layers)))[0] in weights:
         cell = Cell(*(weights[name] for name in names))
@@ -225,22 +227,18 @@ def _layer_back(kind: str, layer: Layer, d_ys: Array) -> tuple[Cell, Array, Stat
         x, before = layer.xs[t], layer.states[t]
         # h is felt by the step after and by the layer above
         d_state = (d_state[0] + d_ys[t], *d_state[1:])
-        da, da_past, around = _BACK[kind](cell, x, before, d_state)
+        da, dp, around = _BACK[kind](cell, x, before, d_state)
         for total, part in zip(
-            grads, (np.outer(da, x), np.outer(da_past, before[0]), da, da_past), strict=True
+            grads, (np.outer(da, x), np.outer(dp, before[0]), da, dp), strict=True
         ):
             total += part
         d_xs[t] = cell.W.T @ da
-        d_state = (around[0] + cell.U.T @ da_past, *around[1:])
+        d_state = (around[0] + cell.U.T @ dp, *around[1:])
     return grads, d_xs, d_state
 
 
 def _outputs(layer: Layer) -> Array:
     return np.stack([state[0] for state in layer.states[1:]])  # (T, D)
-
-
-def _vocab(weights: Weights) -> int:
-    return len(weights["head.bias"])
 
 
 # --- GPT -------------------------------------------------------------------------------------

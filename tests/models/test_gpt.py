@@ -190,6 +190,7 @@ def test_nanogpts_small_network_has_its_known_count() -> None:
         norm="layernorm",
         mlp="gelu",
         qk_norm=False,
+        bias=False,
         tie_weights=True,
     )
     with torch.device("meta"):  # counted, not filled

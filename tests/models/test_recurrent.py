@@ -117,7 +117,7 @@ def test_autograd_gives_the_hand_derived_gradients(config: RecurrentConfig, give
 @pytest.mark.parametrize("kind", GATES)
 def test_hand_derived_gradients_are_the_slopes_of_the_loss(kind: str) -> None:
     config = CONFIGS[f"{kind}-2-embedding"]
-    weights = {name: array.copy() for name, array in weights_of(exact(build(config))).items()}
+    weights = weights_of(exact(build(config)))
     ids, targets = texts(1, 6)[0].numpy(), texts(1, 6, seed=2)[0].numpy()
     state = of_text(random_state(config, 1), 0)
     gradients, of_state = reference.recurrent_gradients(kind, weights, ids, targets, state)

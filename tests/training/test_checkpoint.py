@@ -85,7 +85,7 @@ def test_only_the_tensors_asked_for_are_read(run: Path, monkeypatch: pytest.Monk
 
     class Spy:
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            self.file = safe_open(*arguments, **options)
+            self.file: Any = safe_open(*arguments, **options)
 
         def __enter__(self) -> Spy:
             self.file.__enter__()
@@ -267,7 +267,7 @@ def test_metadata_that_makes_no_sense_is_damage_and_says_where(own: Path, run: P
     told = read_meta(run / LAST).model_dump(mode="json")
     told["progress"]["step"] = "many"
     with_header(own, {"__metadata__": {"charlm": json.dumps(told)}})
-    with pytest.raises(CheckpointError, match="damaged: progress.step"):
+    with pytest.raises(CheckpointError, match=r"damaged: progress\.step"):
         read_meta(own)
 
 

@@ -18,6 +18,7 @@ from charlm.config import EvalConfig, GPTConfig, RecurrentConfig
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
 from charlm.models import CharModel, State, build_model
+from charlm.randomness import generator
 from charlm.sampling.generate import Writer
 from charlm.training import evaluate as module
 from charlm.training.evaluate import InterruptedEvaluationError, Score, evaluate
@@ -39,7 +40,7 @@ def make_model(kind: str, context: int = 8, **extra: Any) -> CharModel:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter *= 8 if kind == "gpt" else 2
+                parameter.mul_(8 if kind == "gpt" else 2)
     return model
 
 
@@ -151,7 +152,7 @@ def test_windows_are_random_places_each_read_from_a_fresh_state(
 ) -> None:
     monkeypatch.setattr(module, "CHARS_AT_ONCE", chars_at_once)
     model, ids = make_model(kind), text(60)
-    starts = np.random.default_rng(5).integers(0, 60 - 6, 9)
+    starts = generator(5, "windows").integers(0, 60 - 6, 9)
     expected = sum(one_by_one_window(model, ids[start : start + 7]) for start in starts)
     score = evaluate(model, ids, WINDOWS, seed=5)
     assert score.nats == pytest.approx(expected, rel=1e-5)
@@ -217,6 +218,10 @@ def test_a_score_is_nats_by_characters() -> None:
     assert score.perplexity == math.exp(1.5)
 
 
+def test_the_perplexity_of_a_model_gone_wrong_is_infinite() -> None:
+    assert Score(nats=1e6, chars=10, protocol="stream", description="").perplexity == math.inf
+
+
 @PROTOCOLS
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
@@ -227,7 +232,7 @@ def test_evaluating_is_repeatable_and_leaves_everything_as_it_was(
     before = [parameter.detach().clone() for parameter in model.parameters()]
     torch.manual_seed(2)
     generator = torch.get_rng_state()
-    numpy_before = np.random.get_state()[1].copy()  # type: ignore[union-attr, index]
+    numpy_before = np.random.get_state()[1].copy()  # type: ignore[index]
     scores = [evaluate(model, text(60), config, seed=3) for _ in range(2)]
     assert scores[0] == scores[1]
     assert model.training is training

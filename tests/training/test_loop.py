@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from charlm.training.checkpoint import BEST, LAST, read_meta
 from charlm.training.telemetry import Observer
 from tests.training.helpers import (
     AfterEachStep,
+    assert_same_run,
     make_config,
     metrics,
     new_run,
@@ -120,12 +123,23 @@ def test_best_moves_only_when_the_loss_improves(
     assert (last.step, last.best_step, last.evals_since_best) == (12, 6, 3)
 
 
-@pytest.mark.parametrize("protocol", ["stream", "windows"])
+def test_a_validation_loss_that_is_no_number_is_not_the_best(
+    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_losses(monkeypatch, [math.nan, 2.0, math.nan, 1.5, math.inf, 1.7])
+    folder = new_run(make_config(tiny_text, "gru", "eval.every=2"), tmp_path)
+    best = read_meta(folder / BEST).progress
+    assert (best.step, best.best_loss) == (8, 1.5)
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        json.loads(line, parse_constant=pytest.fail)  # NaN is no JSON
+
+
+@pytest.mark.parametrize("protocol", [(), ("eval.protocol=windows", "eval.n_windows=20")])
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
 def test_a_validation_record_is_the_evaluation_of_the_first_max_chars(
-    kind: str, protocol: str, tiny_text: Path, tmp_path: Path
+    kind: str, protocol: tuple[str, ...], tiny_text: Path, tmp_path: Path
 ) -> None:
-    config = make_config(tiny_text, kind, f"eval.protocol={protocol}", "eval.max_chars=150")
+    config = make_config(tiny_text, kind, *protocol, "eval.max_chars=150")
     folder = new_run(config, tmp_path)
     assert [record["step"] for record in metrics(folder, "val")] == [4, 8, 12]
     meta = read_meta(folder / LAST)
@@ -209,10 +223,20 @@ def test_the_newest_kept_checkpoints_stay_and_older_ones_go(
         assert meta.progress.step == step
 
 
-def test_a_run_folder_that_exists_is_never_overwritten(tiny_text: Path, tmp_path: Path) -> None:
-    config = plain_config(tiny_text, "rnn")
+@pytest.mark.parametrize("name", ["run", "tb"])  # the second is what TensorBoard's folder is called
+def test_a_run_folder_that_exists_is_never_overwritten(
+    name: str, tiny_text: Path, tmp_path: Path
+) -> None:
+    config = plain_config(tiny_text, "rnn", f"name={name}", "train.max_steps=2")
     folder = new_run(config, tmp_path)
-    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(CheckpointError, match="is not overwritten; go on with it by --resume"):
         session.start(config, tmp_path, "cpu")
-    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_killed_before_its_first_save_is_begun_again(tiny_text: Path, tmp_path: Path) -> None:
+    config = make_config(tiny_text)
+    session.start(config, tmp_path / "killed", "cpu")  # its folder and config are there, no more
+    folder = new_run(config, tmp_path / "killed")
+    assert_same_run(folder, new_run(config, tmp_path / "never"))

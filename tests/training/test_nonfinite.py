@@ -15,8 +15,9 @@ from charlm.config import Config
 from charlm.errors import TrainingError
 from charlm.models import CharModel, State
 from charlm.terminal import describe_end
-from charlm.training import evaluate, session, trainer
+from charlm.training import evaluate, session, step
 from charlm.training.checkpoint import LAST, read_meta
+from charlm.training.loss import summed_nll
 from charlm.training.session import Session
 from charlm.training.trainer import MAX_BAD_STEPS
 from tests.training.helpers import (
@@ -36,12 +37,12 @@ def spoil_loss(
     monkeypatch: pytest.MonkeyPatch, when: Callable[[], bool], value: float = math.nan
 ) -> None:
     """Let the loss of a training step, and so its gradient, be worth nothing."""
-    good = trainer.summed_nll
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        return good(logits, targets) * value if when() else good(logits, targets)
+        nats = summed_nll(logits, targets)
+        return nats * value if when() else nats
 
-    monkeypatch.setattr(trainer, "summed_nll", loss)
+    monkeypatch.setattr(step, "summed_nll", loss)
 
 
 def spoil_gradient(ready: Session, when: Callable[[], bool], value: float) -> None:
@@ -50,7 +51,7 @@ def spoil_gradient(ready: Session, when: Callable[[], bool], value: float) -> No
     def hook(gradient: Tensor) -> Tensor:
         return gradient.index_fill(0, torch.tensor([0]), value) if when() else gradient
 
-    next(ready.model.parameters()).register_hook(hook)
+    next(ready.model.parameters()).register_hook(hook)  # type: ignore[no-untyped-call]
 
 
 def watch(ready: Session) -> list[dict[str, Tensor]]:
@@ -139,7 +140,8 @@ def test_a_run_that_skipped_steps_resumes_exactly(
     reference = begin(config, tmp_path / "never")
     train(reference)
     stopped = begin(config, tmp_path / "stopped")
-    train(stopped, stop_at=6)
+    train(stopped, stop_at=7)
+    assert read_meta(stopped.run.folder / LAST).progress.bad_in_a_row == 2
     running.append(session.resume(config, stopped.run.folder, "cpu"))
     train(running[-1])
     assert_same_run(stopped.run.folder, reference.run.folder)
@@ -155,8 +157,9 @@ def test_several_bad_steps_in_a_row_stop_the_run_and_the_last_good_checkpoint_st
     with pytest.raises(TrainingError) as failure:
         train(ready)
     last = ready.run.folder / LAST
-    for part in ("step 16", "has not been finite", "10 steps in a row", str(last)):
+    for part in ("step 16", "no longer finite", f"{last} is the last good checkpoint"):
         assert part in str(failure.value)
+    assert read_meta(last).progress.step == 5  # the save before the first bad step
     assert all(weight.isfinite().all() for weight in saved_weights(last).values())
 
     monkeypatch.undo()  # what was wrong is repaired

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,7 +35,7 @@ def test_a_run_stopped_twice_and_resumed_is_the_run_never_stopped(
     kind: str, batches: str, optimizer: str, tiny_text: Path, tmp_path: Path
 ) -> None:
     settings = (f"train.optimizer.kind={optimizer}", f"train.batches={batches}")
-    config = make_config(tiny_text, kind, *settings, "train.grad_accum=2")
+    config = make_config(tiny_text, kind, *settings, "train.grad_accum=2", "train.log_every=5")
     reference = new_run(config, tmp_path / "never")
     folder = new_run(config, tmp_path / "twice", stop_at=4)  # as an evaluation begins
     assert go_on(config, folder, stop_at=9) == "stopped"
@@ -42,14 +44,18 @@ def test_a_run_stopped_twice_and_resumed_is_the_run_never_stopped(
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "exponential", "wsd"])
-def test_a_run_can_be_stopped_at_any_step(schedule: str, tiny_text: Path, tmp_path: Path) -> None:
+def test_a_run_stopped_before_every_step_is_the_run_never_stopped(
+    schedule: str, tiny_text: Path, tmp_path: Path
+) -> None:
     settings = (f"train.schedule.kind={schedule}", "train.schedule.warmup_steps=2")
-    config = make_config(tiny_text, "lstm", *settings, "train.max_steps=6", "eval.every=2")
-    reference = new_run(config, tmp_path / "never")
-    for step in range(7):
-        folder = new_run(config, tmp_path / str(step), stop_at=step)
-        go_on(config, folder)
-        assert_same_run(folder, reference)
+    watch = ("eval.every=2", "eval.sample_every=2")
+    config = make_config(tiny_text, "lstm", *settings, *watch, "train.max_steps=6")
+    folder = new_run(config, tmp_path / "always", stop_at=0)
+    for step in range(1, 6):
+        assert go_on(config, folder, stop_at=step) == "stopped"
+        assert read_meta(folder / LAST).progress.step == step
+    assert go_on(config, folder) == "finished"
+    assert_same_run(folder, new_run(config, tmp_path / "never"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -190,6 +196,13 @@ def test_another_seed_gives_another_run(kind: str, tiny_text: Path, tmp_path: Pa
     assert not any(torch.equal(one[name], other[name]) for name in one if one[name].ndim > 1)
 
 
+@pytest.fixture(scope="module")
+def unwatched(tiny_text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A run of each kind by its ordinary config, trained once."""
+    out = tmp_path_factory.mktemp("unwatched")
+    return functools.cache(lambda kind: new_run(make_config(tiny_text, kind), out / kind))
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -206,11 +219,10 @@ def test_another_seed_gives_another_run(kind: str, tiny_text: Path, tmp_path: Pa
 )
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
 def test_watching_a_run_changes_none_of_its_bits(
-    kind: str, setting: str, tiny_text: Path, tmp_path: Path
+    kind: str, setting: str, unwatched: Callable[[str], Path], tiny_text: Path, tmp_path: Path
 ) -> None:
-    plain = new_run(make_config(tiny_text, kind), tmp_path / "plain")
-    watched = new_run(make_config(tiny_text, kind, setting), tmp_path / "watched")
-    assert same_tensors(watched / LAST, plain / LAST)
+    watched = new_run(make_config(tiny_text, kind, setting, "eval.n_windows=20"), tmp_path)
+    assert same_tensors(watched / LAST, unwatched(kind) / LAST)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])

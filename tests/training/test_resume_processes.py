@@ -28,7 +28,7 @@ PATIENCE_S = 300.0  # a loaded machine is slow; a hanging test should still end
 ENDLESS = 10_000_000
 
 CASES = {
-    signal.SIGINT: ("lstm", "train.optimizer.kind=adamw", "train.grad_accum=2"),
+    signal.SIGINT: ("lstm", "train.grad_accum=2", "eval.every=1", "eval.max_chars=null"),
     signal.SIGTERM: ("gpt", "train.optimizer.kind=muon"),
     signal.SIGKILL: ("gru", "train.optimizer.kind=rmsprop", "train.save_every=20"),
 }

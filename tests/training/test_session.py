@@ -107,6 +107,14 @@ def test_init_from_another_architecture_is_refused(tiny_text: Path, tmp_path: Pa
     session.start(other_dropout, tmp_path / "new", "cpu", init_from=folder)
 
 
+def test_a_warm_up_longer_than_the_run_is_refused_whatever_ends_it(
+    tiny_text: Path, tmp_path: Path
+) -> None:
+    ends = ("train.max_steps=null", "train.max_epochs=0.01", "train.schedule.warmup_steps=50")
+    with pytest.raises(ConfigError, match="warmup_steps"):
+        session.start(make_config(tiny_text, "lstm", *ends), tmp_path, "cpu")
+
+
 # --- what a resumed run may change -----------------------------------------------------------
 
 
@@ -125,6 +133,8 @@ def test_init_from_another_architecture_is_refused(tiny_text: Path, tmp_path: Pa
         "train.optimizer.kind=sgd",
         "train.schedule.kind=constant",
         "train.precision=bf16",
+        "eval.protocol=windows",  # its losses are not to be compared with the best so far
+        "eval.max_chars=100",
     ],
 )
 def test_a_resumed_run_refuses_what_would_make_it_another(
@@ -133,15 +143,23 @@ def test_a_resumed_run_refuses_what_would_make_it_another(
     folder = new_run(make_config(tiny_text), tmp_path, stop_at=3)
     before = (folder / LAST).read_bytes()
     key, _, value = setting.partition("=")
-    with pytest.raises(ConfigError, match=f"cannot change.*{key} was .* and is '?{value}"):
+    with pytest.raises(ConfigError, match=rf"cannot change.*{key} \(.*, now '?{value}"):
         session.resume(make_config(tiny_text, "lstm", setting), folder, "cpu")
     assert (folder / LAST).read_bytes() == before
 
 
 @pytest.mark.parametrize(
     "setting",
-    ["eval.every=3", "sample.temperature=0", "train.log_every=2", "train.patience=5"]
-    + ["train.save_every=1", "train.keep_every=2", "train.max_steps=14", "train.compile=auto"],
+    [
+        "eval.every=3",
+        "sample.temperature=0",
+        "train.compile=auto",
+        "train.keep_every=2",
+        "train.log_every=2",
+        "train.max_steps=14",
+        "train.patience=5",
+        "train.save_every=1",
+    ],
 )
 def test_a_resumed_run_may_change_its_limits_and_records(
     setting: str, tiny_text: Path, tmp_path: Path

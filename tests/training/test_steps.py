@@ -14,6 +14,7 @@ from torch import Tensor
 from charlm.config import Config
 from charlm.data.corpus import open_corpus
 from charlm.models import CharModel, State, build_model
+from charlm.randomness import generator
 from charlm.training import session
 from charlm.training.checkpoint import LAST
 from tests.training.helpers import (
@@ -41,8 +42,7 @@ def batch_by_hand(ids: Tensor, config: Config, step: int) -> tuple[Tensor, Tenso
     if config.train.batches == "streams":
         starts = [b * n // B + step * T for b in range(B)]
     else:
-        draw = np.random.default_rng((config.train.seed, step))
-        starts = list(draw.integers(0, n - T, B))
+        starts = list(generator(config.train.seed, "batches", step).integers(0, n - T, B))
     rows = torch.stack([ids[[(start + t) % n for t in range(T + 1)]] for start in starts])
     return rows[:, :-1], rows[:, 1:]
 
@@ -65,7 +65,7 @@ def train_by_hand(
         norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients))
         with torch.no_grad():
             for weight, gradient in zip(weights.values(), gradients, strict=True):
-                weight -= LR * gradient * min(1.0, clip / norm)
+                weight.sub_(LR * gradient * min(1.0, clip / norm))
         if config.train.batches == "streams":
             state = tuple(tensor.detach() for tensor in after)
         losses.append(loss.item())

@@ -1,0 +1,135 @@
+"""One optimizer step, and all the tensors that it changes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from charlm.config import TrainConfig
+from charlm.models import CharModel, State
+from charlm.models.base import evaluating
+from charlm.training.checkpoint import read_tensors
+from charlm.training.compute import Compute, Forward, compile_forward
+from charlm.training.loss import summed_nll
+from charlm.training.optim import Optimizers
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step found: the mean loss (nats per character), the gradient's norm before clipping,
+    the first learning rate, and whether the weights were moved."""
+
+    loss: float
+    grad_norm: float
+    lr: float
+    taken: bool
+
+
+class Stepper:
+    """A model, its optimizers, and the states that its batches are read with.
+
+    Args:
+        model: on `compute`'s device.
+        carries_state: whether a batch goes on where the one before ended.
+    """
+
+    def __init__(
+        self, model: CharModel, train: TrainConfig, compute: Compute, carries_state: bool
+    ) -> None:
+        self.model, self._train, self._compute = model, train, compute
+        self._carries_state = carries_state
+        self._optimizers = Optimizers(model, train.optimizer)
+        self._forward: Forward = model
+        self._states: list[State | None] = [None] * train.grad_accum  # one a piece of a batch
+        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+
+    def compile(self, x: Tensor) -> str | None:
+        """Compile the forward pass for batches like x (B, T); returns a line if that failed."""
+        piece = x[: len(x) // self._train.grad_accum]
+        self._forward, trouble = compile_forward(self.model, self._train, self._compute, piece)
+        return trouble
+
+    def step(self, x: Tensor, y: Tensor, lr_scale: float) -> Step:
+        """Move the weights down the gradient of the loss on inputs x and targets y, both (B, T).
+
+        A loss or gradient that is not finite never reaches the weights: they stay, and the next
+        batch is read with a fresh state, since the old one may not be finite either.
+        """
+        lr = self._optimizers.set_lr(lr_scale)
+        loss, states = self._forward_backward(x, y)
+        norm = self._clip()
+        taken = math.isfinite(loss) and math.isfinite(norm)
+        if taken:
+            for optimizer in self._optimizers.each:
+                self.scaler.step(optimizer)
+        fresh: list[State | None] = [None] * len(states)
+        self._states = [*states] if taken and self._carries_state else fresh
+        self.scaler.update()
+        self._optimizers.zero_grad()
+        return Step(loss, norm, lr, taken)
+
+    def _forward_backward(self, x: Tensor, y: Tensor) -> tuple[float, list[State]]:
+        """Gradients of the mean loss over x, y (B, T); returns it, and the states after the batch.
+
+        With grad_accum the batch is worked through in pieces; the gradient is the same.
+        """
+        total = torch.zeros((), device=x.device)
+        states: list[State] = []
+        pieces = self._train.grad_accum
+        for state, inputs, targets in zip(
+            self._states, x.chunk(pieces), y.chunk(pieces), strict=True
+        ):
+            with self._compute.autocast():
+                logits, after = self._forward(inputs, state)
+            loss = summed_nll(logits, targets) / y.numel()
+            torch.autograd.backward(self.scaler.scale(loss))
+            total += loss.detach()
+            states.append(tuple(tensor.detach() for tensor in after))
+        return total.item(), states
+
+    def _clip(self) -> float:
+        """Clip the gradients to train.grad_clip; returns their norm before."""
+        for optimizer in self._optimizers.each:
+            self.scaler.unscale_(optimizer)
+        limit = self._train.grad_clip or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+
+    def is_sound(self, x: Tensor, y: Tensor) -> bool:
+        """Whether the weights give a finite loss on a batch x, y (B, T), so are worth keeping."""
+        piece = len(x) // self._train.grad_accum
+        with evaluating(self.model), torch.no_grad(), self._compute.autocast():
+            logits, _ = self.model(x[:piece], self._states[0])
+        return bool(summed_nll(logits, y[:piece]).isfinite())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it, by the names that a checkpoint has."""
+        named: dict[str, Tensor] = {f"model.{k}": v for k, v in self.model.named_parameters()}
+        named |= {f"optimizer.{k}": v for k, v in self._optimizers.tensors().items()}
+        named |= {
+            f"state.{piece}.{i}": tensor
+            for piece, state in enumerate(self._states)
+            for i, tensor in enumerate(state or ())
+        }
+        named["rng.cpu"] = torch.get_rng_state()  # dropout's
+        if self._compute.device.type == "cuda":
+            named["rng.cuda"] = torch.cuda.get_rng_state(self._compute.device)
+        return named
+
+    def restore(self, path: Path, scaler: dict[str, int | float]) -> None:
+        """Take all but the weights from a checkpoint."""
+        device = self._compute.device
+        self._optimizers.load(read_tensors(path, "optimizer.", device))
+        for piece in range(len(self._states)):
+            tensors = read_tensors(path, f"state.{piece}.", device)
+            state = tuple(tensors[key].clone() for key in sorted(tensors, key=int))
+            self._states[piece] = state or None
+        generators = read_tensors(path, "rng.")
+        torch.set_rng_state(generators["cpu"])
+        if device.type == "cuda" and "cuda" in generators:
+            torch.cuda.set_rng_state(generators["cuda"], device)
+        if scaler and self.scaler.is_enabled():
+            self.scaler.load_state_dict(dict(scaler))

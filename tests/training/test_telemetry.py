@@ -1,0 +1,218 @@
+"""What a run tells of itself: TensorBoard files read back, metrics.jsonl, samples.txt."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from charlm.config.files import to_yaml
+from charlm.data.vocab import Vocab
+from charlm.training import session
+from charlm.training.checkpoint import LAST, read_meta
+from charlm.training.telemetry import Observer, Record
+from tests.training.helpers import (
+    AfterEachStep,
+    go_on,
+    make_config,
+    metrics,
+    new_run,
+    plain_config,
+    train,
+)
+
+CLOCK = ("train/chars_per_s", "train/memory_mb")
+SCALARS = {f"{split}/{tag}" for split in ("train", "val") for tag in ("loss", "bits_per_char")}
+SCALARS |= {"train/lr", "train/grad_norm", *CLOCK}
+
+
+def read_tensorboard(folder: Path) -> dict[str, list[tuple[int, Any]]]:
+    """What TensorBoard shows of a run: steps and values, or texts, by `split/tag`."""
+    from tensorboard.backend.event_processing import (  # type: ignore[import-untyped]
+        plugin_event_accumulator as reader,
+    )
+    from tensorboard.util.tensor_util import make_ndarray  # type: ignore[import-untyped]
+
+    def value(event: Any) -> Any:
+        content = make_ndarray(event.tensor_proto).item()
+        return content.decode() if isinstance(content, bytes) else content
+
+    shown: dict[str, list[tuple[int, Any]]] = {}
+    for split in ("train", "val"):
+        events = reader.EventAccumulator(str(folder / "tb" / split), {"tensors": 0})
+        events.Reload()
+        for tag in events.Tags()["tensors"]:
+            name = f"{split}/{tag.removesuffix('/text_summary')}"
+            shown[name] = [(event.step, value(event)) for event in events.Tensors(tag)]
+    return shown
+
+
+def let_time_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Event files are ordered by the second they were begun in: make the next a minute later."""
+    from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
+
+    now = event_file_writer.time.time()
+    later = SimpleNamespace(time=lambda: now + 60, sleep=time.sleep)
+    monkeypatch.setattr(event_file_writer, "time", later)
+
+
+def assert_same_curves(folder: Path, reference: Path) -> None:
+    ours, theirs = read_tensorboard(folder), read_tensorboard(reference)
+    assert ours.keys() == theirs.keys() == SCALARS | {"train/config", "train/sample"}
+    for tag in theirs:
+        assert [step for step, _ in ours[tag]] == [step for step, _ in theirs[tag]], tag
+        if tag not in CLOCK:
+            assert ours[tag] == theirs[tag], tag
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+def test_tensorboard_shows_losses_rate_norm_speed_memory_samples_and_config(
+    kind: str, tiny_text: Path, tmp_path: Path
+) -> None:
+    config = make_config(tiny_text, kind)
+    folder = new_run(config, tmp_path)
+    shown = read_tensorboard(folder)
+    assert shown.keys() == SCALARS | {"train/config", "train/sample"}
+    for name in SCALARS - set(CLOCK):
+        split, _, key = name.partition("/")
+        recorded = [(record["step"], record[key]) for record in metrics(folder, split)]
+        assert shown[name] == [(step, pytest.approx(value)) for step, value in recorded]
+    for name in CLOCK:
+        assert [step for step, _ in shown[name]] == list(range(1, 13))
+        assert all(value > 0 for _, value in shown[name])
+    assert shown["train/config"] == [(0, f"```yaml\n{to_yaml(config)}```")]
+    samples = (folder / "samples.txt").read_text(encoding="utf-8")
+    for step, text in shown["train/sample"]:
+        written = text.removeprefix("```text\n").removesuffix("\n```")
+        assert f"--- step {step}\n{written}\n\n" in samples
+    assert [step for step, _ in shown["train/sample"]] == [6, 12]
+
+
+@pytest.mark.parametrize("stop_at", [0, 3, 4, 6, 11])
+def test_after_a_resume_the_curves_are_those_of_a_run_never_stopped(
+    stop_at: int, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tiny_text)
+    reference = new_run(config, tmp_path / "never")
+    folder = new_run(config, tmp_path / "stopped", stop_at=stop_at)
+    let_time_pass(monkeypatch)
+    go_on(config, folder)
+    assert_same_curves(folder, reference)
+
+
+@pytest.mark.parametrize("crash_at", [3, 8])  # before and after the first save but the empty one
+def test_after_a_crash_the_curves_are_those_of_a_run_never_stopped(
+    crash_at: int, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash() -> None:
+        if ready.run.progress.step == crash_at:
+            raise KeyboardInterrupt
+
+    config = make_config(tiny_text)
+    reference = new_run(config, tmp_path / "never")
+    ready = session.start(config, tmp_path / "crashed", "cpu")
+    with pytest.raises(KeyboardInterrupt):
+        train(ready, observers=[AfterEachStep(crash)])
+    assert read_meta(ready.run.folder / LAST).progress.step < crash_at
+    let_time_pass(monkeypatch)
+    go_on(config, ready.run.folder)
+    assert_same_curves(ready.run.folder, reference)
+
+
+def test_metrics_have_one_object_a_line_with_the_promised_keys(
+    tiny_text: Path, tmp_path: Path
+) -> None:
+    folder = new_run(make_config(tiny_text, "lstm", "train.log_every=3"), tmp_path)
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    both = {"step", "split", "loss", "bits_per_char", "chars_seen", "elapsed_s"}
+    assert [(record["step"], record["split"]) for record in records] == [
+        (3, "train"),
+        (4, "val"),
+        (6, "train"),
+        (8, "val"),
+        (9, "train"),
+        (12, "train"),
+        (12, "val"),
+    ]
+    for record in records:
+        extra = {"chars_per_s", "lr", "grad_norm"} if record["split"] == "train" else set()
+        assert record.keys() == both | extra
+        assert record["bits_per_char"] == pytest.approx(record["loss"] / math.log(2))
+        assert record["chars_seen"] == 32 * record["step"]
+    elapsed = [record["elapsed_s"] for record in records]
+    assert elapsed == sorted(elapsed)
+
+
+def test_samples_are_of_the_promised_length_and_characters(tiny_text: Path, tmp_path: Path) -> None:
+    config = make_config(tiny_text, "gpt", "sample.prompt=ANNE", "sample.length=30")
+    folder = new_run(config, tmp_path)
+    vocab = Vocab.of(tiny_text.read_text(encoding="utf-8"))
+    text = (folder / "samples.txt").read_text(encoding="utf-8")
+    for step in (6, 12):
+        written = text.partition(f"--- step {step}\n")[2][: 4 + 30]
+        assert written.startswith("ANNE")
+        vocab.encode(written)
+    assert len(text) == len("--- step 6\n--- step 12\n") + 2 * (4 + 30 + 2)
+
+
+def test_a_sample_with_a_fence_stays_inside_its_fence(tiny_text: Path, tmp_path: Path) -> None:
+    fenced = tmp_path / "fenced.txt"
+    fenced.write_text(tiny_text.read_text(encoding="utf-8")[:3000] + "```")
+    folder = new_run(make_config(fenced, "rnn", "sample.prompt='```'"), tmp_path)
+    for _, shown in read_tensorboard(folder)["train/sample"]:
+        assert shown.startswith("```text\n'''")
+        assert shown.count("```") == 2
+
+
+class Everything(Observer):
+    """Notes all that is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Any]] = []
+
+    def progress(self, fraction: float) -> None:
+        self.told.append(("progress", fraction))
+
+    def record(self, record: Record) -> None:
+        self.told.append((record.split, record.step))
+
+    def sample(self, step: int, text: str) -> None:
+        self.told.append(("sample", (step, len(text))))
+
+    def saved(self, path: Path) -> None:
+        self.told.append(("saved", path.name))
+
+    def close(self) -> None:
+        self.told.append(("close", None))
+
+
+def test_observers_hear_of_everything_in_order(tiny_text: Path, tmp_path: Path) -> None:
+    config = plain_config(tiny_text, "rnn", "train.max_steps=3", "eval.every=2")
+    observer = Everything()
+    new_run(config, tmp_path, observers=[observer])
+    assert observer.told == [
+        ("saved", "last.safetensors"),
+        *[("train", 1), ("progress", pytest.approx(1 / 3))],
+        *[("train", 2), ("progress", pytest.approx(2 / 3))],
+        *[("val", 2), ("saved", "best.safetensors")],
+        *[("train", 3), ("progress", 1.0)],
+        *[("val", 3), ("saved", "best.safetensors")],
+        ("saved", "last.safetensors"),
+        ("close", None),
+    ]
+
+
+def test_a_run_closes_its_observers_when_it_fails(tiny_text: Path, tmp_path: Path) -> None:
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    observer = Everything()
+    with pytest.raises(KeyboardInterrupt):
+        new_run(make_config(tiny_text), tmp_path, observers=[observer, AfterEachStep(fail)])
+    assert observer.told[-1] == ("close", None)
