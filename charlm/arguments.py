@@ -43,7 +43,8 @@ examples:
   charlm eval checkpoints/quickstart
   tensorboard --logdir checkpoints
 
-`charlm VERB --help` tells more. Exit status: 0 done, 2 your mistake, 130 interrupted.""",
+`charlm VERB --help` tells more. Exit status: 0 done, 2 your mistake, 130 or 143
+interrupted, with the run saved.""",
     )
     parser.add_argument("--version", action="version", version=f"charlm {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -46,10 +47,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader, such as head, has seen enough
         return 0
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(
+            "charlm: out of memory; make the model smaller, lower train.batch_size, or raise "
+            "train.grad_accum, which keeps the batch",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """PyTorch has a class for it on a GPU, and only a text on a CPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def _write_utf8() -> None:
     """A model's characters go out as UTF-8 whatever the locale, and line ends as they are."""
+    if sys.stdout is None:  # closed by `>&-`
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  (as long as the process)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
@@ -86,7 +107,7 @@ def _keep_threads_polite() -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from charlm import terminal
+    from charlm import describe, terminal
     from charlm.config.files import load_config, parse_config
     from charlm.training import session
     from charlm.training.checkpoint import LAST, find_checkpoint, read_meta
@@ -105,7 +126,7 @@ def _train(options: argparse.Namespace) -> int:
     else:
         ready = session.start(config, options.out, options.device, options.init_from)
     view = terminal.View(ready.run)
-    for line in terminal.describe_run(ready):
+    for line in describe.describe_run(ready):
         print(line)
     for notice in ready.notices:
         view.notice(notice)
@@ -113,7 +134,7 @@ def _train(options: argparse.Namespace) -> int:
     with _signals() as received, _one_voice():
         trainer = ready.trainer([view], lambda: bool(received) or view.closed)
         outcome = trainer.train()
-    for line in terminal.describe_end(ready.run, outcome, began_at, options.out):
+    for line in describe.describe_end(ready.run, outcome, began_at, options.out, options.device):
         print(line)
     return 128 + received[0] if received and outcome == "stopped" else 0
 
@@ -167,7 +188,6 @@ def _sample(options: argparse.Namespace) -> int:
     from charlm.config.files import updated
     from charlm.data.corpus import read_file
     from charlm.sampling.generate import generate, until
-    from charlm.training.checkpoint import vocab_of
     from charlm.training.session import load_model
 
     path, meta = _open_checkpoint(options)
@@ -181,7 +201,7 @@ def _sample(options: argparse.Namespace) -> int:
     )
     if options.num_samples < 1:
         raise CharlmError(f"--num-samples: {options.num_samples} is below 1")
-    vocab = vocab_of(meta)
+    vocab = meta.vocabulary
     if options.prompt is None and options.prompt_file is None:
         options.on_unknown = "skip"  # the config's prompt is a wish, of this text or another
     prompt = _encode(vocab, config.prompt, options)
@@ -239,11 +259,15 @@ def _eval(options: argparse.Namespace) -> int:
     path, meta = _open_checkpoint(options)
     split: Split = options.split or ("all" if options.data else "val")
     config = updated(meta.config.eval, protocol=options.protocol, window=options.window)
+    if options.window and config.protocol != "windows":
+        raise CharlmError("--window: it goes with --protocol windows")
     ids, unknown = text_to_score(meta, options.data, split, options.on_unknown == "skip")
     if unknown:
         _warn_unknown(unknown)
     model = load_model(path, meta, options.device)
     score = evaluate(model, ids, config, meta.config.train.seed)
+    if not math.isfinite(score.nats):
+        raise CharlmError(f"{path}: its loss is not finite: the weights are broken; take another")
     result = {
         "checkpoint": str(path),
         "data": options.data or meta.config.data.path,
@@ -281,7 +305,7 @@ def _print_table(rows: dict[str, Any]) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from charlm.terminal import describe_checkpoint
+    from charlm.describe import describe_checkpoint
 
     path, meta = _open_checkpoint(options)
     if options.json:

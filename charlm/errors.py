@@ -5,7 +5,8 @@ CharlmError
 ├── DataError         a text cannot be read, or does not fit the vocabulary
 ├── CheckpointError   a checkpoint or a run folder cannot be opened, or cannot be written
 ├── DeviceError       a device, precision or thread count is not to be had
-└── TrainingError     training cannot go on
+├── TrainingError     training cannot go on
+└── BrokenModelError  a model gives no finite numbers
 
 The terminal shows a CharlmError as its message and exits with status 2. Every other exception is
 a bug in charlm and keeps its traceback.
@@ -34,3 +35,7 @@ class DeviceError(CharlmError):
 
 class TrainingError(CharlmError):
     """Training cannot go on, for instance because the loss is no longer a number."""
+
+
+class BrokenModelError(CharlmError):
+    """A model gives no finite numbers, so its weights are not worth using."""

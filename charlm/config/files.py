@@ -1,7 +1,4 @@
-"""Settings in and out: YAML and `KEY=VALUE` to a Config, problems to plain words, fields to tables.
-
-defaults < YAML < overrides. Nothing here knows what a setting means; that is config.py's.
-"""
+"""Settings in and out: YAML and `KEY=VALUE` to a Config and back. defaults < YAML < overrides."""
 
 from __future__ import annotations
 
@@ -158,15 +155,10 @@ def _set(raw: dict[str, Any], override: str) -> None:
 
 
 def _value(key: str, text: str) -> Any:
-    """What `text` stands for; where a setting wants text, text that YAML would read otherwise."""
-    wants_text = any(setting.key == key and setting.type == "str" for setting in settings())
-    try:
-        value = parse_yaml(text, f"--set {key}")
-    except ConfigError:
-        if not wants_text:
-            raise
+    """What `text` stands for: itself where a setting wants text, else what YAML makes of it."""
+    if any(setting.key == key and setting.type == "str" for setting in settings()):
         return text
-    return text if wants_text and not isinstance(value, str) else value
+    return parse_yaml(text, f"--set {key}")
 
 
 def to_yaml(config: Config) -> str:

@@ -25,7 +25,7 @@ class Setting:
 
 
 def settings() -> Iterator[Setting]:
-    """Every setting, in the order of config.py."""
+    """Every setting, in the order of the config."""
     yield from _walk(Config, "", ())
 
 

@@ -159,6 +159,11 @@ class TrainConfig(Group):
     )
     keep_last: Count = Field(3, description="how many of those are kept, the newest")
 
+    @property
+    def chars_per_step(self) -> int:
+        """Characters an optimizer step learns from."""
+        return self.batch_size * self.seq_len
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         warmup = self.schedule.warmup_steps

@@ -24,8 +24,6 @@ class Batches(Protocol):
     """An endless supply of batches."""
 
     carries_state: bool  # whether sequence b of a step goes on where b of the step before ended
-    chars_per_step: int
-    chars_per_epoch: int
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of a step, each (B, T), the targets one character ahead."""
@@ -44,7 +42,6 @@ class StreamBatches:
         self._ids = _Gather(ids, device)
         self._seq_len = seq_len
         self._starts = np.arange(batch_size) * len(ids) // batch_size  # (B,)
-        self.chars_per_step, self.chars_per_epoch = batch_size * seq_len, len(ids)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         starts = self._starts + step * self._seq_len
@@ -62,7 +59,6 @@ class WindowBatches:
         self._ids = _Gather(ids, device)
         self._n, self._batch_size, self._seq_len = len(ids), batch_size, seq_len
         self._seed = seed
-        self.chars_per_step, self.chars_per_epoch = batch_size * seq_len, len(ids)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         last = self._n - self._seq_len

@@ -79,7 +79,7 @@ def read_text(path: str) -> str:
         return library.BUILTINS[name]()
     if path in library.KNOWN and not Path(path).exists():
         return read_file(library.find(path))
-    return read_file(Path(path))
+    return read_file(Path(path).expanduser())
 
 
 def read_file(path: Path) -> str:
@@ -99,7 +99,8 @@ def read_file(path: Path) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
+        encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
         raise DataError(
             f"{path}: not UTF-8 at byte {error.start:,} (0x{raw[error.start]:02x}); convert it, "
-            f"for instance: iconv -f latin1 -t utf-8 {path} > {path.stem}-utf8{path.suffix}"
+            f"for instance: iconv -f {encoding} -t utf-8 {path} > {path.stem}-utf8{path.suffix}"
         ) from error

@@ -9,6 +9,7 @@ import torch
 
 from charlm.config import SampleConfig
 from charlm.data.vocab import Ids, Vocab
+from charlm.errors import BrokenModelError
 from charlm.models import CharModel
 from charlm.models.base import evaluating
 from charlm.randomness import generator
@@ -72,7 +73,15 @@ def generate(
 
 
 def choose(logits: filters.Floats, config: SampleConfig, randomness: np.random.Generator) -> int:
-    """Draw the next character's id from logits (V,) by the filters of `config`."""
+    """Draw the next character's id from logits (V,) by the filters of `config`.
+
+    Raises:
+        BrokenModelError: a logit is not finite.
+    """
+    if not np.isfinite(logits).all():
+        raise BrokenModelError(
+            "the model's output is not finite: its weights are broken; take another checkpoint"
+        )
     probs = filters.probabilities(logits, config.temperature)
     if config.top_k is not None:
         probs = filters.keep_top_k(probs, config.top_k)

@@ -21,11 +21,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from charlm.config import Config
 from charlm.data.vocab import Vocab
 from charlm.errors import CheckpointError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     import torch
@@ -82,6 +87,18 @@ class Meta(BaseModel):
     threads: int
     versions: dict[str, str]
 
+    @field_validator("vocab")
+    @classmethod
+    def _check_vocab(cls, vocab: str) -> str:
+        if not vocab or len(set(vocab)) < len(vocab):
+            raise ValueError("it is empty, or a character stands twice")
+        return vocab
+
+    @property
+    def vocabulary(self) -> Vocab:
+        """The characters the model knows."""
+        return Vocab(self.vocab)
+
 
 # --- writing ---------------------------------------------------------------------------------
 
@@ -122,6 +139,27 @@ def save(path: Path, meta: Meta, tensors: dict[str, Tensor]) -> None:
         finally:
             temporary.unlink(missing_ok=True)
         _flush_folder(path.parent)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a run folder, where the system can.
+
+    Raises:
+        CheckpointError: another one is at it.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(f"{folder}: another process is training this run") from error
+        yield
+    finally:
+        os.close(descriptor)  # and with it the lock
 
 
 def _flush_folder(folder: Path) -> None:
@@ -165,39 +203,59 @@ def find_checkpoint(given: Path | None, runs: Path = Path("checkpoints")) -> Pat
     return given
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say in one line that a file is not what it should be; a checkpoint may come from anywhere."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(
+            f"{path}: this charlm cannot read this checkpoint: {where}: {first['msg']}"
+        ) from error
+    except (SafetensorError, KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: this checkpoint is damaged ({type(error).__name__}: {error}); take another "
+            "of the run"
+        ) from error
+
+
 def read_meta(path: Path) -> Meta:
     """What a checkpoint says besides its tensors. Needs no torch, and reads only the header.
 
     Raises:
         CheckpointError: it cannot be read, is cut short, is not charlm's, or is of a newer format.
     """
-    try:
+    with reading(path):
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             header_size = int.from_bytes(file.read(8), "little")
             if 8 + header_size > size:
                 raise _not_a_checkpoint(path)
-            header = json.loads(file.read(header_size))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
+            header_bytes = file.read(header_size)
+        own, ends = _parse(path, header_bytes)
+        wanted = 8 + header_size + max(ends, default=0)
+        if size != wanted:
+            raise CheckpointError(
+                f"{path}: this checkpoint is damaged: {size:,} bytes of {wanted:,}; take another "
+                "of the run"
+            )
+        return Meta.model_validate(own)
+
+
+def _parse(path: Path, header_bytes: bytes) -> tuple[dict[str, Any], list[int]]:
+    """charlm's part of a safetensors header, and where each tensor ends after it."""
+    try:
+        header = json.loads(header_bytes)
     except ValueError as error:
         raise _not_a_checkpoint(path) from error
     own = _own_metadata(path, header)
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    wanted = 8 + header_size + max(ends, default=0)
-    if size != wanted:
-        raise CheckpointError(
-            f"{path}: this checkpoint is damaged: {size:,} bytes of {wanted:,}; take "
-            "another of the run"
-        )
-    try:
-        return Meta.model_validate(own)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(
-            f"{path}: this checkpoint is damaged: {where}: {first['msg']}"
-        ) from error
+    return own, [e["data_offsets"][1] for name, e in header.items() if name != "__metadata__"]
 
 
 def _own_metadata(path: Path, header: Any) -> dict[str, Any]:
@@ -223,11 +281,6 @@ def read_tensors(path: Path, prefix: str, device: torch.device | str = "cpu") ->
     """The tensors whose names begin with `prefix`, by the rest of the name; only they are read."""
     from safetensors import safe_open
 
-    with safe_open(path, framework="pt", device=str(device)) as file:
+    with reading(path), safe_open(path, framework="pt", device=str(device)) as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
         return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-
-
-def vocab_of(meta: Meta) -> Vocab:
-    """The vocabulary of a checkpoint."""
-    return Vocab(meta.vocab)

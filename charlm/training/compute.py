@@ -50,7 +50,7 @@ def choose_compute(train: TrainConfig, model: CharModel, device_name: str) -> Co
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is cuda, else mps, else cpu.
+    """`auto` is cuda, else mps, else cpu. On cuda, float32 products are TF32 from then on.
 
     Raises:
         DeviceError: no such device on this machine.
@@ -81,10 +81,16 @@ def _has_cuda() -> bool:
 def set_threads(wanted: int | None) -> int:
     """Set and return the number of CPU threads; None is one a core this process may use."""
     if wanted is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else MAX_THREADS
-        wanted = min(torch.get_num_threads(), cores, MAX_THREADS)
+        wanted = min(torch.get_num_threads(), count_cores(), MAX_THREADS)
     torch.set_num_threads(wanted)
     return wanted
+
+
+def count_cores() -> int:
+    """The cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _choose_precision(train: TrainConfig, model: CharModel, device: torch.device) -> Precision:
@@ -125,9 +131,11 @@ def _cpu_has_bf16() -> bool:
 
 
 def compile_forward(
-    model: CharModel, train: TrainConfig, compute: Compute, ids: Tensor
+    model: CharModel, train: TrainConfig, compute: Compute, ids: Tensor, carries_state: bool
 ) -> tuple[Forward, str | None]:
     """The model's forward pass, compiled if `train.compile` says so and it works on `ids` (B, T).
+
+    Where training carries a state, it must work with one, too.
 
     Returns:
         the forward pass, and, where compiling failed, a line that says so.
@@ -139,7 +147,10 @@ def compile_forward(
     try:
         compiled: Forward = torch.compile(model)
         with torch.random.fork_rng(devices=devices), compute.autocast():
-            torch.autograd.backward(compiled(ids, None)[0].sum())
+            logits, state = compiled(ids, None)
+            if carries_state:
+                logits = logits + compiled(ids, tuple(tensor.detach() for tensor in state))[0]
+            torch.autograd.backward(logits.sum())
     except Exception as error:  # compilers fail in many ways; if it is the model, eager fails too
         reason = str(error).strip().splitlines() or [type(error).__name__]
         return model, f"torch.compile failed, going on without it: {reason[0]:.200}"

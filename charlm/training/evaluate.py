@@ -1,4 +1,5 @@
-"""Evaluation: how many nats a character a model needs for a text. Float32, deterministic.
+"""Evaluation: how many nats a character a model needs for a text. Deterministic, in
+float32 (TF32 on a GPU that has it).
 
 A text of N characters has N - 1 to score: its first has nothing before it.
 """
@@ -19,7 +20,8 @@ from charlm.errors import DataError
 from charlm.models import CharModel, State
 from charlm.models.base import evaluating
 from charlm.randomness import generator
-from charlm.training.loss import NATS_PER_BIT, summed_nll
+from charlm.training.loss import summed_nll
+from charlm.units import bits
 
 CHARS_AT_ONCE = 8192  # bounds the memory for logits
 
@@ -43,7 +45,7 @@ class Score:
 
     @property
     def bits_per_char(self) -> float:
-        return self.nats_per_char / NATS_PER_BIT
+        return bits(self.nats_per_char)
 
     @property
     def perplexity(self) -> float:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor
-
-NATS_PER_BIT = math.log(2)
 
 
 def summed_nll(logits: Tensor, targets: Tensor) -> Tensor:

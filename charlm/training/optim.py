@@ -52,15 +52,20 @@ class Optimizers:
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Remember what `tensors()` gave."""
+        """Remember what `tensors()` gave; the tensors are on the model's device.
+
+        Raises:
+            KeyError: a parameter is not the model's.
+            ValueError: a tensor is not of its parameter's shape.
+        """
         parameters = {name: parameter for parameter, name in self._names.items()}
         owner = {p: o for o in self.each for group in o.param_groups for p in group["params"]}
         for name, value in tensors.items():
             path, _, key = name.rpartition(":")
             parameter = parameters[path]
-            # Adam counts its steps on the CPU unless it is fused
-            device = value.device if value.ndim == 0 else parameter.device
-            owner[parameter].state[parameter][key] = value.clone().to(device)
+            if value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")
+            owner[parameter].state[parameter][key] = value.clone()
 
 
 def _build(model: CharModel, config: OptimizerConfig) -> list[torch.optim.Optimizer]:

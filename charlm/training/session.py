@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import charlm
-from charlm.config import Config, TrainConfig
+from charlm.config import Config, CosineSchedule, TrainConfig, WSDSchedule
 from charlm.config.files import to_yaml
 from charlm.data.batches import check_length
 from charlm.data.corpus import Corpus, Split, open_corpus
@@ -26,10 +25,15 @@ from charlm.training.checkpoint import (
     find_checkpoint,
     read_meta,
     read_tensors,
-    vocab_of,
+    reading,
     writing,
 )
-from charlm.training.compute import choose_compute, choose_device, set_threads
+from charlm.training.compute import (
+    choose_compute,
+    choose_device,
+    count_cores,
+    set_threads,
+)
 from charlm.training.schedule import Limits
 from charlm.training.telemetry import Observer
 from charlm.training.trainer import Run, Trainer
@@ -69,11 +73,7 @@ def start(config: Config, out: Path, device: str, init_from: Path | None = None)
     check_length(corpus.val_start, config.train)
     _check_warmup(config, corpus)
     run = Run(folder, config, corpus, choose_compute(config.train, model, device), _versions())
-    if config.train.max_seconds:
-        notices.append(
-            "train.max_seconds: the schedule follows the clock, so the run is repeatable in kind "
-            "but not to the bit"
-        )
+    notices += _clock_notices(config) + _validation_notices(corpus)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
@@ -83,7 +83,7 @@ def start(config: Config, out: Path, device: str, init_from: Path | None = None)
 def _check_warmup(config: Config, corpus: Corpus) -> None:
     """A limit in epochs is one in steps once the text is known."""
     train = config.train
-    limits = Limits.of(train, train.batch_size * train.seq_len, corpus.val_start)
+    limits = Limits.of(train, corpus.val_start)
     warmup = train.schedule.warmup_steps
     if limits.steps is not None and warmup >= limits.steps:
         raise ConfigError(
@@ -112,7 +112,7 @@ def resume(config: Config, folder: Path, device: str) -> Session:
         raise CheckpointError(f"{folder}: no {LAST} to resume from; start it without --resume")
     meta = read_meta(path)
     _refuse_changes(meta.config, config, path)
-    vocab = vocab_of(meta)
+    vocab = meta.vocabulary
     corpus = open_corpus(config.data, known=vocab)
     if corpus.sha256 != meta.corpus.sha256:
         raise DataError(
@@ -120,15 +120,12 @@ def resume(config: Config, folder: Path, device: str) -> Session:
             f"characters then, {len(corpus):,} now); bring that back, or start a new run from "
             f"these weights with --init-from {folder}"
         )
-    model = build_model(config.model, len(vocab), seed=0)
-    _load_weights(model, read_tensors(path, "model."))
+    model = _read_model(path, meta)
     compute = choose_compute(_as_recorded(config, meta, device), model, device)
-    run = Run(
-        folder, config, corpus, compute, _versions(), meta.progress.model_copy(), meta.log_sizes
-    )
+    run = Run(folder, config, corpus, compute, _versions(), meta.progress.model_copy(), meta)
     with writing(folder):
         (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    return Session(run, model, _resume_notices(meta, run))
+    return Session(run, model, _resume_notices(meta, run) + _clock_notices(config))
 
 
 # --- what a resumed run may change ------------------------------------------------------------
@@ -157,9 +154,11 @@ def _refuse_changes(old: Config, new: Config, path: Path) -> None:
         if before.get(key) != after.get(key) and not key.startswith(_FREE)
     ]
     if changed:
+        same_model = old.model == new.model
         raise ConfigError(
             f"{path}: a resumed run cannot change {', '.join(changed)}; leave it as it was, or "
-            f"start a new run with --name NAME (from these weights: --init-from {path.parent})"
+            "start a new run with --name NAME"
+            + (f" (from these weights: --init-from {path.parent})" if same_model else "")
         )
 
 
@@ -176,19 +175,55 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _as_recorded(config: Config, meta: Meta, device: str) -> TrainConfig:
     """Where the settings leave a choice, the choice the run made before: it moves the last bits."""
-    recorded: dict[str, Any] = {"threads": config.train.threads or meta.threads}
+    threads = config.train.threads or min(meta.threads, count_cores())
+    recorded: dict[str, Any] = {"threads": threads}
     if choose_device(device).type == meta.device.partition(":")[0]:
         recorded["precision"] = meta.precision
     return config.train.model_copy(update=recorded)
 
 
 def _resume_notices(meta: Meta, run: Run) -> list[str]:
-    was = meta.versions | {"device": meta.device, "threads": str(meta.threads)}
-    now = run.versions | {"device": str(run.compute.device), "threads": str(run.compute.threads)}
+    compute = run.compute
+    was = meta.versions | _machine(meta.device, meta.precision, meta.threads)
+    now = run.versions | _machine(str(compute.device), compute.precision, compute.threads)
     changed = [f"{key} was {was[key]} and is {now[key]}" for key in was if was[key] != now.get(key)]
-    if not changed:
+    notices = []
+    if changed:
+        notices.append(f"{'; '.join(changed)}: the run goes on, but not to the very same bits")
+    before, after = meta.config.train, run.config.train
+    moved = any(getattr(before, key) != getattr(after, key) for key in _LIMITS)
+    if moved and isinstance(after.schedule, CosineSchedule | WSDSchedule):
+        notices.append(
+            f"the {after.schedule.kind} schedule now runs to the new limit, so the learning rate "
+            "is not the one the run ended with"
+        )
+    return notices
+
+
+_LIMITS = ("max_steps", "max_epochs", "max_seconds")
+
+
+def _machine(device: str, precision: str, threads: int) -> dict[str, str]:
+    return {"device": device, "precision": precision, "threads": str(threads)}
+
+
+def _clock_notices(config: Config) -> list[str]:
+    if config.train.max_seconds is None:
         return []
-    return [f"{'; '.join(changed)}: the run goes on, but not to the very same bits"]
+    return [
+        "train.max_seconds: the schedule follows the clock, so the run is repeatable in kind but "
+        "not to the bit"
+    ]
+
+
+def _validation_notices(corpus: Corpus) -> list[str]:
+    chars = len(corpus.split("val"))
+    if chars >= 2:
+        return []
+    return [
+        f"the validation part has {chars} characters, so nothing is evaluated and there will be no "
+        "best.safetensors; data.val_fraction holds more out"
+    ]
 
 
 # --- weights from elsewhere -------------------------------------------------------------------
@@ -202,10 +237,10 @@ def _initialise_from(path: Path, config: Config) -> tuple[Corpus, CharModel, lis
     """
     meta = read_meta(path)
     _refuse_other_architecture(meta.config, config, path)
-    known = vocab_of(meta)
+    known = meta.vocabulary
     corpus = open_corpus(config.data, known)
     model = build_model(config.model, len(corpus.vocab), config.train.seed)
-    _load_weights(model, read_tensors(path, "model."))
+    _copy_weights(_read_model(path, meta), model)
     new = corpus.vocab.chars[len(known) :]
     notices = [f"weights from {path} (step {meta.progress.step:,})"]
     if new:
@@ -229,10 +264,11 @@ def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
 
 
 @torch.no_grad()
-def _load_weights(model: CharModel, weights: dict[str, Tensor]) -> None:
+def _copy_weights(old: CharModel, new: CharModel) -> None:
     """Copy weights into a model that may know more characters; what it knows beyond them stays."""
-    for name, parameter in model.named_parameters():
-        value = weights[name]
+    for (_, value), (_, parameter) in zip(
+        old.named_parameters(), new.named_parameters(), strict=True
+    ):
         parameter[tuple(slice(size) for size in value.shape)] = value
 
 
@@ -247,9 +283,23 @@ def load_model(path: Path, meta: Meta, device: str) -> CharModel:
     """
     where = choose_device(device)
     set_threads(None)
+    return _read_model(path, meta).to(where).eval()
+
+
+@torch.no_grad()
+def _read_model(path: Path, meta: Meta) -> CharModel:
+    """The model of a checkpoint, on the CPU, with all its weights and nothing else."""
     model = build_model(meta.config.model, len(meta.vocab), seed=0)
-    _load_weights(model, read_tensors(path, "model."))
-    return model.to(where).eval()
+    weights, parameters = read_tensors(path, "model."), dict(model.named_parameters())
+    with reading(path):
+        if weights.keys() != parameters.keys():
+            raise ValueError(f"weights {sorted(weights.keys() ^ parameters.keys())}")
+        for name, parameter in parameters.items():
+            value = weights[name]
+            if value.shape != parameter.shape or not value.is_floating_point():
+                raise ValueError(f"{name} is {tuple(value.shape)} of {value.dtype}")
+            parameter.copy_(value)
+    return model
 
 
 def text_to_score(
@@ -262,7 +312,7 @@ def text_to_score(
         DataError: the text is missing, has unknown characters, is not the one trained on, or has
             no such split.
     """
-    vocab = vocab_of(meta)
+    vocab = meta.vocabulary
     data = meta.config.data if path is None else meta.config.data.model_copy(update={"path": path})
     corpus = open_corpus(data, vocab)
     if path is None and corpus.sha256 != meta.corpus.sha256:

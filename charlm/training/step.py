@@ -12,7 +12,7 @@ from torch import Tensor
 from charlm.config import TrainConfig
 from charlm.models import CharModel, State
 from charlm.models.base import evaluating
-from charlm.training.checkpoint import read_tensors
+from charlm.training.checkpoint import read_tensors, reading
 from charlm.training.compute import Compute, Forward, compile_forward
 from charlm.training.loss import summed_nll
 from charlm.training.optim import Optimizers
@@ -21,12 +21,13 @@ from charlm.training.optim import Optimizers
 @dataclass(frozen=True)
 class Step:
     """What a step found: the mean loss (nats per character), the gradient's norm before clipping,
-    the first learning rate, and whether the weights were moved."""
+    the first learning rate, whether the weights were moved, and whether that is a bad sign."""
 
     loss: float
     grad_norm: float
     lr: float
     taken: bool
+    bad: bool
 
 
 class Stepper:
@@ -50,35 +51,39 @@ class Stepper:
     def compile(self, x: Tensor) -> str | None:
         """Compile the forward pass for batches like x (B, T); returns a line if that failed."""
         piece = x[: len(x) // self._train.grad_accum]
-        self._forward, trouble = compile_forward(self.model, self._train, self._compute, piece)
+        self._forward, trouble = compile_forward(
+            self.model, self._train, self._compute, piece, self._carries_state
+        )
         return trouble
 
     def step(self, x: Tensor, y: Tensor, lr_scale: float) -> Step:
         """Move the weights down the gradient of the loss on inputs x and targets y, both (B, T).
 
         A loss or gradient that is not finite never reaches the weights: they stay, and the next
-        batch is read with a fresh state, since the old one may not be finite either.
+        batch is read with a fresh state if that may not be finite either. fp16 looks for its scale
+        by overflowing gradients now and then, which is no bad sign.
         """
         lr = self._optimizers.set_lr(lr_scale)
         loss, states = self._forward_backward(x, y)
         norm = self._clip()
         taken = math.isfinite(loss) and math.isfinite(norm)
+        searching = self.scaler.is_enabled() and self.scaler.get_scale() > 1
+        bad = not taken and not (math.isfinite(loss) and searching)
         if taken:
             for optimizer in self._optimizers.each:
                 self.scaler.step(optimizer)
-        fresh: list[State | None] = [None] * len(states)
-        self._states = [*states] if taken and self._carries_state else fresh
+        self._states = [None] * len(states) if bad else states
         self.scaler.update()
         self._optimizers.zero_grad()
-        return Step(loss, norm, lr, taken)
+        return Step(loss, norm, lr, taken, bad)
 
-    def _forward_backward(self, x: Tensor, y: Tensor) -> tuple[float, list[State]]:
-        """Gradients of the mean loss over x, y (B, T); returns it, and the states after the batch.
+    def _forward_backward(self, x: Tensor, y: Tensor) -> tuple[float, list[State | None]]:
+        """Gradients of the mean loss over x, y (B, T); returns it, and the states to read on with.
 
         With grad_accum the batch is worked through in pieces; the gradient is the same.
         """
         total = torch.zeros((), device=x.device)
-        states: list[State] = []
+        states: list[State | None] = []
         pieces = self._train.grad_accum
         for state, inputs, targets in zip(
             self._states, x.chunk(pieces), y.chunk(pieces), strict=True
@@ -88,7 +93,8 @@ class Stepper:
             loss = summed_nll(logits, targets) / y.numel()
             torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()
-            states.append(tuple(tensor.detach() for tensor in after))
+            carried = tuple(tensor.detach() for tensor in after) if self._carries_state else None
+            states.append(carried)
         return total.item(), states
 
     def _clip(self) -> float:
@@ -119,17 +125,32 @@ class Stepper:
             named["rng.cuda"] = torch.cuda.get_rng_state(self._compute.device)
         return named
 
-    def restore(self, path: Path, scaler: dict[str, int | float]) -> None:
-        """Take all but the weights from a checkpoint."""
+    def restore(self, path: Path, scaler: dict[str, int | float], with_states: bool) -> None:
+        """Take all but the weights from a checkpoint, and the states if they are of use.
+
+        Raises:
+            CheckpointError: a tensor is missing or of another shape.
+        """
         device = self._compute.device
-        self._optimizers.load(read_tensors(path, "optimizer.", device))
-        for piece in range(len(self._states)):
-            tensors = read_tensors(path, f"state.{piece}.", device)
-            state = tuple(tensors[key].clone() for key in sorted(tensors, key=int))
-            self._states[piece] = state or None
-        generators = read_tensors(path, "rng.")
-        torch.set_rng_state(generators["cpu"])
-        if device.type == "cuda" and "cuda" in generators:
-            torch.cuda.set_rng_state(generators["cuda"], device)
+        with reading(path):
+            self._optimizers.load(read_tensors(path, "optimizer.", device))
+            for piece in range(len(self._states) if with_states else 0):
+                self._states[piece] = self._checked(read_tensors(path, f"state.{piece}.", device))
+            generators = read_tensors(path, "rng.")
+            torch.set_rng_state(generators["cpu"])
+            if device.type == "cuda" and "cuda" in generators:
+                torch.cuda.set_rng_state(generators["cuda"], device)
         if scaler and self.scaler.is_enabled():
             self.scaler.load_state_dict(dict(scaler))
+
+    def _checked(self, tensors: dict[str, Tensor]) -> State | None:
+        """The state made of the tensors "0", "1", ...; of the shapes that the model would give."""
+        state = tuple(tensors[key].clone() for key in sorted(tensors, key=int))
+        if state:
+            piece = self._train.batch_size // self._train.grad_accum
+            ids = torch.zeros(piece, 1, dtype=torch.long, device=self._compute.device)
+            with evaluating(self.model), torch.no_grad():
+                _, like = self.model(ids, None)
+            if [tensor.shape for tensor in state] != [tensor.shape for tensor in like]:
+                raise ValueError("a state of another shape")
+        return state or None

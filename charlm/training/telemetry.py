@@ -65,8 +65,11 @@ class RunLog(Observer):
 
     FILES = ("metrics.jsonl", "samples.txt")
 
-    def __init__(self, folder: Path, config: Config, sizes: dict[str, int]) -> None:
-        self._folder, self._config, self._sizes = folder, config, sizes
+    def __init__(
+        self, folder: Path, config: Config, device: torch.device, sizes: dict[str, int]
+    ) -> None:
+        self._folder, self._config, self._device = folder, config, device
+        self._sizes = sizes  # as `sizes` gave them when the checkpoint was saved
         self._files: dict[str, TextIO] = {}
         self._tb: dict[str, SummaryWriter] = {}
 
@@ -107,7 +110,7 @@ class RunLog(Observer):
             "lr": record.lr,
             "grad_norm": record.grad_norm,
             "chars_per_s": record.chars_per_s,
-            "memory_mb": memory_mb() if record.split == "train" else None,
+            "memory_mb": memory_mb(self._device) if record.split == "train" else None,
         }
         with writing(self._folder):
             for tag, value in scalars.items():
@@ -136,10 +139,10 @@ def _cut(path: Path, size: int) -> None:
             file.truncate(size)
 
 
-def memory_mb() -> float | None:
-    """Peak memory, of the GPU where one is used, else of the process; None if not to be had. MB."""
-    if gpu := torch.cuda.max_memory_allocated():
-        return gpu / 1e6
+def memory_mb(device: torch.device) -> float | None:
+    """Peak memory in MB, of a CUDA device, else of the process; None where it is not to be had."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
     if sys.platform == "win32":
         return None
     import resource

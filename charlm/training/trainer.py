@@ -15,7 +15,7 @@ import torch
 from charlm.config import Config
 from charlm.data.batches import make_batches
 from charlm.data.corpus import Corpus
-from charlm.errors import TrainingError
+from charlm.errors import BrokenModelError, TrainingError
 from charlm.models import CharModel
 from charlm.randomness import torch_seed
 from charlm.sampling.generate import generate
@@ -26,14 +26,15 @@ from charlm.training.checkpoint import (
     CorpusInfo,
     Meta,
     Progress,
+    exclusive,
     save,
 )
 from charlm.training.compute import Compute
 from charlm.training.evaluate import InterruptedEvaluationError, evaluate
-from charlm.training.loss import NATS_PER_BIT
 from charlm.training.schedule import Limits, lr_scale
 from charlm.training.step import Step, Stepper
 from charlm.training.telemetry import Observer, Record, RunLog
+from charlm.units import bits
 
 MAX_BAD_STEPS = 10  # in a row, with a loss or gradient that is not finite, before the run stops
 Outcome = Literal["finished", "patience", "stopped"]
@@ -49,7 +50,7 @@ class Run:
     compute: Compute
     versions: dict[str, str]
     progress: Progress = field(default_factory=Progress)
-    log_sizes: dict[str, int] = field(default_factory=dict)
+    resumed: Meta | None = None  # of `last`, where the run goes on from it
 
 
 class Trainer:
@@ -73,11 +74,13 @@ class Trainer:
         self.should_stop = should_stop
         train, device = self.config.train, run.compute.device
         self.batches = make_batches(run.corpus.split("train"), train, device)
-        self.limits = Limits.of(train, self.batches.chars_per_step, self.batches.chars_per_epoch)
+        self.limits = Limits.of(train, run.corpus.val_start)
         self.stepper = Stepper(
             self.model, train, run.compute, carries_state=self.batches.carries_state
         )
-        self.log = RunLog(run.folder, self.config, run.log_sizes)
+        self.log = RunLog(
+            run.folder, self.config, device, run.resumed.log_sizes if run.resumed else {}
+        )
         self.observers = [self.log, *observers]
         self._saved_time = time.monotonic()
 
@@ -90,9 +93,9 @@ class Trainer:
             TrainingError: the loss was not finite for several steps in a row.
             CheckpointError: the disk is full or read-only.
         """
-        with self._own_randomness():
-            if (self.run.folder / LAST).exists():
-                self.stepper.restore(self.run.folder / LAST, self.progress.scaler)
+        with exclusive(self.run.folder), self._own_randomness():
+            if self.run.resumed is not None:
+                self._restore(self.run.resumed)
             else:
                 torch.manual_seed(torch_seed(self.config.train.seed, "dropout"))
                 self._save(LAST)  # before anything else: a run folder always has a checkpoint
@@ -100,11 +103,6 @@ class Trainer:
             try:
                 self._compile()
                 return self._loop()
-            except torch.OutOfMemoryError as error:
-                raise TrainingError(
-                    f"step {self.progress.step}: out of memory on {self.run.compute.device}; lower "
-                    "train.batch_size, or raise train.grad_accum, which keeps the batch"
-                ) from error
             finally:
                 for observer in self.observers:
                     observer.close()
@@ -114,12 +112,8 @@ class Trainer:
         self.model.train()
         while True:
             over = self.limits.reached(progress.step, progress.elapsed_s)
-            try:
-                if over or _due(progress.step, every.every):
-                    self._evaluate()
-            except InterruptedEvaluationError:  # a resumed run evaluates at this step again
-                self._save_if_due(stop=True)
-                return "stopped"
+            if over or _due(progress.step, every.every):
+                over = self._evaluate() and over
             if over or _due(progress.step, every.sample_every):
                 self._sample()
             tired = self._out_of_patience()
@@ -138,7 +132,7 @@ class Trainer:
             train.schedule,
             progress.step,
             self.limits.fraction(progress.step, progress.elapsed_s, train.schedule.warmup_steps),
-            progress.step * self.batches.chars_per_step / self.batches.chars_per_epoch,
+            progress.step * train.chars_per_step / self.run.corpus.val_start,
         )
         step = self.stepper.step(*self.batches.batch(progress.step), scale)
         if step.taken:
@@ -147,7 +141,7 @@ class Trainer:
             progress.loss_count += 1
         else:
             progress.skipped_steps += 1
-            progress.bad_in_a_row += 1
+            progress.bad_in_a_row += step.bad
             if progress.bad_in_a_row >= MAX_BAD_STEPS:
                 raise self._diverged()
         progress.step += 1
@@ -167,13 +161,20 @@ class Trainer:
 
     # --- what happens between steps ----------------------------------------------------------
 
-    def _evaluate(self) -> None:
-        """Score the validation split; keep the model if it is the best so far."""
+    def _evaluate(self) -> bool:
+        """Score the validation split; keep the model if it is the best so far.
+
+        Returns:
+            False if asked to stop before the end; a resumed run then evaluates at this step again.
+        """
         progress, config = self.progress, self.config
         ids = self.run.corpus.split("val")[: config.eval.max_chars]
         if len(ids) < 2 or progress.evaluated_at == progress.step:
-            return
-        score = evaluate(self.model, ids, config.eval, config.train.seed, self.should_stop)
+            return True
+        try:
+            score = evaluate(self.model, ids, config.eval, config.train.seed, self.should_stop)
+        except InterruptedEvaluationError:
+            return False
         progress.evaluated_at = progress.step
         loss = score.nats_per_char
         if not math.isfinite(loss):
@@ -187,6 +188,7 @@ class Trainer:
             self._save(BEST)
         else:
             progress.evals_since_best += 1
+        return True
 
     def _out_of_patience(self) -> bool:
         patience = self.config.train.patience
@@ -198,7 +200,11 @@ class Trainer:
             return
         prompt, _ = vocab.encode_known(sample.prompt)
         seed = self.config.train.seed
-        text = "".join(generate(self.model, vocab, prompt, sample, seed, progress.step))
+        try:
+            text = "".join(generate(self.model, vocab, prompt, sample, seed, progress.step))
+        except BrokenModelError as error:
+            self._notify(f"step {progress.step}: {error}")
+            return
         progress.sampled_at = progress.step
         for observer in self.observers:
             observer.sample(progress.step, vocab.decode(prompt) + text)
@@ -207,7 +213,7 @@ class Trainer:
         """The mean loss since the last such record; steps that were skipped have none."""
         progress = self.progress
         if progress.loss_count:
-            chars = (progress.step - progress.logged_at) * self.batches.chars_per_step
+            chars = (progress.step - progress.logged_at) * self.config.train.chars_per_step
             seconds = progress.elapsed_s - progress.logged_elapsed_s
             self._record(
                 "train",
@@ -231,8 +237,8 @@ class Trainer:
             step=self.progress.step,
             split=split,
             loss=loss,
-            bits_per_char=loss / NATS_PER_BIT,
-            chars_seen=self.progress.step * self.batches.chars_per_step,
+            bits_per_char=bits(loss),
+            chars_seen=self.progress.step * self.config.train.chars_per_step,
             elapsed_s=round(self.progress.elapsed_s, 3),
             chars_per_s=chars_per_s,
             lr=lr,
@@ -292,6 +298,11 @@ class Trainer:
             threads=run.compute.threads,
             versions=run.versions,
         )
+
+    def _restore(self, meta: Meta) -> None:
+        """Take from `last` what is not in the model and the progress."""
+        same = meta.precision == self.run.compute.precision  # else the states are of another type
+        self.stepper.restore(self.run.folder / LAST, self.progress.scaler, with_states=same)
 
     def _own_randomness(self) -> AbstractContextManager[None]:
         """Inside, the global generators are this run's; afterwards they are as they were."""

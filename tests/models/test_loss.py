@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from charlm.training.loss import NATS_PER_BIT, summed_nll
+from charlm.training.loss import summed_nll
+from charlm.units import bits
 
 
 def batch(vocab: int, scale: float = 3.0) -> tuple[Tensor, Tensor]:
@@ -38,7 +39,7 @@ def test_uniform_logits_cost_ln_v_a_character(vocab: int, level: float) -> None:
 
 def test_uniform_logits_over_256_characters_cost_8_bits() -> None:
     loss = summed_nll(torch.zeros(1, 4, 256), torch.zeros(1, 4, dtype=torch.long)).item() / 4
-    assert loss / NATS_PER_BIT == pytest.approx(8, rel=1e-6)
+    assert bits(loss) == pytest.approx(8, rel=1e-6)
 
 
 @pytest.mark.parametrize("scale", [0.1, 3, 1000])

@@ -72,7 +72,8 @@ def test_a_compiled_model_takes_the_training_steps_and_trying_it_leaves_no_trace
     folder = new_run(
         make_config(tiny_text, kind, "train.compile=on"), tmp_path / "on", observers=[notices]
     )
-    assert calls == [True] * (1 + 12)  # the trial, and the steps
+    trials = 1 if kind == "gpt" else 2  # a fresh state, and one that is carried
+    assert calls == [True] * (trials + 12)
     assert notices.heard == []
     assert_same_run(folder, new_run(make_config(tiny_text, kind), tmp_path / "off"))
 
@@ -171,6 +172,7 @@ def test_the_number_of_threads_is_part_of_the_record(
 ) -> None:
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(session, "count_cores", lambda: 3)
     config = make_config(tiny_text, "rnn", "train.threads=3", "train.max_steps=2")
     folder = new_run(config, tmp_path)
     assert asked == [3]
@@ -181,4 +183,8 @@ def test_the_number_of_threads_is_part_of_the_record(
     assert "not to the very same bits" in notice
     free = make_config(tiny_text, "rnn", "train.threads=null", "train.max_steps=2")
     assert session.resume(free, folder, "cpu").run.compute.threads == 3
-    assert asked == [3, 2, 3]
+    monkeypatch.setattr(session, "count_cores", lambda: 1)  # a machine with fewer
+    fewer = session.resume(free, folder, "cpu")
+    assert fewer.run.compute.threads == 1
+    assert "threads was 3 and is 1" in fewer.notices[0]
+    assert asked == [3, 2, 3, 1]

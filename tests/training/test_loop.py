@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from charlm.config import Config
+from charlm.describe import describe_end
 from charlm.errors import CheckpointError
-from charlm.terminal import describe_end
 from charlm.training import evaluate, session, trainer
 from charlm.training.checkpoint import BEST, LAST, read_meta
 from charlm.training.telemetry import Observer
@@ -72,7 +72,7 @@ def test_a_run_without_progress_loses_patience_and_says_so(
     progress = read_meta(ready.run.folder / LAST).progress
     assert (progress.step, progress.best_step) == (stops_at, best_step)
     assert progress.best_loss == min(losses)
-    said = describe_end(ready.run, "patience", 0, tmp_path)
+    said = describe_end(ready.run, "patience", 0, tmp_path, "cpu")
     assert "no better for 2 evaluations" in said[0]
 
 

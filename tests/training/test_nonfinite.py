@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from charlm.config import Config
+from charlm.describe import describe_end
 from charlm.errors import TrainingError
 from charlm.models import CharModel, State
-from charlm.terminal import describe_end
 from charlm.training import evaluate, session, step
 from charlm.training.checkpoint import LAST, read_meta
 from charlm.training.loss import summed_nll
@@ -92,8 +92,8 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted_and_the_run_goes_on(
     meta = read_meta(ready.run.folder / LAST).progress
     assert (meta.step, meta.skipped_steps, meta.bad_in_a_row) == (12, 4, 1)
     assert meta.finished
-    said = describe_end(ready.run, "finished", 0, tmp_path)
-    assert "skipped 4 steps whose loss was not finite" in said
+    said = describe_end(ready.run, "finished", 0, tmp_path, "cpu")
+    assert "skipped 4 steps whose loss or gradient was not finite" in said
 
 
 def test_a_skipped_step_has_no_loss_to_record(

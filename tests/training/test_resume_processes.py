@@ -101,7 +101,7 @@ def test_a_signal_saves_and_the_command_it_prints_goes_on_exactly(
     assert (process.returncode, err) == (status, "")
     stopped_at = read_meta(folder / LAST).progress.step
     assert stopped_at >= 10
-    assert f"interrupted and saved at step {stopped_at}" in out
+    assert f"interrupted at step {stopped_at}" in out
 
     go_on = next(line for line in out.splitlines() if line.startswith("go on"))
     command = shlex.split(go_on.removeprefix("go on"))

@@ -1,0 +1,119 @@
+"""Runs and checkpoints in plain lines. Needs no torch."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charlm.arguments import RUNS
+from charlm.config import GPTConfig, RecurrentConfig
+from charlm.training.checkpoint import BEST, LAST, Meta, Progress, read_meta
+from charlm.training.schedule import Limits
+from charlm.units import bits
+
+if TYPE_CHECKING:
+    from charlm.training.session import Session
+    from charlm.training.trainer import Outcome, Run
+
+
+def describe_run(ready: Session) -> list[str]:
+    """What is about to be trained, on what, and where."""
+    run, config = ready.run, ready.run.config
+    corpus, train = run.corpus, config.train
+    parts = {split: len(corpus.split(split)) for split in ("train", "val", "test")}
+    shares = ", ".join(f"{count:,} {split}" for split, count in parts.items() if count)
+    limits = Limits.of(train, parts["train"])
+    ends = [f"{limits.steps:,} steps" if limits.steps else ""]
+    ends += [f"{limits.seconds:g} s" if limits.seconds else ""]
+    threads = f", {_count(run.compute.threads, 'thread')}" * (run.compute.device.type == "cpu")
+    epochs = (limits.steps or 0) * train.chars_per_step / parts["train"]
+    return [
+        f"model   {describe_model(config.model)}, {ready.model.count_parameters():,} parameters",
+        f"text    {corpus.source}, {len(corpus):,} characters ({shares}), "
+        f"vocabulary {len(corpus.vocab)}",
+        f"train   {' or '.join(filter(None, ends))} of {train.batch_size} x {train.seq_len} "
+        f"characters{f' ({epochs:.2g} epochs)' if epochs else ''}, {train.optimizer.kind}; "
+        f"{run.compute.device}{threads}, {run.compute.precision}",
+        f"folder  {run.folder}" + (f", from step {run.progress.step:,}" * bool(run.progress.step)),
+    ]
+
+
+def describe_model(model: RecurrentConfig | GPTConfig) -> str:
+    """`lstm, 2 layers of 128`."""
+    layers = _count(model.n_layer, "layer")
+    if isinstance(model, GPTConfig):
+        return f"gpt, {layers} of {model.n_embd}, {model.n_head} heads, context {model.context}"
+    return f"{model.kind}, {layers} of {model.hidden_size}"
+
+
+def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: str) -> list[str]:
+    """How the run ended, where it is, and what to do next."""
+    progress, folder = run.progress, shlex.quote(str(run.folder))
+    where = "" if out == RUNS else f" --out {shlex.quote(str(out))}"
+    where += "" if device == "auto" else f" --device {device}"
+    go_on = f"charlm train --resume --name {run.config.name}{where}"
+    how = {
+        "finished": "finished",
+        "patience": f"stopped: no better for {_count(progress.evals_since_best, 'evaluation')}",
+        "stopped": "interrupted",
+    }[outcome]
+    if outcome == "finished" and progress.step == began_at:
+        how = "already finished"
+    lines = [f"{how} at step {progress.step:,}, after {progress.elapsed_s:,.0f} s of training"]
+    if progress.best_loss is not None:
+        lines.append(
+            f"best    {progress.best_loss:.4f} nats/char, "
+            f"{bits(progress.best_loss):.4f} bits/char, at step {progress.best_step:,}"
+        )
+    if progress.skipped_steps:
+        skipped = _count(progress.skipped_steps, "step")
+        lines.append(f"skipped {skipped} whose loss or gradient was not finite")
+    kept = run.folder / (BEST if (run.folder / BEST).exists() else LAST)
+    return [
+        *lines,
+        f"saved   {kept}",
+        f"write   charlm sample {folder} --temperature 0.8",
+        f"curves  tensorboard --logdir {shlex.quote(str(out))}",
+        f"go on   {go_on}{'' if outcome == 'stopped' else _longer(run, outcome)}",
+    ]
+
+
+def _longer(run: Run, outcome: Outcome) -> str:
+    """The options that move what ended the run: twice as much of it."""
+    train = run.config.train
+    keys = ["patience"] if outcome == "patience" else ["max_steps", "max_epochs", "max_seconds"]
+    limits = {key: value for key in keys if (value := getattr(train, key)) is not None}
+    return "".join(f" --set train.{key}={2 * value:g}" for key, value in limits.items())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def describe_checkpoint(path: Path, meta: Meta) -> dict[str, str]:
+    """What a checkpoint is, a line each."""
+    progress, best = meta.progress, meta.progress.best_loss
+    last = path.with_name(LAST)
+    beside = read_meta(last).progress if path.name == BEST and last.is_file() else None
+    return {
+        "checkpoint": f"{path} (format {meta.format}, {path.stat().st_size:,} bytes)",
+        "run": meta.config.name,
+        "model": f"{describe_model(meta.config.model)}, {meta.parameters:,} parameters",
+        "vocabulary": f"{len(meta.vocab)} characters: {meta.vocab[:80]!r}"
+        + ("..." if len(meta.vocab) > 80 else ""),
+        "corpus": f"{meta.corpus.source}, {meta.corpus.chars:,} characters",
+        "corpus sha256": meta.corpus.sha256,
+        "step": _step(progress),
+        **({} if beside is None else {"beside it": f"{LAST}, at step {_step(beside)}"}),
+        "best": "not evaluated yet"
+        if best is None
+        else f"{best:.4f} nats/char, {bits(best):.4f} bits/char, at step {progress.best_step:,}",
+        "trained on": f"{meta.device}, {_count(meta.threads, 'thread')}, {meta.precision}",
+        "versions": ", ".join(f"{name} {version}" for name, version in meta.versions.items()),
+    }
+
+
+def _step(progress: Progress) -> str:
+    finished = ", finished" * progress.finished
+    return f"{progress.step:,}, after {progress.elapsed_s:,.0f} s of training{finished}"
