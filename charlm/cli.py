@@ -100,7 +100,7 @@ def _keep_threads_polite() -> None:
     becomes 20 times slower. Must be set before torch is imported; a user's own setting stands.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 # --- charlm train ----------------------------------------------------------------------------

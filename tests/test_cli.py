@@ -20,6 +20,7 @@ from charlm.config.files import load_config, to_schema
 from charlm.config.reference import reference, settings
 from tests.conftest import (
     KINDS,
+    ROOT,
     Charlm,
     TinyConfig,
     TinyRun,
@@ -88,6 +89,13 @@ def test_help_to_train_has_every_setting_with_its_meaning(charlm: Charlm) -> Non
         assert setting.meaning in help_text
 
 
+def test_the_readme_has_every_verb_as_its_help_has_it() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (verbs,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    for choice in verbs._choices_actions:
+        assert f"| `charlm {choice.dest}` | {choice.help} |" in readme
+
+
 def test_the_version_is_told(charlm: Charlm) -> None:
     assert charlm("--version") == (0, f"charlm {__version__}\n", "")
 
@@ -112,10 +120,13 @@ print("IMPORTED", *sys.modules, file=sys.stderr)
         ("sample --help", HEAVY),
         ("train --help", ("torch", "numpy")),
         ("config schema", ("torch", "numpy")),
+        ("info", ("torch",)),
     ],
 )
-def test_a_verb_imports_only_what_it_needs(arguments: str, banned: tuple[str, ...]) -> None:
-    ended = python("-c", LIGHT, *arguments.split())
+def test_a_verb_imports_only_what_it_needs(
+    arguments: str, banned: tuple[str, ...], workplace: Path
+) -> None:
+    ended = python("-c", LIGHT, *arguments.split(), cwd=workplace)
     assert ended.returncode == 0
     imported = ended.stderr.partition("IMPORTED ")[2].split()
     assert "charlm.cli" in imported
