@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from typing import Any
+from unicodedata import category
 
 from tqdm import tqdm
 
@@ -95,4 +96,6 @@ class View(Observer):
 
 def _visible(text: str) -> str:
     """A terminal must not obey what a model writes: control characters as escapes."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    return "".join(
+        f"\\x{ord(c):02x}" if category(c) == "Cc" and c not in "\n\t" else c for c in text
+    )
