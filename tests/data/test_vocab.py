@@ -1,0 +1,124 @@
+"""Characters and their ids."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm.data.vocab import Vocab, describe
+from charlm.errors import DataError
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)  # all of Unicode
+
+
+@given(TEXT)
+def test_decoding_gives_back_what_was_encoded(text: str) -> None:
+    vocab = Vocab.of(text)
+    ids = vocab.encode(text)
+    assert vocab.decode(ids) == text
+    assert vocab.decode(ids.tolist()) == text
+
+
+@given(TEXT)
+def test_an_id_is_the_place_among_the_sorted_distinct_characters(text: str) -> None:
+    vocab = Vocab.of(text)
+    assert list(vocab.chars) == sorted(set(text))
+    assert len(vocab) == len(set(text))
+    assert vocab.encode(text).tolist() == [vocab.chars.index(char) for char in text]
+
+
+@given(TEXT, TEXT)
+def test_an_extended_vocabulary_keeps_its_ids_and_adds_the_new_characters(
+    old: str, new: str
+) -> None:
+    known = Vocab.of(old)
+    extended = known.extended(Vocab.of(new))
+    assert extended.chars[: len(known)] == known.chars
+    assert list(extended.chars[len(known) :]) == sorted(set(new) - set(old))
+    assert extended.encode(old).tolist() == known.encode(old).tolist()
+    assert extended.decode(extended.encode(new)) == new
+
+
+@given(TEXT, TEXT)
+def test_known_characters_are_encoded_and_the_unknown_ones_counted(known: str, text: str) -> None:
+    vocab = Vocab.of(known)
+    ids, unknown = vocab.encode_known(text)
+    assert vocab.decode(ids) == "".join(char for char in text if char in known)
+    assert len(ids) + unknown == len(text)
+
+
+@given(TEXT, TEXT)
+def test_a_text_is_encoded_only_when_every_character_is_known(known: str, text: str) -> None:
+    vocab = Vocab.of(known)
+    if set(text) <= set(known):
+        assert vocab.decode(vocab.encode(text)) == text
+    else:
+        with pytest.raises(DataError, match="the vocabulary does not have"):
+            vocab.encode(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "bits"), [(1, 8), (255, 8), (256, 8), (257, 16), (65_535, 16), (65_537, 32)]
+)
+def test_ids_are_of_the_smallest_type_that_holds_them(size: int, bits: int) -> None:
+    text = "".join(map(chr, range(0x10000, 0x10000 + size)))
+    ids = Vocab.of(text).encode(text)
+    assert ids.dtype == f"uint{bits}"
+    assert ids.tolist() == list(range(size))
+
+
+def test_unknown_characters_are_named_and_counted_with_their_first_place() -> None:
+    with pytest.raises(DataError) as caught:
+        Vocab.of("aeiou\n").encode("eau? ééé!")
+    assert str(caught.value).startswith(
+        "the vocabulary does not have ' ' (U+0020), '!' (U+0021), '?' (U+003F), 'é' (U+00E9) "
+        "(6 of 9 characters, the first at character 3); nearest known: "
+    )
+
+
+def test_of_many_unknown_characters_five_are_named() -> None:
+    with pytest.raises(DataError) as caught:
+        Vocab.of("a").encode("zyxwvut")
+    named = str(caught.value).partition("; nearest")[0]
+    assert named.count("U+") == 5
+    assert "'x' (U+0078), ... (7 of 7 characters" in named
+
+
+@pytest.mark.parametrize(
+    ("char", "nearest"),
+    [
+        ("E", "e"),  # the other case
+        ("é", "e"),  # without its accent
+        ("É", "e"),  # both
+        ("ß", "z"),  # a letter near by, not a sign
+        ("9", "0"),  # a digit for a digit
+        ("“", '"'),  # a sign for a sign
+        ("ﬁ", "f"),  # the first part of a ligature
+        ("\u00a0", " "),  # a blank for a blank
+    ],
+)
+def test_the_nearest_known_character_could_stand_for_the_unknown_one(
+    char: str, nearest: str
+) -> None:
+    vocab = Vocab.of('abcdefz 0"')
+    assert vocab.nearest(char)[0] == nearest
+    with pytest.raises(DataError) as caught:
+        vocab.encode(char)
+    assert f"nearest known: {describe(nearest)}" in str(caught.value)
+
+
+def test_as_many_nearest_characters_are_named_as_there_are() -> None:
+    assert Vocab.of("ab").nearest("c") == ["b", "a"]
+    assert len(Vocab.of("abdefg").nearest("c")) == 4
+
+
+@given(TEXT)
+def test_what_a_vocabulary_is_asked_leaves_it_as_it_was(text: str) -> None:
+    vocab = Vocab.of(text)
+    before = vocab.encode(text)
+    before_copy = before.copy()
+    vocab.encode_known(text + "\U0010fffd")
+    assert np.array_equal(vocab.encode(text), before_copy)
+    assert vocab == Vocab.of(text)
