@@ -62,10 +62,7 @@ def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: s
         how = "already finished"
     lines = [f"{how} at step {progress.step:,}, after {progress.elapsed_s:,.0f} s of training"]
     if progress.best_loss is not None:
-        lines.append(
-            f"best    {progress.best_loss:.4f} nats/char, "
-            f"{bits(progress.best_loss):.4f} bits/char, at step {progress.best_step:,}"
-        )
+        lines.append(f"best    {_best(progress)}")
     if progress.skipped_steps:
         skipped = _count(progress.skipped_steps, "step")
         lines.append(f"skipped {skipped} whose loss or gradient was not finite")
@@ -84,7 +81,7 @@ def _longer(run: Run, outcome: Outcome) -> str:
     train = run.config.train
     keys = ["patience"] if outcome == "patience" else ["max_steps", "max_epochs", "max_seconds"]
     limits = {key: value for key in keys if (value := getattr(train, key)) is not None}
-    return "".join(f" --set train.{key}={2 * value:g}" for key, value in limits.items())
+    return "".join(f" --set train.{key}={2 * value:.12g}" for key, value in limits.items())
 
 
 def _count(number: int, noun: str) -> str:
@@ -93,7 +90,7 @@ def _count(number: int, noun: str) -> str:
 
 def describe_checkpoint(path: Path, meta: Meta) -> dict[str, str]:
     """What a checkpoint is, a line each."""
-    progress, best = meta.progress, meta.progress.best_loss
+    progress = meta.progress
     last = path.with_name(LAST)
     beside = read_meta(last).progress if path.name == BEST and last.is_file() else None
     return {
@@ -106,12 +103,17 @@ def describe_checkpoint(path: Path, meta: Meta) -> dict[str, str]:
         "corpus sha256": meta.corpus.sha256,
         "step": _step(progress),
         **({} if beside is None else {"beside it": f"{LAST}, at step {_step(beside)}"}),
-        "best": "not evaluated yet"
-        if best is None
-        else f"{best:.4f} nats/char, {bits(best):.4f} bits/char, at step {progress.best_step:,}",
+        "best": _best(progress),
         "trained on": f"{meta.device}, {_count(meta.threads, 'thread')}, {meta.precision}",
         "versions": ", ".join(f"{name} {version}" for name, version in meta.versions.items()),
     }
+
+
+def _best(progress: Progress) -> str:
+    nats = progress.best_loss
+    if nats is None:
+        return "not evaluated yet"
+    return f"{nats:.4f} nats/char, {bits(nats):.4f} bits/char, at step {progress.best_step:,}"
 
 
 def _step(progress: Progress) -> str:

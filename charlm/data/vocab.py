@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -79,11 +80,11 @@ class Vocab:
     def _describe_unknown(self, text: str, unknown: NDArray[np.bool_]) -> str:
         first = int(unknown.argmax())
         distinct = Vocab.of("".join(text[i] for i in np.flatnonzero(unknown)[:10_000])).chars
-        names = ", ".join(describe(c) for c in distinct[:5]) + (", ..." if distinct[5:] else "")
+        names = describe(distinct[:5], more=len(distinct) > 5)
         return (
             f"the vocabulary does not have {names} ({int(unknown.sum()):,} of {len(text):,} "
             f"characters, the first at character {first:,}); nearest known: "
-            f"{', '.join(describe(c) for c in self.nearest(text[first]))}"
+            f"{describe(self.nearest(text[first]))}"
         )
 
     def nearest(self, char: str, count: int = 4) -> list[str]:
@@ -99,6 +100,7 @@ class Vocab:
         return list(dict.fromkeys(known + by_distance))[:count]
 
 
-def describe(char: str) -> str:
-    """`'é' (U+00E9)`: a character as an error message shows it."""
-    return f"{char!r} (U+{ord(char):04X})"
+def describe(chars: Iterable[str], more: bool = False) -> str:
+    """`'é' (U+00E9), 'ü' (U+00FC), ...`: characters as a message shows them."""
+    shown = [f"{char!r} (U+{ord(char):04X})" for char in chars]
+    return ", ".join(shown + ["..."] * more)

@@ -49,6 +49,17 @@ class CharModel(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
+def sliding(context: int) -> tuple[int, int]:
+    """How a model with a context goes on past it: the next window keeps `kept` characters of the
+    one before, and so begins `stride` further on. Evaluation and sampling both do it so.
+
+    Returns:
+        kept, stride; together they are the context.
+    """
+    kept = context // 2
+    return kept, context - kept
+
+
 @contextmanager
 def evaluating(model: CharModel) -> Iterator[None]:
     """Dropout off inside, and afterwards the whole model in the mode it was in before."""

@@ -26,7 +26,6 @@ class GPT(CharModel):
     The state is the key/value cache: k_1, v_1, ... k_L, v_L, each (B, H, P, K).
     """
 
-    bf16_pays_on_cpu = False
     compile_pays_on_cuda = True
 
     def __init__(self, config: GPTConfig, vocab_size: int) -> None:

@@ -11,7 +11,7 @@ from charlm.config import SampleConfig
 from charlm.data.vocab import Ids, Vocab
 from charlm.errors import BrokenModelError
 from charlm.models import CharModel
-from charlm.models.base import evaluating
+from charlm.models.base import evaluating, sliding
 from charlm.randomness import generator
 from charlm.sampling import filters
 
@@ -38,11 +38,10 @@ class Writer:
         text = self._recent + ids
         if len(text) > context:
             # as if every window had been read: the last starts at a multiple of the stride
-            kept, stride = context // 2, context - context // 2
+            _, stride = sliding(context)
             overflow = -(-(len(text) - context) // stride)
-            self._state, ids = None, text[overflow * stride :]
-            text = ids
-            assert len(text) > kept
+            self._state = None
+            text = ids = text[overflow * stride :]
         self._recent = text
         return self._advance(ids)
 

@@ -56,13 +56,14 @@ def choose_device(name: str) -> torch.device:
         DeviceError: no such device on this machine.
     """
     if name == "auto":
-        name = "cuda" if _has_cuda() else "mps" if torch.backends.mps.is_available() else "cpu"
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        name = next((kind for kind, is_there in there.items() if is_there), "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"--device {name}: choose auto, cpu, cuda, cuda:N or mps") from error
     if device.type == "cuda":
-        count = torch.cuda.device_count() if _has_cuda() else 0
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             has = f"there are {count}, counted from 0" if count else "PyTorch finds no CUDA GPU"
             raise DeviceError(f"--device {name}: {has}; use --device auto or cpu")
@@ -72,10 +73,6 @@ def choose_device(name: str) -> torch.device:
     elif device.type not in ("cpu", "mps"):
         raise DeviceError(f"--device {name}: choose auto, cpu, cuda, cuda:N or mps")
     return device
-
-
-def _has_cuda() -> bool:
-    return torch.cuda.is_available()
 
 
 def set_threads(wanted: int | None) -> int:
@@ -123,10 +120,8 @@ def _cuda_has_bf16() -> bool:
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 matrices in hardware."""
-    capabilities: dict[str, object] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # not in every PyTorch
+    """Whether the CPU multiplies bfloat16 matrices in hardware; no, where PyTorch cannot tell."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict[str, object])()
     return bool(capabilities.get("avx512_bf16", False))
 
 

@@ -18,7 +18,7 @@ from charlm.config import EvalConfig
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
 from charlm.models import CharModel, State
-from charlm.models.base import evaluating
+from charlm.models.base import evaluating, sliding
 from charlm.randomness import generator
 from charlm.training.loss import summed_nll
 from charlm.units import bits
@@ -122,8 +122,7 @@ def _score_sliding(reader: _Reader, ids: Ids, context: int) -> Score:
     The first scores all its characters, the others those the one before did not reach. It is the
     same rule by which sampling goes on past the context, so this is the loss of what it writes.
     """
-    kept = context // 2
-    stride = context - kept
+    kept, stride = sliding(context)
     n = len(ids) - 1  # inputs
     first = ids[: context + 1][None]
     reader.read(first[:, :-1], first[:, 1:])

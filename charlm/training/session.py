@@ -150,8 +150,8 @@ def _refuse_changes(old: Config, new: Config, path: Path) -> None:
     before, after = leaves(old.model_dump(mode="json")), leaves(new.model_dump(mode="json"))
     changed = [
         f"{key} ({before.get(key)!r}, now {after.get(key)!r})"
-        for key in before | after
-        if before.get(key) != after.get(key) and not key.startswith(_FREE)
+        for key in _differing(before, after)
+        if not key.startswith(_FREE)
     ]
     if changed:
         same_model = old.model == new.model
@@ -160,6 +160,11 @@ def _refuse_changes(old: Config, new: Config, path: Path) -> None:
             "start a new run with --name NAME"
             + (f" (from these weights: --init-from {path.parent})" if same_model else "")
         )
+
+
+def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """The keys under which two dictionaries do not have the same."""
+    return [key for key in before | after if before.get(key) != after.get(key)]
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -244,10 +249,9 @@ def _initialise_from(path: Path, config: Config) -> tuple[Corpus, CharModel, lis
     new = corpus.vocab.chars[len(known) :]
     notices = [f"weights from {path} (step {meta.progress.step:,})"]
     if new:
-        shown = ", ".join(describe(char) for char in new[:5]) + (", ..." if new[5:] else "")
         notices.append(
             f"the vocabulary grew from {len(known)} to {len(corpus.vocab)} characters; new, and "
-            f"freshly initialised: {shown}"
+            f"freshly initialised: {describe(new[:5], more=len(new) > 5)}"
         )
     return corpus, model, notices
 
@@ -256,8 +260,8 @@ def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
     before, after = old.model.model_dump(), new.model.model_dump()
     changed = [
         f"model.{key} is {after.get(key)!r} here and {before.get(key)!r} there"
-        for key in before | after
-        if before.get(key) != after.get(key) and not key.endswith("dropout")
+        for key in _differing(before, after)
+        if not key.endswith("dropout")
     ]
     if changed:
         raise ConfigError(f"--init-from {path}: another architecture: {'; '.join(changed)}")

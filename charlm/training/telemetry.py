@@ -101,9 +101,6 @@ class RunLog(Observer):
 
     def record(self, record: Record) -> None:
         fields = {key: value for key, value in asdict(record).items() if value is not None}
-        with writing(self._folder):
-            self._files["metrics.jsonl"].write(json.dumps(fields) + "\n")
-            self._files["metrics.jsonl"].flush()
         scalars = {
             "loss": record.loss,
             "bits_per_char": record.bits_per_char,
@@ -113,16 +110,21 @@ class RunLog(Observer):
             "memory_mb": memory_mb(self._device) if record.split == "train" else None,
         }
         with writing(self._folder):
+            self._append("metrics.jsonl", json.dumps(fields) + "\n")
             for tag, value in scalars.items():
                 if value is not None:
                     self._tb[record.split].add_scalar(tag, value, record.step)
 
     def sample(self, step: int, text: str) -> None:
         with writing(self._folder):
-            self._files["samples.txt"].write(f"--- step {step}\n{text}\n\n")
-            self._files["samples.txt"].flush()
+            self._append("samples.txt", f"--- step {step}\n{text}\n\n")
             block = "```text\n" + text.replace("```", "'''") + "\n```"
             self._tb["train"].add_text("sample", block, step)
+
+    def _append(self, name: str, text: str) -> None:
+        """Out of this process at once: a `kill -9` must not take it away again."""
+        self._files[name].write(text)
+        self._files[name].flush()
 
     def close(self) -> None:
         with suppress(OSError):  # a full disk has been told of already

@@ -13,32 +13,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config import GPTConfig, RecurrentConfig, SampleConfig
+from charlm.config import SampleConfig
 from charlm.data.vocab import Ids, Vocab
-from charlm.models import CharModel, build_model
+from charlm.models import CharModel
 from charlm.randomness import generator
 from charlm.sampling.filters import Floats
 from charlm.sampling.generate import Writer, choose, generate, until
+from tests.training.helpers import KINDS, decided_model
 
-KINDS = ("rnn", "gru", "lstm", "gpt")
 CONTEXT = 6
 VOCAB = Vocab("\nabcde")
 PLAIN = SampleConfig(length=40, temperature=1.0)
 
 
 def make_model(kind: str, context: int = CONTEXT, vocab_size: int = len(VOCAB)) -> CharModel:
-    """An untrained network with decided opinions, and with dropout that must not show."""
-    if kind == "gpt":
-        gpt = GPTConfig(n_layer=2, n_head=2, n_embd=8, context=context, dropout=0.5)
-        model = build_model(gpt, vocab_size, seed=1)
-    else:
-        raw: dict[str, Any] = {"kind": kind, "n_layer": 2, "hidden_size": 8, "dropout": 0.5}
-        model = build_model(RecurrentConfig.model_validate(raw), vocab_size, seed=1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(8 if kind == "gpt" else 2)
-    return model
+    return decided_model(kind, vocab_size, context)
 
 
 def write(model: CharModel, prompt: str, config: SampleConfig = PLAIN, seed: int = 0) -> str:

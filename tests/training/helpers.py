@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from charlm.config import Config
+from charlm.config import Config, GPTConfig, RecurrentConfig
 from charlm.config.files import parse_config
-from charlm.models import CharModel
+from charlm.models import CharModel, build_model
 from charlm.training import session
 from charlm.training.checkpoint import BEST, LAST
 from charlm.training.session import Session
@@ -136,3 +136,20 @@ class AfterEachStep(Observer):
 
     def progress(self, fraction: float) -> None:  # noqa: ARG002
         self._call()
+
+
+def decided_model(kind: str, vocab_size: int, context: int, **gpt: Any) -> CharModel:
+    """An untrained network with rather decided opinions, so that a wrong context shows, and with
+    dropout, which must not."""
+    raw: dict[str, Any] = {"kind": kind, "n_layer": 2, "dropout": 0.5}
+    if kind == "gpt":
+        raw |= {"n_head": 2, "n_embd": 8, "context": context} | gpt
+        model = build_model(GPTConfig.model_validate(raw), vocab_size, seed=1)
+    else:
+        raw |= {"hidden_size": 8}
+        model = build_model(RecurrentConfig.model_validate(raw), vocab_size, seed=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(8 if kind == "gpt" else 2)
+    return model

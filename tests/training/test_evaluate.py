@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config import EvalConfig, GPTConfig, RecurrentConfig
+from charlm.config import EvalConfig
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
-from charlm.models import CharModel, State, build_model
+from charlm.models import CharModel, State
 from charlm.randomness import generator
 from charlm.sampling.generate import Writer
 from charlm.training import evaluate as module
 from charlm.training.evaluate import InterruptedEvaluationError, Score, evaluate
-from tests.training.helpers import KINDS
+from tests.training.helpers import KINDS, decided_model
 
 V = 7
 STREAM = EvalConfig()
@@ -30,18 +30,7 @@ WINDOWS = EvalConfig(protocol="windows", window=6, n_windows=9)
 
 
 def make_model(kind: str, context: int = 8, **extra: Any) -> CharModel:
-    """A network with rather decided opinions, so that a wrong context is a different score."""
-    if kind == "gpt":
-        gpt = GPTConfig(n_layer=2, n_head=2, n_embd=8, context=context, dropout=0.3, **extra)
-        model = build_model(gpt, V, seed=1)
-    else:
-        raw = {"kind": kind, "n_layer": 2, "hidden_size": 8, "dropout": 0.3}
-        model = build_model(RecurrentConfig.model_validate(raw), V, seed=1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(8 if kind == "gpt" else 2)
-    return model
+    return decided_model(kind, V, context, **extra)
 
 
 def text(n: int, seed: int = 0) -> Ids:
