@@ -38,7 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="""\
 examples:
   charlm train --config configs/quickstart.yaml
-  charlm train --config configs/shakespeare-lstm.yaml --set data.path=mybook.txt --name mybook
+  charlm train --data mybook.txt
+  charlm train --config configs/shakespeare-lstm.yaml --data mybook.txt --name mybook
   charlm sample --temperature 0.7 --prompt "def "
   charlm eval checkpoints/quickstart
   tensorboard --logdir checkpoints
@@ -52,6 +53,7 @@ interrupted, with the run saved.""",
     _add_sample(verbs)
     _add_eval(verbs)
     _add_info(verbs)
+    _add_data(verbs)
     _add_config(verbs)
     return parser
 
@@ -71,16 +73,22 @@ def _add_train(verbs: _Verbs) -> None:
         "train a model on a text",
         """\
 examples:
+  charlm train --data mybook.txt
+  charlm train --data src/ --set data.include=*.c --name code
   charlm train --config configs/shakespeare-gpt.yaml
   charlm train --config configs/quickstart.yaml --name wide --set model.hidden_size=512
   charlm train --resume --name wide --set train.max_steps=5000
   charlm train --config configs/mine.yaml --init-from checkpoints/wide
 
-The run folder is OUT/NAME. Ctrl-C saves at the next step and says how to go on.
+Without --config the settings are those that suit the text; charlm data stats shows them. The
+run folder is OUT/NAME. Ctrl-C saves at the next step and says how to go on.
 """,
     )
     parser.late_epilog = _settings_table
     parser.add_argument("--config", type=Path, metavar="FILE", help="the run's settings, in YAML")
+    parser.add_argument(
+        "--data", nargs="+", metavar="PATH", help="the text, in place of the config's data.path"
+    )
     _add_set(parser)
     parser.add_argument("--name", help="name of the run; the config's by default")
     parser.add_argument(
@@ -145,7 +153,10 @@ config has it, under `sample`.
     )
     parser.add_argument("--seed", type=_seed, metavar="N", help="the same seed, the same text")
     parser.add_argument(
-        "--num-samples", type=int, default=1, metavar="N", help="how many texts (%(default)s)"
+        "--num-samples",
+        type=int,
+        metavar="N",
+        help="how many texts (1; 10 of a model of lists, which writes items)",
     )
     parser.add_argument("--stop", metavar="TEXT", help="end before this text is written")
     _add_unknown(parser)
@@ -168,7 +179,9 @@ Prints nats per character, bits per character (nats / ln 2) and perplexity per c
 """,
     )
     _add_checkpoint(parser)
-    parser.add_argument("--data", metavar="FILE", help="another text than the one trained on")
+    parser.add_argument(
+        "--data", nargs="+", metavar="PATH", help="another text than the one trained on"
+    )
     parser.add_argument(
         "--split",
         choices=["train", "val", "test", "all"],
@@ -176,8 +189,9 @@ Prints nats per character, bits per character (nats / ln 2) and perplexity per c
     )
     parser.add_argument(
         "--protocol",
-        choices=["stream", "windows"],
-        help="stream: every character once, state carried on; windows: random windows, fresh state",
+        choices=["stream", "windows", "items"],
+        help="stream: every character once, state carried on; windows: random windows, fresh "
+        "state; items: those of a list, fresh state",
     )
     parser.add_argument("--window", type=int, metavar="N", help="characters a window")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -194,6 +208,45 @@ def _add_info(verbs: _Verbs) -> None:
     )
     _add_checkpoint(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_data(verbs: _Verbs) -> None:
+    parser = _add_verb(
+        verbs,
+        "data",
+        "tell what is in a text, or get a well-known one",
+        "examples:\n  charlm data stats mybook.txt\n  charlm data fetch enwik8\n",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    stats = _add_verb(
+        actions,
+        "stats",
+        "tell what is in a text, what simple models make of it, and a config to begin with",
+        """\
+examples:
+  charlm data stats mybook.txt
+  charlm data stats src/ --set data.include=*.c --json
+  charlm data stats old.txt --set data.encoding=cp1252
+
+Bits per character: what a compressor or an n-gram model needs is what a network has to beat.
+""",
+    )
+    stats.add_argument("path", nargs="+", metavar="PATH", help="as data.path has it")
+    _add_set(stats)
+    stats.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_verb(
+        actions,
+        "list",
+        "list well-known texts, to be named in a config",
+        "example:\n  charlm data list\n",
+    )
+    fetch = _add_verb(
+        actions,
+        "fetch",
+        "download well-known texts",
+        "examples:\n  charlm data fetch names\n  charlm data fetch tinyshakespeare text8\n",
+    )
+    fetch.add_argument("name", nargs="+", metavar="NAME", help="as charlm data list has it")
 
 
 def _add_config(verbs: _Verbs) -> None:

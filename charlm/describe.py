@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm.arguments import RUNS
-from charlm.config import GPTConfig, RecurrentConfig
+from charlm.config import DataConfig, GPTConfig, RecurrentConfig
+from charlm.data.amounts import steps_per_epoch
 from charlm.training.checkpoint import BEST, LAST, Meta, Progress, read_meta
 from charlm.training.schedule import Limits
 from charlm.units import bits
 
 if TYPE_CHECKING:
+    from charlm.data.corpus import Corpus
     from charlm.training.session import Session
     from charlm.training.trainer import Outcome, Run
 
@@ -23,20 +25,38 @@ def describe_run(ready: Session) -> list[str]:
     corpus, train = run.corpus, config.train
     parts = {split: len(corpus.split(split)) for split in ("train", "val", "test")}
     shares = ", ".join(f"{count:,} {split}" for split, count in parts.items() if count)
-    limits = Limits.of(train, parts["train"])
+    an_epoch = steps_per_epoch(corpus.split("train"), train)
+    limits = Limits.of(train, an_epoch)
     ends = [f"{limits.steps:,} steps" if limits.steps else ""]
     ends += [f"{limits.seconds:g} s" if limits.seconds else ""]
     threads = f", {_count(run.compute.threads, 'thread')}" * (run.compute.device.type == "cpu")
-    epochs = (limits.steps or 0) * train.chars_per_step / parts["train"]
+    epochs = (limits.steps or 0) / an_epoch
+    per_step = f"{train.batch_size} x {train.seq_len} characters"
+    if train.batches == "items":
+        per_step = f"{_count(train.batch_size, 'item')}"
     return [
         f"model   {describe_model(config.model)}, {ready.model.count_parameters():,} parameters",
-        f"text    {corpus.source}, {len(corpus):,} characters ({shares}), "
-        f"vocabulary {len(corpus.vocab)}",
-        f"train   {' or '.join(filter(None, ends))} of {train.batch_size} x {train.seq_len} "
-        f"characters{f' ({epochs:.2g} epochs)' if epochs else ''}, {train.optimizer.kind}; "
+        f"text    {corpus.source}, {len(corpus):,} {_units(config.data)} ({shares}), "
+        f"{_vocabulary(corpus)}",
+        f"train   {' or '.join(filter(None, ends))} of {per_step}"
+        f"{f' ({epochs:.2g} epochs)' if epochs else ''}, {train.optimizer.kind}; "
         f"{run.compute.device}{threads}, {run.compute.precision}",
         f"folder  {run.folder}" + (f", from step {run.progress.step:,}" * bool(run.progress.step)),
     ]
+
+
+def _units(data: DataConfig) -> str:
+    return "bytes" if data.unit == "byte" else "characters"
+
+
+def _vocabulary(corpus: Corpus) -> str:
+    if not corpus.vocab.limited:
+        return f"vocabulary {len(corpus.vocab)}"
+    share = corpus.n_unknown / len(corpus)
+    return (
+        f"vocabulary {len(corpus.vocab)} of {corpus.n_distinct:,} ({share:.2%} of the text is "
+        "other characters, read as U+FFFD)"
+    )
 
 
 def describe_model(model: RecurrentConfig | GPTConfig) -> str:
@@ -90,16 +110,16 @@ def _count(number: int, noun: str) -> str:
 
 def describe_checkpoint(path: Path, meta: Meta) -> dict[str, str]:
     """What a checkpoint is, a line each."""
-    progress = meta.progress
+    progress, units = meta.progress, _units(meta.config.data)
     last = path.with_name(LAST)
     beside = read_meta(last).progress if path.name == BEST and last.is_file() else None
     return {
         "checkpoint": f"{path} (format {meta.format}, {path.stat().st_size:,} bytes)",
         "run": meta.config.name,
         "model": f"{describe_model(meta.config.model)}, {meta.parameters:,} parameters",
-        "vocabulary": f"{len(meta.vocab)} characters: {meta.vocab[:80]!r}"
-        + ("..." if len(meta.vocab) > 80 else ""),
-        "corpus": f"{meta.corpus.source}, {meta.corpus.chars:,} characters",
+        "vocabulary": f"{len(meta.vocab)} {units}"
+        + (f": {meta.vocab[:80]!r}{'...' * (len(meta.vocab) > 80)}" if units != "bytes" else ""),
+        "corpus": f"{meta.corpus.source}, {meta.corpus.chars:,} {units}",
         "corpus sha256": meta.corpus.sha256,
         "step": _step(progress),
         **({} if beside is None else {"beside it": f"{LAST}, at step {_step(beside)}"}),

@@ -95,7 +95,10 @@ class View(Observer):
 
 
 def _visible(text: str) -> str:
-    """A terminal must not obey what a model writes: control characters as escapes."""
-    return "".join(
-        f"\\x{ord(c):02x}" if category(c) == "Cc" and c not in "\n\t" else c for c in text
-    )
+    """A terminal must not obey what a model writes: control characters, and bytes that are no
+    text, as escapes."""
+    return "".join(_escaped(c) if category(c) in ("Cc", "Cs") else c for c in text)
+
+
+def _escaped(char: str) -> str:
+    return char if char in "\n\t" else f"\\x{ord(char) & 0xFF:02x}"  # U+DCxx is the byte xx

@@ -42,6 +42,12 @@ TinyConfig = Callable[[str], dict[str, Any]]
 TinyRun = Callable[[str], Path]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or writes the user's cache."""
+    os.environ["CHARLM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def charlm(capsys: pytest.CaptureFixture[str]) -> Charlm:
     """`charlm` in this process: called with its arguments, returns status, output and errors."""

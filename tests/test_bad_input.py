@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 import re
@@ -27,14 +28,24 @@ def mistakes(workplace: Path) -> Path:
         "empty.txt": b"",
         "short.txt": b"too short\n",
         "one.txt": b"a",
+        "same.txt": b"a" * 1000,
+        "binary.bin": b"\x7fELF\2\1\1\0\0\0",
+        "cut.txt.gz": gzip.compress(b"the quick brown fox " * 1000)[:-20],
+        "plain.xz": b"not compressed at all",
+        "mixed/a.txt": "café au lait\n".encode() * 100,
+        "mixed/b.txt": b"caf\xe9 au lait\n" * 100,
         "latin1.txt": b"caf\xe9 au lait\n" * 100,
         "greek.txt": "the fox and αβγ\n".encode() * 10,
         "broken.yaml": b"data: [1\n",
         "plain.safetensors": b"These are only words, and no tensors at all.\n",
         "empty.safetensors": b"",
     }
+    (workplace / "mixed").mkdir()
+    (workplace / "torn").mkdir()
     for name, content in texts.items():
         (workplace / name).write_bytes(content)
+    (workplace / "torn" / "a.txt").write_text("a text\n" * 100, encoding="utf-8")
+    (workplace / "torn" / "b.txt").symlink_to("gone")
     checkpoint = LAST.read_bytes()
     header_end = 8 + int.from_bytes(checkpoint[:8], "little")
     for name, size in {"tail": len(checkpoint) - 1, "head": header_end - 1, "stub": 5}.items():
@@ -58,15 +69,34 @@ SET = f"{TRAIN} --set"
 MISTAKES = {
     # the text
     f"{SET} data.path=missing.txt": "missing.txt: cannot read this text: No such file",
-    f"{SET} data.path=folder": "folder: cannot read this text: Is a directory",
+    f"{SET} data.path=folder": "folder: this folder has no text",
+    f"{SET} data.path=mixed --set data.include=*.c": "mixed: this folder has no text that "
+    "data.include and data.exclude leave among its 2 files that are not hidden",
+    f"{SET} data.path=mixed": "mixed/b.txt: not utf-8 at byte 3 (0xe9); leave it out with "
+    "data.exclude",
+    f"{SET} data.path=torn": "torn/b.txt: cannot read this text: No such file or directory; leave "
+    "it out with data.exclude",
+    f"{SET} data.path='*.nothing'": "*.nothing: no file matches this pattern",
+    f"{SET} data.path=binary.bin": "binary.bin: not a text: character 7 is a NUL",
+    f"{SET} data.path=cut.txt.gz": "cut.txt.gz: this compressed file is cut short",
+    f"{SET} data.path=plain.xz": "plain.xz: this compressed file is damaged",
+    f"{SET} data.path=same.txt": "same.txt: this text is one character over and over",
+    f"{SET} data.val_path=missing.txt --set data.val_fraction=0": "missing.txt: cannot read this text",
+    f"{SET} data.unit=byte --set data.normalize=NFC": "data.normalize: it is of characters",
+    f"{SET} data.encoding=utf9": "data.encoding: 'utf9' should be an encoding that Python knows",
+    f"{SET} train.batches=items": "train.batches: items are of a list; set data.documents to lines",
+    "data stats missing.txt": "missing.txt: cannot read this text",
+    "data stats empty.txt": "empty.txt: this text is empty",
+    "data fetch enwik9": "data fetch: enwik9 is not known; there are tinyshakespeare, shakespeare",
     f"{SET} data.path=empty.txt": "empty.txt: this text is empty",
-    f"{SET} data.path=short.txt": "has 9 characters, and train.seq_len 16 with train.batch_size 4 "
-    "needs 17; lower them, hold out less (data.val_fraction), or give more text",
-    f"{SET} data.path=latin1.txt": "latin1.txt: not UTF-8 at byte 3 (0xe9); convert it, for "
-    "instance: iconv",
+    f"{SET} data.path=short.txt": "has 9 characters, and train.seq_len 16 needs 17; lower it (of a "
+    "gpt, model.context), hold out less (data.val_fraction), or give more text",
+    f"{SET} data.path=latin1.txt": "latin1.txt: not utf-8 at byte 3 (0xe9); name its encoding with "
+    "data.encoding=latin-1 or another, read bad bytes as U+FFFD with data.errors=replace, or learn "
+    "bytes with data.unit=byte",
     f"{SET} data.path=builtin:pyton": "there are builtin:python, builtin:python-topics",
     # the config
-    "train": "--config FILE, or --resume",
+    "train": "--data TEXT, or --config FILE, or --resume",
     "train --config missing.yaml": "missing.yaml: cannot read this config: No such file",
     "train --config folder": "folder: cannot read this config: Is a directory",
     "train --config latin1.txt": "latin1.txt: not UTF-8 text at byte 3",
@@ -135,7 +165,7 @@ MISTAKES = {
     "(U+005D) (2 of 5 characters, the first at character 0); nearest known: ",
     "sample --prompt É": "--on-unknown skip leaves such out",
     "sample --prompt-file missing.txt": "missing.txt: cannot read this text",
-    "sample --prompt-file latin1.txt": "latin1.txt: not UTF-8 at byte 3",
+    "sample --prompt-file latin1.txt": "latin1.txt: not utf-8 at byte 3",
     "sample --prompt a --prompt-file greek.txt": "not allowed with argument --prompt",
     "sample --temperature -1": "--temperature: -1.0 should be greater than or equal to 0",
     "sample --temperature nan": "--temperature: nan should be a finite number",
@@ -238,7 +268,7 @@ def test_a_corpus_that_is_nowhere_says_how_to_get_it(
     result = charlm(*shlex.split(SET), "data.path=tinyshakespeare")
     assert result.status == 2
     (line,) = result.err.splitlines()
-    assert "get it with: mkdir -p data && curl -L -o data/tinyshakespeare.txt https://" in line
+    assert "get it with: charlm data fetch tinyshakespeare (or by hand, from https://" in line
 
 
 # --- a full disk -----------------------------------------------------------------------------

@@ -36,11 +36,15 @@ CPU = ("--device", "cpu")  # where a GPU would move the last bits, or be worth a
 
 SURFACE = {
     "": "--help --version",
-    "train": "--help --config --set --name --out --device --resume --init-from",
+    "train": "--help --config --data --set --name --out --device --resume --init-from",
     "sample": "--help CHECKPOINT --prompt --prompt-file --length --temperature --top-k --top-p "
     "--seed --num-samples --stop --on-unknown --device",
     "eval": "--help CHECKPOINT --data --split --protocol --window --json --on-unknown --device",
     "info": "--help CHECKPOINT --json",
+    "data": "--help",
+    "data stats": "--help PATH --set --json",
+    "data list": "--help",
+    "data fetch": "--help NAME",
     "config": "--help",
     "config check": "--help FILE --set",
     "config schema": "--help",

@@ -6,8 +6,9 @@ says in plain words what is wrong and what there is.
 """
 
 from charlm.config.base import Group
+from charlm.config.data import DataConfig
 from charlm.config.model import GPTConfig, ModelConfig, RecurrentConfig
-from charlm.config.run import Config, DataConfig, EvalConfig, SampleConfig
+from charlm.config.run import Config, EvalConfig, SampleConfig
 from charlm.config.train import (
     AdamConfig,
     ConstantSchedule,

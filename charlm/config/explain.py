@@ -60,6 +60,7 @@ _WANTED = {
     "int_type": "a whole number",
     "string_pattern_mismatch": "letters, digits and any of . _ + - after the first",
     "string_too_long": "shorter",
+    "too_short": "a list of one or more",
     "string_too_short": "some text",
     "string_type": "text; put it in quotes",
 }

@@ -77,8 +77,14 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{place}: not valid YAML: {problem}") from error
 
 
-def load_config(path: Path, overrides: Iterable[str] = (), name: str | None = None) -> Config:
-    """The Config of a YAML file with `KEY=VALUE` overrides on top; `name` overrides the run's name.
+def load_config(
+    path: Path,
+    overrides: Iterable[str] = (),
+    name: str | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> Config:
+    """The Config of a YAML file with `KEY=VALUE` overrides on top; `name` and `data` override the
+    run's name and settings of its data before those.
 
     Raises:
         ConfigError: the file cannot be read, or one line for each wrong setting.
@@ -94,7 +100,10 @@ def load_config(path: Path, overrides: Iterable[str] = (), name: str | None = No
         raw = {}
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a config is a mapping such as `data: ...`, not {raw!r:.40}")
-    return parse_config({"name": path.stem} | raw, overrides, name, where=str(path))
+    settings: dict[str, Any] = {"name": path.stem} | raw
+    if data and isinstance(settings.get("data") or {}, dict):
+        settings["data"] = {**(settings.get("data") or {}), **data}
+    return parse_config(settings, overrides, name, where=str(path))
 
 
 def parse_config(
@@ -156,15 +165,22 @@ def _set(raw: dict[str, Any], override: str) -> None:
 
 def _value(key: str, text: str) -> Any:
     """What `text` stands for: itself where a setting wants text, else what YAML makes of it."""
-    if any(setting.key == key and setting.type == "str" for setting in settings()):
+    wanted = next((setting.type for setting in settings() if setting.key == key), "")
+    a_list = "list" in wanted and text.startswith("[")
+    null = "null" in wanted and text == "null"
+    if wanted.startswith("str") and not (a_list or null):
         return text
     return parse_yaml(text, f"--set {key}")
 
 
 def to_yaml(config: Config) -> str:
     """The resolved settings as YAML; load_config reads it back to an equal Config."""
-    settings = config.model_dump(mode="json")
-    return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return write_yaml(config.model_dump(mode="json"))
+
+
+def write_yaml(settings: Mapping[str, Any]) -> str:
+    """Nested dictionaries as YAML, in their own order."""
+    return yaml.dump(dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def to_schema() -> str:

@@ -64,6 +64,8 @@ def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is Annotated:
         return _type_name(args[0])
     if get_origin(annotation) is tuple:
+        if Ellipsis in args:  # a list, for which one will do
+            return f"{_type_name(args[0])} or list"
         return " and ".join(map(_type_name, args))
     return " or ".join(arg if isinstance(arg, str) else _type_name(arg) for arg in args)
 

@@ -9,42 +9,15 @@ from pydantic import Field, model_validator
 from charlm.config.base import (
     AtLeastTwo,
     Count,
-    Fraction,
     Group,
     NotNegative,
     Ratio,
     WholeNumber,
     refuse,
 )
+from charlm.config.data import DataConfig
 from charlm.config.model import GPTConfig, ModelConfig, RecurrentConfig
 from charlm.config.train import TrainConfig
-
-
-class DataConfig(Group):
-    """The text."""
-
-    path: str = Field(
-        min_length=1,
-        description="the text: a UTF-8 file, `builtin:python`, `builtin:python-topics`, or the "
-        "name of a known corpus such as `tinyshakespeare`",
-    )
-    val_fraction: Fraction = Field(
-        0.1, description="share of the text, after the training part, held out for validation"
-    )
-    test_fraction: Fraction = Field(
-        0.0, description="share of the text, at its very end, that training never looks at"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        held_out = self.val_fraction + self.test_fraction
-        refuse(
-            f"val_fraction: with test_fraction it holds out {held_out:g} of the text and leaves "
-            "nothing to train on; lower one"
-            if held_out >= 1
-            else None
-        )
-        return self
 
 
 class EvalConfig(Group):
@@ -53,10 +26,11 @@ class EvalConfig(Group):
     every: Count | None = Field(
         250, description="steps between two evaluations; null for one at the end"
     )
-    protocol: Literal["stream", "windows"] = Field(
+    protocol: Literal["stream", "windows", "items"] = Field(
         "stream",
         description="stream scores every character of the split once, with the state carried on; "
-        "windows scores random windows, each with a fresh state",
+        "windows scores random windows, each with a fresh state; items scores the items of a list, "
+        "each with a fresh state, and is the default where train.batches is items",
     )
     window: Count = Field(
         256, description="characters a window (windows); a gpt's context is the most"
@@ -117,11 +91,14 @@ class Config(Group):
                 train = train | {"max_steps": DEFAULT_MAX_STEPS}
             for part, kind in (("optimizer", "adamw"), ("schedule", "cosine")):
                 train = train | {part: _with_defaults(train.get(part), {"kind": kind})}
+            if train.get("batches") == "items":
+                raw = raw | {"eval": _with_defaults(raw.get("eval"), {"protocol": "items"})}
         return raw | {"model": model, "train": train}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         gpt = isinstance(self.model, GPTConfig)
+        a_list = self.data.documents == "lines"
         refuse(
             f"train.seq_len: {self.train.seq_len} is not model.context {self.model.context}; leave "
             "it out, and set model.context"
@@ -134,7 +111,13 @@ class Config(Group):
             if self.train.patience and self.eval.every is None
             else None,
             "train.patience: it counts evaluations, and data.val_fraction is 0; hold some text out"
-            if self.train.patience and self.data.val_fraction == 0
+            if self.train.patience and self.data.val_fraction == 0 and not self.data.val_path
+            else None,
+            "train.batches: items are of a list; set data.documents to lines"
+            if self.train.batches == "items" and not a_list
+            else None,
+            "eval.protocol: items are of a list; set data.documents to lines"
+            if self.eval.protocol == "items" and not (a_list or self.train.batches == "items")
             else None,
         )
         return self

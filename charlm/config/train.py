@@ -118,10 +118,11 @@ class TrainConfig(Group):
         description="characters a sequence, and how far back the gradient flows; for a gpt always "
         "model.context",
     )
-    batches: Literal["streams", "windows"] = Field(
+    batches: Literal["streams", "windows", "items"] = Field(
         "streams",
-        description="contiguous streams with the state carried on (truncated BPTT), or windows at "
-        "random places with a fresh state; a gpt takes windows",
+        description="contiguous streams with the state carried on (truncated BPTT), windows at "
+        "random places with a fresh state, or the items of a list (data.documents), each with a "
+        "fresh state; a gpt takes windows or items",
     )
     grad_accum: Count = Field(
         1, description="pieces a batch is worked through in, to save memory; divides batch_size"
@@ -158,11 +159,6 @@ class TrainConfig(Group):
         None, description="steps between two checkpoints kept beside `last` and `best`"
     )
     keep_last: Count = Field(3, description="how many of those are kept, the newest")
-
-    @property
-    def chars_per_step(self) -> int:
-        """Characters an optimizer step learns from."""
-        return self.batch_size * self.seq_len
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -2,7 +2,7 @@
 
 So there is no position to save: to resume at step s is to ask for batch s.
 
-B sequences a batch, T characters a sequence.
+B sequences a batch, T characters a sequence; a target of `IGNORED` is not to be predicted.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.config import TrainConfig
-from charlm.data.vocab import Ids
-from charlm.errors import DataError
+from charlm.data.amounts import AnyIds, pieces
+from charlm.data.corpus import AT_ONCE, TextIds
 from charlm.randomness import generator
+
+IGNORED = -1
 
 
 class Batches(Protocol):
@@ -38,7 +40,7 @@ class StreamBatches:
 
     carries_state = True
 
-    def __init__(self, ids: Ids, batch_size: int, seq_len: int, device: torch.device) -> None:
+    def __init__(self, ids: AnyIds, batch_size: int, seq_len: int, device: torch.device) -> None:
         self._ids = _Gather(ids, device)
         self._seq_len = seq_len
         self._starts = np.arange(batch_size) * len(ids) // batch_size  # (B,)
@@ -54,7 +56,7 @@ class WindowBatches:
     carries_state = False
 
     def __init__(
-        self, ids: Ids, batch_size: int, seq_len: int, device: torch.device, seed: int
+        self, ids: AnyIds, batch_size: int, seq_len: int, device: torch.device, seed: int
     ) -> None:
         self._ids = _Gather(ids, device)
         self._n, self._batch_size, self._seq_len = len(ids), batch_size, seq_len
@@ -66,17 +68,57 @@ class WindowBatches:
         return self._ids.inputs_and_targets(starts, self._seq_len)
 
 
+class ItemBatches:
+    """B items of a list a step, each from a fresh state, in a new order with every epoch.
+
+    An item is read from the end of the one before it, so that its first character is predicted,
+    and to its own end. Those longer than `seq_len` are read in pieces, each from a fresh state;
+    shorter ones are filled up to the longest of the batch with what is `IGNORED`.
+    """
+
+    carries_state = False
+
+    def __init__(
+        self, ids: TextIds, batch_size: int, seq_len: int, device: torch.device, seed: int
+    ) -> None:
+        self._ids = _Gather(ids, device)
+        self._batch_size, self._seed = batch_size, seed
+        self._starts, self._lengths = pieces(ids, seq_len)  # (n_pieces,) each
+        self._epoch, self._places = -1, np.empty(0, np.int64)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        n = len(self._starts)
+        epochs, places = np.divmod(step * self._batch_size + np.arange(self._batch_size), n)
+        chosen = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            chosen[epochs == epoch] = self._order(int(epoch))[places[epochs == epoch]]
+        lengths = self._lengths[chosen]  # (B,)
+        x, y = self._ids.inputs_and_targets(self._starts[chosen] - 1, int(lengths.max()))
+        beyond = torch.arange(x.shape[1]) >= torch.from_numpy(lengths)[:, None]  # (B, T)
+        return x, y.masked_fill(beyond.to(y.device), IGNORED)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """The pieces in the order of an epoch; the last is kept, and asked for again."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._places = generator(self._seed, "batches", epoch).permutation(len(self._starts))
+        return self._places
+
+
 class _Gather:
     """Reads sequences out of the ids, on the GPU when they are a small part of its memory."""
 
-    def __init__(self, ids: Ids, device: torch.device) -> None:
+    def __init__(self, ids: AnyIds, device: torch.device) -> None:
         self._ids, self._device = ids, device
         self._on_device: Tensor | None = None
-        if device.type == "cuda" and 4 * ids.size < torch.cuda.mem_get_info(device)[0] // 4:
-            self._on_device = torch.from_numpy(ids.astype(np.int32)).to(device)
+        if device.type == "cuda" and 4 * len(ids) < torch.cuda.mem_get_info(device)[0] // 4:
+            self._on_device = torch.empty(len(ids), dtype=torch.int32, device=device)
+            for i in range(0, len(ids), AT_ONCE):
+                stretch = torch.from_numpy(ids[i : i + AT_ONCE].astype(np.int32))
+                self._on_device[i : i + AT_ONCE] = stretch
 
     def inputs_and_targets(self, starts: NDArray[np.int64], length: int) -> tuple[Tensor, Tensor]:
-        index = (starts[:, None] + np.arange(length + 1)) % self._ids.size  # (B, T+1)
+        index = (starts[:, None] + np.arange(length + 1)) % len(self._ids)  # (B, T+1)
         if self._on_device is not None:
             ids = self._on_device[torch.from_numpy(index).to(self._device)].long()
         else:
@@ -84,23 +126,10 @@ class _Gather:
         return ids[:, :-1], ids[:, 1:]
 
 
-def check_length(chars: int, train: TrainConfig) -> None:
-    """Refuse a training text of so many characters that is too short for its batches.
-
-    Raises:
-        DataError: there is not one sequence and its next character, or not a character a stream.
-    """
-    need = max(train.seq_len + 1, train.batch_size)
-    if chars < need:
-        raise DataError(
-            f"the training part of the text has {chars:,} characters, and train.seq_len "
-            f"{train.seq_len} with train.batch_size {train.batch_size} needs {need:,}; lower them, "
-            "hold out less (data.val_fraction), or give more text"
-        )
-
-
-def make_batches(ids: Ids, train: TrainConfig, device: torch.device) -> Batches:
+def make_batches(ids: AnyIds, train: TrainConfig, device: torch.device) -> Batches:
     """The batches that `train` asks for, out of the training text `ids`, which is long enough."""
+    if train.batches == "items" and isinstance(ids, TextIds):
+        return ItemBatches(ids, train.batch_size, train.seq_len, device, train.seed)
     if train.batches == "streams":
         return StreamBatches(ids, train.batch_size, train.seq_len, device)
     return WindowBatches(ids, train.batch_size, train.seq_len, device, train.seed)

@@ -1,106 +1,161 @@
-"""One text as ids, with its vocabulary, its splits and its hash."""
+"""A text as ids of a vocabulary, in parts: for training, validation and testing."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from charlm.config import DataConfig
-from charlm.data import library
-from charlm.data.vocab import Ids, Vocab
+from charlm.data.cache import Encoded, open_encoded
+from charlm.data.sources import find_sources
+from charlm.data.vocab import UNKNOWN, Ids, Vocab
 from charlm.errors import DataError
 
 Split = Literal["train", "val", "test", "all"]
+AT_ONCE = 1 << 20  # characters looked at together
+
+
+class TextIds:
+    """The ids of a stretch of text (N,), read from the disk where they are looked at.
+
+    Of a list of items, `starts` (n_items + 1,) is where each begins, and the end.
+    """
+
+    def __init__(self, raw: Ids, table: Ids, starts: NDArray[np.int64] | None = None) -> None:
+        self._raw, self._table, self.starts = raw, table, starts
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __getitem__(self, places: slice | NDArray[np.int64]) -> Ids:
+        """The ids at some places, of the places' shape."""
+        return np.take(self._table, self._raw[places])
+
+    def stretch(self, start: int, stop: int | None) -> TextIds:
+        """A part of it, still on the disk; of a list, the items that lie in it whole."""
+        if self.starts is None:
+            return TextIds(self._raw[start:stop], self._table)
+        stop = len(self) if stop is None else stop
+        first = int(np.searchsorted(self.starts, start, "left"))
+        last = max(first, int(np.searchsorted(self.starts, stop, "right")) - 1)
+        start, stop = int(self.starts[first]), int(self.starts[last])
+        starts = self.starts[first : last + 1] - start
+        return TextIds(self._raw[start:stop], self._table, starts)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text of N characters: `ids` (N,), and where the validation and test parts begin.
+    """A text of N characters.
 
-    `sha256` is of the text in UTF-8.
+    `sha256` is of the text in UTF-8, or in its bytes where those are the unit; of several texts,
+    of their hashes. `n_distinct` characters are different, and `n_unknown` of the N are not in a
+    limited vocabulary, so stand as `UNKNOWN`.
     """
 
     source: str
     sha256: str
     vocab: Vocab
-    ids: Ids
-    val_start: int
-    test_start: int
+    parts: dict[Split, TextIds]
+    n_distinct: int
+    n_unknown: int
+    notices: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return sum(len(self.parts[split]) for split in ("train", "val", "test"))
 
-    def split(self, split: Split) -> Ids:
-        """The ids of one part, a view: train, then val, then test, in the order of the text."""
-        start, stop = {
-            "train": (0, self.val_start),
-            "val": (self.val_start, self.test_start),
-            "test": (self.test_start, len(self.ids)),
-            "all": (0, len(self.ids)),
-        }[split]
-        return self.ids[start:stop]
+    def split(self, split: Split) -> TextIds:
+        """The ids of one part.
+
+        Raises:
+            DataError: it is `all` of a text whose parts are texts of their own.
+        """
+        if split not in self.parts:
+            raise DataError("the parts are of different texts; name one: train, val or test")
+        return self.parts[split]
 
 
-def open_corpus(data: DataConfig, known: Vocab | None = None) -> Corpus:
-    """The corpus of `data`; its vocabulary is `known`, if given, and after it what is new.
+def open_corpus(
+    data: DataConfig,
+    known: Vocab | None = None,
+    extend: bool = True,
+    expected: str | None = None,
+) -> Corpus:
+    """The corpus of `data`.
+
+    Args:
+        known: a vocabulary that keeps its ids; what is new stands behind it.
+        extend: False keeps a limited one as it is: what is new is unknown, as it was before.
+        expected: the `sha256` it had before, by which to find a text that was piped in.
 
     Raises:
-        DataError: the text is missing, empty or not UTF-8.
+        DataError: the text is missing, empty or cannot be read as `data` says.
     """
-    text = read_text(data.path)
-    vocab = Vocab.of(text)
-    if known is not None:
-        vocab = known.extended(vocab)
-    n = len(text)
+    texts = [
+        open_encoded(find_sources(path, data), data, expected)
+        for path in (data.path, data.val_path, data.test_path)
+        if path
+    ]
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(dict(zip(text.facts.chars, text.facts.counts, strict=True)))
+    vocab = known if known and known.limited and not extend else _choose(counts, data, known)
+    read = set(vocab.chars)
     return Corpus(
-        source=data.path,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        source=", ".join((*data.path, *(data.val_path or ()), *(data.test_path or ()))),
+        sha256=_hash_together([text.facts.sha256 for text in texts]),
         vocab=vocab,
-        ids=vocab.encode(text),
-        val_start=int(n * (1 - data.val_fraction - data.test_fraction)),
-        test_start=int(n * (1 - data.test_fraction)),
+        parts=_parts(texts, vocab, data),
+        n_distinct=len(counts),
+        n_unknown=sum(count for char, count in counts.items() if char not in read),
+        notices=[notice for text in texts for notice in text.notices],
     )
 
 
-def read_text(path: str) -> str:
-    """The text that `path` names: `builtin:NAME`, a file, or a known corpus. Line ends are kept.
-
-    Raises:
-        DataError: it is missing, empty or not UTF-8.
-    """
-    if path.startswith(library.BUILTIN):
-        name = path.removeprefix(library.BUILTIN)
-        if name not in library.BUILTINS:
-            names = ", ".join(library.BUILTIN + known for known in library.BUILTINS)
-            raise DataError(f"{path}: no such built-in text; there are {names}")
-        return library.BUILTINS[name]()
-    if path in library.KNOWN and not Path(path).exists():
-        return read_file(library.find(path))
-    return read_file(Path(path).expanduser())
+def _hash_together(hashes: list[str]) -> str:
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def read_file(path: Path) -> str:
-    """The text of a UTF-8 file, line ends kept.
+def _choose(counts: Counter[str], data: DataConfig, known: Vocab | None) -> Vocab:
+    """What is seen often enough, most often first where that is limited; sorted by code point."""
+    if data.unit == "byte":
+        return Vocab.of_bytes()
+    chars = [char for char, count in counts.items() if count >= data.min_count]
+    if data.is_limited:
+        chars.sort(key=lambda char: (-counts[char], char))
+        room = len(chars) if data.max_size is None else data.max_size - 1
+        chars = [*[char for char in chars if char != UNKNOWN][:room], UNKNOWN]
+    vocab = Vocab("".join(sorted(chars)), limited=data.is_limited)
+    return vocab if known is None else known.extended(vocab)
 
-    Raises:
-        DataError: it is missing, empty or not UTF-8.
-    """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        close = difflib.get_close_matches(path.name, library.KNOWN, 1)
-        hint = f"; did you mean the corpus {close[0]}?" if close else ""
-        raise DataError(f"{path}: cannot read this text: {error.strerror}{hint}") from error
-    if not raw:
-        raise DataError(f"{path}: this text is empty")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
-        raise DataError(
-            f"{path}: not UTF-8 at byte {error.start:,} (0x{raw[error.start]:02x}); convert it, "
-            f"for instance: iconv -f {encoding} -t utf-8 {path} > {path.stem}-utf8{path.suffix}"
-        ) from error
+
+def _parts(texts: list[Encoded], vocab: Vocab, data: DataConfig) -> dict[Split, TextIds]:
+    whole, *others = [
+        TextIds(text.ids, vocab.table(text.facts.chars), text.starts) for text in texts
+    ]
+    val = int(len(whole) * (1 - data.val_fraction - data.test_fraction))
+    test = int(len(whole) * (1 - data.test_fraction))
+    if whole.starts is not None:  # parted between two items
+        val, test = (_nearest(whole.starts, place) for place in (val, test))
+    parts: dict[Split, TextIds] = {
+        "train": whole.stretch(0, val),
+        "val": whole.stretch(val, test),
+        "test": whole.stretch(test, None),
+    }
+    if not others:
+        return parts | {"all": whole}
+    named: list[Split] = [split for split in ("val", "test") if getattr(data, f"{split}_path")]
+    return parts | dict(zip(named, others, strict=True))
+
+
+def _nearest(starts: NDArray[np.int64], place: int) -> int:
+    """The start of an item that is nearest to a place."""
+    behind = min(int(np.searchsorted(starts, place)), len(starts) - 1)
+    around = starts[max(0, behind - 1) : behind + 1]
+    return int(around[np.abs(around - place).argmin()])

@@ -1,119 +1,124 @@
-"""Texts with a name: those every Python has, and those a user has put in a known place."""
+"""Well-known texts that are not ours to ship: what they are, and where they come from."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import os
-import sysconfig
-import tokenize
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from charlm.errors import DataError
+from charlm.files import cache_folder
 
-BUILTIN = "builtin:"
-
-
-def python_source() -> str:
-    """The running interpreter's standard library, its tests left out, as one text.
-
-    Files are ordered by a hash of their path, so that any stretch of the text is a fair sample of
-    the whole. The text is the same at every call for one interpreter.
-
-    Raises:
-        DataError: the library's source is not on this machine.
-    """
-    root = Path(sysconfig.get_path("stdlib"))
-    paths = [
-        path for path in root.rglob("*.py") if not _SKIPPED & set(path.relative_to(root).parts[:-1])
-    ]
-    paths.sort(key=lambda path: hashlib.sha256(str(path.relative_to(root)).encode()).digest())
-    texts = [text for path in paths if (text := _read_source(path))]
-    if not texts:
-        raise DataError(f"builtin:python: no Python source under {root}; name a text file instead")
-    return "\n".join(texts)
-
-
-_SKIPPED = {
-    "__pycache__",
-    "dist-packages",
-    "encodings",  # tables, not code
-    "ensurepip",
-    "idlelib",
-    "lib2to3",
-    "pydoc_data",
-    "site-packages",
-    "test",
-    "tests",
-    "turtledemo",
-}
-
-
-def _read_source(path: Path) -> str:
-    """The text of a source file in its declared encoding, or nothing when it cannot be read."""
-    try:
-        with tokenize.open(path) as file:
-            return file.read()
-    except (OSError, SyntaxError, UnicodeDecodeError):
-        return ""
-
-
-def python_topics() -> str:
-    """The interpreter's help topics, English prose in reStructuredText, sorted by title.
-
-    Raises:
-        DataError: this Python comes without them.
-    """
-    try:
-        topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
-    except ImportError as error:
-        raise DataError(
-            "builtin:python-topics: this Python comes without pydoc_data; use builtin:python"
-        ) from error
-    return "\n\n".join(topics[title] for title in sorted(topics))
-
-
-BUILTINS: dict[str, Callable[[], str]] = {
-    "python": python_source,
-    "python-topics": python_topics,
-}
+GITHUB = "https://raw.githubusercontent.com/karpathy"
+STANFORD = "https://cs.stanford.edu/people/karpathy/char-rnn"
 
 
 @dataclass(frozen=True)
 class Known:
-    """A text that is not ours to ship: its file name, size in bytes, SHA-256 and origin."""
+    """A text: the file it is kept in, what it is, where it comes from.
+
+    `size` is of the text in bytes, `sha256` of what is downloaded; None where we do not know.
+    `member` is what to take out of an archive. `checked` says how we know `sha256`: of the very
+    file, or only as others publish it.
+    """
 
     file: str
-    size: int
-    sha256: str
+    about: str
     url: str
+    size: int | None = None
+    sha256: str | None = None
+    member: str | None = None
+    checked: Literal["the file", "as published", "unknown"] = "unknown"
 
 
 KNOWN = {
     "tinyshakespeare": Known(
         file="tinyshakespeare.txt",
+        about="a megabyte of Shakespeare's plays",
+        url=f"{GITHUB}/char-rnn/master/data/tinyshakespeare/input.txt",
         size=1_115_394,
         sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
-        url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
-    )
+        checked="the file",
+    ),
+    "shakespeare": Known(
+        file="shakespeare.txt",
+        about="all of Shakespeare",
+        url=f"{STANFORD}/shakespeare_input.txt",
+        sha256="59a0ad62833b2e15ec811c548618876359e902717431236e52699a0e2bc253ca",
+        checked="as published",
+    ),
+    "war-and-peace": Known(
+        file="war-and-peace.txt",
+        about="Tolstoy's novel, in English",
+        url=f"{STANFORD}/warpeace_input.txt",
+    ),
+    "linux": Known(
+        file="linux.txt",
+        about="six megabytes of the Linux kernel's C source",
+        url=f"{STANFORD}/linux_input.txt",
+    ),
+    "names": Known(
+        file="names.txt",
+        about="32,033 first names, one a line (data.documents=lines)",
+        url=f"{GITHUB}/makemore/988aa59/names.txt",
+        size=228_145,
+        sha256="0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
+        checked="the file",
+    ),
+    "stacks": Known(
+        file="stacks.tex",
+        about="the Stacks project's book on algebraic geometry, in LaTeX",
+        url="https://github.com/stacks/stacks-project/archive/"
+        "aca856f4523fc2b4dca6925cfd7480ccb3e8d0b0.tar.gz",
+        member="*/*.tex",
+    ),
+    "enwik8": Known(
+        file="enwik8",
+        about="the first 10^8 bytes of the English Wikipedia of 2006, in XML",
+        url="http://mattmahoney.net/dc/enwik8.zip",
+        size=100_000_000,
+        sha256="547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc",
+        member="enwik8",
+        checked="as published",
+    ),
+    "text8": Known(
+        file="text8",
+        about="the same in lower-case letters and blanks only",
+        url="http://mattmahoney.net/dc/text8.zip",
+        size=100_000_000,
+        sha256="a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
+        member="text8",
+        checked="as published",
+    ),
 }
 
 
+def places(name: str) -> list[Path]:
+    """Where the known text `name` is looked for: $CHARLM_DATA, data/, charlm's own folder."""
+    folders = [os.environ.get("CHARLM_DATA"), "data", corpora_folder()]
+    return [Path(folder) / KNOWN[name].file for folder in folders if folder]
+
+
+def corpora_folder() -> Path:
+    """Where `charlm data fetch` puts texts."""
+    return cache_folder() / "corpora"
+
+
+def have(name: str) -> Path | None:
+    """Where the known text `name` lies, if it does."""
+    return next((place for place in places(name) if place.is_file()), None)
+
+
 def find(name: str) -> Path:
-    """Where the known text `name` lies: under $CHARLM_DATA, else under data/.
+    """Where the known text `name` lies.
 
     Raises:
-        DataError: it is in neither; the message is the way to get it.
+        DataError: it does not; the message is the way to get it.
     """
-    known = KNOWN[name]
-    folders = [os.environ.get("CHARLM_DATA"), "data"]
-    places = [Path(folder) / known.file for folder in folders if folder]
-    for place in places:
-        if place.is_file():
-            return place
+    if (path := have(name)) is not None:
+        return path
     raise DataError(
-        f"{name}: there is no {' and no '.join(map(str, places))}; get it with: "
-        f"mkdir -p data && curl -L -o data/{known.file} {known.url}"
+        f"{name}: this text is not here yet; get it with: charlm data fetch {name} (or by hand, "
+        f"from {KNOWN[name].url}, as {places(name)[-1]})"
     )

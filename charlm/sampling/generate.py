@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from charlm.config import SampleConfig
-from charlm.data.vocab import Ids, Vocab
+from charlm.data.vocab import Decoder, Ids, Vocab
 from charlm.errors import BrokenModelError
 from charlm.models import CharModel
 from charlm.models.base import evaluating, sliding
@@ -55,7 +55,7 @@ class Writer:
 def generate(
     model: CharModel, vocab: Vocab, prompt: Ids, config: SampleConfig, seed: int, number: int = 0
 ) -> Iterator[str]:
-    """`config.length` characters after `prompt` (ids), one by one.
+    """`config.length` characters (or bytes) after `prompt` (ids), as soon as each is whole.
 
     An empty prompt starts as after a line end, or after the vocabulary's first character where it
     has no line end. The same seed and number give the same text.
@@ -63,12 +63,13 @@ def generate(
     randomness = generator(seed, "text", number)
     writer = Writer(model)
     start = prompt if len(prompt) else vocab.encode("\n" if "\n" in vocab.chars else vocab.chars[0])
-    logits = writer.read(start)
+    logits, decoder = writer.read(start), Decoder(vocab)
     for i in range(config.length):
         choice = choose(logits, config, randomness)
-        yield vocab.chars[choice]
+        yield decoder.add(choice)
         if i + 1 < config.length:
             logits = writer.read([choice])
+    yield decoder.rest()
 
 
 def choose(logits: filters.Floats, config: SampleConfig, randomness: np.random.Generator) -> int:

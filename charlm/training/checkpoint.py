@@ -19,18 +19,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from charlm.config import Config
-from charlm.data.vocab import Vocab
+from charlm.data.vocab import UNKNOWN, Vocab
 from charlm.errors import CheckpointError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from charlm.files import locked
 
 if TYPE_CHECKING:
     import torch
@@ -94,10 +90,19 @@ class Meta(BaseModel):
             raise ValueError("it is empty, or a character stands twice")
         return vocab
 
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        data = self.config.data
+        whole = self.vocab == Vocab.of_bytes().chars
+        if (data.unit == "byte" and not whole) or (data.is_limited and UNKNOWN not in self.vocab):
+            raise ValueError("the vocabulary is not of the kind that the config has")
+        return self
+
     @property
     def vocabulary(self) -> Vocab:
         """The characters the model knows."""
-        return Vocab(self.vocab)
+        data = self.config.data
+        return Vocab(self.vocab, limited=data.is_limited, unit=data.unit)
 
 
 # --- writing ---------------------------------------------------------------------------------
@@ -148,18 +153,10 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises:
         CheckpointError: another one is at it.
     """
-    if fcntl is None:
+    with locked(folder, wait=False) as ours:
+        if not ours:
+            raise CheckpointError(f"{folder}: another process is training this run")
         yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CheckpointError(f"{folder}: another process is training this run") from error
-        yield
-    finally:
-        os.close(descriptor)  # and with it the lock
 
 
 def _flush_folder(folder: Path) -> None:

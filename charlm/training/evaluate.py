@@ -12,9 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.config import EvalConfig
+from charlm.data.amounts import AnyIds, pieces
+from charlm.data.batches import IGNORED
+from charlm.data.corpus import TextIds
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
 from charlm.models import CharModel, State
@@ -58,7 +62,7 @@ class Score:
 
 def evaluate(
     model: CharModel,
-    ids: Ids,
+    ids: AnyIds,
     config: EvalConfig,
     seed: int,
     should_stop: Callable[[], bool] = lambda: False,
@@ -69,7 +73,7 @@ def evaluate(
     global generator.
 
     Raises:
-        DataError: the text has fewer than two characters.
+        DataError: the text has fewer than two characters, or is no list and to be scored as one.
         InterruptedEvaluationError: `should_stop` said so.
     """
     if len(ids) < 2:
@@ -78,6 +82,8 @@ def evaluate(
     with evaluating(model), torch.inference_mode():
         if config.protocol == "windows":
             return _score_windows(reader, ids, config, seed)
+        if config.protocol == "items":
+            return _score_items(reader, ids)
         if model.context is None:
             return _score_stream(reader, ids)
         return _score_sliding(reader, ids, model.context)
@@ -97,7 +103,7 @@ class _Reader:
             raise InterruptedEvaluationError
         logits, state = self.model(self._tensor(x), state)
         self.nats += float(summed_nll(logits[:, skip:], self._tensor(y[:, skip:])))
-        self.chars += y[:, skip:].size
+        self.chars += int((y[:, skip:] != IGNORED).sum())
         return state
 
     def _tensor(self, ids: Ids) -> Tensor:
@@ -107,7 +113,7 @@ class _Reader:
         return Score(self.nats, self.chars, protocol, description)
 
 
-def _score_stream(reader: _Reader, ids: Ids) -> Score:
+def _score_stream(reader: _Reader, ids: AnyIds) -> Score:
     """One pass from the first character to the last, the state carried all the way."""
     state: State | None = None
     for start in range(0, len(ids) - 1, CHARS_AT_ONCE):
@@ -116,7 +122,7 @@ def _score_stream(reader: _Reader, ids: Ids) -> Score:
     return reader.score("stream", "one pass, the state carried through the whole text")
 
 
-def _score_sliding(reader: _Reader, ids: Ids, context: int) -> Score:
+def _score_sliding(reader: _Reader, ids: AnyIds, context: int) -> Score:
     """Windows of `context` characters, each keeping the last half of the one before.
 
     The first scores all its characters, the others those the one before did not reach. It is the
@@ -140,7 +146,7 @@ def _score_sliding(reader: _Reader, ids: Ids, context: int) -> Score:
     )
 
 
-def _score_windows(reader: _Reader, ids: Ids, config: EvalConfig, seed: int) -> Score:
+def _score_windows(reader: _Reader, ids: AnyIds, config: EvalConfig, seed: int) -> Score:
     """Random windows, each from a fresh state, all of a window's characters scored alike."""
     length = min(config.window, reader.model.context or config.window, len(ids) - 1)
     starts = generator(seed, "windows").integers(0, len(ids) - length, config.n_windows)
@@ -151,3 +157,26 @@ def _score_windows(reader: _Reader, ids: Ids, config: EvalConfig, seed: int) -> 
     return reader.score(
         "windows", f"{len(starts)} random windows of {length} characters, fresh state, seed {seed}"
     )
+
+
+def _score_items(reader: _Reader, ids: AnyIds) -> Score:
+    """Each item of a list from a fresh state: every character of it and its end."""
+    if not isinstance(ids, TextIds) or ids.starts is None:
+        raise DataError("eval.protocol items scores the items of a list, and this text is none")
+    starts, lengths = pieces(ids, reader.model.context or CHARS_AT_ONCE)
+    order = np.argsort(lengths, kind="stable")  # like with like, for little filling
+    first = 0
+    while first < len(order):
+        rows = order[first : first + _rows(lengths[order[first:]])]
+        places = starts[rows, None] - 1 + np.arange(lengths[rows[-1]] + 1)  # (B, T+1)
+        text = ids[places % len(ids)].astype(np.int64)
+        beyond = np.arange(lengths[rows[-1]]) >= lengths[rows, None]  # (B, T)
+        reader.read(text[:, :-1], np.where(beyond, IGNORED, text[:, 1:]))
+        first += len(rows)
+    return reader.score("items", f"{len(ids.starts) - 1:,} items, each from a fresh state")
+
+
+def _rows(lengths: NDArray[np.int64]) -> int:
+    """How many of these, sorted, make a batch of CHARS_AT_ONCE characters; at least one."""
+    most = lengths[:CHARS_AT_ONCE]
+    return max(1, int(np.searchsorted(most * np.arange(1, len(most) + 1), CHARS_AT_ONCE, "right")))

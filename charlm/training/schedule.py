@@ -23,11 +23,11 @@ class Limits:
     seconds: float | None
 
     @classmethod
-    def of(cls, train: TrainConfig, chars: int) -> Limits:
-        """The limits of a run on so many characters; epochs are steps by another name."""
+    def of(cls, train: TrainConfig, steps_per_epoch: float) -> Limits:
+        """The limits of a run; epochs are steps by another name."""
         limits = [train.max_steps] if train.max_steps else []
         if train.max_epochs:
-            limits.append(math.ceil(train.max_epochs * chars / train.chars_per_step))
+            limits.append(math.ceil(round(train.max_epochs * steps_per_epoch, 6)))
         return cls(steps=min(limits, default=None), seconds=train.max_seconds)
 
     def fraction(self, step: int, seconds: float, warmup_steps: int = 0) -> float:

@@ -14,9 +14,9 @@ import torch
 import charlm
 from charlm.config import Config, CosineSchedule, TrainConfig, WSDSchedule
 from charlm.config.files import to_yaml
-from charlm.data.batches import check_length
-from charlm.data.corpus import Corpus, Split, open_corpus
-from charlm.data.vocab import Ids, describe
+from charlm.data.amounts import fit_batch, steps_per_epoch
+from charlm.data.corpus import Corpus, open_corpus
+from charlm.data.vocab import describe
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models import CharModel, build_model
 from charlm.training.checkpoint import (
@@ -51,8 +51,17 @@ class Session:
         return Trainer(self.run, self.model, observers, should_stop)
 
 
-def start(config: Config, out: Path, device: str, init_from: Path | None = None) -> Session:
+def start(
+    config: Config,
+    out: Path,
+    device: str,
+    init_from: Path | None = None,
+    expected: str | None = None,
+) -> Session:
     """A new run in the folder out / config.name, with fresh weights or those of a checkpoint.
+
+    Args:
+        expected: the SHA-256 of a text that was piped in, and is not to be read again.
 
     Raises:
         CheckpointError: the folder exists or cannot be made; init_from does not fit.
@@ -66,11 +75,12 @@ def start(config: Config, out: Path, device: str, init_from: Path | None = None)
         )
     notices: list[str] = []
     if init_from is None:
-        corpus = open_corpus(config.data)
+        corpus = open_corpus(config.data, expected=expected)
         model = build_model(config.model, len(corpus.vocab), config.train.seed)
     else:
         corpus, model, notices = _initialise_from(find_checkpoint(init_from), config)
-    check_length(corpus.val_start, config.train)
+    config, more = _fitted(config, corpus)
+    notices = corpus.notices + notices + more
     _check_warmup(config, corpus)
     run = Run(folder, config, corpus, choose_compute(config.train, model, device), _versions())
     notices += _clock_notices(config) + _validation_notices(corpus)
@@ -80,10 +90,21 @@ def start(config: Config, out: Path, device: str, init_from: Path | None = None)
     return Session(run, model, notices)
 
 
+def _fitted(config: Config, corpus: Corpus) -> tuple[Config, list[str]]:
+    """The config with a batch that fits the text, and a word on it where it is another."""
+    if corpus.n_distinct < 2:
+        raise DataError(
+            f"{corpus.source}: this text is one character over and over, so there is nothing to "
+            "learn; give another"
+        )
+    train, notices = fit_batch(corpus.split("train"), config.train)
+    return config.model_copy(update={"train": train}), notices
+
+
 def _check_warmup(config: Config, corpus: Corpus) -> None:
     """A limit in epochs is one in steps once the text is known."""
     train = config.train
-    limits = Limits.of(train, corpus.val_start)
+    limits = Limits.of(train, steps_per_epoch(corpus.split("train"), train))
     warmup = train.schedule.warmup_steps
     if limits.steps is not None and warmup >= limits.steps:
         raise ConfigError(
@@ -111,27 +132,32 @@ def resume(config: Config, folder: Path, device: str) -> Session:
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {LAST} to resume from; start it without --resume")
     meta = read_meta(path)
-    _refuse_changes(meta.config, config, path)
-    vocab = meta.vocabulary
-    corpus = open_corpus(config.data, known=vocab)
+    corpus = open_corpus(config.data, known=meta.vocabulary, expected=meta.corpus.sha256)
     if corpus.sha256 != meta.corpus.sha256:
         raise DataError(
-            f"{config.data.path}: not the text this run was trained on ({meta.corpus.chars:,} "
+            f"{corpus.source}: not the text this run was trained on ({meta.corpus.chars:,} "
             f"characters then, {len(corpus):,} now); bring that back, or start a new run from "
             f"these weights with --init-from {folder}"
         )
+    config, _ = _fitted(config, corpus)
+    _refuse_changes(meta.config, config, path)
     model = _read_model(path, meta)
     compute = choose_compute(_as_recorded(config, meta, device), model, device)
     run = Run(folder, config, corpus, compute, _versions(), meta.progress.model_copy(), meta)
     with writing(folder):
         (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    return Session(run, model, _resume_notices(meta, run) + _clock_notices(config))
+    notices = corpus.notices + _resume_notices(meta, run) + _clock_notices(config)
+    return Session(run, model, notices)
 
 
 # --- what a resumed run may change ------------------------------------------------------------
 
 _FREE = (
-    "data.path",  # the text's hash is compared instead
+    "data.exclude",  # which files they are is free: the text's hash is compared instead
+    "data.include",
+    "data.path",
+    "data.test_path",
+    "data.val_path",
     "eval.every",
     "eval.sample_every",
     "name",  # a run folder may be renamed
@@ -304,40 +330,6 @@ def _read_model(path: Path, meta: Meta) -> CharModel:
                 raise ValueError(f"{name} is {tuple(value.shape)} of {value.dtype}")
             parameter.copy_(value)
     return model
-
-
-def text_to_score(
-    meta: Meta, path: str | None, split: Split, skip_unknown: bool
-) -> tuple[Ids, int]:
-    """The ids of a split of the text at `path`, or of the one trained on, and how many characters
-    of the text are unknown to the model and left out.
-
-    Raises:
-        DataError: the text is missing, has unknown characters, is not the one trained on, or has
-            no such split.
-    """
-    vocab = meta.vocabulary
-    data = meta.config.data if path is None else meta.config.data.model_copy(update={"path": path})
-    corpus = open_corpus(data, vocab)
-    if path is None and corpus.sha256 != meta.corpus.sha256:
-        raise DataError(
-            f"{data.path}: not the text this model was trained on; to score it all the same: "
-            f"--data {data.path} --split {split}"
-        )
-    ids = corpus.split(split)
-    known = ids[ids < len(vocab)]
-    unknown = len(ids) - len(known)
-    if unknown and not skip_unknown:
-        try:
-            vocab.encode(corpus.vocab.decode(ids))
-        except DataError as error:
-            raise DataError(f"{data.path}: {error}; --on-unknown skip leaves such out") from error
-    if len(known) < 2:
-        raise DataError(
-            f"{data.path}: the {split} part has {len(known)} characters and there is nothing to "
-            "score; take another --split"
-        )
-    return known, unknown
 
 
 def _versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from charlm.config import TrainConfig
+from charlm.data.batches import IGNORED
 from charlm.models import CharModel, State
 from charlm.models.base import evaluating
 from charlm.training.checkpoint import read_tensors, reading
@@ -83,6 +84,7 @@ class Stepper:
         With grad_accum the batch is worked through in pieces; the gradient is the same.
         """
         total = torch.zeros((), device=x.device)
+        count = (y != IGNORED).sum()
         states: list[State | None] = []
         pieces = self._train.grad_accum
         for state, inputs, targets in zip(
@@ -90,7 +92,7 @@ class Stepper:
         ):
             with self._compute.autocast():
                 logits, after = self._forward(inputs, state)
-            loss = summed_nll(logits, targets) / y.numel()
+            loss = summed_nll(logits, targets) / count
             torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()
             carried = tuple(tensor.detach() for tensor in after) if self._carries_state else None

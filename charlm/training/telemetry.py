@@ -82,7 +82,9 @@ class RunLog(Observer):
             for name in self.FILES:
                 path = self._folder / name
                 _cut(path, self._sizes.get(name, 0))
-                self._files[name] = path.open("a", encoding="utf-8", newline="")
+                self._files[name] = path.open(
+                    "a", encoding="utf-8", errors="surrogateescape", newline=""
+                )
             for split in ("train", "val"):  # two runs of the same tags: both curves in one chart
                 # a reader hides what a second session begins before, so the first says it, too
                 purge = 0 if fresh else step + 1
@@ -118,7 +120,8 @@ class RunLog(Observer):
     def sample(self, step: int, text: str) -> None:
         with writing(self._folder):
             self._append("samples.txt", f"--- step {step}\n{text}\n\n")
-            block = "```text\n" + text.replace("```", "'''") + "\n```"
+            valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            block = "```text\n" + valid.replace("```", "'''") + "\n```"
             self._tb["train"].add_text("sample", block, step)
 
     def _append(self, name: str, text: str) -> None:

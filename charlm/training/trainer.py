@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from charlm.config import Config
+from charlm.data.amounts import steps_per_epoch
 from charlm.data.batches import make_batches
 from charlm.data.corpus import Corpus
 from charlm.errors import BrokenModelError, TrainingError
@@ -73,8 +74,11 @@ class Trainer:
         self.model = model.to(run.compute.device)
         self.should_stop = should_stop
         train, device = self.config.train, run.compute.device
-        self.batches = make_batches(run.corpus.split("train"), train, device)
-        self.limits = Limits.of(train, run.corpus.val_start)
+        ids = run.corpus.split("train")
+        self.batches = make_batches(ids, train, device)
+        self.steps_per_epoch = steps_per_epoch(ids, train)
+        self.limits = Limits.of(train, self.steps_per_epoch)
+        self.chars_per_step = len(ids) / self.steps_per_epoch  # of items, the mean
         self.stepper = Stepper(
             self.model, train, run.compute, carries_state=self.batches.carries_state
         )
@@ -132,7 +136,7 @@ class Trainer:
             train.schedule,
             progress.step,
             self.limits.fraction(progress.step, progress.elapsed_s, train.schedule.warmup_steps),
-            progress.step * train.chars_per_step / self.run.corpus.val_start,
+            progress.step / self.steps_per_epoch,
         )
         step = self.stepper.step(*self.batches.batch(progress.step), scale)
         if step.taken:
@@ -168,7 +172,7 @@ class Trainer:
             False if asked to stop before the end; a resumed run then evaluates at this step again.
         """
         progress, config = self.progress, self.config
-        ids = self.run.corpus.split("val")[: config.eval.max_chars]
+        ids = self.run.corpus.split("val").stretch(0, config.eval.max_chars)
         if len(ids) < 2 or progress.evaluated_at == progress.step:
             return True
         try:
@@ -213,7 +217,7 @@ class Trainer:
         """The mean loss since the last such record; steps that were skipped have none."""
         progress = self.progress
         if progress.loss_count:
-            chars = (progress.step - progress.logged_at) * self.config.train.chars_per_step
+            chars = (progress.step - progress.logged_at) * self.chars_per_step
             seconds = progress.elapsed_s - progress.logged_elapsed_s
             self._record(
                 "train",
@@ -238,7 +242,7 @@ class Trainer:
             split=split,
             loss=loss,
             bits_per_char=bits(loss),
-            chars_seen=self.progress.step * self.config.train.chars_per_step,
+            chars_seen=round(self.progress.step * self.chars_per_step),
             elapsed_s=round(self.progress.elapsed_s, 3),
             chars_per_s=chars_per_s,
             lr=lr,

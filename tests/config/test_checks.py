@@ -123,7 +123,7 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(override: str, problem: 
 
 
 def test_what_is_missing_is_told_with_its_meaning() -> None:
-    with pytest.raises(ConfigError, match=r"^data.path: missing; the text: a UTF-8 file"):
+    with pytest.raises(ConfigError, match=r"^data.path: missing; the text: a file"):
         parse_config({"name": "a", "data": {}})
     with pytest.raises(ConfigError, match=r"^data: missing"):
         parse_config({"name": "a"})
@@ -146,6 +146,8 @@ CONTRADICTIONS = [
     ([GPT, "model.n_embd=9", "model.n_head=3", "model.position=sinusoidal"], "model.n_embd: sin"),
     ([GPT, "train.seq_len=64"], "train.seq_len: 64 is not model.context 128"),
     ([GPT, "train.batches=streams"], "train.batches: a gpt starts every sequence afresh"),
+    (["train.batches=items", "eval.protocol=stream"], "train.batches: items are of a list; set da"),
+    (["eval.protocol=items"], "eval.protocol: items are of a list; set data.documents to lines"),
 ]
 IDS = [problem.partition(":")[0] for _, problem in CONTRADICTIONS]
 
@@ -170,6 +172,9 @@ def test_settings_that_contradict_each_other_are_refused(
         ["data.val_fraction=0.5", "data.test_fraction=0.4"],
         [GPT, "model.n_embd=12", "model.n_head=4", "model.position=learned"],
         [GPT, "train.seq_len=32", "model.context=32", "train.batches=windows"],
+        [GPT, "train.batches=items", "data.documents=lines"],
+        ["eval.protocol=items", "data.documents=lines"],
+        ["train.patience=3", "data.val_path=b"],
     ],
 )
 def test_settings_just_short_of_a_contradiction_are_taken(overrides: list[str]) -> None:
@@ -225,6 +230,17 @@ def test_a_recurrent_model_reads_streams() -> None:
     assert config().model.kind == "lstm"
     assert config().train.batches == "streams"
     assert config("train.batches=windows").train.batches == "windows"
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+def test_what_learns_items_is_judged_by_items_unless_it_is_told_otherwise(kind: str) -> None:
+    a_list = (f"model.kind={kind}", "data.documents=lines")
+    assert config(*a_list).eval.protocol == "stream"
+    assert config(*a_list, "train.batches=items").eval.protocol == "items"
+    assert config(*a_list, "train.batches=items", "eval=").eval.protocol == "items"
+    assert config(*a_list, "train.batches=items", "eval.every=9").eval.protocol == "items"
+    told = config(*a_list, "train.batches=items", "eval.protocol=windows")
+    assert (told.eval.protocol, told.train.batches) == ("windows", "items")
 
 
 @pytest.mark.parametrize("limit", ["max_steps", "max_epochs", "max_seconds"])

@@ -124,8 +124,8 @@ def test_an_override_may_give_a_whole_group_or_nothing(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_and_an_empty_group_can_be_filled_by_overrides(tmp_path: Path) -> None:
-    assert load_config(write(tmp_path, ""), ["data.path=a"]).data.path == "a"
-    assert load_config(write(tmp_path, "data:\ntrain:\n"), ["data.path=a"]).data.path == "a"
+    assert load_config(write(tmp_path, ""), ["data.path=a"]).data.path == ("a",)
+    assert load_config(write(tmp_path, "data:\ntrain:\n"), ["data.path=a"]).data.path == ("a",)
     with pytest.raises(ConfigError, match="data: missing"):
         load_config(write(tmp_path, "# nothing yet\n"))
 
@@ -136,6 +136,18 @@ def test_the_name_is_the_files_unless_it_is_given(tmp_path: Path) -> None:
     assert load_config(path).name == "yours"
     assert load_config(path, ["name=theirs"]).name == "theirs"
     assert load_config(path, ["name=theirs"], name="ours").name == "ours"
+
+
+def test_settings_of_the_text_are_put_between_the_file_and_the_overrides(tmp_path: Path) -> None:
+    path = write(tmp_path, "data: {path: a, unit: byte}\n")
+    data = {"path": ["b", "c"]}
+    assert load_config(path, data=data).data == load_config(path, ["data.path=[b, c]"]).data
+    assert load_config(path, data=data).data.unit == "byte"
+    assert load_config(path, ["data.path=d"], data=data).data.path == ("d",)
+    for without in ("", "data:\n", "name: mine\n"):
+        assert load_config(write(tmp_path, without), data=data).data.path == ("b", "c")
+    with pytest.raises(ConfigError, match="data: a group of settings is wanted here, not 5"):
+        load_config(write(tmp_path, "data: 5\n"), data=data)
 
 
 @pytest.mark.parametrize("override", ["train.seed", "=5", "train.=5", ".seed=5", "train..seed=5"])

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from charlm.config import TrainConfig
+from charlm.data.amounts import AnyIds, fit_batch
 from charlm.data.batches import (
+    IGNORED,
     Batches,
+    ItemBatches,
     StreamBatches,
     WindowBatches,
-    check_length,
     make_batches,
 )
+from charlm.data.corpus import TextIds
 from charlm.errors import DataError
+from charlm.randomness import generator
 
 CPU = torch.device("cpu")
 SIZES = [(60, 3, 5), (61, 3, 5), (7, 3, 5), (100, 1, 9), (13, 13, 1), (50, 4, 49)]  # N, B, T
@@ -133,10 +141,96 @@ def test_a_text_of_one_window_is_always_that_window() -> None:
     assert y.tolist() == [[1, 2, 3, 4, 5]] * 3
 
 
+# --- items -----------------------------------------------------------------------------------
+
+ITEMS = st.lists(st.integers(1, 9), min_size=1, max_size=12)  # lengths
+
+
+def list_of(lengths: list[int]) -> TextIds:
+    """A list of items, every character of which is its place in the text."""
+    starts = np.cumsum([0, *lengths])
+    n = int(starts[-1])
+    return TextIds(np.arange(n, dtype=np.uint16), np.arange(n, dtype=np.uint16), starts)
+
+
+def pieces_by_hand(lengths: list[int], seq_len: int) -> list[list[int]]:
+    """What is to be predicted, item by item, cut to seq_len."""
+    places, found = iter(range(sum(lengths))), []
+    for length in lengths:
+        item = list(itertools.islice(places, length))
+        found += [item[i : i + seq_len] for i in range(0, length, seq_len)]
+    return found
+
+
+@given(ITEMS, st.integers(1, 9), st.integers(1, 6))
+@example([1], 4, 1)
+@example([9, 1], 3, 9)
+def test_every_epoch_of_items_has_every_piece_once_in_an_order_of_its_own(
+    lengths: list[int], batch_size: int, seq_len: int
+) -> None:
+    ids, pieces = list_of(lengths), pieces_by_hand(lengths, seq_len)
+    batches = ItemBatches(ids, batch_size, seq_len, CPU, seed=3)
+    seen: list[list[int]] = []
+    for step in range(2 * len(pieces)):  # batch_size epochs, twice
+        x, y = batches.batch(step)
+        assert x.dtype == y.dtype == torch.int64
+        rows = []
+        for inputs, targets in zip(x.tolist(), y.tolist(), strict=True):
+            rows.append(piece := [target for target in targets if target != IGNORED])
+            assert targets == piece + [IGNORED] * (len(targets) - len(piece))
+            assert inputs[: len(piece)] == [(place - 1) % len(ids) for place in piece]
+        assert x.shape == y.shape == (batch_size, max(map(len, rows)))
+        seen += rows
+    n = len(pieces)
+    for epoch in range(2 * batch_size):
+        order = generator(3, "batches", epoch).permutation(n)
+        assert seen[epoch * n : (epoch + 1) * n] == [pieces[i] for i in order]
+    assert not batches.carries_state
+
+
+def test_items_are_a_pure_function_of_seed_and_step() -> None:
+    ids = list_of([3, 1, 4, 1, 5, 9, 2, 6])
+    batches, others = (ItemBatches(ids, 3, 4, CPU, seed=1) for _ in range(2))
+    forwards = [as_lists(batches, step) for step in range(12)]
+    torch.manual_seed(0)
+    backwards = [as_lists(others, step) for step in reversed(range(12))]
+    assert forwards == backwards[::-1]
+    far = ItemBatches(ids, 3, 4, CPU, seed=1).batch(10**12)[1]
+    assert torch.equal(far, batches.batch(10**12)[1])
+
+
+def test_items_differ_from_epoch_to_epoch_and_from_seed_to_seed() -> None:
+    ids = list_of([1] * 50)
+    orders = [
+        str(ItemBatches(ids, 50, 4, CPU, seed).batch(epoch)[1].tolist())
+        for seed in (1, 2)
+        for epoch in (0, 1)
+    ]
+    assert len(set(orders)) == 4
+
+
+def test_an_item_is_read_from_the_line_end_before_it_to_its_own() -> None:
+    words = ["Ann\n", "Bo\n", "Christopher\n"]
+    text = "".join(words)
+    raw = np.array([ord(char) for char in text], np.uint8)
+    starts = np.cumsum([0, *map(len, words)])
+    whole = TextIds(raw, np.arange(256, dtype=np.uint8), starts)
+    for ids, expected in ((whole, words), (whole.stretch(2, None), words[1:])):
+        x, y = ItemBatches(ids, len(expected), 20, CPU, seed=0).batch(0)
+        rows = zip(x.tolist(), y.tolist(), strict=True)
+        read = {
+            "".join(chr(i) for i, t in zip(inputs, targets, strict=True) if t != IGNORED): "".join(
+                chr(t) for t in targets if t != IGNORED
+            )
+            for inputs, targets in rows
+        }
+        assert read == {"\n" + word[:-1]: word for word in expected}
+
+
 # --- which of them ---------------------------------------------------------------------------
 
 
-def test_the_config_chooses_the_batches_and_the_seed_the_windows() -> None:
+def test_the_config_chooses_the_batches_and_the_seed_their_places() -> None:
     ids = np.arange(200, dtype=np.uint8)
     train = TrainConfig(batch_size=4, seq_len=8, seed=5)
     chosen = make_batches(ids, train, CPU)
@@ -145,30 +239,89 @@ def test_the_config_chooses_the_batches_and_the_seed_the_windows() -> None:
     chosen = make_batches(ids, train.model_copy(update={"batches": "windows"}), CPU)
     assert isinstance(chosen, WindowBatches)
     assert as_lists(chosen, 2) == as_lists(windows(200, 4, 8, seed=5), 2)
+    items = list_of([9, 2, 7, 1, 5])
+    chosen = make_batches(items, train.model_copy(update={"batches": "items"}), CPU)
+    assert isinstance(chosen, ItemBatches)
+    assert as_lists(chosen, 2) == as_lists(ItemBatches(items, 4, 8, CPU, seed=5), 2)
 
 
-@pytest.mark.parametrize(("batch_size", "seq_len", "need"), [(4, 10, 11), (50, 10, 50), (1, 1, 2)])
-def test_a_text_too_short_for_its_batches_is_refused(
-    batch_size: int, seq_len: int, need: int
+@pytest.mark.parametrize("order", ["streams", "windows"])
+def test_batches_of_a_text_on_the_disk_are_those_of_its_ids(order: str, tmp_path: Path) -> None:
+    path = tmp_path / "ids"
+    np.arange(200, dtype=np.uint8).tofile(path)
+    table = np.arange(256, dtype=np.uint16) * 3
+    lazy = TextIds(np.memmap(path, np.uint8, "r"), table).stretch(5, 190)
+    train = TrainConfig.model_validate({"batch_size": 4, "seq_len": 8, "batches": order})
+    for step in range(30):
+        one, other = (make_batches(ids, train, CPU).batch(step) for ids in (lazy, lazy[:]))
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+        assert one[0].min() >= 15
+
+
+# --- a batch that fits -----------------------------------------------------------------------
+
+
+def assert_fits(train: TrainConfig, room: int, ids: AnyIds) -> None:
+    """A batch of `room` is the largest that is to be had."""
+    fitted, notices = fit_batch(ids, train)
+    if room >= train.batch_size:
+        assert (fitted, notices) == (train, [])
+        return
+    assert fitted.batch_size == room
+    common = [k for k in range(1, room + 1) if room % k == train.grad_accum % k == 0]
+    assert fitted.grad_accum == max(common)
+    update = {"batch_size": room, "grad_accum": fitted.grad_accum}
+    assert fitted == train.model_copy(update=update)
+    assert TrainConfig.model_validate(fitted.model_dump()) == fitted
+    (notice,) = notices
+    assert notice.startswith(
+        f"the training part of the text has {len(ids):,} characters, {room:,} "
+    )
+    assert notice.endswith(f": train.batch_size is {room}, not {train.batch_size}")
+    assert fit_batch(ids, fitted) == (fitted, [])
+
+
+@given(st.integers(0, 400), st.integers(1, 12), st.integers(1, 5), st.integers(1, 60))
+def test_a_batch_is_as_large_as_was_asked_for_or_as_the_text_allows(
+    n: int, pieces: int, size: int, seq_len: int
 ) -> None:
-    train = TrainConfig(batch_size=batch_size, seq_len=seq_len)
-    check_length(need, train)
+    raw = {"batch_size": pieces * size, "grad_accum": pieces, "seq_len": seq_len}
+    train, ids = TrainConfig.model_validate(raw), np.arange(n)
+    if n > seq_len:
+        assert_fits(train, n // seq_len, ids)
+        return
     with pytest.raises(DataError) as caught:
-        check_length(need - 1, train)
-    message = str(caught.value)
-    assert f"has {need - 1:,} characters" in message
-    assert f"train.seq_len {seq_len} with train.batch_size {batch_size} needs {need:,}" in message
+        fit_batch(ids, train)
+    for words in (f"has {n:,} characters", f"train.seq_len {seq_len} needs {seq_len + 1:,}"):
+        assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(("batch_size", "seq_len", "need"), [(4, 10, 11), (50, 10, 50), (1, 1, 2)])
+@given(ITEMS, st.integers(1, 6), st.integers(1, 5), st.integers(1, 12))
+def test_a_batch_of_items_is_no_larger_than_the_list(
+    lengths: list[int], pieces: int, size: int, seq_len: int
+) -> None:
+    raw = {"batch_size": pieces * size, "grad_accum": pieces, "seq_len": seq_len}
+    train = TrainConfig.model_validate(raw | {"batches": "items"})
+    assert_fits(train, len(pieces_by_hand(lengths, seq_len)), list_of(lengths))
+
+
+def test_an_empty_list_is_refused() -> None:
+    train = TrainConfig.model_validate({"batches": "items"})
+    with pytest.raises(DataError, match="the training part of the text has 0 characters"):
+        fit_batch(list_of([3, 4]).stretch(1, 2), train)
+
+
+@pytest.mark.parametrize(("batch_size", "seq_len", "n"), [(4, 10, 11), (50, 10, 50), (1, 1, 2)])
 @pytest.mark.parametrize("order", ["streams", "windows"])
 def test_the_shortest_text_that_is_taken_gives_batches(
-    order: str, batch_size: int, seq_len: int, need: int
+    order: str, batch_size: int, seq_len: int, n: int
 ) -> None:
-    train = TrainConfig.model_validate(
-        {"batch_size": batch_size, "seq_len": seq_len, "batches": order}
-    )
-    batches = make_batches(np.arange(need, dtype=np.uint8), train, CPU)
+    raw = {"batch_size": batch_size, "seq_len": seq_len, "batches": order}
+    ids = np.arange(n, dtype=np.uint8)
+    train, _ = fit_batch(ids, TrainConfig.model_validate(raw))
+    batches = make_batches(ids, train, CPU)
     for step in range(20):
         x, y = batches.batch(step)
-        assert torch.equal((x + 1) % need, y)
+        assert x.shape == (min(batch_size, n // seq_len), seq_len)
+        assert torch.equal((x + 1) % n, y)

@@ -1,31 +1,61 @@
-"""Texts: where they come from, how they are split, what is wrong with them."""
+"""Texts as ids: their parts, their vocabulary, their hash."""
 
 from __future__ import annotations
 
 import hashlib
-import sys
+import itertools
+import os
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from charlm.config import DataConfig
-from charlm.data import library
-from charlm.data.corpus import Corpus, Split, open_corpus, read_file, read_text
-from charlm.data.vocab import Vocab
+from charlm.data import cache, library
+from charlm.data.corpus import Corpus, Split, TextIds, open_corpus
+from charlm.data.vocab import UNKNOWN, Vocab
 from charlm.errors import DataError
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SHORT = st.text("aabbcé\ufffd\U0001f40d", min_size=1, max_size=40)
 
 
-def corpus_of(text: str, folder: Path, val: float = 0.1, test: float = 0.0) -> Corpus:
-    path = folder / "text.txt"
-    path.write_bytes(text.encode())
-    return open_corpus(DataConfig(path=str(path), val_fraction=val, test_fraction=test))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all examples of a property."""
+    return tmp_path_factory.mktemp("corpus")
 
 
-# --- a corpus --------------------------------------------------------------------------------
+def write(folder: Path, content: str | bytes, name: str = "text.txt") -> str:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+def config_of(path: str, **settings: Any) -> DataConfig:
+    return DataConfig.model_validate({"path": path} | settings)
+
+
+def corpus_of(text: str | bytes, folder: Path, known: Vocab | None = None, **more: Any) -> Corpus:
+    return open_corpus(config_of(write(folder, text), **more), known)
+
+
+def text_of(corpus: Corpus, split: Split = "all") -> str:
+    return corpus.vocab.decode(corpus.split(split)[:])
+
+
+def sha256(data: str | bytes) -> str:
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+# --- parts -----------------------------------------------------------------------------------
 
 
 @given(
@@ -34,14 +64,14 @@ def corpus_of(text: str, folder: Path, val: float = 0.1, test: float = 0.0) -> C
     test=st.floats(0, 0.99, allow_subnormal=False),
 )
 def test_the_splits_are_contiguous_and_together_the_whole_text(
-    tmp_path_factory: pytest.TempPathFactory, n: int, val: float, test: float
+    folder: Path, n: int, val: float, test: float
 ) -> None:
     if val + test >= 1:
         val, test = val / 2, test / 2
     text = "".join(chr(0x4E00 + i) for i in range(n))  # every character once
-    corpus = corpus_of(text, tmp_path_factory.getbasetemp(), val, test)
-    parts = [corpus.vocab.decode(corpus.split(split)) for split in SPLITS]
-    assert "".join(parts) == text == corpus.vocab.decode(corpus.split("all"))
+    corpus = corpus_of(text, folder, val_fraction=val, test_fraction=test)
+    parts = [text_of(corpus, split) for split in SPLITS]
+    assert "".join(parts) == text == text_of(corpus)
     train, _, held_out = map(len, parts)
     assert abs(train - n * (1 - val - test)) <= 1
     assert abs(held_out - n * test) <= 1
@@ -52,36 +82,47 @@ def test_a_corpus_knows_its_text(tmp_path: Path) -> None:
     text = "naïve café\n"
     corpus = corpus_of(text, tmp_path)
     assert len(corpus) == len(text)
-    assert corpus.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert corpus.sha256 == sha256(text)
     assert corpus.source == str(tmp_path / "text.txt")
-    assert corpus.vocab == Vocab.of(text)
-    assert corpus.vocab.decode(corpus.ids) == text
+    assert corpus.vocab == Vocab("\n acefnvéï")
+    assert (corpus.n_distinct, corpus.n_unknown, corpus.notices) == (10, 0, [])
+    assert text_of(corpus) == text
 
 
-def test_splits_are_views_and_not_copies(tmp_path: Path) -> None:
-    corpus = corpus_of("abc" * 100, tmp_path)
-    assert all(corpus.split(split).base is not None for split in SPLITS)
-
-
-def test_a_known_vocabulary_keeps_its_ids(tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("zebra", encoding="utf-8")
-    corpus = open_corpus(DataConfig(path=str(tmp_path / "text.txt")), known=Vocab("bz"))
-    assert corpus.vocab.chars == "bzaer"
-    assert corpus.ids.tolist() == [1, 3, 0, 4, 2]
+@pytest.mark.parametrize("separate", [{"val": "b"}, {"test": "c"}, {"val": "b", "test": "c"}])
+def test_texts_of_their_own_are_the_parts_they_are_named_for(
+    tmp_path: Path, separate: dict[str, str]
+) -> None:
+    texts = {"a": "xay\n" * 10, "b": "xby", "c": "xcyz"}
+    paths = {name: write(tmp_path, text, name) for name, text in texts.items()}
+    settings: dict[str, Any] = {f"{part}_path": paths[name] for part, name in separate.items()}
+    settings |= {f"{part}_fraction": 0.3 for part in ("val", "test") if part not in separate}
+    corpus = open_corpus(config_of(paths["a"], **settings))
+    named = [texts["a"], *(texts[name] for name in separate.values())]
+    assert set(corpus.vocab.chars) == set("".join(named))
+    assert len(corpus) == len("".join(named))
+    assert corpus.n_distinct == len(set("".join(named)))
+    assert corpus.source == ", ".join(paths[name] for name in ("a", *separate.values()))
+    assert corpus.sha256 == sha256("".join(map(sha256, named)))
+    for split, name in separate.items():
+        assert text_of(corpus, split) == texts[name]  # type: ignore[arg-type]
+    rest = "".join(text_of(corpus, split) for split in SPLITS if split not in separate)
+    assert rest == texts["a"]
+    assert len(corpus.split("train")) == 40 - 12 * (2 - len(separate))
+    with pytest.raises(DataError, match="name one: train, val or test"):
+        corpus.split("all")
 
 
 @pytest.mark.parametrize(
-    "text", ["a\r\nb\r\n", "a\rb\r", "a\nb\n", "a\r\r\n\x85\u2028b", "\ufeffa"]
+    "text", ["a\r\nb\r\n", "a\rb\r", "a\nb\n", "a\r\r\n\x85\u2028b", "a\ufeff"]
 )
 def test_line_ends_and_all_other_characters_are_kept(tmp_path: Path, text: str) -> None:
-    corpus = corpus_of(text, tmp_path)
-    assert corpus.vocab.decode(corpus.ids) == text
-    assert read_file(tmp_path / "text.txt") == text
+    assert text_of(corpus_of(text, tmp_path)) == text
 
 
 def test_tinyshakespeare_has_the_usual_split() -> None:
     try:
-        corpus = open_corpus(DataConfig(path="tinyshakespeare"))
+        corpus = open_corpus(config_of("tinyshakespeare"))
     except DataError as missing:
         pytest.skip(str(missing))
     known = library.KNOWN["tinyshakespeare"]
@@ -90,149 +131,167 @@ def test_tinyshakespeare_has_the_usual_split() -> None:
     assert [len(corpus.split(split)) for split in SPLITS] == [1_003_854, 111_540, 0]
 
 
-# --- what is wrong with a file ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "this text is empty"),
-        (b"\xffabc", "not UTF-8 at byte 0 (0xff)"),
-        (b"x" * 1234 + b"caf\xe9 au lait", "not UTF-8 at byte 1,237 (0xe9)"),
-        (b"abc\xe2\x82", "not UTF-8 at byte 3 (0xe2)"),
-        (b"\xed\xa0\x80", "not UTF-8 at byte 0 (0xed)"),  # a surrogate
-    ],
-)
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
-    path = tmp_path / "text.txt"
-    path.write_bytes(content)
-    with pytest.raises(DataError) as caught:
-        read_text(str(path))
-    assert str(caught.value).startswith(f"{path}: {words}")
-
-
-def test_how_to_convert_a_text_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "old.txt"
-    path.write_bytes(b"caf\xe9")
-    with pytest.raises(DataError) as caught:
-        read_file(path)
-    assert f"iconv -f latin1 -t utf-8 {path} > old-utf8.txt" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("path", "words"),
-    [
-        ("missing.txt", "missing.txt: cannot read this text: No such file or directory"),
-        (".", ".: cannot read this text: Is a directory"),
-        ("there.txt/text.txt", "Not a directory"),
-        ("tinyshakespear", "did you mean the corpus tinyshakespeare?"),
-        ("builtin:pyton", "no such built-in text; there are builtin:python, builtin:python-topics"),
-        ("long" * 100, "File name too long"),
-    ],
-)
-def test_a_text_that_is_not_there_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, words: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "there.txt").write_text("text", encoding="utf-8")
-    with pytest.raises(DataError) as caught:
-        read_text(path)
-    assert words in str(caught.value)
-
-
-# --- texts with a name -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """$CHARLM_DATA and data/, both still without the corpus."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHARLM_DATA", str(tmp_path / "shared"))
-    folders = (tmp_path / "shared", tmp_path / "data")
-    for folder in folders:
-        folder.mkdir()
-    return folders
-
-
-def test_a_known_corpus_is_looked_for_in_charlm_data_and_then_in_data(
-    places: tuple[Path, Path],
-) -> None:
-    shared, data = (folder / "tinyshakespeare.txt" for folder in places)
-    data.write_text("from data", encoding="utf-8")
-    assert read_text("tinyshakespeare") == "from data"
-    shared.write_text("from CHARLM_DATA", encoding="utf-8")
-    assert read_text("tinyshakespeare") == "from CHARLM_DATA"
-
-
-def test_a_file_of_the_same_name_comes_before_a_known_corpus(
-    places: tuple[Path, Path], tmp_path: Path
-) -> None:
-    (places[0] / "tinyshakespeare.txt").write_text("from CHARLM_DATA", encoding="utf-8")
-    (tmp_path / "tinyshakespeare").write_text("my own", encoding="utf-8")
-    assert read_text("tinyshakespeare") == "my own"
-
-
-@pytest.mark.parametrize("variable", ["set", "empty", "unset"])
-def test_a_known_corpus_that_is_nowhere_says_in_one_line_how_to_get_it(
-    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
-    if variable == "empty":
-        monkeypatch.setenv("CHARLM_DATA", "")
-    elif variable == "unset":
-        monkeypatch.delenv("CHARLM_DATA")
-    with pytest.raises(DataError) as caught:
-        read_text("tinyshakespeare")
-    message = str(caught.value)
-    assert "\n" not in message
-    assert (f"{places[0]}/tinyshakespeare.txt" in message) == (variable == "set")
-    url = library.KNOWN["tinyshakespeare"].url
-    assert message.endswith(f"mkdir -p data && curl -L -o data/tinyshakespeare.txt {url}")
-
-
-def test_the_python_source_is_all_of_the_library_but_its_tests_and_tables(
+def test_a_text_that_was_read_before_is_not_held_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts = {"a.py": "a = 1\n", "json/b.py": "# coding: latin-1\n# café\n", "z/y/x.py": "# €\n"}
-    kept = {
-        name: text.encode("latin-1" if "é" in text else "utf-8") for name, text in texts.items()
-    }
-    dropped = {"test/a.py", "lib/tests/b.py", "site-packages/c.py", "encodings/d.py", "e.txt"}
-    bad = {"bad.py": b"\xff\xfe", "worse.py": b"# coding: no-such-coding\n", "empty.py": b""}
-    for name, content in (kept | dict.fromkeys(dropped, b"dropped\n") | bad).items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(content)
-    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path))
-
-    order = sorted(texts, key=lambda name: hashlib.sha256(name.encode()).digest())
-    expected = "\n".join(texts[name] for name in order)
-    assert read_text("builtin:python") == expected
-
-    listing = list(tmp_path.rglob("*.py"))  # whatever order the file system has
-    monkeypatch.setattr(Path, "rglob", lambda _self, _pattern: iter(listing[::-1]))
-    assert read_text("builtin:python") == expected
+    monkeypatch.setattr(cache, "_JUST_NOW", -1.0)  # files just written are known again, too
+    n = len(corpus_of("0123456789abcdef" * 2**18, tmp_path))  # 4 MB
+    tracemalloc.start()
+    try:
+        train = open_corpus(config_of(str(tmp_path / "text.txt"))).split("train").stretch(9, None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < n / 10
+    assert len(train) == int(0.9 * n) - 9
 
 
-def test_a_python_without_its_source_is_told_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@contextmanager
+def piped_in(path: str) -> Iterator[None]:
+    """Let the file be standard input."""
+    usual, descriptor = os.dup(0), os.open(path, os.O_RDONLY)
+    os.dup2(descriptor, 0)
+    try:
+        yield
+    finally:
+        os.dup2(usual, 0)
+        os.close(usual)
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_text_that_was_piped_in_is_found_again_by_its_hash(tmp_path: Path, beside: bool) -> None:
+    text = f"piped in, {beside}\n"
+    val = write(tmp_path, "beside it", "val.txt") if beside else None
+    config = config_of("-", val_fraction=0, val_path=val)
+    with piped_in(write(tmp_path, text)):
+        first = open_corpus(config)
+        again = open_corpus(config, expected=first.sha256)
+    assert text_of(first, "train") == text_of(again, "train") == text
+    assert first.sha256 == again.sha256
+
+
+# --- a stretch -------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=30), st.integers(0, 30), st.none() | st.integers(0, 40))
+def test_a_stretch_is_a_slice_of_the_ids(raw: bytes, start: int, stop: int | None) -> None:
+    table = np.arange(256, dtype=np.uint16)[::-1] + 5
+    by_hand = [260 - byte for byte in raw]
+    ids = TextIds(np.frombuffer(raw, np.uint8), table)
+    assert len(ids) == len(raw)
+    stretch = ids.stretch(start, stop)
+    assert stretch[:].tolist() == by_hand[start:stop] == ids[start:stop].tolist()
+    assert len(stretch) == len(by_hand[start:stop])
+    assert stretch.stretch(1, 4)[:].tolist() == by_hand[start:stop][1:4]
+
+
+def test_places_may_be_of_any_shape() -> None:
+    ids = TextIds(np.array([2, 0, 1], np.uint8), np.array([7, 8, 9], np.uint8))
+    assert ids[np.array([[0, 1], [2, 2], [1, 0]])].tolist() == [[9, 7], [8, 8], [7, 9]]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 5), max_size=8),
+    start=st.integers(0, 42),
+    length=st.none() | st.integers(0, 42),
+)
+def test_a_stretch_of_a_list_is_the_items_that_lie_in_it_whole(
+    lengths: list[int], start: int, length: int | None
 ) -> None:
-    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path))
-    with pytest.raises(DataError, match=r"no Python source under .*; name a text file instead"):
-        read_text("builtin:python")
+    starts = np.cumsum([0, *lengths])
+    start = min(start, int(starts[-1]))
+    stop = None if length is None else start + length
+    ids = TextIds(np.arange(starts[-1], dtype=np.uint8), np.arange(42, dtype=np.uint8), starts)
+    inside = [
+        list(range(begin, end))
+        for begin, end in itertools.pairwise(starts.tolist())
+        if start <= begin and (stop is None or end <= stop)
+    ]
+    stretch = ids.stretch(start, stop)
+    assert stretch.starts is not None
+    assert stretch[:].tolist() == [place for item in inside for place in item]
+    assert stretch.starts.tolist() == np.cumsum([0, *map(len, inside)]).tolist()
 
 
-def test_this_python_has_source_enough_to_train_on() -> None:
-    text = read_text("builtin:python")
-    assert len(text) > 3_000_000
-    assert "def " in text
+# --- the vocabulary --------------------------------------------------------------------------
 
 
-def test_the_help_topics_are_the_same_prose_at_every_call() -> None:
-    text = read_text("builtin:python-topics")
-    assert len(text) > 100_000
-    assert text == read_text("builtin:python-topics")
+def limited_by_hand(text: str, min_count: int, max_size: int | None) -> str:
+    """The characters that a limited vocabulary keeps, U+FFFD among them."""
+    often = [char for char in set(text) - {UNKNOWN} if text.count(char) >= min_count]
+    ranked = [char for _, char in sorted((-text.count(char), char) for char in often)]
+    return "".join(sorted({*ranked[: None if max_size is None else max_size - 1], UNKNOWN}))
 
 
-def test_a_python_without_help_topics_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(DataError, match="this Python comes without pydoc_data"):
-        read_text("builtin:python-topics")
+@given(SHORT, st.integers(1, 5), st.none() | st.integers(2, 6))
+@example("ba" * 3 + "c", 1, 2)  # a tie
+@example(UNKNOWN * 3 + "ab", 1, 2)  # U+FFFD is the most frequent, and counts once
+@example("ab", 5, None)  # none is frequent enough
+def test_a_limited_vocabulary_has_the_most_frequent_characters_and_one_for_the_rest(
+    folder: Path, text: str, min_count: int, max_size: int | None
+) -> None:
+    corpus = corpus_of(text, folder, min_count=min_count, max_size=max_size)
+    if min_count == 1 and max_size is None:
+        assert corpus.vocab == Vocab("".join(sorted(set(text))))
+    else:
+        assert corpus.vocab == Vocab(limited_by_hand(text, min_count, max_size), limited=True)
+    kept = corpus.vocab.chars
+    assert text_of(corpus) == "".join(char if char in kept else UNKNOWN for char in text)
+    assert corpus.n_unknown == sum(char not in kept for char in text)
+    assert corpus.n_distinct == len(set(text))
+    assert corpus.sha256 == sha256(text)  # of the text, not of what is made of it
+
+
+def test_a_character_is_counted_in_all_parts_together(tmp_path: Path) -> None:
+    val = write(tmp_path, "bcc", "val.txt")
+    corpus = corpus_of("aab", tmp_path, val_path=val, min_count=2)
+    assert (corpus.vocab.chars, corpus.n_unknown) == ("abc" + UNKNOWN, 0)
+    corpus = corpus_of("aab", tmp_path, val_path=val, min_count=3)
+    assert (corpus.vocab.chars, corpus.n_unknown) == (UNKNOWN, 6)
+
+
+@settings(max_examples=25)
+@given(known=SHORT, text=SHORT)
+def test_a_known_vocabulary_keeps_its_ids_and_new_characters_stand_behind(
+    folder: Path, known: str, text: str
+) -> None:
+    old = Vocab("".join(dict.fromkeys(known)))
+    corpus = corpus_of(text, folder, old)
+    assert corpus.vocab.chars == old.chars + "".join(sorted(set(text) - set(known)))
+    assert text_of(corpus) == text
+    config = config_of(str(folder / "text.txt"))
+    assert open_corpus(config, old, extend=False).vocab == corpus.vocab  # as it is not limited
+
+
+@settings(max_examples=25)
+@given(text=SHORT, min_count=st.integers(2, 4))
+def test_a_limited_vocabulary_stays_as_it_is_unless_it_is_to_be_extended(
+    folder: Path, text: str, min_count: int
+) -> None:
+    old = Vocab("zb" + UNKNOWN + "a", limited=True)
+    config = config_of(write(folder, text), min_count=min_count)
+    as_it_is, extended = (open_corpus(config, old, extend) for extend in (False, True))
+    assert as_it_is.vocab == old
+    assert text_of(as_it_is) == "".join(char if char in old.chars else UNKNOWN for char in text)
+    assert as_it_is.n_unknown == sum(n for c, n in Counter(text).items() if c not in old.chars)
+    new = set(limited_by_hand(text, min_count, None)) - set(old.chars)
+    assert extended.vocab == Vocab(old.chars + "".join(sorted(new)), limited=True)
+
+
+# --- bytes -----------------------------------------------------------------------------------
+
+
+@given(st.binary(min_size=1, max_size=60))
+@example("é\ufeff\r\n\0\U0001f40d".encode())
+@example(b"\xff\xfe\x00a\xed\xa0\x80")
+def test_bytes_are_their_own_ids_whatever_they_are(folder: Path, content: bytes) -> None:
+    corpus = corpus_of(content, folder, Vocab("zba"), unit="byte")
+    ids = corpus.split("all")[:]
+    assert (ids.dtype, ids.tobytes()) == (np.dtype(np.uint8), content)
+    assert b"".join(corpus.split(split)[:].tobytes() for split in SPLITS) == content
+    assert (len(corpus), corpus.sha256) == (len(content), sha256(content))
+    assert (len(corpus.vocab), corpus.vocab.unit, corpus.n_unknown) == (256, "byte", 0)
+    assert corpus.n_distinct == len(set(content))
+    assert text_of(corpus).encode("utf-8", "surrogateescape") == content
+    assert np.array_equal(corpus.vocab.encode(text_of(corpus)), ids)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from charlm.config import EvalConfig
+from charlm.data.corpus import TextIds
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
 from charlm.models import CharModel, State
@@ -182,9 +183,96 @@ def test_another_seed_takes_other_windows() -> None:
     assert one != other
 
 
-# --- both ------------------------------------------------------------------------------------
+# --- items -----------------------------------------------------------------------------------
 
-PROTOCOLS = pytest.mark.parametrize("config", [STREAM, WINDOWS], ids=["stream", "windows"])
+ITEMS = EvalConfig(protocol="items")
+END = 0  # the id of the line end
+
+
+def list_of(lengths: list[int], seed: int = 0) -> TextIds:
+    """A list of items of random characters, each ended."""
+    chars = np.random.default_rng(seed).integers(1, V, sum(lengths)).astype(np.uint8)
+    starts = np.cumsum([0, *lengths])
+    chars[starts[1:] - 1] = END
+    return TextIds(chars, np.arange(V, dtype=np.uint8), starts)
+
+
+def item_by_item(model: CharModel, ids: TextIds, longest: int) -> float:
+    """Each item alone, a character at a time, afresh after every `longest` characters of it."""
+    assert ids.starts is not None
+    total = 0.0
+    for start, end in itertools.pairwise(ids.starts.tolist()):
+        item = np.concatenate([[END], ids[start:end]])  # begins with the end of the one before
+        for i in range(0, len(item) - 1, longest):
+            total += one_by_one_window(model, item[i : i + longest + 1])
+    return total
+
+
+@settings(max_examples=15)
+@given(
+    kind=st.sampled_from(KINDS),
+    context=st.integers(2, 9),
+    lengths=st.lists(st.integers(1, 13), min_size=2, max_size=12),
+    chars_at_once=st.sampled_from([13, 30, 8192]),
+)
+@example(kind="gpt", context=3, lengths=[9, 1, 13, 3, 4, 3], chars_at_once=13)
+@example(kind="lstm", context=3, lengths=[13, 1, 13, 2, 6, 6], chars_at_once=13)
+def test_every_item_is_scored_alone_from_the_line_end_before_it(
+    kind: str, context: int, lengths: list[int], chars_at_once: int
+) -> None:
+    model, ids = make_model(kind, context), list_of(lengths, seed=context)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHARS_AT_ONCE", chars_at_once)
+        score = evaluate(model, ids, ITEMS, seed=0)
+    longest = context if kind == "gpt" else 8192
+    assert score.nats == pytest.approx(item_by_item(model, ids, longest), rel=1e-5)
+    assert (score.chars, score.protocol) == (sum(lengths), "items")
+    assert score.description == f"{len(lengths)} items, each from a fresh state"
+
+
+def test_items_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHARS_AT_ONCE", 12)
+    model, shapes = make_model("rnn"), []
+    model.register_forward_pre_hook(lambda _model, given: shapes.append(tuple(given[0].shape)))
+    evaluate(model, list_of([3, 7, 1, 2, 1, 3, 3, 20]), ITEMS, seed=0)
+    assert shapes == [(4, 3), (2, 3), (1, 7), (1, 8), (1, 12)]
+
+
+def test_part_of_a_list_is_scored_as_a_list() -> None:
+    model, ids = make_model("gru"), list_of([3, 7, 1, 2, 9, 4])
+    part = ids.stretch(3, 24)  # four whole items
+    assert evaluate(model, part, ITEMS, seed=0).chars == 7 + 1 + 2 + 9
+    assert evaluate(model, part, ITEMS, seed=0).nats == pytest.approx(
+        item_by_item(model, part, 8192), rel=1e-5
+    )
+
+
+def test_a_text_that_is_no_list_has_no_items() -> None:
+    plain = TextIds(text(9), np.arange(V, dtype=np.uint8))
+    for ids in (text(9), plain, list_of([4, 5])[:]):
+        with pytest.raises(DataError, match="scores the items of a list, and this text is none"):
+            evaluate(make_model("rnn"), ids, ITEMS, seed=0)
+
+
+@pytest.mark.parametrize("config", [STREAM, WINDOWS], ids=["stream", "windows"])
+@pytest.mark.parametrize("kind", ["gru", "gpt"])
+def test_a_list_can_be_scored_as_a_text_and_one_on_the_disk_as_its_ids(
+    kind: str, config: EvalConfig
+) -> None:
+    model, ids = make_model(kind), list_of([9, 20, 11, 3])
+    assert evaluate(model, ids, config, seed=3) == evaluate(model, ids[:], config, seed=3)
+
+
+# --- all -------------------------------------------------------------------------------------
+
+PROTOCOLS = pytest.mark.parametrize(
+    "config", [STREAM, WINDOWS, ITEMS], ids=["stream", "windows", "items"]
+)
+
+
+def listed(n: int) -> TextIds:
+    """A text of n characters that is a list, too."""
+    return list_of([1 + i % 4 for i in range(n // 10 * 4)] if n > 9 else [1] * n)
 
 
 @PROTOCOLS
@@ -194,7 +282,7 @@ def test_a_model_without_a_preference_needs_ln_v_nats(kind: str, config: EvalCon
     with torch.no_grad():
         for parameter in model.get_submodule("head").parameters():
             parameter.zero_()
-    score = evaluate(model, text(100), config, seed=0)
+    score = evaluate(model, listed(100), config, seed=0)
     assert score.nats_per_char == pytest.approx(math.log(V), rel=1e-6)
     assert score.bits_per_char == pytest.approx(math.log2(V), rel=1e-6)
     assert score.perplexity == pytest.approx(V, rel=1e-6)
@@ -222,7 +310,7 @@ def test_evaluating_is_repeatable_and_leaves_everything_as_it_was(
     torch.manual_seed(2)
     generator = torch.get_rng_state()
     numpy_before = np.random.get_state()[1].copy()  # type: ignore[index]
-    scores = [evaluate(model, text(60), config, seed=3) for _ in range(2)]
+    scores = [evaluate(model, listed(60), config, seed=3) for _ in range(2)]
     assert scores[0] == scores[1]
     assert model.training is training
     assert all(module_.training is training for module_ in model.modules())
@@ -250,7 +338,7 @@ def test_an_evaluation_asked_to_stop_stops_and_restores_the_mode(
     monkeypatch.setattr(module, "CHARS_AT_ONCE", 8)
     model = make_model(kind).train()
     with pytest.raises(InterruptedEvaluationError):
-        evaluate(model, text(60), config, 0, after(calls))
+        evaluate(model, listed(60), config, 0, after(calls))
     assert model.training
 
 
@@ -258,7 +346,7 @@ def test_an_evaluation_asked_to_stop_stops_and_restores_the_mode(
 @pytest.mark.parametrize("n", [0, 1])
 def test_a_text_with_nothing_to_score_is_refused(n: int, config: EvalConfig) -> None:
     with pytest.raises(DataError, match=f"2 characters or more, this has {n}"):
-        evaluate(make_model("rnn"), text(n), config, seed=0)
+        evaluate(make_model("rnn"), listed(n), config, seed=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,6 +18,7 @@ from charlm.models import CharModel, State
 from charlm.training import evaluate, session, step
 from charlm.training.checkpoint import LAST, read_meta
 from charlm.training.loss import summed_nll
+from charlm.training.scoring import text_to_score
 from charlm.training.session import Session
 from charlm.training.trainer import MAX_BAD_STEPS
 from tests.training.helpers import (
@@ -188,7 +189,7 @@ def test_a_run_that_has_diverged_does_not_save_itself_over_its_last_good_checkpo
     last = tmp_path / "run" / LAST
     meta = read_meta(last)
     model = session.load_model(last, meta, "cpu")
-    ids, _ = session.text_to_score(meta, None, "val", False)
+    ids, _ = text_to_score(meta, (), "val", False)
     assert math.isfinite(evaluate.evaluate(model, ids, config.eval, 0).nats)
 
 

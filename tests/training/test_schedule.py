@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from charlm.config import ScheduleConfig, TrainConfig
+from charlm.data.amounts import steps_per_epoch
+from charlm.data.corpus import TextIds
 from charlm.training.schedule import Limits, lr_scale
 
 KINDS = ("constant", "cosine", "exponential", "wsd")
@@ -141,7 +145,46 @@ def test_limits_are_steps_epochs_and_seconds(
     ends: dict[str, float], steps: int | None, seconds: float | None
 ) -> None:
     train = TrainConfig.model_validate(ends | {"batch_size": 4, "seq_len": 8})
-    assert Limits.of(train, 1000) == Limits(steps, seconds)
+    ids = np.zeros(1000, np.uint8)
+    assert Limits.of(train, steps_per_epoch(ids, train)) == Limits(steps, seconds)
+
+
+@given(
+    chars=st.integers(1, 10**7),
+    batch_size=st.integers(1, 100),
+    seq_len=st.integers(1, 300),
+    tenths=st.integers(1, 1000),
+)
+@example(chars=100, batch_size=5, seq_len=4, tenths=30)
+@example(chars=1_003_854, batch_size=7, seq_len=6, tenths=21)
+def test_epochs_are_whole_steps_rounded_up_without_an_error_of_floats(
+    chars: int, batch_size: int, seq_len: int, tenths: int
+) -> None:
+    exact = math.ceil(Fraction(tenths, 10) * chars / (batch_size * seq_len))
+    train = TrainConfig(batch_size=batch_size, seq_len=seq_len, max_epochs=tenths / 10)
+    ids = np.broadcast_to(np.uint8(0), chars)
+    assert Limits.of(train, steps_per_epoch(ids, train)).steps == exact
+
+
+@given(
+    lengths=st.lists(st.integers(2, 20), min_size=1, max_size=30),
+    batch_size=st.integers(1, 9),
+    seq_len=st.integers(1, 12),
+    tenths=st.integers(1, 50),
+)
+def test_an_epoch_of_items_reads_every_piece_of_them(
+    lengths: list[int], batch_size: int, seq_len: int, tenths: int
+) -> None:
+    pieces = sum(len(range(0, length, seq_len)) for length in lengths)
+    raw = {"batches": "items", "batch_size": batch_size, "seq_len": seq_len}
+    train = TrainConfig.model_validate(raw | {"max_epochs": tenths / 10})
+    steps = Limits.of(train, steps_per_epoch(list_of(lengths), train)).steps
+    assert steps == math.ceil(Fraction(tenths, 10) * pieces / batch_size)
+
+
+def list_of(lengths: list[int]) -> TextIds:
+    starts = np.cumsum([0, *lengths])
+    return TextIds(np.zeros(starts[-1], np.uint8), np.zeros(1, np.uint8), starts)
 
 
 @pytest.mark.parametrize(

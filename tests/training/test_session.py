@@ -9,11 +9,20 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from charlm.config.files import load_config
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models import build_model
 from charlm.training import session
 from charlm.training.checkpoint import BEST, LAST, read_meta
-from tests.training.helpers import KINDS, go_on, make_config, new_run, train, weights_of
+from tests.training.helpers import (
+    KINDS,
+    go_on,
+    make_config,
+    new_run,
+    same_tensors,
+    train,
+    weights_of,
+)
 
 ONE_HOT = ("model.input=one_hot",)
 TIED = ("model.tie_weights=true",)
@@ -115,6 +124,85 @@ def test_a_warm_up_longer_than_the_run_is_refused_whatever_ends_it(
         session.start(make_config(tiny_text, "lstm", *ends), tmp_path, "cpu")
 
 
+# --- a batch that fits the text --------------------------------------------------------------
+
+SMALL = ("train.batch_size=12", "train.grad_accum=4", "data.val_fraction=0", "eval.every=null")
+
+
+@pytest.fixture
+def small_text(tmp_path: Path) -> Path:
+    """Nine sequences of 8 characters, and some."""
+    path = tmp_path / "small.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog\n" * 2)
+    return path
+
+
+def test_a_run_on_a_small_text_has_a_smaller_batch_and_says_so(
+    small_text: Path, tmp_path: Path
+) -> None:
+    text = small_text.read_text()[:75]
+    small_text.write_text(text)
+    ready = session.start(make_config(small_text, "lstm", *SMALL), tmp_path, "cpu")
+    assert (ready.run.config.train.batch_size, ready.run.config.train.grad_accum) == (9, 1)
+    assert ready.notices[0] == (
+        "the training part of the text has 75 characters, 9 sequences of 8 characters: "
+        "train.batch_size is 9, not 12"
+    )
+    assert train(ready) == "finished"
+    meta = read_meta(ready.run.folder / LAST)
+    assert (meta.config.train.batch_size, meta.config.train.grad_accum) == (9, 1)
+    assert load_file(ready.run.folder / LAST)["state.0.0"].shape[1] == 9
+    assert load_config(ready.run.folder / "config.yaml") == meta.config
+
+
+def test_a_run_with_a_smaller_batch_resumes_exactly_by_its_own_config_and_by_what_it_made_of_it(
+    small_text: Path, tmp_path: Path
+) -> None:
+    config = make_config(small_text, "lstm", *SMALL)
+    reference = new_run(config, tmp_path / "never")
+    assert read_meta(reference / LAST).config.train.batch_size == 11
+    for name, of in (("given", None), ("saved", "config.yaml")):
+        folder = new_run(config, tmp_path / name, stop_at=5)
+        ready = session.resume(load_config(folder / of) if of else config, folder, "cpu")
+        assert not any("batch_size" in notice for notice in ready.notices)  # told before
+        train(ready)
+        assert same_tensors(folder / LAST, reference / LAST)
+
+
+def test_a_batch_that_was_really_changed_is_refused(small_text: Path, tmp_path: Path) -> None:
+    config = make_config(small_text, "lstm", *SMALL)
+    folder = new_run(config, tmp_path, stop_at=5)
+    other = make_config(small_text, "lstm", *SMALL, "train.batch_size=8")
+    with pytest.raises(ConfigError, match=r"cannot change train.batch_size \(11, now 8\)"):
+        session.resume(other, folder, "cpu")
+
+
+def test_what_is_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
+    for text, words in (("aaaa" * 99, "one character over and over"), ("ab" * 4, "8 needs 9")):
+        (tmp_path / "text.txt").write_text(text)
+        config = make_config(tmp_path / "text.txt", "lstm", "data.val_fraction=0")
+        with pytest.raises(DataError, match=words):
+            session.start(config, tmp_path / "out", "cpu")
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_vocabulary_of_one_character_is_refused(tiny_text: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        session.start(make_config(tiny_text, "lstm", "data.min_count=99999"), tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(("before", "after"), [("char", "byte"), ("byte", "char")])
+def test_init_from_a_model_of_another_unit_is_refused(
+    before: str, after: str, tiny_text: Path, tmp_path: Path
+) -> None:
+    """Its rows are of other things: é is byte 0xC3 and another, not byte 0xE9."""
+    unit = (f"data.unit={before}", "train.max_steps=1")
+    folder = new_run(make_config(tiny_text, "lstm", *unit), tmp_path / "old")
+    config = make_config(tiny_text, "lstm", f"data.unit={after}")
+    with pytest.raises(ConfigError, match=r"data\.unit"):
+        session.start(config, tmp_path / "new", "cpu", init_from=folder)
+
+
 # --- what a resumed run may change -----------------------------------------------------------
 
 
@@ -124,6 +212,9 @@ def test_a_warm_up_longer_than_the_run_is_refused_whatever_ends_it(
         "model.hidden_size=16",
         "model.dropout=0.3",
         "data.val_fraction=0.2",
+        "data.min_count=2",
+        "data.max_size=9",
+        "data.separator=x",
         "train.batch_size=8",
         "train.seq_len=16",
         "train.seed=1",
@@ -179,6 +270,16 @@ def test_the_text_may_move_but_not_change(tiny_text: Path, tmp_path: Path) -> No
     with pytest.raises(DataError, match="not the text this run was trained on"):
         session.resume(make_config(changed), folder, "cpu")
     assert go_on(make_config(moved), folder) == "finished"
+
+
+def test_the_parts_may_not_change_places(tiny_text: Path, tmp_path: Path) -> None:
+    """Even if the texts are the same, and in the same order."""
+    (tmp_path / "own.txt").write_text(tiny_text.read_text()[:3000])
+    own = [f"data.{part}_path={tmp_path / 'own.txt'}" for part in ("val", "test")]
+    none = "data.val_fraction=0"
+    folder = new_run(make_config(tiny_text, "rnn", none, own[0]), tmp_path, stop_at=3)
+    with pytest.raises((ConfigError, DataError)):
+        session.resume(make_config(tiny_text, "rnn", none, own[1]), folder, "cpu")
 
 
 def test_there_must_be_something_to_resume(tiny_text: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def train_by_hand(
 ) -> tuple[dict[str, Tensor], list[float], list[float]]:
     """Weights, losses and gradient norms of plain gradient descent, written out."""
     corpus = open_corpus(config.data)
-    ids = torch.from_numpy(corpus.split("train").astype(np.int64))
+    ids = torch.from_numpy(corpus.split("train")[:].astype(np.int64))
     model = build_model(config.model, len(corpus.vocab), config.train.seed)
     weights = dict(model.named_parameters())
     state: State | None = None

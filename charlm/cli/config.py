@@ -1,0 +1,29 @@
+"""`charlm config`."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def check(options: argparse.Namespace) -> int:
+    """Print the resolved settings of a file."""
+    from charlm.config.files import load_config, to_yaml
+
+    print(to_yaml(load_config(options.file, options.set)), end="")
+    return 0
+
+
+def schema(_options: argparse.Namespace) -> int:
+    """Print the JSON Schema."""
+    from charlm.config.files import to_schema
+
+    print(to_schema(), end="")
+    return 0
+
+
+def print_reference(_options: argparse.Namespace) -> int:
+    """Print a table of all settings."""
+    from charlm.config.reference import reference
+
+    print(reference(), end="")
+    return 0

@@ -1,0 +1,113 @@
+"""`charlm data`: what is in a text, and where well-known texts are to be had."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from charlm.cli.tables import print_table
+from charlm.errors import CharlmError
+
+
+def stats(options: argparse.Namespace) -> int:
+    """Print what is in a text."""
+    from charlm.config.files import parse_config
+    from charlm.config.suggest import suggest
+    from charlm.data.stats import measure
+
+    path = tuple(options.path)
+    config = parse_config({"name": "stats", "data": {"path": path}}, options.set)
+    found = measure(config.data)
+    settings = config.data.model_dump(mode="json", exclude_defaults=True)
+    found["suggestion"] = suggest(path, found["parts"]["train"]) | {"data": settings}
+    if options.json:
+        print(json.dumps(found))
+    else:
+        _print_stats(found)
+    return 0
+
+
+def _print_stats(found: dict[str, Any]) -> None:
+    from charlm.config.files import write_yaml
+
+    units = "bytes" if found["unit"] == "byte" else "characters"
+    parts = ", ".join(f"{count:,} {split}" for split, count in found["parts"].items() if count)
+    rows = {
+        "text": found["source"],
+        "size": f"{found['chars']:,} {units} ({parts}), {found['lines']:,} line ends, "
+        f"{found['utf8_bytes']:,} bytes as UTF-8",
+        "vocabulary": f"{found['distinct']:,}, the most frequent first: {found['most_frequent']!r}",
+    }
+    for oddity in found["oddities"]:
+        shown = repr(oddity["chars"][:20])[1:-1] + "..." * (len(oddity["chars"]) > 20)
+        rows[oddity["kind"]] = f"{oddity['count']:,} ({shown}): {oddity['advice']}"
+    print_table(rows | _describe_yardsticks(found["yardsticks"]))
+    print("\na config to begin with, which is what charlm train --data takes:\n")
+    print(write_yaml(found["suggestion"]), end="")
+
+
+def _describe_yardsticks(found: dict[str, Any]) -> dict[str, str]:
+    """A model that has learnt something needs fewer bits than these."""
+    if "entropy" not in found:
+        return {}
+    given = ", ".join(f"{bits:.3f}" for bits in found["entropy"])
+    packed = ", ".join(f"{name} {found[name]:.3f}" for name in ("gzip", "bzip2", "xz"))
+    of = f"{found['train_chars']:,} characters of the training part"
+    rows = {
+        "entropy": f"{given} bits/char, given 0, 1 and 2 characters before ({of})",
+        "compressed": f"{packed} bits/char ({of})",
+    }
+    if "ngram" in found:
+        ngram = found["ngram"]
+        rows["n-gram"] = (
+            f"{ngram['bits_per_char']:.3f} bits/char on {found['val_chars']:,} characters of the "
+            f"validation part, given {ngram['order']} characters before"
+        )
+    return rows
+
+
+def list_texts(_options: argparse.Namespace) -> int:
+    """Print a table of well-known texts."""
+    from charlm.data.library import KNOWN, corpora_folder, have
+
+    checked = {"the file": "yes", "as published": "published", "unknown": "no"}
+    rows = [("NAME", "HERE", "BYTES", "SHA-256", "WHAT")]
+    for name, known in KNOWN.items():
+        size = f"{known.size:,}" if known.size else "?"
+        rows.append((name, "yes" if have(name) else "-", size, checked[known.checked], known.about))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join(cells).rstrip())
+    print(
+        "\nSHA-256: yes, of a file that we had; published, as others give it; no, not known, and "
+        "then only the length is checked.\n"
+        f"charlm data fetch NAME puts one into {corpora_folder()}."
+    )
+    return 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Download well-known texts, and print where they are."""
+    from charlm.data.download import download
+    from charlm.data.library import KNOWN, corpora_folder, have
+
+    for name in options.name:
+        if name not in KNOWN:
+            raise CharlmError(f"data fetch: {name} is not known; there are {', '.join(KNOWN)}")
+    for name in options.name:
+        known, path = KNOWN[name], have(name)
+        if path is None:
+            path = download(
+                known.url,
+                corpora_folder(),
+                known.file,
+                sha256=known.sha256,
+                member=known.member,
+                progress=sys.stderr.isatty(),
+            )
+        print(f"{name}: {path}")
+        print(f"train on it: charlm train --data {name}")
+    return 0

@@ -1,0 +1,61 @@
+"""Lists of lines, such as of names: the items, put into another order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.data.vocab import Ids
+from charlm.errors import DataError
+from charlm.randomness import generator
+
+AT_ONCE = 1 << 20  # ids written at a time
+SEED = 0  # the order is the same for all runs, so that their validation parts are
+
+
+def shuffle_items(ids: Ids, line_feed: int, path: Path) -> NDArray[np.int64]:
+    """Write the lines of `ids` (N,), whose last is ended, to a file in an order that looks random.
+
+    Blank lines are left out. Needs some 32 bytes of memory a line.
+
+    Returns:
+        Where each line begins in the file, and behind the last (n_items + 1,).
+
+    Raises:
+        DataError: all lines are blank.
+    """
+    begins, lengths = _items(ids, line_feed)
+    if not len(begins):
+        raise DataError("data.documents is lines, and this text has only blank ones")
+    order = generator(SEED, "items").permutation(len(begins))
+    begins, lengths = begins[order], lengths[order]
+    ends = np.cumsum(lengths)
+    cuts = np.searchsorted(ends, np.arange(AT_ONCE, ends[-1] + AT_ONCE, AT_ONCE), "left")
+    with path.open("wb") as file:
+        first = 0
+        for last in np.unique(np.minimum(cuts, len(begins) - 1)) + 1:
+            file.write(_gather(ids, begins[first:last], lengths[first:last]).data)
+            first = int(last)
+    return np.concatenate([[0], ends])
+
+
+def _items(ids: Ids, line_feed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each line that is not blank begins, and how long it is with its line feed."""
+    places = [
+        np.flatnonzero(ids[start : start + AT_ONCE] == line_feed) + start
+        for start in range(0, len(ids), AT_ONCE)
+    ]
+    ends = np.concatenate(places) + 1
+    begins = np.concatenate([[0], ends[:-1]])
+    lengths = ends - begins
+    written = lengths > 1
+    return begins[written], lengths[written]
+
+
+def _gather(ids: Ids, begins: NDArray[np.int64], lengths: NDArray[np.int64]) -> Ids:
+    """The lines one after the other."""
+    ends = np.cumsum(lengths)
+    shift = np.repeat(begins - (ends - lengths), lengths)  # from a place here to one in ids
+    return np.asarray(ids[shift + np.arange(ends[-1])])

@@ -1,0 +1,81 @@
+"""What is in a text, and what simple models make of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from charlm.config import DataConfig
+from charlm.data.corpus import AT_ONCE, Corpus, open_corpus
+from charlm.data.oddities import oddities
+from charlm.data.vocab import Ids, Vocab
+from charlm.data.yardsticks import compressed_bits, entropies, ngram_bits
+
+MOST_TRAIN, MOST_VAL = 8_000_000, 200_000  # characters that the yardsticks look at
+MAX_ORDER = 8
+
+
+def measure(data: DataConfig) -> dict[str, Any]:
+    """Figures of a text, for JSON or a table; bits are bits per character.
+
+    Raises:
+        DataError: the text cannot be read as `data` says.
+    """
+    corpus = open_corpus(data.model_copy(update={"min_count": 1, "max_size": None}))
+    counts, crlf = _count(corpus)
+    chars = sum(counts.values())
+    by_char = counts if data.unit == "char" else Counter[str]()
+    return {
+        "source": corpus.source,
+        "sha256": corpus.sha256,
+        "unit": data.unit,
+        "chars": chars,
+        "utf8_bytes": sum(n * len(char.encode()) for char, n in by_char.items()) or chars,
+        "lines": counts["\n"],
+        "parts": {split: len(corpus.split(split)) for split in ("train", "val", "test")},
+        "distinct": len(counts),
+        "most_frequent": "".join(char for char, _ in counts.most_common(40)),
+        "oddities": [asdict(oddity) for oddity in oddities(by_char, crlf, by_char["\r"] - crlf)],
+        "yardsticks": _yardsticks(corpus),
+    }
+
+
+def _count(corpus: Corpus) -> tuple[Counter[str], int]:
+    """How often each character occurs, and how often CR LF does."""
+    counts, crlf = np.zeros(len(corpus.vocab), np.int64), 0
+    cr, lf = (corpus.vocab.chars.find(char) for char in "\r\n")
+    for split in ("train", "val", "test"):
+        ids = corpus.split(split)
+        for start in range(0, len(ids), AT_ONCE):
+            piece = ids[start : start + AT_ONCE + 1]  # and one, so that no pair is missed
+            crlf += int(((piece[:-1] == cr) & (piece[1:] == lf)).sum()) if cr >= 0 else 0
+            counts += np.bincount(piece[:AT_ONCE], minlength=len(counts))
+    seen = {char: int(n) for char, n in zip(corpus.vocab.chars, counts, strict=True) if n}
+    return Counter(seen), crlf
+
+
+def _yardsticks(corpus: Corpus) -> dict[str, Any]:
+    """Bits per character of the validation part by n-grams learnt from the text before it; of that
+    text by compressors; and its entropies."""
+    whole, held_out = corpus.split("train"), corpus.split("val")
+    train = whole[max(0, len(whole) - MOST_TRAIN) : len(whole)]
+    val = held_out[:MOST_VAL]
+    result: dict[str, Any] = {"train_chars": len(train), "val_chars": len(val)}
+    if not len(train):
+        return result
+    result["entropy"] = entropies(train)
+    result |= compressed_bits(_bytes(train, corpus.vocab), len(train))
+    if len(val):
+        bits = ngram_bits(train, val, MAX_ORDER)
+        best = int(np.argmin(bits))
+        result["ngram"] = {"order": best, "bits_per_char": bits[best]}
+    return result
+
+
+def _bytes(ids: Ids, vocab: Vocab) -> bytes:
+    codes = np.array([ord(char) for char in vocab.chars], np.uint32)[ids]
+    text = codes.tobytes().decode("utf-32-le")
+    return text.encode("latin-1" if vocab.unit == "byte" else "utf-8")

@@ -1,0 +1,83 @@
+"""The text that a model is to be measured by."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+
+from charlm.data.amounts import AnyIds
+from charlm.data.corpus import AT_ONCE, Corpus, Split, TextIds, open_corpus
+from charlm.data.vocab import Ids, Vocab
+from charlm.errors import DataError
+from charlm.training.checkpoint import Meta
+
+
+def text_to_score(
+    meta: Meta, paths: Sequence[str], split: Split, skip_unknown: bool
+) -> tuple[AnyIds, int]:
+    """The ids of a split of the text at `paths`, or of the one trained on where there are none,
+    and how many characters of it are unknown to the model and left out.
+
+    Raises:
+        DataError: the text is missing, has unknown characters, is not the one trained on, or has
+            no such split.
+    """
+    data = meta.config.data
+    if paths:
+        data = data.model_copy(update={"path": tuple(paths), "val_path": None, "test_path": None})
+    vocab = meta.vocabulary
+    expected = None if paths else meta.corpus.sha256
+    corpus = open_corpus(data, vocab, extend=False, expected=expected)
+    if expected not in (None, corpus.sha256):
+        raise DataError(
+            f"{corpus.source}: not the text this model was trained on; to score it all the same: "
+            f"--data {' '.join(data.path)} --split {split}"
+        )
+    ids = corpus.split(split)
+    unknown = _Unknown(ids, vocab)
+    if unknown.count and not skip_unknown:
+        raise DataError(
+            f"{corpus.source}: {unknown.describe(corpus)}; --on-unknown skip leaves such out"
+        )
+    if (known := len(ids) - unknown.count) < 2:
+        raise DataError(
+            f"{corpus.source}: the {split} part has {known} characters and there is nothing to "
+            "score; take another --split"
+        )
+    return (unknown.left_out() if unknown.count else ids), unknown.count
+
+
+class _Unknown:
+    """The places in a text where a vocabulary does not have the character, found piece by piece."""
+
+    def __init__(self, ids: TextIds, vocab: Vocab) -> None:
+        self._ids, self._vocab = ids, vocab
+        self.count, self._first, self._new = 0, 0, np.empty(0, np.int64)
+        for start in range(0, len(ids), AT_ONCE):
+            piece = ids[start : start + AT_ONCE]
+            places = np.flatnonzero(piece >= len(vocab))
+            if len(places) and not self.count:
+                self._first = start + int(places[0])
+            self.count += len(places)
+            self._new = np.union1d(self._new, piece[places])
+
+    def describe(self, corpus: Corpus) -> str:
+        """Which they are, how many, and where the first is."""
+        first = corpus.vocab.chars[int(self._ids[self._first : self._first + 1][0])]
+        where = (
+            f"{self.count:,} of {len(self._ids):,} characters, the first at character "
+            f"{self._first:,}"
+        )
+        distinct = "".join(sorted(corpus.vocab.chars[i] for i in self._new))
+        return self._vocab.describe_unknown(distinct, where, first)
+
+    def left_out(self) -> Ids:
+        """The ids of the others, on the disk as long as they are used."""
+        with tempfile.TemporaryFile() as file:
+            for start in range(0, len(self._ids), AT_ONCE):
+                piece = self._ids[start : start + AT_ONCE]
+                piece[piece < len(self._vocab)].tofile(file)
+            file.flush()
+            return np.asarray(np.memmap(file, piece.dtype, "r"))

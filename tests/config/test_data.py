@@ -1,0 +1,205 @@
+"""Settings of the text: one or a list, and what contradicts what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from charlm.config import DataConfig
+from charlm.config.files import load_config, parse_config, parse_yaml, to_yaml
+from charlm.errors import ConfigError
+
+
+def data_of(*overrides: str) -> DataConfig:
+    return parse_config({"name": "a", "data": {"path": "a"}}, overrides).data
+
+
+def problem(*overrides: str) -> str:
+    """What is wrong, in a line."""
+    with pytest.raises(ConfigError) as caught:
+        data_of(*overrides)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+# --- one text or several ---------------------------------------------------------------------
+
+LISTS = ("path", "val_path", "test_path", "include", "exclude")
+
+
+@pytest.mark.parametrize("key", LISTS)
+@pytest.mark.parametrize(
+    ("value", "texts"),
+    [
+        ("b", ("b",)),
+        ("-", ("-",)),
+        ("[a, b]", ("a", "b")),
+        ("[a]", ("a",)),
+        ('["-", "a, b", "3"]', ("-", "a, b", "3")),
+        *((word, (word,)) for word in ("3e-4", "on", "true", "~", "a: b", "src/**/*.c", " x ")),
+    ],
+)
+def test_a_text_stands_for_a_list_of_one(key: str, value: str, texts: tuple[str, ...]) -> None:
+    assert getattr(data_of(f"data.{key}={value}"), key) == texts
+
+
+@pytest.mark.parametrize("key", ["val_path", "test_path"])
+def test_a_text_of_its_own_can_be_taken_away(key: str) -> None:
+    assert getattr(data_of(f"data.{key}=b", f"data.{key}=null"), key) is None
+
+
+@pytest.mark.parametrize("key", ["path", "val_path", "test_path"])
+@pytest.mark.parametrize("value", ["", "[]", "[a, '']", "[5]", "[[a]]"])
+def test_a_text_must_be_named(key: str, value: str) -> None:
+    assert problem(f"data.{key}={value}").startswith(f"data.{key}")
+
+
+@pytest.mark.parametrize("raw", [5, {"a": "b"}, True, None])
+def test_what_is_no_text_is_refused(raw: object) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.path: .*should be|^data\.path: missing"):
+        parse_config({"name": "a", "data": {"path": raw}})
+
+
+# --- contradictions --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "words"),
+    [
+        (["val_path=b", "val_fraction=0.1"], "val_fraction", "there is a val_path"),
+        (["test_path=b", "test_fraction=0.1"], "test_fraction", "there is a test_path"),
+        (["val_fraction=0.6", "test_fraction=0.4"], "val_fraction", "leaves nothing to train on"),
+        (["val_fraction=1"], "val_fraction", "should be less than 1"),
+        (["unit=byte", "encoding=latin-1"], "encoding", "data.unit is byte"),
+        (["unit=byte", "errors=replace"], "errors", "data.unit is byte"),
+        (["unit=byte", "normalize=NFC"], "normalize", "data.unit is byte"),
+        (["unit=byte", "newlines=lf"], "newlines", "data.unit is byte"),
+        (["unit=byte", "min_count=2"], "min_count", "data.unit is byte"),
+        (["unit=byte", "max_size=50"], "max_size", "data.unit is byte"),
+        (["max_size=1"], "max_size", "greater than or equal to 2"),
+        (["min_count=0"], "min_count", "greater than or equal to 1"),
+        (["documents=line"], "documents", "should be 'none' or 'lines'"),
+        (["normalize=NFD"], "normalize", "should be 'none', 'NFC' or 'NFKC'"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    overrides: list[str], key: str, words: str
+) -> None:
+    line = problem(*(f"data.{override}" for override in overrides))
+    assert line.startswith(f"data.{key}: ")
+    assert words in line
+
+
+def test_every_contradiction_is_told() -> None:
+    byte = ("data.unit=byte", "data.newlines=lf", "data.errors=replace")
+    with pytest.raises(ConfigError) as caught:
+        data_of(*byte, "data.val_path=b", "data.val_fraction=0.2")
+    heading, *lines = str(caught.value).splitlines()
+    assert heading == "3 problems:"
+    keys = [line.strip().partition(":")[0] for line in lines]
+    assert keys == ["data.val_fraction", "data.errors", "data.newlines"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["unit=byte", "encoding=utf-8", "min_count=1", "newlines=keep"],  # as they are by default
+        ["unit=byte", "documents=lines", "separator=--"],
+        ["val_path=b", "test_fraction=0.9"],
+        ["val_path=b", "val_fraction=0"],
+        ["val_path=b", "test_path=c"],
+        ["max_size=2", "min_count=3"],
+    ],
+)
+def test_settings_just_short_of_a_contradiction_are_taken(overrides: list[str]) -> None:
+    data_of(*(f"data.{override}" for override in overrides))
+
+
+def test_a_text_of_its_own_needs_no_share_of_the_other() -> None:
+    assert data_of().val_fraction == 0.1
+    assert data_of("data.val_path=b").val_fraction == 0
+    assert data_of("data.test_path=b").val_fraction == 0.1
+    assert data_of("data.val_path=null").val_fraction == 0.1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "limited"),
+    [([], False), (["min_count=2"], True), (["max_size=99"], True), (["min_count=1"], False)],
+)
+def test_a_vocabulary_is_limited_where_characters_share_an_id(
+    overrides: list[str], limited: bool
+) -> None:
+    assert data_of(*(f"data.{override}" for override in overrides)).is_limited is limited
+
+
+# --- encodings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["utf-8", "UTF8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1", "cp1252", "shift_jis"]
+)
+def test_an_encoding_of_text_is_taken_by_any_of_its_names(name: str) -> None:
+    assert data_of(f"data.encoding={name}").encoding == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("utf-9", "", "é", "a b"),  # of nothing
+        *("rot13", "base64", "hex", "zip", "bz2", "quopri", "uu"),  # not of text
+        *("undefined", "a\0b"),
+    ],
+)
+def test_what_is_no_encoding_of_text_is_refused(name: str) -> None:
+    assert problem(f"data.encoding={name}") == (
+        f"data.encoding: {name!r} should be an encoding that Python knows, such as utf-8, utf-16, "
+        "latin-1, cp1252 or shift_jis"
+    )
+
+
+# --- and back --------------------------------------------------------------------------------
+
+SOME = st.text(min_size=1, max_size=6) | st.sampled_from(["-", "on", "1e3", "~", "[a]", "a: b"])
+TEXTS = SOME | st.lists(SOME, min_size=1, max_size=3)
+
+
+@given(
+    raw=st.fixed_dictionaries(
+        {"path": TEXTS, "separator": st.text(max_size=3)},
+        optional={
+            "val_path": TEXTS,
+            "include": TEXTS | st.just([]),
+            "exclude": TEXTS,
+            "documents": st.sampled_from(["none", "lines"]),
+            "errors": st.sampled_from(["strict", "replace"]),
+            "encoding": st.sampled_from(["utf-8", "utf-16", "cp1252"]),
+            "max_size": st.none() | st.integers(2, 99),
+        },
+    )
+)
+@example({"path": "a", "separator": "\x85\u2028\r\n", "include": ["*.c"]})
+def test_what_is_written_as_yaml_loads_as_equal_settings(
+    tmp_path_factory: pytest.TempPathFactory, raw: dict[str, Any]
+) -> None:
+    config = parse_config({"name": "a", "data": raw})
+    file = tmp_path_factory.getbasetemp() / "data.yaml"
+    file.write_bytes(to_yaml(config).encode())
+    assert load_config(file, name="a") == config
+    written = parse_yaml(to_yaml(config), "here")["data"]
+    for key in ("path", "val_path"):  # a list of one as a text
+        given_ = raw.get(key)
+        assert written[key] == (
+            given_[0] if isinstance(given_, list) and len(given_) == 1 else given_
+        )
+
+
+def test_a_path_of_each_kind_is_written_as_it_is_read(tmp_path: Path) -> None:
+    text = "name: a\ndata:\n  path: [a, b.txt]\n  val_path: '-'\n  exclude: '*.pyc'\n"
+    (tmp_path / "a.yaml").write_text(text)
+    data = load_config(tmp_path / "a.yaml").data
+    assert (data.path, data.val_path, data.exclude) == (("a", "b.txt"), ("-",), ("*.pyc",))
+    assert (data.val_fraction, data.include) == (0, ())

@@ -1,0 +1,180 @@
+"""Lists of lines: the items shuffled, none lost, none cut."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from charlm.config import DataConfig
+from charlm.data import items
+from charlm.data.corpus import Corpus, Split, TextIds, open_corpus
+from charlm.data.items import shuffle_items
+from charlm.data.vocab import UNKNOWN, Ids
+from charlm.errors import DataError
+from charlm.randomness import generator
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+NAMES = [f"name {i:04}{'x' * (i % 7)}" for i in range(300)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all examples of a property."""
+    return tmp_path_factory.mktemp("items")
+
+
+def list_of(text: str | bytes, folder: Path, **settings: Any) -> Corpus:
+    path = folder / "list.txt"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    raw = {"path": str(path), "documents": "lines"} | settings
+    return open_corpus(DataConfig.model_validate(raw))
+
+
+def items_of(corpus: Corpus, split: Split) -> list[str]:
+    """As the starts cut them."""
+    ids = corpus.split(split)
+    assert ids.starts is not None
+    assert ids.starts[0] == 0
+    assert ids.starts[-1] == len(ids)
+    return [corpus.vocab.decode(ids[a:b]) for a, b in itertools.pairwise(ids.starts.tolist())]
+
+
+def lines_of(text: str) -> list[str]:
+    """Those that are not blank, ended."""
+    return [line + "\n" for line in text.split("\n") if line]
+
+
+# --- the order -------------------------------------------------------------------------------
+
+
+@given(
+    text=st.text("ab\n", max_size=40).filter(str.strip),
+    at_once=st.sampled_from([1, 2, 5, 1 << 20]),
+    dtype=st.sampled_from([np.uint8, np.uint16, np.uint32]),
+)
+@example("\n\na\n\nb\n\n", 2, np.uint8)
+@example("abababab\na\nb", 1, np.uint16)  # a line longer than what is written at a time
+def test_the_shuffled_lines_are_the_lines_in_the_order_of_a_permutation(
+    folder: Path, text: str, at_once: int, dtype: type
+) -> None:
+    text = text.removesuffix("\n") + "\n"
+    ids: Ids = np.array([ord(char) for char in text], dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(items, "AT_ONCE", at_once)
+        starts = shuffle_items(ids, ord("\n"), folder / "shuffled")
+    written = "".join(map(chr, np.fromfile(folder / "shuffled", dtype)))
+    lines = lines_of(text)
+    order = generator(0, "items").permutation(len(lines)).tolist()
+    assert [written[a:b] for a, b in itertools.pairwise(starts)] == [lines[i] for i in order]
+    assert written == "".join(lines[i] for i in order)
+    assert starts.dtype == np.int64
+
+
+def test_lines_end_up_anywhere(tmp_path: Path) -> None:
+    shuffled = [
+        NAMES.index(item.strip()) for item in items_of(list_of("\n".join(NAMES), tmp_path), "all")
+    ]
+    assert sorted(shuffled) == list(range(300))
+    assert sum(a + 1 == b for a, b in itertools.pairwise(shuffled)) < 10  # neighbours
+    assert abs(np.corrcoef(shuffled, range(300))[0, 1]) < 0.2
+
+
+def test_only_blank_lines_are_no_list(tmp_path: Path) -> None:
+    for text, words in (("\n\n\n", "this text has only blank ones"), ("", "this text is empty")):
+        with pytest.raises(DataError, match=words):
+            list_of(text, tmp_path)
+
+
+# --- as a corpus -----------------------------------------------------------------------------
+
+LINES = st.lists(st.text("abcé🐍 ", max_size=5), min_size=1, max_size=30).filter(any)
+
+
+@given(
+    lines=LINES,
+    ended=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    fractions=st.tuples(st.floats(0, 0.5), st.floats(0, 0.49)),
+)
+def test_the_parts_of_a_list_are_its_lines_each_in_one_part(
+    folder: Path, lines: list[str], ended: bool, end: str, fractions: tuple[float, float]
+) -> None:
+    text = end.join(lines) + end * ended
+    val, test = fractions
+    corpus = list_of(text, folder, val_fraction=val, test_fraction=test, newlines="lf")
+    parts = {split: items_of(corpus, split) for split in SPLITS}
+    together = [item for split in SPLITS for item in parts[split]]
+    assert together == items_of(corpus, "all")
+    assert Counter(together) == Counter(lines_of("\n".join(lines)))
+    assert len(corpus) == len("".join(together))
+    assert corpus.n_distinct == len(set("".join(together)))
+    longest = max(map(len, together))
+    train, held_out = (sum(map(len, parts[split])) for split in ("train", "test"))
+    assert abs(train - (1 - val - test) * len(corpus)) <= longest / 2 + 1
+    assert abs(held_out - test * len(corpus)) <= longest / 2 + 1
+
+
+def test_the_second_half_of_a_windows_line_end_is_kept_unless_told_otherwise(
+    tmp_path: Path,
+) -> None:
+    corpus = list_of("\r\n".join(NAMES), tmp_path)
+    assert sorted(items_of(corpus, "all")) == sorted(
+        [name + "\r\n" for name in NAMES[:-1]] + [NAMES[-1] + "\n"]
+    )
+
+
+@pytest.mark.parametrize("newlines", ["keep", "lf"])
+def test_blank_lines_of_windows_are_left_out(tmp_path: Path, newlines: str) -> None:
+    corpus = list_of("Ann\r\n\r\nBob\r\n\r\n", tmp_path, newlines=newlines)
+    assert sorted(item.strip() for item in items_of(corpus, "all")) == ["Ann", "Bob"]
+
+
+def test_the_order_is_the_same_however_much_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[list[str]] = []
+    for at_once in (1 << 20, 3, 64, 1 << 20):
+        monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / str(len(orders))))
+        monkeypatch.setattr(items, "AT_ONCE", at_once)
+        orders.append(items_of(list_of("\n".join(NAMES), tmp_path), "all"))
+    assert orders[1:] == orders[:1] * 3
+    assert sorted(orders[0]) == sorted(name + "\n" for name in NAMES)
+
+
+def test_a_list_opened_again_is_the_same(tmp_path: Path) -> None:
+    one, other = (list_of("\n".join(NAMES), tmp_path) for _ in range(2))
+    for split in SPLITS:
+        assert items_of(one, split) == items_of(other, split)
+    assert one.sha256 == other.sha256
+
+
+def test_lists_of_their_own_are_shuffled_and_parted_alike(tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("\n\nd\ne\n\nf")
+    corpus = list_of("\n".join(NAMES), tmp_path, val_path=str(tmp_path / "val.txt"))
+    assert sorted(items_of(corpus, "val")) == ["d\n", "e\n", "f\n"]
+    assert sorted(items_of(corpus, "train")) == [name + "\n" for name in NAMES]
+
+
+def test_characters_are_counted_as_they_are_in_the_items(tmp_path: Path) -> None:
+    """Of the line ends, those of blank lines are not."""
+    corpus = list_of("\n\n\naa\nb\n\nab", tmp_path, min_count=3)
+    assert (corpus.vocab.chars, corpus.n_unknown) == ("\na" + UNKNOWN, 2)
+    corpus = list_of("\n\n\naa\nb\n\nab", tmp_path, max_size=2)
+    assert (corpus.vocab.chars, corpus.n_unknown) == ("\n" + UNKNOWN, 5)  # of a tie the first
+
+
+def test_a_list_of_bytes_has_the_lines_of_the_file(tmp_path: Path) -> None:
+    lines = [b"\xff\xfe", b"caf\xe9", b"\xc3\xa9", b"\0"]
+    corpus = list_of(b"\n\n".join(lines), tmp_path, unit="byte")
+    ids, starts = corpus.split("all"), corpus.split("all").starts
+    assert isinstance(ids, TextIds)
+    assert starts is not None
+    found = [ids[a:b].tobytes() for a, b in itertools.pairwise(starts.tolist())]
+    assert sorted(found) == sorted(line + b"\n" for line in lines)

@@ -1,0 +1,419 @@
+"""Where a text's bytes come from: what is found, in which order, what cannot be read."""
+
+from __future__ import annotations
+
+import bz2
+import glob
+import gzip
+import lzma
+import os
+import random
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm.config import DataConfig
+from charlm.data import sources as module
+from charlm.data.sources import Source, describe_sources, find_sources, stamp_of
+from charlm.errors import DataError
+
+RAW = random.Random(0).randbytes(10_000)
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
+
+
+def find(*path: str | Path, **options: Any) -> list[Source]:
+    data = DataConfig(path=tuple(map(str, path)), **options)
+    return find_sources(data.path, data)
+
+
+def read(*path: str | Path, **options: Any) -> list[bytes]:
+    return [b"".join(source.chunks()) for source in find(*path, **options)]
+
+
+def refusal(*path: str | Path, **options: Any) -> str:
+    """What is said, in one line, of a text that cannot be had."""
+    with pytest.raises(DataError) as caught:
+        read(*path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def fill(folder: Path, *names: str) -> None:
+    """Files that contain their names."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name, encoding="utf-8")
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """As a user who may not read everything."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+@given(raw=st.binary(max_size=40), chunk=st.integers(1, 7))
+def test_a_file_is_read_whole_in_chunks(
+    tmp_path_factory: pytest.TempPathFactory, raw: bytes, chunk: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "chunks"
+    path.write_bytes(raw)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", chunk)
+        chunks = list(find(path)[0].chunks())
+    assert chunks == [raw[i : i + chunk] for i in range(0, len(raw), chunk)]
+
+
+@pytest.mark.parametrize("suffix", [*PACKERS, ".GZ"])
+def test_a_compressed_file_is_read_as_what_was_compressed(tmp_path: Path, suffix: str) -> None:
+    pack = PACKERS[suffix.lower()]
+    path = tmp_path / f"text{suffix}"
+    path.write_bytes(pack(RAW) + pack(b"more"))  # two, one after the other, are one
+    assert read(path) == [RAW + b"more"]
+
+
+@pytest.mark.parametrize("found", [False, True])
+@pytest.mark.parametrize("kept", [5, 20, 5000, -1])
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_compressed_file_cut_short_is_refused(
+    tmp_path: Path, suffix: str, kept: int, found: bool
+) -> None:
+    path = tmp_path / f"text{suffix}"
+    path.write_bytes(PACKERS[suffix](RAW)[:kept])
+    message = refusal(tmp_path if found else path)
+    assert message.startswith(f"{path}: this compressed file is cut short")
+    assert ("data.exclude" in message) == found
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_damaged_compressed_file_is_refused_wherever_the_damage_is(
+    tmp_path: Path, suffix: str
+) -> None:
+    path, packed = tmp_path / f"text{suffix}", PACKERS[suffix](RAW)
+    path.write_bytes(packed)
+    assert read(path) == [RAW]
+    for place in (0, 1, 100, len(packed) // 2, len(packed) - 9, len(packed) - 1):
+        damaged = bytearray(packed)
+        damaged[place] ^= 0x55
+        path.write_bytes(damaged)
+        assert re.match(
+            rf"{re.escape(str(path))}: (this compressed file is|cannot read this text: \w)",
+            refusal(path),
+        )
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_file_that_is_not_compressed_as_its_name_says_is_refused(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"text{suffix}"
+    path.write_text("not compressed at all", encoding="utf-8")
+    assert refusal(path).startswith(f"{path}: ")
+    assert "data.exclude" in refusal(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, "text.txt")
+    source = find(tmp_path / "text.txt")[0]
+    source.path.chmod(0) if source.path else None
+    with as_nobody(), pytest.raises(DataError, match=r"text\.txt: .*: Permission denied$"):
+        list(source.chunks())
+
+
+def test_a_folder_that_may_not_be_read_is_refused() -> None:
+    with tempfile.TemporaryDirectory() as name:  # tmp_path is closed to others
+        Path(name).chmod(0o755)
+        fill(Path(name), "a.txt", "closed/b.txt")
+        (Path(name) / "closed").chmod(0)
+        with as_nobody():
+            message = refusal(name)
+        (Path(name) / "closed").chmod(0o755)
+    assert message.startswith(name)
+    assert "Permission denied" in message
+
+
+def test_only_a_regular_file_has_a_stamp(tmp_path: Path) -> None:
+    fill(tmp_path, "text.txt")
+    os.mkfifo(tmp_path / "pipe")
+    assert find(tmp_path / "text.txt")[0].path == tmp_path / "text.txt"
+    assert find(tmp_path / "pipe")[0].path is None
+    assert find("builtin:python")[0].path is None
+    assert find("-")[0].path is None
+
+
+def test_a_named_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(RAW * 20,))
+    writer.start()
+    assert read(tmp_path / "pipe") == [RAW * 20]
+    writer.join()
+
+
+@pytest.mark.parametrize("change", ["time", "size", "content", "replaced", "nothing"])
+def test_a_stamp_tells_of_every_change(tmp_path: Path, change: str) -> None:
+    fill(tmp_path, "a", "b")
+    path = tmp_path / "a"
+    os.utime(path, ns=(1, 1))
+    before = stamp_of(path)
+    if change == "time":
+        os.utime(path, ns=(1, 2))
+    elif change == "size":
+        path.write_text("aa", encoding="utf-8")
+        os.utime(path, ns=(1, 1))
+    elif change == "content":
+        path.write_text("b", encoding="utf-8")
+    elif change == "replaced":
+        os.utime(tmp_path / "b", ns=(1, 1))
+        (tmp_path / "b").replace(path)
+    assert (stamp_of(path) != before) == (change != "nothing")
+    it = path.stat()
+    assert stamp_of(path)[-2:] == [it.st_mtime_ns, it.st_ctime_ns]
+
+
+# --- folders and globs -----------------------------------------------------------------------
+
+
+def test_a_folder_is_read_by_sorted_paths_whatever_order_the_system_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = ["B", "a/1", "a/b/2", "a/c", "a-b", "a.txt", "b/a", "é"]  # by the parts of the path
+    fill(tmp_path, *random.Random(0).sample(order, len(order)))
+    walk, rng = os.walk, random.Random(1)
+
+    def shuffled(*arguments: Any, **options: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        for folder, folders, files in walk(*arguments, **options):
+            rng.shuffle(folders)
+            rng.shuffle(files)
+            yield folder, folders, files
+
+    monkeypatch.setattr(os, "walk", shuffled)
+    for _ in range(5):
+        assert read(tmp_path) == [name.encode() for name in order]
+
+
+def test_a_glob_is_read_by_sorted_paths_whatever_order_the_system_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = ["B.c", "a/1.c", "a/b/2.c", "a-b.c", "b.c"]
+    fill(tmp_path, *order, "a/x.h", ".hidden/a.c", ".b.c")
+    (tmp_path / "folder.c").mkdir()
+    expand, rng = glob.glob, random.Random(1)
+
+    def shuffled(*arguments: Any, **options: Any) -> list[str]:
+        names = expand(*arguments, **options)
+        return rng.sample(names, len(names))
+
+    monkeypatch.setattr(glob, "glob", shuffled)
+    for _ in range(5):
+        assert read(tmp_path / "**" / "*.c") == [name.encode() for name in order]
+    assert read(tmp_path / "*.c") == [b"B.c", b"a-b.c", b"b.c"]
+
+
+def test_a_file_that_a_glob_names_twice_is_read_once(tmp_path: Path) -> None:
+    fill(tmp_path, "a/b/c/1.txt", "a/2.txt")
+    assert sorted(read(tmp_path / "**" / "**" / "*.txt")) == [b"a/2.txt", b"a/b/c/1.txt"]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:
+    fill(tmp_path, "[a].txt", "a.txt")
+    assert read(tmp_path / "[a].txt") == [b"[a].txt"]
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    fill(tmp_path, "a", ".b", "c/.d", ".e/f", "c/.g/h", "c/i")
+    assert read(tmp_path) == [b"a", b"c/i"]
+    assert read(tmp_path / ".e") == [b".e/f"]  # unless named
+
+
+FILES = ("a.c", "b.h", "lib/a.c", "lib/deep/x.c", "lib/deep/y.txt", "lib2/a.c", "z")
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "left"),
+    [
+        ("*.c", (), ["a.c", "lib/a.c", "lib/deep/x.c", "lib2/a.c"]),  # by name
+        (["*.h", "z"], (), ["b.h", "z"]),
+        ("lib/*", (), ["lib/a.c", "lib/deep/x.c", "lib/deep/y.txt"]),  # by path
+        ("lib", (), ["lib/a.c", "lib/deep/x.c", "lib/deep/y.txt"]),  # by folder
+        ("lib/deep", (), ["lib/deep/x.c", "lib/deep/y.txt"]),
+        ((), "lib*", ["a.c", "b.h", "z"]),
+        ((), ["lib/deep", "?.h", "z"], ["a.c", "lib/a.c", "lib2/a.c"]),
+        ((), "a.c", ["b.h", "lib/deep/x.c", "lib/deep/y.txt", "z"]),
+        ((), "lib/a.c", ["a.c", "b.h", "lib/deep/x.c", "lib/deep/y.txt", "lib2/a.c", "z"]),
+        ("*.c", "lib2", ["a.c", "lib/a.c", "lib/deep/x.c"]),
+        ("*.C", (), []),  # the case counts
+        ((), "?", ["a.c", "b.h", "lib/a.c", "lib/deep/x.c", "lib/deep/y.txt", "lib2/a.c"]),
+        ((), ".*", list(FILES)),
+    ],
+)
+def test_of_a_folder_files_are_included_and_excluded_by_name_path_and_folder(
+    tmp_path: Path, include: str | list[str], exclude: str | list[str], left: list[str]
+) -> None:
+    fill(tmp_path, *FILES)
+    if left:
+        found = read(tmp_path, include=include, exclude=exclude)
+        assert found == [name.encode() for name in left]
+    else:
+        assert refusal(tmp_path, include=include, exclude=exclude) == (
+            f"{tmp_path}: this folder has no text that data.include and data.exclude leave among "
+            "its 7 files that are not hidden"
+        )
+
+
+def test_of_a_glob_files_are_excluded(tmp_path: Path) -> None:
+    fill(tmp_path, *FILES)
+    assert read(tmp_path / "**" / "*.c", exclude=["x.*", "*/lib2/*"]) == [b"a.c", b"lib/a.c"]
+    assert "no file matches" in refusal(tmp_path / "*.c", exclude="a*")
+
+
+def test_what_is_named_is_read_in_that_order_and_never_left_out(tmp_path: Path) -> None:
+    fill(tmp_path, "b", "a", "folder/1", "folder/2")
+    names = ("b", "a", "folder", "b")
+    read_ = read(*(tmp_path / name for name in names), include="[12]", exclude=["2", "a"])
+    assert read_ == [b"b", b"a", b"folder/1", b"b"]
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_folder_without_a_text_is_refused(tmp_path: Path, hidden: bool) -> None:
+    (tmp_path / "empty").mkdir()
+    if hidden:
+        fill(tmp_path, ".hidden")
+    assert refusal(tmp_path) == f"{tmp_path}: this folder has no text"
+
+
+def test_a_glob_without_a_match_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.txt").mkdir()
+    assert refusal(tmp_path / "*.txt") == f"{tmp_path}/*.txt: no file matches this pattern"
+
+
+def test_a_link_to_nothing_in_the_middle_of_a_folder_is_refused_with_the_way_out(
+    tmp_path: Path,
+) -> None:
+    fill(tmp_path, "a", "z")
+    (tmp_path / "m").symlink_to("nothing")
+    message = refusal(tmp_path)
+    assert message.startswith(f"{tmp_path}/m: cannot read this text: No such file or directory")
+    assert "data.exclude" in message
+    assert read(tmp_path, exclude="m") == [b"a", b"z"]
+    assert "data.exclude" not in refusal(tmp_path / "m")
+
+
+# --- names and mistakes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("missing.txt", "missing.txt: cannot read this text: No such file or directory"),
+        ("there.txt/text.txt", "Not a directory"),
+        ("tinyshakespear", "did you mean the corpus tinyshakespeare?"),
+        ("builtin:pyton", "no such built-in text; there are builtin:python, builtin:python-topics"),
+        ("long" * 100, "File name too long"),
+        ("~no-such-user/text.txt", "~no-such-user/text.txt: "),
+        ("a\0b", "a"),
+    ],
+)
+def test_a_text_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path, "there.txt")
+    assert words in refusal(path)
+    assert words in refusal("there.txt", path)
+
+
+def test_the_home_folder_has_its_short_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fill(tmp_path, "text.txt")
+    assert read("~/text.txt") == read("~/*.txt") == read("~") == [b"text.txt"]
+
+
+def test_several_sources_are_described_by_the_first(tmp_path: Path) -> None:
+    fill(tmp_path, *map(str, range(1_001)))
+    assert describe_sources(find(tmp_path / "7")) == f"{tmp_path}/7"
+    assert describe_sources(find(tmp_path)) == f"{tmp_path}/0 and 1,000 more"
+
+
+# --- standard input --------------------------------------------------------------------------
+
+
+@contextmanager
+def standard_input(descriptor: int) -> Iterator[None]:
+    """Have this process read from a descriptor, which is then closed."""
+    own = os.dup(0)
+    os.dup2(descriptor, 0)
+    os.close(descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(own, 0)
+        os.close(own)
+
+
+def test_standard_input_is_read_as_bytes_and_not_closed(tmp_path: Path) -> None:
+    (tmp_path / "piped").write_bytes(RAW)
+    with standard_input(os.open(tmp_path / "piped", os.O_RDONLY)):
+        assert read("-") == [RAW]
+        assert os.fstat(0).st_size == len(RAW)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_slow_pipe_is_read_to_its_end(blocking: bool) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, blocking)  # which whoever made the pipe may have set
+
+    def write() -> None:
+        for i in range(0, len(RAW), 1000):
+            time.sleep(0.001)
+            os.write(writing, RAW[i : i + 1000])
+        os.close(writing)
+
+    with standard_input(reading):
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            assert read("-") == [RAW]
+        finally:
+            writer.join()
+
+
+def test_a_terminal_is_not_waited_for() -> None:
+    ours, theirs = os.openpty()
+    with standard_input(theirs):
+        assert "nothing is piped to standard input" in refusal("-")
+    os.close(ours)
+
+
+def test_a_process_without_a_standard_input_is_told_so() -> None:
+    own = os.dup(0)
+    os.close(0)
+    try:
+        message = refusal("-")
+    finally:
+        os.dup2(own, 0)
+        os.close(own)
+    assert message.startswith("standard input: cannot read this text")
