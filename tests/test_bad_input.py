@@ -81,7 +81,8 @@ MISTAKES = {
     f"{SET} data.path=cut.txt.gz": "cut.txt.gz: this compressed file is cut short",
     f"{SET} data.path=plain.xz": "plain.xz: this compressed file is damaged",
     f"{SET} data.path=same.txt": "same.txt: this text is one character over and over",
-    f"{SET} data.val_path=missing.txt --set data.val_fraction=0": "missing.txt: cannot read this text",
+    f"{SET} data.val_path=missing.txt --set data.val_fraction=0": "missing.txt: cannot "
+    "read this text",
     f"{SET} data.unit=byte --set data.normalize=NFC": "data.normalize: it is of characters",
     f"{SET} data.encoding=utf9": "data.encoding: 'utf9' should be an encoding that Python knows",
     f"{SET} train.batches=items": "train.batches: items are of a list; set data.documents to lines",

@@ -239,7 +239,7 @@ def test_eval_as_json_has_what_others_build_on(
     score = json.loads(result.out)
     assert set(score) == {
         *("checkpoint", "data", "split", "protocol", "description", "chars", "unknown_chars"),
-        *("nats_per_char", "bits_per_char", "perplexity"),
+        *("unit", "nats_per_char", "bits_per_char", "perplexity"),
     }
     assert (score["protocol"], score["split"], score["unknown_chars"]) == ("stream", "val", 0)
     best = json.loads(charlm("info", tiny_run(kind), "--json").out)["progress"]["best_loss"]

@@ -39,8 +39,10 @@ Texts = Annotated[  # one text stands for a list of one
 
 def _known_encoding(name: str) -> str:
     try:
-        decodes = codecs.lookup(name).incrementaldecoder().decode(b"", final=True) == ""
-    except (LookupError, TypeError):
+        codec = codecs.lookup(name)
+        decodes = codec.incrementaldecoder().decode(b"", final=True) == ""
+        decodes = decodes and codec.name not in _NO_ENCODINGS
+    except (LookupError, TypeError, ValueError):
         decodes = False
     if not decodes:
         raise PydanticCustomError(
@@ -48,6 +50,10 @@ def _known_encoding(name: str) -> str:
             "an encoding that Python knows, such as utf-8, utf-16, latin-1, cp1252 or shift_jis",
         )
     return name
+
+
+# these make halves of characters, or are of single words
+_NO_ENCODINGS = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7")
 
 
 class DataConfig(Group):
@@ -58,10 +64,10 @@ class DataConfig(Group):
         "`src/**/*.c`, `-` for standard input, `builtin:python`, `builtin:python-topics`, the name "
         "of a known corpus (`charlm data list`), or a list of these"
     )
-    val_path: Texts | None = Field(
+    val_path: Annotated[Texts, Field(min_length=1)] | None = Field(
         None, description="a text of its own for validation, in place of val_fraction"
     )
-    test_path: Texts | None = Field(
+    test_path: Annotated[Texts, Field(min_length=1)] | None = Field(
         None, description="a text of its own for testing, in place of test_fraction"
     )
     val_fraction: Fraction = Field(

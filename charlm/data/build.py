@@ -125,12 +125,13 @@ def _widened(path: Path, old: np.dtype[Any], new: np.dtype[Any]) -> BinaryIO:
 
 def _order_items(folder: Path, ids: Ids, encoder: Encoder) -> list[int]:
     """Put the lines in their order, blank ones left out; returns how often each raw id is left."""
-    counts, line_feed = encoder.counts, encoder.chars.index("\n")
-    starts = shuffle_items(ids, line_feed, folder / "shuffled")
+    starts = shuffle_items(ids, encoder.chars, folder / "shuffled")
+    (folder / STARTS).write_bytes(starts.data)
     (folder / "shuffled").replace(folder / IDS)
-    starts.tofile(folder / STARTS)
-    counts[line_feed] -= len(ids) - int(starts[-1])
-    return counts
+    ids, counts = map_file(folder / IDS, ids.dtype), np.zeros(len(encoder.chars), np.int64)
+    for i in range(0, len(ids), CHUNK):
+        counts += np.bincount(ids[i : i + CHUNK], minlength=len(counts))
+    return [int(count) for count in counts]
 
 
 def map_file(path: Path, dtype: str | np.dtype[Any]) -> NDArray[Any]:

@@ -30,7 +30,7 @@ from pydantic import ValidationError
 
 from charlm.config import DataConfig
 from charlm.data.build import FORMAT, IDS, STARTS, Facts, FileFacts, build, hash_file, map_file
-from charlm.data.sources import STDIN, Source, stamp_of
+from charlm.data.sources import Source, is_stdin, stamp_of
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
 from charlm.files import CAN_LOCK, cache_folder, locked
@@ -62,9 +62,9 @@ def open_encoded(
     Raises:
         DataError: the text cannot be read or is empty; it cannot be written encoded.
     """
-    root, stamps = _root(), _stamps(sources)
+    root, began, stamps = _root(), time.time(), _stamps(sources)
     seen = _seen(stamps, data)
-    key = _key(expected, data) if expected and sources[0].name == STDIN else _read_seen(seen)
+    key = _key(expected, data) if expected and is_stdin(sources[0]) else _read_seen(seen)
     notices: list[str] = []
     if key and (root / key).is_dir():
         try:
@@ -79,7 +79,7 @@ def open_encoded(
         facts = _build_sealed(folder, sources, data)
         key = _key(facts.sha256, data)
         encoded = _publish(folder, root / key, notices)
-        if stamps and stamps == _stamps(sources) and _are_old(stamps):
+        if stamps and stamps == _stamps(sources) and _are_older(stamps, began):
             seen.parent.mkdir(exist_ok=True)
             _replace(seen, key)
     return encoded
@@ -97,7 +97,8 @@ def _root() -> Path:
 
 def _encode_for_now(sources: Sequence[Source], data: DataConfig, notices: list[str]) -> Encoded:
     """The text, encoded in a place for temporary files, for as long as it is used."""
-    folder = Path(tempfile.mkdtemp(prefix="charlm-"))
+    with _writing(Path(tempfile.gettempdir())):
+        folder = Path(tempfile.mkdtemp(prefix="charlm-"))
     try:
         with _writing(folder):
             _build_sealed(folder, sources, data)
@@ -161,13 +162,15 @@ def _stamps(sources: Sequence[Source]) -> list[list[Any]]:
     """What tells the files and whether they changed; nothing where a source is no file."""
     if not all(source.path for source in sources):
         return []
-    return [[os.path.abspath(s.path), *stamp_of(s.path)] for s in sources if s.path]  # noqa: PTH100
+    try:
+        return [[os.path.abspath(s.path), *stamp_of(s.path)] for s in sources if s.path]  # noqa: PTH100
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot read this text: {error.strerror}") from error
 
 
-def _are_old(stamps: list[list[Any]]) -> bool:
-    """Whether no file can have changed since it was read without changing its times."""
-    now = time.time()
-    return all(now - max(stamp[-2:]) / 1e9 > _JUST_NOW for stamp in stamps)
+def _are_older(stamps: list[list[Any]], began: float) -> bool:
+    """Whether no file can have changed since then (s) without changing its times."""
+    return all(began - max(stamp[-2:]) / 1e9 > _JUST_NOW for stamp in stamps)
 
 
 def _read_seen(seen: Path) -> str | None:
@@ -188,7 +191,7 @@ def _workshop(root: Path) -> Iterator[Path]:
     with ExitStack() as stack:
         with locked(root, wait=True):
             for old in root.glob("tmp-*") if CAN_LOCK else ():
-                with locked(old, wait=False) as abandoned:
+                with suppress(FileNotFoundError), locked(old, wait=False) as abandoned:
                     if abandoned:
                         _remove(old)
             folder = Path(tempfile.mkdtemp(prefix="tmp-", dir=root))
@@ -235,9 +238,12 @@ def _seal(folder: Path, facts: Facts) -> None:
 def _replace(path: Path, text: str) -> None:
     """Write a small file so that it is the old one, whole, or the new."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).replace(path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 # --- opening ----------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
@@ -36,6 +35,12 @@ class TextIds:
         """The ids at some places, of the places' shape."""
         return np.take(self._table, self._raw[places])
 
+    def head(self, most: int | None) -> TextIds:
+        """The first `most` of it, or all; of a list, the items within these, and one at least."""
+        if most is not None and self.starts is not None and len(self.starts) > 1:
+            most = max(most, int(self.starts[1]))
+        return self.stretch(0, most)
+
     def stretch(self, start: int, stop: int | None) -> TextIds:
         """A part of it, still on the disk; of a list, the items that lie in it whole."""
         if self.starts is None:
@@ -52,9 +57,9 @@ class TextIds:
 class Corpus:
     """A text of N characters.
 
-    `sha256` is of the text in UTF-8, or in its bytes where those are the unit; of several texts,
-    of their hashes. `n_distinct` characters are different, and `n_unknown` of the N are not in a
-    limited vocabulary, so stand as `UNKNOWN`.
+    `sha256` is of the text in UTF-8, or in its bytes where those are the unit; where the
+    parts are texts of their own, it is theirs with commas between. `n_distinct` characters are
+    different, and `n_unknown` of the N are not in a limited vocabulary, so stand as `UNKNOWN`.
     """
 
     source: str
@@ -95,11 +100,13 @@ def open_corpus(
     Raises:
         DataError: the text is missing, empty or cannot be read as `data` says.
     """
-    texts = [
-        open_encoded(find_sources(path, data), data, expected)
-        for path in (data.path, data.val_path, data.test_path)
-        if path
+    paths = (data.path, data.val_path, data.test_path)
+    hashes = [*(expected or "").split(","), "", ""]
+    own = [
+        open_encoded(find_sources(path, data), data, sha256) if path else None
+        for path, sha256 in zip(paths, hashes[:3], strict=True)
     ]
+    texts = [text for text in own if text]
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(dict(zip(text.facts.chars, text.facts.counts, strict=True)))
@@ -107,19 +114,13 @@ def open_corpus(
     read = set(vocab.chars)
     return Corpus(
         source=", ".join((*data.path, *(data.val_path or ()), *(data.test_path or ()))),
-        sha256=_hash_together([text.facts.sha256 for text in texts]),
+        sha256=",".join(text.facts.sha256 if text else "" for text in own).rstrip(","),
         vocab=vocab,
         parts=_parts(texts, vocab, data),
         n_distinct=len(counts),
         n_unknown=sum(count for char, count in counts.items() if char not in read),
         notices=[notice for text in texts for notice in text.notices],
     )
-
-
-def _hash_together(hashes: list[str]) -> str:
-    if len(hashes) == 1:
-        return hashes[0]
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _choose(counts: Counter[str], data: DataConfig, known: Vocab | None) -> Vocab:

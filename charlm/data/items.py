@@ -15,10 +15,11 @@ AT_ONCE = 1 << 20  # ids written at a time
 SEED = 0  # the order is the same for all runs, so that their validation parts are
 
 
-def shuffle_items(ids: Ids, line_feed: int, path: Path) -> NDArray[np.int64]:
-    """Write the lines of `ids` (N,), whose last is ended, to a file in an order that looks random.
+def shuffle_items(ids: Ids, chars: str, path: Path) -> NDArray[np.int64]:
+    """Write the lines of a text, whose last is ended, to a file in an order that looks random.
 
-    Blank lines are left out. Needs some 32 bytes of memory a line.
+    `ids` (N,) stand for characters of `chars`. Blank lines are left out. Needs some 32 bytes of
+    memory a line.
 
     Returns:
         Where each line begins in the file, and behind the last (n_items + 1,).
@@ -26,7 +27,7 @@ def shuffle_items(ids: Ids, line_feed: int, path: Path) -> NDArray[np.int64]:
     Raises:
         DataError: all lines are blank.
     """
-    begins, lengths = _items(ids, line_feed)
+    begins, lengths = _items(ids, chars)
     if not len(begins):
         raise DataError("data.documents is lines, and this text has only blank ones")
     order = generator(SEED, "items").permutation(len(begins))
@@ -41,8 +42,9 @@ def shuffle_items(ids: Ids, line_feed: int, path: Path) -> NDArray[np.int64]:
     return np.concatenate([[0], ends])
 
 
-def _items(ids: Ids, line_feed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _items(ids: Ids, chars: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where each line that is not blank begins, and how long it is with its line feed."""
+    line_feed, carriage_return = chars.index("\n"), chars.find("\r")
     places = [
         np.flatnonzero(ids[start : start + AT_ONCE] == line_feed) + start
         for start in range(0, len(ids), AT_ONCE)
@@ -50,7 +52,7 @@ def _items(ids: Ids, line_feed: int) -> tuple[NDArray[np.int64], NDArray[np.int6
     ends = np.concatenate(places) + 1
     begins = np.concatenate([[0], ends[:-1]])
     lengths = ends - begins
-    written = lengths > 1
+    written = (lengths > 1) & ((lengths > 2) | (ids[begins] != carriage_return))
     return begins[written], lengths[written]
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,12 @@ def _find(entry: str, data: DataConfig) -> list[Source]:
         return [Source(STDIN, _open_stdin)]
     if entry.startswith(PREFIX):
         return [_builtin(entry)]
-    path = Path(entry).expanduser()
+    if "\0" in entry:
+        raise DataError(f"{entry!r}: there is no NUL in a path")
+    try:
+        path = Path(entry).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{entry}: there is no such user") from error
     with _told(str(path), found=False):
         if path.is_dir():
             return _walk(path, data)
@@ -103,7 +108,13 @@ def _find(entry: str, data: DataConfig) -> list[Source]:
 def _open_stdin() -> IO[bytes]:
     if os.isatty(0):
         raise DataError("data.path is -, and nothing is piped to standard input; try: cat TEXT |")
+    os.set_blocking(0, True)  # else what comes late would be taken for the end
     return io.FileIO(os.dup(0))
+
+
+def is_stdin(source: Source) -> bool:
+    """Whether it is what is piped in, and can be read once only."""
+    return source.name == STDIN and source.path is None
 
 
 def _builtin(entry: str) -> Source:
@@ -156,7 +167,7 @@ def _walk(root: Path, data: DataConfig) -> list[Source]:
         among = f" among its {len(names):,} files that are not hidden" if names else ""
         patterns = " that data.include and data.exclude leave" * bool(data.include or data.exclude)
         raise DataError(f"{root}: this folder has no text{patterns}{among}")
-    return [_file(root / name, found=True) for name in sorted(wanted, key=_in_order)]
+    return _regular(root / name for name in sorted(wanted, key=_in_order))
 
 
 def _glob(entry: str, pattern: str, data: DataConfig) -> list[Source]:
@@ -165,7 +176,12 @@ def _glob(entry: str, pattern: str, data: DataConfig) -> list[Source]:
     wanted = [name for name in names if Path(name).is_file() and not _matches(name, excluded)]
     if not wanted:
         raise DataError(f"{entry}: no file matches this pattern")
-    return [_file(Path(name), found=True) for name in sorted(wanted, key=_in_order)]
+    return _regular(Path(name) for name in sorted(set(wanted), key=_in_order))
+
+
+def _regular(paths: Iterable[Path]) -> list[Source]:
+    """The files; a pipe or a socket that lies among them is passed over."""
+    return [source for path in paths if (source := _file(path, found=True)).path]
 
 
 def _in_order(name: str) -> list[str]:
@@ -178,11 +194,10 @@ def _any_of(patterns: Sequence[str]) -> re.Pattern[str]:
 
 
 def _matches(name: str, pattern: re.Pattern[str]) -> bool:
-    """Whether a pattern is that of the file, of its whole path, or of a folder above it."""
-    if pattern.match(name.rpartition("/")[2]):
-        return True
+    """Whether a pattern is of the file or a folder above it, by its name or its whole path."""
     while name:
-        if pattern.match(name):
+        above, _, last = name.rpartition("/")
+        if pattern.match(name) or pattern.match(last):
             return True
-        name = name.rpartition("/")[0]
+        name = above
     return False

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from charlm.config import DataConfig
-from charlm.data.corpus import AT_ONCE, Corpus, open_corpus
+from charlm.data.corpus import AT_ONCE, Corpus, Split, open_corpus
 from charlm.data.oddities import oddities
 from charlm.data.vocab import Ids, Vocab
 from charlm.data.yardsticks import compressed_bits, entropies, ngram_bits
@@ -28,6 +28,7 @@ def measure(data: DataConfig) -> dict[str, Any]:
     counts, crlf = _count(corpus)
     chars = sum(counts.values())
     by_char = counts if data.unit == "char" else Counter[str]()
+    odd = oddities(by_char, crlf, by_char["\r"] - crlf) if by_char else []
     return {
         "source": corpus.source,
         "sha256": corpus.sha256,
@@ -38,7 +39,7 @@ def measure(data: DataConfig) -> dict[str, Any]:
         "parts": {split: len(corpus.split(split)) for split in ("train", "val", "test")},
         "distinct": len(counts),
         "most_frequent": "".join(char for char, _ in counts.most_common(40)),
-        "oddities": [asdict(oddity) for oddity in oddities(by_char, crlf, by_char["\r"] - crlf)],
+        "oddities": [asdict(oddity) for oddity in odd],
         "yardsticks": _yardsticks(corpus),
     }
 
@@ -47,8 +48,9 @@ def _count(corpus: Corpus) -> tuple[Counter[str], int]:
     """How often each character occurs, and how often CR LF does."""
     counts, crlf = np.zeros(len(corpus.vocab), np.int64), 0
     cr, lf = (corpus.vocab.chars.find(char) for char in "\r\n")
-    for split in ("train", "val", "test"):
-        ids = corpus.split(split)
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    for split in ("all",) if "all" in corpus.parts else splits:
+        ids = corpus.parts[split]
         for start in range(0, len(ids), AT_ONCE):
             piece = ids[start : start + AT_ONCE + 1]  # and one, so that no pair is missed
             crlf += int(((piece[:-1] == cr) & (piece[1:] == lf)).sum()) if cr >= 0 else 0

@@ -16,6 +16,7 @@ from charlm.data.sources import Source, find_sources
 from charlm.errors import DataError
 
 MARK = "\ufeff"  # the byte-order mark
+_WITHOUT_MARK = ("utf-8-sig", "utf-16", "utf-32")  # these take it away themselves
 LOOKED_AT = 8000  # characters at the start of a file that tell whether it is a text
 
 
@@ -53,8 +54,10 @@ def _as_chars(raw: bytes) -> str:
 def _read(source: Source, data: DataConfig) -> Iterator[str]:
     if data.unit == "byte":
         return map(_as_chars, source.chunks())
-    pieces = _refuse_binary(source, _without_mark(_decoded(source, data)))
-    return clean(pieces, data)
+    pieces = _decoded(source, data)
+    if codecs.lookup(source.encoding or data.encoding).name not in _WITHOUT_MARK:
+        pieces = _without_mark(pieces)
+    return clean(_refuse_binary(source, pieces), data)
 
 
 def clean(pieces: Iterable[str], data: DataConfig) -> Iterator[str]:

@@ -6,17 +6,17 @@ import tempfile
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from charlm.data.amounts import AnyIds
 from charlm.data.corpus import AT_ONCE, Corpus, Split, TextIds, open_corpus
-from charlm.data.vocab import Ids, Vocab
+from charlm.data.vocab import Vocab
 from charlm.errors import DataError
 from charlm.training.checkpoint import Meta
 
 
 def text_to_score(
     meta: Meta, paths: Sequence[str], split: Split, skip_unknown: bool
-) -> tuple[AnyIds, int]:
+) -> tuple[TextIds, int]:
     """The ids of a split of the text at `paths`, or of the one trained on where there are none,
     and how many characters of it are unknown to the model and left out.
 
@@ -73,11 +73,23 @@ class _Unknown:
         distinct = "".join(sorted(corpus.vocab.chars[i] for i in self._new))
         return self._vocab.describe_unknown(distinct, where, first)
 
-    def left_out(self) -> Ids:
+    def left_out(self) -> TextIds:
         """The ids of the others, on the disk as long as they are used."""
+        size, starts, before = len(self._vocab), [], 0
         with tempfile.TemporaryFile() as file:
             for start in range(0, len(self._ids), AT_ONCE):
                 piece = self._ids[start : start + AT_ONCE]
-                piece[piece < len(self._vocab)].tofile(file)
+                file.write(piece[piece < size].data)
+                if self._ids.starts is not None:  # what stood at a place stands further back now
+                    places = _between(self._ids.starts, start, start + len(piece)) - start
+                    starts.append(before + np.cumsum(piece < size)[places] - (piece < size)[places])
+                before += int((piece < size).sum())
             file.flush()
-            return np.asarray(np.memmap(file, piece.dtype, "r"))
+            ids = np.asarray(np.memmap(file, piece.dtype, "r"))
+        if self._ids.starts is None:
+            return TextIds(ids, np.arange(size))
+        return TextIds(ids, np.arange(size), np.concatenate([*starts, [before]]))
+
+
+def _between(starts: NDArray[np.int64], low: int, high: int) -> NDArray[np.int64]:
+    return starts[(starts >= low) & (starts < high)]

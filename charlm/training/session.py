@@ -92,6 +92,11 @@ def start(
 
 def _fitted(config: Config, corpus: Corpus) -> tuple[Config, list[str]]:
     """The config with a batch that fits the text, and a word on it where it is another."""
+    if corpus.n_distinct > 1 == len(corpus.vocab):
+        raise DataError(
+            f"{corpus.source}: data.min_count {config.data.min_count} leaves no character of this "
+            "text in the vocabulary; lower it"
+        )
     if corpus.n_distinct < 2:
         raise DataError(
             f"{corpus.source}: this text is one character over and over, so there is nothing to "
@@ -283,6 +288,11 @@ def _initialise_from(path: Path, config: Config) -> tuple[Corpus, CharModel, lis
 
 
 def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
+    if old.data.unit != new.data.unit:
+        raise ConfigError(
+            f"--init-from {path}: data.unit is {new.data.unit} here and {old.data.unit} there; "
+            "their ids do not mean the same"
+        )
     before, after = old.model.model_dump(), new.model.model_dump()
     changed = [
         f"model.{key} is {after.get(key)!r} here and {before.get(key)!r} there"

@@ -172,7 +172,7 @@ class Trainer:
             False if asked to stop before the end; a resumed run then evaluates at this step again.
         """
         progress, config = self.progress, self.config
-        ids = self.run.corpus.split("val").stretch(0, config.eval.max_chars)
+        ids = self.run.corpus.split("val").head(config.eval.max_chars)
         if len(ids) < 2 or progress.evaluated_at == progress.step:
             return True
         try:

@@ -151,6 +151,7 @@ def test_an_encoding_of_text_is_taken_by_any_of_its_names(name: str) -> None:
     [
         *("utf-9", "", "é", "a b"),  # of nothing
         *("rot13", "base64", "hex", "zip", "bz2", "quopri", "uu"),  # not of text
+        *("idna", "punycode", "utf7", "unicode_escape"),  # of words, or in no fixed pieces
         *("undefined", "a\0b"),
     ],
 )

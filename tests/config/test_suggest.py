@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from charlm.config import Config, RecurrentConfig
+from charlm.config import suggest as module
 from charlm.config.files import parse_config
 from charlm.config.suggest import name_for, suggest
+from charlm.data.amounts import fit_batch, steps_per_epoch
+from charlm.training.schedule import Limits
 
 ANY_TEXT = st.text(st.characters(), min_size=1)  # half a surrogate pair, too: names have them
 
@@ -30,19 +34,29 @@ def test_what_is_suggested_is_a_config_of_the_text(path: list[str], chars: int) 
     assert sum(limit is not None for limit in limits) == 1
 
 
-def test_a_longer_text_gets_a_larger_model_and_fewer_passes() -> None:
-    sizes = [1, 30_000, 30_001, 300_000, 300_001, 3_000_000, 3_000_001, 10**9]
-    configs = [suggested(chars) for chars in sizes]
+def test_a_longer_text_gets_a_larger_model_and_less_dropout() -> None:
+    borders = [row[0] for row in module._BY_SIZE]
+    configs = [suggested(chars) for border in borders for chars in (border, border + 1)]
     for less, more in itertools.pairwise(configs):
         assert isinstance(less.model, RecurrentConfig)
         assert isinstance(more.model, RecurrentConfig)
         assert less.model.hidden_size <= more.model.hidden_size
         assert less.train.batch_size <= more.train.batch_size
-        if less.train.max_epochs and more.train.max_epochs:
-            assert less.train.max_epochs >= more.train.max_epochs
-    kinds = [str((config.model, config.train.max_epochs)) for config in configs]
-    assert [kinds[i] == kinds[i + 1] for i in range(7)] == [True, False] * 3 + [True]
-    assert [config.train.max_steps is None for config in configs] == [True] * 6 + [False] * 2
+        assert less.model.output_dropout >= more.model.output_dropout
+    for row, config in zip(module._BY_SIZE, configs[::2], strict=True):
+        model, train = config.model.model_dump(), config.train
+        found = (model["hidden_size"], train.batch_size, train.max_epochs, model["input_dropout"])
+        assert found == row[1:]
+    assert (configs[-1].train.max_epochs, configs[-2].train.max_steps) == (None, None)
+
+
+@given(st.integers(65, 2000) | st.integers(65, 10**9))
+def test_a_run_as_suggested_is_longer_than_its_warm_up(chars: int) -> None:
+    ids = np.broadcast_to(np.uint8(0), chars)
+    train, _ = fit_batch(ids, suggested(chars).train)
+    steps = Limits.of(train, steps_per_epoch(ids, train)).steps
+    assert steps is not None
+    assert steps > 1.5 * train.schedule.warmup_steps
 
 
 @given(path=st.lists(ANY_TEXT, min_size=1, max_size=2))

@@ -103,7 +103,9 @@ def test_texts_of_their_own_are_the_parts_they_are_named_for(
     assert len(corpus) == len("".join(named))
     assert corpus.n_distinct == len(set("".join(named)))
     assert corpus.source == ", ".join(paths[name] for name in ("a", *separate.values()))
-    assert corpus.sha256 == sha256("".join(map(sha256, named)))
+    named_by = {"train": texts["a"]} | {part: texts[name] for part, name in separate.items()}
+    hashes = [sha256(named_by[part]) if part in named_by else "" for part in SPLITS]
+    assert corpus.sha256 == ",".join(hashes).rstrip(",")
     for split, name in separate.items():
         assert text_of(corpus, split) == texts[name]  # type: ignore[arg-type]
     rest = "".join(text_of(corpus, split) for split in SPLITS if split not in separate)
@@ -196,6 +198,8 @@ def test_places_may_be_of_any_shape() -> None:
     start=st.integers(0, 42),
     length=st.none() | st.integers(0, 42),
 )
+@example([5], 1, 2)  # within one item
+@example([2, 5, 2], 3, 4)
 def test_a_stretch_of_a_list_is_the_items_that_lie_in_it_whole(
     lengths: list[int], start: int, length: int | None
 ) -> None:
@@ -212,6 +216,21 @@ def test_a_stretch_of_a_list_is_the_items_that_lie_in_it_whole(
     assert stretch.starts is not None
     assert stretch[:].tolist() == [place for item in inside for place in item]
     assert stretch.starts.tolist() == np.cumsum([0, *map(len, inside)]).tolist()
+
+
+@given(st.lists(st.integers(1, 5), max_size=8), st.none() | st.integers(0, 42))
+@example([3, 2], 2)
+@example([], 2)
+def test_the_head_of_a_list_has_an_item_at_least(lengths: list[int], most: int | None) -> None:
+    starts = np.cumsum([0, *lengths])
+    ids = TextIds(np.arange(starts[-1], dtype=np.uint8), np.arange(42, dtype=np.uint8), starts)
+    kept = [int(end) for end in starts if most is None or end <= most]
+    head = ids.head(most)
+    assert head[:].tolist() == list(range(max([*kept, *starts[1:2]])))
+    assert head.starts is not None
+    assert len(head.starts) == len(kept) + (kept == [0] and len(lengths) > 0)
+    plain = TextIds(np.arange(9, dtype=np.uint8), np.arange(9, dtype=np.uint8))
+    assert plain.head(most)[:].tolist() == list(range(9))[:most]
 
 
 # --- the vocabulary --------------------------------------------------------------------------

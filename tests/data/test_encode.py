@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,7 @@ def test_of_a_list_every_line_that_is_not_blank_is_written_once(
         return
     facts = write(folder, text.encode(), chunk, documents="lines")
     written, starts = text_in(folder, facts), np.fromfile(folder / STARTS, "int64").tolist()
-    parts = zip(starts[:-1], starts[1:], strict=True)
-    assert sorted(written[start:end] for start, end in parts) == items
+    assert sorted(written[start:end] for start, end in pairwise(starts)) == items
     assert (starts[0], starts[-1]) == (0, len(written))
     assert dict(zip(facts.chars, facts.counts, strict=True)) == Counter(written)
     assert sorted(path.name for path in folder.iterdir()) == [IDS, STARTS] == sorted(facts.files)
@@ -153,5 +153,5 @@ def test_of_a_list_every_line_that_is_not_blank_is_written_once(
 
 @pytest.mark.parametrize("raw", [b"", b"\xef\xbb\xbf"])
 def test_a_text_that_is_empty_is_refused(tmp_path: Path, raw: bytes) -> None:
-    with pytest.raises(DataError, match="^text: this text is empty$"):
+    with pytest.raises(DataError, match=r"^text: this text is empty$"):
         write(tmp_path, raw)

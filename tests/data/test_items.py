@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import Counter
 from pathlib import Path
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 from charlm.config import DataConfig
 from charlm.data import items
+from charlm.data.cache import open_encoded
 from charlm.data.corpus import Corpus, Split, TextIds, open_corpus
 from charlm.data.items import shuffle_items
+from charlm.data.sources import find_sources
 from charlm.data.vocab import UNKNOWN, Ids
 from charlm.errors import DataError
 from charlm.randomness import generator
@@ -48,18 +51,19 @@ def items_of(corpus: Corpus, split: Split) -> list[str]:
 
 def lines_of(text: str) -> list[str]:
     """Those that are not blank, ended."""
-    return [line + "\n" for line in text.split("\n") if line]
+    return [line + "\n" for line in text.split("\n") if line.removesuffix("\r")]
 
 
 # --- the order -------------------------------------------------------------------------------
 
 
 @given(
-    text=st.text("ab\n", max_size=40).filter(str.strip),
+    text=st.text("ab\r\n", max_size=40).filter(str.strip),
     at_once=st.sampled_from([1, 2, 5, 1 << 20]),
     dtype=st.sampled_from([np.uint8, np.uint16, np.uint32]),
 )
 @example("\n\na\n\nb\n\n", 2, np.uint8)
+@example("\r\nab\r\n\r\n\rb\n\r", 2, np.uint8)
 @example("abababab\na\nb", 1, np.uint16)  # a line longer than what is written at a time
 def test_the_shuffled_lines_are_the_lines_in_the_order_of_a_permutation(
     folder: Path, text: str, at_once: int, dtype: type
@@ -68,7 +72,7 @@ def test_the_shuffled_lines_are_the_lines_in_the_order_of_a_permutation(
     ids: Ids = np.array([ord(char) for char in text], dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(items, "AT_ONCE", at_once)
-        starts = shuffle_items(ids, ord("\n"), folder / "shuffled")
+        starts = shuffle_items(ids, "".join(map(chr, range(128))), folder / "shuffled")
     written = "".join(map(chr, np.fromfile(folder / "shuffled", dtype)))
     lines = lines_of(text)
     order = generator(0, "items").permutation(len(lines)).tolist()
@@ -164,10 +168,19 @@ def test_lists_of_their_own_are_shuffled_and_parted_alike(tmp_path: Path) -> Non
 
 def test_characters_are_counted_as_they_are_in_the_items(tmp_path: Path) -> None:
     """Of the line ends, those of blank lines are not."""
-    corpus = list_of("\n\n\naa\nb\n\nab", tmp_path, min_count=3)
+    text = "\n\n\naa\nb\n\nab"
+    corpus = list_of(text, tmp_path, min_count=3)
     assert (corpus.vocab.chars, corpus.n_unknown) == ("\na" + UNKNOWN, 2)
-    corpus = list_of("\n\n\naa\nb\n\nab", tmp_path, max_size=2)
-    assert (corpus.vocab.chars, corpus.n_unknown) == ("\n" + UNKNOWN, 5)  # of a tie the first
+    data = DataConfig.model_validate({"path": str(tmp_path / "list.txt"), "documents": "lines"})
+    facts = open_encoded(find_sources(data.path, data), data).facts
+    counts = dict(zip(facts.chars, facts.counts, strict=True))
+    assert counts == Counter("".join(lines_of(text)))
+
+
+def test_the_hash_is_of_the_text_as_it_was_with_its_last_line_ended(tmp_path: Path) -> None:
+    expected = hashlib.sha256(b"b\n\na\n").hexdigest()
+    for text in ("b\n\na", "b\n\na\n"):
+        assert list_of(text, tmp_path).sha256 == expected
 
 
 def test_a_list_of_bytes_has_the_lines_of_the_file(tmp_path: Path) -> None:

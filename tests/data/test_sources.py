@@ -332,7 +332,7 @@ def test_a_link_to_nothing_in_the_middle_of_a_folder_is_refused_with_the_way_out
         ("builtin:pyton", "no such built-in text; there are builtin:python, builtin:python-topics"),
         ("long" * 100, "File name too long"),
         ("~no-such-user/text.txt", "~no-such-user/text.txt: "),
-        ("a\0b", "a"),
+        ("a\0b", "'a\\x00b': there is no NUL in a path"),
     ],
 )
 def test_a_text_that_is_not_there_is_refused(

@@ -112,12 +112,17 @@ def test_bytes_are_measured_as_such(tmp_path: Path) -> None:
     assert (found["unit"], found["chars"], found["utf8_bytes"]) == ("byte", n, n)
     assert (found["lines"], found["distinct"]) == (50, len(set(content)))
     assert found["sha256"] == hashlib.sha256(content).hexdigest()
-    assert found["oddities"] == []  # bytes are nothing but bytes
     ranked = sorted(Counter(content).items(), key=lambda pair: (-pair[1], pair[0]))
     assert found["most_frequent"] == "".join(chr(byte) for byte, _ in ranked)
     train = content[: int(0.9 * n)]
     assert found["yardsticks"]["gzip"] == 8 * len(gzip.compress(train, 9)) / len(train)
     assert json.loads(json.dumps(found)) == found
+
+
+def test_bytes_have_no_oddities(tmp_path: Path) -> None:
+    """And so no advice to set what is of characters."""
+    content = "é\r\n\u200b".encode() * 50 + b"\xff\x00\r"
+    assert measure(content, tmp_path, unit="byte")["oddities"] == []
 
 
 # --- yardsticks ------------------------------------------------------------------------------

@@ -130,7 +130,6 @@ def test_the_ways_out_of_bad_bytes_are_told_and_lead_out(
 
 def test_an_encoding_that_is_not_that_of_the_text_is_refused_whatever_python_raises() -> None:
     assert refusal(b"no byte-order mark", encoding="utf-16").startswith("0.txt: not utf-16 at byte")
-    assert refusal(b"a+2AA-b", encoding="utf-7").startswith("0.txt: ")  # half a surrogate pair
 
 
 def test_every_text_begins_without_its_byte_order_mark() -> None:
@@ -147,7 +146,7 @@ def test_of_two_byte_order_marks_one_is_left_whatever_the_encoding(encoding: str
 
 def test_a_source_with_an_encoding_of_its_own_keeps_it() -> None:
     source = Source("x", lambda: io.BytesIO("é".encode()), encoding="utf-8")
-    assert list(read_texts([source], DataConfig(path="x", encoding="latin-1")))[0] == "é"
+    assert next(read_texts([source], DataConfig(path="x", encoding="latin-1"))) == "é"
 
 
 # --- what is no text -------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.data.vocab import Vocab, describe
+from charlm.data.vocab import UNKNOWN, Decoder, Vocab, describe
 from charlm.errors import DataError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)  # all of Unicode
@@ -122,3 +122,67 @@ def test_what_a_vocabulary_is_asked_leaves_it_as_it_was(text: str) -> None:
     vocab.encode_known(text + "\U0010fffd")
     assert np.array_equal(vocab.encode(text), before_copy)
     assert vocab == Vocab.of(text)
+
+
+# --- limited, and of bytes -------------------------------------------------------------------
+
+
+@given(TEXT, TEXT)
+def test_a_limited_vocabulary_reads_what_it_does_not_have_as_one_character(
+    known: str, text: str
+) -> None:
+    vocab = Vocab("".join(sorted({*known, UNKNOWN})), limited=True)
+    by_hand = "".join(char if char in vocab.chars else UNKNOWN for char in text)
+    assert vocab.decode(vocab.encode(text)) == by_hand
+    assert vocab.encode_known(text)[1] == 0
+    assert vocab.decode(vocab.table(text)) == by_hand
+
+
+@given(TEXT, TEXT)
+def test_a_table_has_the_ids_of_characters_and_v_for_others(known: str, text: str) -> None:
+    vocab = Vocab.of(known)
+    by_hand = [known_id if (known_id := vocab.chars.find(c)) >= 0 else len(vocab) for c in text]
+    assert vocab.table(text).tolist() == by_hand
+
+
+def test_a_table_of_everything_is_of_the_smallest_type() -> None:
+    vocab = Vocab("".join(map(chr, range(256))))
+    assert vocab.table("a").dtype == np.uint8
+    assert vocab.table("aж").dtype == np.uint16  # ж has the id 256
+
+
+def test_an_extended_vocabulary_is_limited_as_the_new_text_is() -> None:
+    limited, free = Vocab(f"a{UNKNOWN}", limited=True), Vocab("ab")
+    assert free.extended(limited) == Vocab(f"ab{UNKNOWN}", limited=True)
+    assert limited.extended(free) == Vocab(f"a{UNKNOWN}b")
+
+
+@given(st.binary())
+def test_bytes_of_any_kind_are_written_as_they_were_read(raw: bytes) -> None:
+    vocab = Vocab.of_bytes()
+    ids = np.frombuffer(raw, np.uint8)
+    text = vocab.decode(ids)
+    assert text.encode("utf-8", "surrogateescape") == raw
+    assert vocab.encode(text).tolist() == list(raw)
+    decoder = Decoder(vocab)
+    pieces = [decoder.add(byte) for byte in raw] + [decoder.rest()]
+    assert "".join(pieces) == text
+
+
+@given(TEXT)
+def test_a_text_as_bytes_is_its_utf_8(text: str) -> None:
+    vocab = Vocab.of_bytes()
+    assert vocab.encode(text).tolist() == list(text.encode())
+    assert vocab.decode(vocab.encode(text)) == text
+    assert vocab.encode_known(text)[1] == 0
+
+
+def test_a_character_of_several_bytes_is_written_when_it_is_whole() -> None:
+    decoder = Decoder(Vocab.of_bytes())
+    assert [decoder.add(byte) for byte in "aé€".encode()] == ["a", "", "é", "", "", "€"]
+    assert decoder.rest() == ""
+
+
+def test_characters_are_decoded_one_by_one() -> None:
+    decoder = Decoder(Vocab("ab"))
+    assert [decoder.add(1), decoder.add(0), decoder.rest()] == ["b", "a", ""]
