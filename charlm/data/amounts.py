@@ -42,7 +42,12 @@ def fit_batch(ids: AnyIds, train: TrainConfig) -> tuple[TrainConfig, list[str]]:
         room, what = len(pieces(ids, train.seq_len)[0]), "items"
     else:
         room, what = len(ids) // train.seq_len, f"sequences of {train.seq_len} characters"
-    if room < 1 or (train.batches != "items" and len(ids) <= train.seq_len):
+    if room < 1 and what == "items":
+        raise DataError(
+            "the training part of the list has no items; hold out less (data.val_fraction), or "
+            "give more"
+        )
+    if what != "items" and len(ids) <= train.seq_len:
         raise DataError(
             f"the training part of the text has {len(ids):,} characters, and train.seq_len "
             f"{train.seq_len} needs {train.seq_len + 1:,}; lower it (of a gpt, model.context), "

@@ -127,9 +127,10 @@ def _choose(counts: Counter[str], data: DataConfig, known: Vocab | None) -> Voca
     """What is seen often enough, most often first where that is limited; sorted by code point."""
     if data.unit == "byte":
         return Vocab.of_bytes()
-    chars = [char for char, count in counts.items() if count >= data.min_count]
+    an_end = "\n" if data.documents == "lines" else ""  # which an item must have
+    chars = [char for char, count in counts.items() if count >= data.min_count or char == an_end]
     if data.is_limited:
-        chars.sort(key=lambda char: (-counts[char], char))
+        chars.sort(key=lambda char: (char != an_end, -counts[char], char))
         room = len(chars) if data.max_size is None else data.max_size - 1
         chars = [*[char for char in chars if char != UNKNOWN][:room], UNKNOWN]
     vocab = Vocab("".join(sorted(chars)), limited=data.is_limited)

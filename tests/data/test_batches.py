@@ -308,7 +308,7 @@ def test_a_batch_of_items_is_no_larger_than_the_list(
 
 def test_an_empty_list_is_refused() -> None:
     train = TrainConfig.model_validate({"batches": "items"})
-    with pytest.raises(DataError, match="the training part of the text has 0 characters"):
+    with pytest.raises(DataError, match="the training part of the list has no items"):
         fit_batch(list_of([3, 4]).stretch(1, 2), train)
 
 

@@ -314,3 +314,12 @@ def test_bytes_are_their_own_ids_whatever_they_are(folder: Path, content: bytes)
     assert corpus.n_distinct == len(set(content))
     assert text_of(corpus).encode("utf-8", "surrogateescape") == content
     assert np.array_equal(corpus.vocab.encode(text_of(corpus)), ids)
+
+
+def test_a_limited_vocabulary_of_a_list_keeps_the_line_end(tmp_path: Path) -> None:
+    lines = "".join("abc" * 9 + f" {i}\n" for i in range(99))
+    path = write(tmp_path, lines)
+    for limit in ({"max_size": 4}, {"min_count": 200}):
+        corpus = open_corpus(config_of(path, documents="lines", **limit))
+        assert "\n" in corpus.vocab.chars
+        assert len(corpus.vocab) <= 5
