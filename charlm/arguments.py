@@ -1,4 +1,4 @@
-"""The command line: verbs, options, help. What the verbs do is cli.py's."""
+"""The command line: verbs, options, help. What the verbs do is cli's."""
 
 from __future__ import annotations
 

@@ -40,7 +40,9 @@ def describe_run(ready: Session) -> list[str]:
         f"{_vocabulary(corpus)}",
         f"train   {' or '.join(filter(None, ends))} of {per_step}"
         f"{f' ({epochs:.2g} epochs)' if epochs else ''}, {train.optimizer.kind}; "
-        f"{run.compute.device}{threads}, {run.compute.precision}",
+        f"{run.compute.device}{threads}, {run.compute.precision}"
+        + f", {run.compute.kernel} kernel"
+        * (run.compute.lstm is not None),
         f"folder  {run.folder}" + (f", from step {run.progress.step:,}" * bool(run.progress.step)),
     ]
 

@@ -224,7 +224,7 @@ def test_info_as_json_has_what_others_build_on(charlm: Charlm, tiny_run: TinyRun
     meta = json.loads(charlm("info", tiny_run("lstm"), "--json").out)
     assert set(meta) == {
         *("path", "format", "config", "vocab", "corpus", "parameters", "progress", "log_sizes"),
-        *("device", "precision", "threads", "versions"),
+        *("device", "precision", "threads", "kernel", "versions"),
     }
     assert (meta["format"], meta["progress"]["step"], meta["device"]) == (1, 6, "cpu")
     assert set(meta["versions"]) == {"charlm", "python", "torch", "numpy"}
@@ -428,10 +428,24 @@ def test_a_folder_with_something_in_it_is_never_overwritten(
 
 def test_a_folder_in_which_a_run_never_began_is_taken(charlm: Charlm, workplace: Path) -> None:
     Path("checkpoints/killed").mkdir(parents=True)
-    for name in ("config.yaml", "last.tmp"):
-        Path("checkpoints/killed", name).write_text("left over", encoding="utf-8")
+    Path("checkpoints/killed/last.tmp").write_text("left over", encoding="utf-8")
+    config = charlm("config", "check", "lstm.yaml").out
+    Path("checkpoints/killed/config.yaml").write_text(config, encoding="utf-8")
     assert charlm("train", "--config", "lstm.yaml", "--name", "killed").status == 0
     assert step_of(charlm, Path("checkpoints/killed")) == 6
+
+
+def test_a_config_of_the_users_own_in_a_run_folder_is_not_overwritten(
+    charlm: Charlm, workplace: Path
+) -> None:
+    own = Path("checkpoints/own/config.yaml")
+    own.parent.mkdir(parents=True)
+    own.write_text("# mine\n" + Path("lstm.yaml").read_text("utf-8"), encoding="utf-8")
+    before = own.read_bytes()
+    result = charlm("train", "--config", own, "--name", "own")
+    assert result.status == 2
+    assert "checkpoints/own: this run exists and is not overwritten" in result.err
+    assert own.read_bytes() == before
 
 
 def test_training_tells_what_it_does_in_plain_lines(charlm: Charlm, workplace: Path) -> None:

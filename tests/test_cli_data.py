@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -87,6 +88,30 @@ def test_a_text_that_is_piped_in_is_trained_on_and_gone_on_with(
     assert b"finished at step 15" in resumed.stdout
     scored = run("eval", "--json", "--device", "cpu")
     assert json.loads(scored.stdout)["chars"] > 1000
+
+
+@pytest.mark.parametrize("paths", [("-",), ("own.txt", "-")])
+def test_what_is_piped_in_is_read_whole_wherever_it_stands_and_whatever_the_cache(
+    here: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch, paths: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (here / "own.txt").write_text("my own " * 100, encoding="utf-8")
+    monkeypatch.setenv("CHARLM_CACHE", str(here / "own.txt"))  # no folder: nothing is kept
+    command = ("train", "--data", *paths, "--name", "piped", *SMALL)
+    ended = run(*command, piped=tiny_text.read_bytes())
+    assert ended.returncode == 0, ended.stderr
+    whole = len(tiny_text.read_text("utf-8")) + (len(paths) - 1) * 701
+    assert f" {whole:,} characters ".encode() in ended.stdout
+
+
+def test_a_pipe_by_its_name_is_read_too(here: Path, charlm: Charlm, tiny_text: Path) -> None:
+    os.mkfifo(here / "pipe")
+    writer = threading.Thread(target=lambda: (here / "pipe").write_bytes(tiny_text.read_bytes()))
+    writer.start()
+    result = charlm("train", "--data", "pipe", *SMALL)
+    writer.join()
+    assert result.status == 0
+    assert f" {len(tiny_text.read_text('utf-8')):,} characters " in result.out
 
 
 def test_bytes_that_are_no_text_are_learnt_and_written_as_they_are(

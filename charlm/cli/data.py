@@ -36,8 +36,8 @@ def _print_stats(found: dict[str, Any]) -> None:
     parts = ", ".join(f"{count:,} {split}" for split, count in found["parts"].items() if count)
     rows = {
         "text": found["source"],
-        "size": f"{found['chars']:,} {units} ({parts}), {found['lines']:,} line ends, "
-        f"{found['utf8_bytes']:,} bytes as UTF-8",
+        "size": f"{found['chars']:,} {units} ({parts}), {found['lines']:,} line ends"
+        + f", {found['utf8_bytes']:,} bytes as UTF-8" * (units == "characters"),
         "vocabulary": f"{found['distinct']:,}, the most frequent first: {found['most_frequent']!r}",
     }
     for oddity in found["oddities"]:

@@ -14,6 +14,7 @@ from charlm.errors import CharlmError
 
 if TYPE_CHECKING:
     from charlm.config import Config, DataConfig
+    from charlm.data.corpus import Texts
 
 LARGE_MB = 300  # a second or two
 
@@ -23,12 +24,12 @@ def train(options: argparse.Namespace) -> int:
     from charlm import describe, terminal
     from charlm.training import session
 
-    config, expected = _config(options)
+    config, opened = _config(options)
     _announce(config.data)
     if options.resume:
         ready = session.resume(config, options.out / config.name, options.device)
     else:
-        ready = session.start(config, options.out, options.device, options.init_from, expected)
+        ready = session.start(config, options.out, options.device, options.init_from, opened)
     view = terminal.View(ready.run)
     for line in describe.describe_run(ready):
         print(line)
@@ -43,9 +44,9 @@ def train(options: argparse.Namespace) -> int:
     return 128 + received[0] if received and outcome == "stopped" else 0
 
 
-def _config(options: argparse.Namespace) -> tuple[Config, str | None]:
-    """The settings: of a file, of the run to go on with, or what suits the text; and the text's
-    SHA-256 where it was read for that."""
+def _config(options: argparse.Namespace) -> tuple[Config, Texts | None]:
+    """The settings: of a file, of the run to go on with, or what suits the text; and the text
+    where it was read for that."""
     from charlm.config.files import load_config, parse_config
     from charlm.training.checkpoint import LAST, find_checkpoint, read_meta
 
@@ -65,19 +66,24 @@ def _config(options: argparse.Namespace) -> tuple[Config, str | None]:
     return _suggested(options)
 
 
-def _suggested(options: argparse.Namespace) -> tuple[Config, str]:
+def _suggested(options: argparse.Namespace) -> tuple[Config, Texts]:
     """Settings for a text that comes without any."""
     from charlm.config.files import parse_config
-    from charlm.config.suggest import suggest
-    from charlm.data.corpus import open_corpus
+    from charlm.config.suggest import suggest, yield_to
+    from charlm.data.corpus import open_corpus, open_texts
+    from charlm.training.session import refuse_to_overwrite
 
-    path = tuple(options.data)
-    raw = {"name": "text", "data": {"path": path}}
-    data = parse_config(raw, options.set, options.name).data
-    _announce(data)
-    corpus = open_corpus(data)
-    settings = suggest(path, len(corpus.split("train")))
-    return parse_config(settings, options.set, options.name), corpus.sha256
+    def settings(chars: int) -> Config:
+        suggested = suggest(tuple(options.data), chars)
+        yield_to(suggested, options.set)
+        return parse_config(suggested, options.set, options.name)
+
+    config = settings(0)  # all but the size is right
+    if options.init_from is None:
+        refuse_to_overwrite(options.out / config.name)
+    _announce(config.data)
+    opened = open_texts(config.data)
+    return settings(len(open_corpus(config.data, opened=opened).split("train"))), opened
 
 
 def _announce(data: DataConfig) -> None:
@@ -85,9 +91,10 @@ def _announce(data: DataConfig) -> None:
     from charlm.data.cache import bytes_to_read
     from charlm.data.sources import find_sources
 
-    size = bytes_to_read(find_sources(data.path, data), data) / 1e6
+    paths = [path for path in (data.path, data.val_path, data.test_path) if path]
+    size = sum(bytes_to_read(find_sources(path, data), data) for path in paths) / 1e6
     if size > LARGE_MB:
-        print(f"charlm: note: encoding {size:,.0f} MB of text, once", file=sys.stderr)
+        print(f"charlm: note: {size:,.0f} MB of text are read and encoded", file=sys.stderr)
 
 
 @contextmanager

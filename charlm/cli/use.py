@@ -25,7 +25,7 @@ def sample(options: argparse.Namespace) -> int:
     from charlm.config.files import updated
     from charlm.data.text import clean, read_whole
     from charlm.sampling.generate import generate, until
-    from charlm.training.session import load_model
+    from charlm.training.weights import load_model
 
     path, meta = _open_checkpoint(options)
     data = meta.config.data
@@ -94,7 +94,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from charlm.config.files import updated
     from charlm.training import evaluate as evaluation
     from charlm.training.scoring import text_to_score
-    from charlm.training.session import load_model
+    from charlm.training.weights import load_model
 
     path, meta = _open_checkpoint(options)
     split: Split = options.split or ("all" if options.data else "val")

@@ -22,7 +22,16 @@ def _as_list(value: Any) -> Any:
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, list | tuple) or not all(isinstance(x, str) and x for x in texts):
         raise PydanticCustomError("mistyped", "some text, or a list of texts")
+    if not all(map(_is_unicode, texts)):
+        raise PydanticCustomError(
+            "mistyped", "a path that is valid UTF-8: rename it, or name the folder it is in"
+        )
     return tuple(texts)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it has no half of a character, as a path that is not UTF-8 has."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _as_written(value: tuple[str, ...]) -> str | list[str]:
@@ -124,7 +133,12 @@ class DataConfig(Group):
     @model_validator(mode="after")
     def _check(self) -> Self:
         held_out = self.val_fraction + self.test_fraction
+        paths = (*self.path, *(self.val_path or ()), *(self.test_path or ()))
         refuse(
+            "path: - stands twice, and what is piped in can be read once only"
+            if paths.count("-") > 1
+            else None,
+            "separator: it has half of a character" if not _is_unicode(self.separator) else None,
             f"val_fraction: with test_fraction it holds out {held_out:g} of the text and leaves "
             "nothing to train on; lower one"
             if held_out >= 1

@@ -166,7 +166,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
 def _value(key: str, text: str) -> Any:
     """What `text` stands for: itself where a setting wants text, else what YAML makes of it."""
     wanted = next((setting.type for setting in settings() if setting.key == key), "")
-    a_list = "list" in wanted and text.startswith("[")
+    a_list = "list" in wanted and text.startswith("[") and text.endswith("]")
     null = "null" in wanted and text == "null"
     if wanted.startswith("str") and not (a_list or null):
         return text

@@ -20,8 +20,7 @@ _STEPS = 1500  # of a text that is larger than all of these
 def suggest(path: tuple[str, ...], chars: int) -> dict[str, Any]:
     """A config, as nested dictionaries, for a training text of so many characters.
 
-    One LSTM layer under Muon, of a size that such a text can teach in minutes on two cores; LOG.md
-    has what it was chosen by.
+    One LSTM layer under Muon, of a size that such a text can teach in minutes on two cores.
     """
     fits = [row for row in _BY_SIZE if chars <= row[0]]
     _, hidden_size, batch_size, epochs, dropout = fits[0] if fits else _BY_SIZE[-1]
@@ -40,6 +39,24 @@ def suggest(path: tuple[str, ...], chars: int) -> dict[str, Any]:
         },
         "eval": {"every": 100, "sample_every": 200},
     }
+
+
+def yield_to(settings: dict[str, Any], overrides: list[str]) -> None:
+    """Take out what is suggested for another kind than `KEY=VALUE` overrides name."""
+    kinds = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.strip().endswith(".kind"):
+            kinds[key.strip().removesuffix(".kind")] = value.strip()
+    for path, kind in kinds.items():
+        *above, name = path.split(".")
+        group = settings
+        for part in above:
+            group = group.get(part, {})
+        if group.get(name, {}).get("kind") not in (None, kind):
+            del group[name]
+    if kinds.get("model") == "gpt":
+        del settings["train"]["seq_len"]  # the model's context
 
 
 def name_for(path: tuple[str, ...]) -> str:

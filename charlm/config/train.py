@@ -149,7 +149,9 @@ class TrainConfig(Group):
         "auto", description="of the arithmetic; weights are always float32"
     )
     compile: Literal["auto", "off", "on"] = Field(
-        "auto", description="use torch.compile; auto does for a gpt on CUDA"
+        "auto",
+        description="on: torch.compile; auto: that for a gpt on CUDA, and our own kernel for an "
+        "lstm in bf16 on a CPU with AMX",
     )
     threads: Count | None = Field(None, description="CPU threads; null for one a core, 8 at most")
     log_every: Count = Field(20, description="steps between two records of the training loss")

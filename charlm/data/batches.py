@@ -16,7 +16,8 @@ from torch import Tensor
 
 from charlm.config import TrainConfig
 from charlm.data.amounts import AnyIds, pieces
-from charlm.data.corpus import AT_ONCE, TextIds
+from charlm.data.corpus import TextIds
+from charlm.data.vocab import AT_ONCE
 from charlm.randomness import generator
 
 IGNORED = -1

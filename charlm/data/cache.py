@@ -6,7 +6,7 @@
 The key of a text is made of its content. Files that were read before and have not changed since,
 by their size and times, are not read again: the way git does it, and as careful with files that
 were just written. <cache> is $CHARLM_CACHE, or the folder that the system keeps for such; all of
-it may be deleted.
+it may be deleted, though a text that was piped in then has to be piped in again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import tempfile
 import time
 import weakref
@@ -30,7 +31,7 @@ from pydantic import ValidationError
 
 from charlm.config import DataConfig
 from charlm.data.build import FORMAT, IDS, STARTS, Facts, FileFacts, build, hash_file, map_file
-from charlm.data.sources import Source, is_stdin, stamp_of
+from charlm.data.sources import Source, stamp_of
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
 from charlm.files import CAN_LOCK, cache_folder, locked
@@ -57,14 +58,15 @@ def open_encoded(
     """The text of the sources, read as `data` says; encoded now, unless that was done before.
 
     Args:
-        expected: the SHA-256 of the text that standard input had, which cannot be read twice.
+        expected: the SHA-256 of a text out of a pipe, which cannot be read twice.
 
     Raises:
         DataError: the text cannot be read or is empty; it cannot be written encoded.
     """
     root, began, stamps = _root(), time.time(), _stamps(sources)
     seen = _seen(stamps, data)
-    key = _key(expected, data) if expected and is_stdin(sources[0]) else _read_seen(seen)
+    again = expected and any(source.once for source in sources)
+    key = _key(expected, data) if expected and again else _read_seen(seen)
     notices: list[str] = []
     if key and (root / key).is_dir():
         try:
@@ -79,9 +81,10 @@ def open_encoded(
         facts = _build_sealed(folder, sources, data)
         key = _key(facts.sha256, data)
         encoded = _publish(folder, root / key, notices)
-        if stamps and stamps == _stamps(sources) and _are_older(stamps, began):
-            seen.parent.mkdir(exist_ok=True)
-            _replace(seen, key)
+        with suppress(OSError, DataError):  # a note only saves time
+            if stamps and stamps == _stamps(sources) and _are_older(stamps, began):
+                seen.parent.mkdir(exist_ok=True)
+                _replace(seen, key)
     return encoded
 
 
@@ -191,10 +194,14 @@ def _workshop(root: Path) -> Iterator[Path]:
     with ExitStack() as stack:
         with locked(root, wait=True):
             for old in root.glob("tmp-*") if CAN_LOCK else ():
-                with suppress(FileNotFoundError), locked(old, wait=False) as abandoned:
+                with (
+                    suppress(FileNotFoundError, PermissionError),
+                    locked(old, wait=False) as abandoned,
+                ):
                     if abandoned:
                         _remove(old)
-            folder = Path(tempfile.mkdtemp(prefix="tmp-", dir=root))
+            folder = root / f"tmp-{secrets.token_hex(8)}"
+            folder.mkdir()  # unlike mkdtemp's, for others to read if the cache is
             stack.callback(_remove, folder)
             stack.enter_context(locked(folder, wait=False))
         yield folder
@@ -237,13 +244,12 @@ def _seal(folder: Path, facts: Facts) -> None:
 
 def _replace(path: Path, text: str) -> None:
     """Write a small file so that it is the old one, whole, or the new."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    temporary = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 # --- opening ----------------------------------------------------------------------------------
@@ -274,8 +280,10 @@ def _read_facts(folder: Path) -> Facts:
         if sealed["seal"] != _hash_of(sealed["facts"]):
             raise ValueError
         return Facts.model_validate(sealed["facts"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise _DamageError("its facts.json is damaged") from error
+    except OSError as error:
+        raise _unreadable(error) from error
 
 
 def _check(path: Path, was: FileFacts) -> FileFacts:
@@ -284,6 +292,16 @@ def _check(path: Path, was: FileFacts) -> FileFacts:
         stamp = stamp_of(path)
         if stamp != was.stamp and hash_file(path) != was.sha256:
             raise _DamageError(f"its {path.name} was altered or cut short")
+    except FileNotFoundError as error:
+        raise _DamageError(f"its {path.name} is missing") from error
     except OSError as error:
-        raise _DamageError(f"its {path.name} cannot be read ({error.strerror})") from error
+        raise _unreadable(error) from error
     return FileFacts(sha256=was.sha256, stamp=stamp)
+
+
+def _unreadable(error: OSError) -> DataError:
+    """No reason to doubt a text, let alone to remove it."""
+    return DataError(
+        f"{error.filename}: cannot read this encoded text: {error.strerror}; let it be read, or "
+        "name another folder in CHARLM_CACHE"
+    )

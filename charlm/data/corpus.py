@@ -16,7 +16,6 @@ from charlm.data.vocab import UNKNOWN, Ids, Vocab
 from charlm.errors import DataError
 
 Split = Literal["train", "val", "test", "all"]
-AT_ONCE = 1 << 20  # characters looked at together
 
 
 class TextIds:
@@ -84,28 +83,46 @@ class Corpus:
         return self.parts[split]
 
 
+Texts = tuple[Encoded | None, Encoded | None, Encoded | None]
+"""What data.path, data.val_path and data.test_path name."""
+
+
+def open_texts(data: DataConfig, expected: str | None = None) -> Texts:
+    """The texts of `data`, encoded.
+
+    Args:
+        expected: the `sha256` that their corpus had, by which to find what was piped in.
+
+    Raises:
+        DataError: one is missing, empty or cannot be read as `data` says.
+    """
+    hashes = [*(expected or "").split(","), "", ""]
+    path, val, test = (
+        open_encoded(find_sources(path, data), data, sha256) if path else None
+        for path, sha256 in zip((data.path, data.val_path, data.test_path), hashes, strict=False)
+    )
+    return path, val, test
+
+
 def open_corpus(
     data: DataConfig,
     known: Vocab | None = None,
     extend: bool = True,
     expected: str | None = None,
+    opened: Texts | None = None,
 ) -> Corpus:
     """The corpus of `data`.
 
     Args:
         known: a vocabulary that keeps its ids; what is new stands behind it.
         extend: False keeps a limited one as it is: what is new is unknown, as it was before.
-        expected: the `sha256` it had before, by which to find a text that was piped in.
+        expected: as `open_texts` has it.
+        opened: what that gave, if it was called before; pipes cannot be read again.
 
     Raises:
         DataError: the text is missing, empty or cannot be read as `data` says.
     """
-    paths = (data.path, data.val_path, data.test_path)
-    hashes = [*(expected or "").split(","), "", ""]
-    own = [
-        open_encoded(find_sources(path, data), data, sha256) if path else None
-        for path, sha256 in zip(paths, hashes[:3], strict=True)
-    ]
+    own = opened or open_texts(data, expected)
     texts = [text for text in own if text]
     counts: Counter[str] = Counter()
     for text in texts:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.data.vocab import Ids
+from charlm.data.vocab import AT_ONCE, Ids
 from charlm.errors import DataError
 from charlm.randomness import generator
 
-AT_ONCE = 1 << 20  # ids written at a time
 SEED = 0  # the order is the same for all runs, so that their validation parts are
 
 
@@ -33,12 +33,17 @@ def shuffle_items(ids: Ids, chars: str, path: Path) -> NDArray[np.int64]:
     order = generator(SEED, "items").permutation(len(begins))
     begins, lengths = begins[order], lengths[order]
     ends = np.cumsum(lengths)
-    cuts = np.searchsorted(ends, np.arange(AT_ONCE, ends[-1] + AT_ONCE, AT_ONCE), "left")
+    long = np.flatnonzero(lengths > AT_ONCE)  # such a line is written alone, in stretches
+    cuts = np.searchsorted(ends, np.arange(AT_ONCE, ends[-1], AT_ONCE))
+    cuts = np.unique(np.concatenate([[0], cuts, long, long + 1, [len(ends)]]))
     with path.open("wb") as file:
-        first = 0
-        for last in np.unique(np.minimum(cuts, len(begins) - 1)) + 1:
-            file.write(_gather(ids, begins[first:last], lengths[first:last]).data)
-            first = int(last)
+        for first, last in pairwise(cuts):
+            if lengths[first] > AT_ONCE:
+                for start in range(begins[first], begins[first] + lengths[first], AT_ONCE):
+                    end = min(start + AT_ONCE, begins[first] + lengths[first])
+                    file.write(ids[start:end].tobytes())
+            else:
+                file.write(_gather(ids, begins[first:last], lengths[first:last]).data)
     return np.concatenate([[0], ends])
 
 

@@ -25,7 +25,6 @@ from charlm.data.builtin import PREFIX, read_builtin
 from charlm.errors import DataError
 
 CHUNK = 1 << 20  # bytes read at a time
-STDIN = "standard input"
 _OPENERS: dict[str, Callable[[Path], Any]] = {
     ".gz": gzip.GzipFile,
     ".bz2": bz2.BZ2File,
@@ -39,7 +38,7 @@ class Source:
 
     `path` is of a file, which changes its stamp when its bytes change; other sources have none.
     `encoding` is that of a source which has its own. `found` says whether it was found in a folder
-    or by a glob, not named.
+    or by a glob, not named; `once`, that it is a pipe and cannot be read a second time.
     """
 
     name: str
@@ -47,6 +46,7 @@ class Source:
     path: Path | None = None
     encoding: str | None = None
     found: bool = False
+    once: bool = False
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes, `CHUNK` at a time.
@@ -85,7 +85,7 @@ def find_sources(path: Sequence[str], data: DataConfig) -> list[Source]:
 
 def _find(entry: str, data: DataConfig) -> list[Source]:
     if entry == "-":
-        return [Source(STDIN, _open_stdin)]
+        return [Source("standard input", _open_stdin, once=True)]
     if entry.startswith(PREFIX):
         return [_builtin(entry)]
     if "\0" in entry:
@@ -112,11 +112,6 @@ def _open_stdin() -> IO[bytes]:
     return io.FileIO(os.dup(0))
 
 
-def is_stdin(source: Source) -> bool:
-    """Whether it is what is piped in, and can be read once only."""
-    return source.name == STDIN and source.path is None
-
-
 def _builtin(entry: str) -> Source:
     return Source(entry, lambda: io.BytesIO(read_builtin(entry).encode()), encoding="utf-8")
 
@@ -131,7 +126,8 @@ def _file(path: Path, found: bool) -> Source:
         raise DataError(f"{path}: cannot read this text: {error.strerror}{hint}") from error
     opener = _OPENERS.get(path.suffix.lower(), io.FileIO)
     regular = stat.S_ISREG(it.st_mode)  # a pipe has no stamp that tells
-    return Source(str(path), lambda: opener(path), path if regular else None, found=found)
+    own = path if regular else None
+    return Source(str(path), lambda: opener(path), own, found=found, once=not regular)
 
 
 def describe_sources(sources: Sequence[Source]) -> str:
@@ -171,11 +167,17 @@ def _walk(root: Path, data: DataConfig) -> list[Source]:
 
 
 def _glob(entry: str, pattern: str, data: DataConfig) -> list[Source]:
-    names = glob.glob(pattern, recursive=True)  # noqa: PTH207  (`**`)
-    excluded = _any_of(data.exclude)
-    wanted = [name for name in names if Path(name).is_file() and not _matches(name, excluded)]
+    names = [name for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]  # noqa: PTH207
+    excluded, fixed = _any_of(data.exclude), glob.escape(pattern).find("[")
+    above = pattern[:fixed].rpartition("/")[0]  # folders that the pattern names are not excluded
+    wanted = [
+        name
+        for name in names
+        if not excluded.match(name) and not _matches(name[len(above) :].lstrip("/"), excluded)
+    ]
     if not wanted:
-        raise DataError(f"{entry}: no file matches this pattern")
+        but = " that data.exclude leaves" * bool(names)
+        raise DataError(f"{entry}: no file matches this pattern{but}")
     return _regular(Path(name) for name in sorted(set(wanted), key=_in_order))
 
 

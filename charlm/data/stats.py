@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from charlm.config import DataConfig
-from charlm.data.corpus import AT_ONCE, Corpus, Split, open_corpus
+from charlm.data.corpus import Corpus, Split, open_corpus
 from charlm.data.oddities import oddities
-from charlm.data.vocab import Ids, Vocab
+from charlm.data.vocab import AT_ONCE, Ids, Vocab
 from charlm.data.yardsticks import compressed_bits, entropies, ngram_bits
 
 MOST_TRAIN, MOST_VAL = 8_000_000, 200_000  # characters that the yardsticks look at

@@ -56,7 +56,7 @@ class Recurrent(CharModel):
         self._initialise(config)
 
     def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        x = self._look_up(ids.t())  # (B, T) -> (T, B, D), or (T, B, V) one-hot
+        x = self.look_up(ids.t())  # (B, T) -> (T, B, D), or (T, B, V) one-hot
         hx = state if state is None or isinstance(self.rnn, nn.LSTM) else state[0]
         y, hx = self.rnn(self.input_dropout(x), hx)  # (T, B, D)
         logits = self.head(self.output_dropout(y))  # (T, B, V)
@@ -66,7 +66,8 @@ class Recurrent(CharModel):
         first = {"weight_ih_l0"} if self.embed is None else set()
         return [p for name, p in self.rnn.named_parameters() if p.ndim == 2 and name not in first]
 
-    def _look_up(self, ids: Tensor) -> Tensor:
+    def look_up(self, ids: Tensor) -> Tensor:
+        """What the first layer reads of ids of any shape: (*ids.shape, D), or V where one-hot."""
         if self.embed is not None:
             x: Tensor = self.embed(ids)
             return x

@@ -63,7 +63,7 @@ class CorpusInfo(BaseModel):
 
     source: str
     chars: int
-    sha256: str  # of the text in UTF-8
+    sha256: str  # as Corpus has it
 
 
 class Meta(BaseModel):
@@ -81,6 +81,7 @@ class Meta(BaseModel):
     device: str
     precision: str
     threads: int
+    kernel: str = "torch"  # see Compute
     versions: dict[str, str]
 
     @field_validator("vocab")

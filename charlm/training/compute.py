@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,7 +13,11 @@ from torch import Tensor
 
 from charlm.config import TrainConfig
 from charlm.errors import DeviceError
+from charlm.kernels.compiler import NoKernelError
+from charlm.kernels.lstm import LSTMKernel
 from charlm.models import CharModel, State
+from charlm.models.fused import FusedLSTM
+from charlm.models.recurrent import Recurrent
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Forward = Callable[[Tensor, State | None], tuple[Tensor, State]]
@@ -27,6 +31,13 @@ class Compute:
     device: torch.device
     precision: Precision
     threads: int
+    lstm: LSTMKernel | None = None  # our own kernel for an LSTM, where it serves
+    notices: tuple[str, ...] = ()
+
+    @property
+    def kernel(self) -> str:
+        """Whose code computes a layer; another's differs in the last bits."""
+        return "torch" if self.lstm is None else "amx"
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which a training step's forward pass runs."""
@@ -46,7 +57,23 @@ def choose_compute(train: TrainConfig, model: CharModel, device_name: str) -> Co
     compute = Compute(device, _choose_precision(train, model, device), set_threads(train.threads))
     if compute.precision == "fp16" and device.type == "cpu":
         _probe(model, compute)
-    return compute
+    return _with_kernel(compute, train, model)
+
+
+def _with_kernel(compute: Compute, train: TrainConfig, model: CharModel) -> Compute:
+    """With our own kernel, if it can do this model and `train.compile` is auto."""
+    serves = (
+        train.compile == "auto" and compute.device.type == "cpu" and compute.precision == "bf16"
+    )
+    if not serves or not FusedLSTM.fits(model, train.batch_size // train.grad_accum):
+        return compute
+    if not LSTMKernel.cpu_can():
+        return compute
+    try:
+        return replace(compute, lstm=LSTMKernel())
+    except NoKernelError as error:
+        note = f"training takes longer than it need on this CPU: {error}; the result is as good"
+        return replace(compute, notices=(note,))
 
 
 def choose_device(name: str) -> torch.device:
@@ -128,13 +155,16 @@ def _cpu_has_bf16() -> bool:
 def compile_forward(
     model: CharModel, train: TrainConfig, compute: Compute, ids: Tensor, carries_state: bool
 ) -> tuple[Forward, str | None]:
-    """The model's forward pass, compiled if `train.compile` says so and it works on `ids` (B, T).
+    """The model's forward pass: by our own kernel if `compute` has one, else compiled if
+    `train.compile` says so and it works on `ids` (B, T).
 
     Where training carries a state, it must work with one, too.
 
     Returns:
         the forward pass, and, where compiling failed, a line that says so.
     """
+    if compute.lstm is not None and isinstance(model, Recurrent):
+        return FusedLSTM(model, compute.lstm), None
     pays = compute.device.type == "cuda" and model.compile_pays_on_cuda
     if train.compile == "off" or (train.compile == "auto" and not pays):
         return model, None

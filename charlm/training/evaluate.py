@@ -167,7 +167,7 @@ def _score_items(reader: _Reader, ids: AnyIds) -> Score:
     order = np.argsort(lengths, kind="stable")  # like with like, for little filling
     first = 0
     while first < len(order):
-        rows = order[first : first + _rows(lengths[order[first:]])]
+        rows = order[first : first + _rows(lengths[order[first : first + CHARS_AT_ONCE]])]
         places = starts[rows, None] - 1 + np.arange(lengths[rows[-1]] + 1)  # (B, T+1)
         text = ids[places % len(ids)].astype(np.int64)
         beyond = np.arange(lengths[rows[-1]]) >= lengths[rows, None]  # (B, T)
@@ -178,5 +178,5 @@ def _score_items(reader: _Reader, ids: AnyIds) -> Score:
 
 def _rows(lengths: NDArray[np.int64]) -> int:
     """How many of these, sorted, make a batch of CHARS_AT_ONCE characters; at least one."""
-    most = lengths[:CHARS_AT_ONCE]
-    return max(1, int(np.searchsorted(most * np.arange(1, len(most) + 1), CHARS_AT_ONCE, "right")))
+    sizes = lengths * np.arange(1, len(lengths) + 1)
+    return max(1, int(np.searchsorted(sizes, CHARS_AT_ONCE, "right")))

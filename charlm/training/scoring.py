@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from charlm.data.corpus import AT_ONCE, Corpus, Split, TextIds, open_corpus
-from charlm.data.vocab import Vocab
+from charlm.data.corpus import Corpus, Split, TextIds, open_corpus
+from charlm.data.vocab import AT_ONCE, Vocab
 from charlm.errors import DataError
 from charlm.training.checkpoint import Meta
 
@@ -31,9 +31,10 @@ def text_to_score(
     expected = None if paths else meta.corpus.sha256
     corpus = open_corpus(data, vocab, extend=False, expected=expected)
     if expected not in (None, corpus.sha256):
+        own = {"val": data.val_path, "test": data.test_path}.get(split)
         raise DataError(
             f"{corpus.source}: not the text this model was trained on; to score it all the same: "
-            f"--data {' '.join(data.path)} --split {split}"
+            f"--data {shlex.join(own or data.path)} --split {'all' if own else split}"
         )
     ids = corpus.split(split)
     unknown = _Unknown(ids, vocab)
@@ -75,13 +76,23 @@ class _Unknown:
 
     def left_out(self) -> TextIds:
         """The ids of the others, on the disk as long as they are used."""
+        try:
+            return self._written()
+        except OSError as error:
+            raise DataError(
+                f"{tempfile.gettempdir()}: cannot write the text without unknown characters "
+                f"here: {error.strerror}; make room, or name another folder in TMPDIR"
+            ) from error
+
+    def _written(self) -> TextIds:
         size, starts, before = len(self._vocab), [], 0
         with tempfile.TemporaryFile() as file:
             for start in range(0, len(self._ids), AT_ONCE):
                 piece = self._ids[start : start + AT_ONCE]
                 file.write(piece[piece < size].data)
                 if self._ids.starts is not None:  # what stood at a place stands further back now
-                    places = _between(self._ids.starts, start, start + len(piece)) - start
+                    first, last = np.searchsorted(self._ids.starts, [start, start + len(piece)])
+                    places = self._ids.starts[first:last] - start
                     starts.append(before + np.cumsum(piece < size)[places] - (piece < size)[places])
                 before += int((piece < size).sum())
             file.flush()
@@ -89,7 +100,3 @@ class _Unknown:
         if self._ids.starts is None:
             return TextIds(ids, np.arange(size))
         return TextIds(ids, np.arange(size), np.concatenate([*starts, [before]]))
-
-
-def _between(starts: NDArray[np.int64], low: int, high: int) -> NDArray[np.int64]:
-    return starts[(starts >= low) & (starts < high)]

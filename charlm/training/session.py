@@ -13,9 +13,9 @@ import torch
 
 import charlm
 from charlm.config import Config, CosineSchedule, TrainConfig, WSDSchedule
-from charlm.config.files import to_yaml
+from charlm.config.files import load_config, to_yaml
 from charlm.data.amounts import fit_batch, steps_per_epoch
-from charlm.data.corpus import Corpus, open_corpus
+from charlm.data.corpus import Corpus, Texts, open_corpus
 from charlm.data.vocab import describe
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models import CharModel, build_model
@@ -24,19 +24,18 @@ from charlm.training.checkpoint import (
     Meta,
     find_checkpoint,
     read_meta,
-    read_tensors,
-    reading,
     writing,
 )
 from charlm.training.compute import (
+    Compute,
     choose_compute,
     choose_device,
     count_cores,
-    set_threads,
 )
 from charlm.training.schedule import Limits
 from charlm.training.telemetry import Observer
 from charlm.training.trainer import Run, Trainer
+from charlm.training.weights import copy_weights, read_model
 
 
 @dataclass(frozen=True)
@@ -56,38 +55,46 @@ def start(
     out: Path,
     device: str,
     init_from: Path | None = None,
-    expected: str | None = None,
+    opened: Texts | None = None,
 ) -> Session:
     """A new run in the folder out / config.name, with fresh weights or those of a checkpoint.
 
     Args:
-        expected: the SHA-256 of a text that was piped in, and is not to be read again.
+        opened: the config's texts, if they are open already.
 
     Raises:
         CheckpointError: the folder exists or cannot be made; init_from does not fit.
         DataError, DeviceError: the text or the device is not to be had.
     """
     folder = out / config.name
+    refuse_to_overwrite(folder)
+    notices: list[str] = []
+    if init_from is None:
+        corpus = open_corpus(config.data, opened=opened)
+        model = build_model(config.model, len(corpus.vocab), config.train.seed)
+    else:
+        corpus, model, notices = _initialise_from(find_checkpoint(init_from), config, opened)
+    config, more = _fitted(config, corpus)
+    notices = corpus.notices + notices + more
+    _check_warmup(config, corpus)
+    run = Run(folder, config, corpus, choose_compute(config.train, model, device), _versions())
+    notices += [*run.compute.notices, *_clock_notices(config), *_validation_notices(corpus)]
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return Session(run, model, notices)
+
+
+def refuse_to_overwrite(folder: Path) -> None:
+    """A new run takes no folder that has something in it.
+
+    Raises:
+        CheckpointError: it has.
+    """
     if folder.exists() and not _never_began(folder):
         raise CheckpointError(
             f"{folder}: this run exists and is not overwritten; go on with it by --resume, or "
             "start another with --name NAME"
         )
-    notices: list[str] = []
-    if init_from is None:
-        corpus = open_corpus(config.data, expected=expected)
-        model = build_model(config.model, len(corpus.vocab), config.train.seed)
-    else:
-        corpus, model, notices = _initialise_from(find_checkpoint(init_from), config)
-    config, more = _fitted(config, corpus)
-    notices = corpus.notices + notices + more
-    _check_warmup(config, corpus)
-    run = Run(folder, config, corpus, choose_compute(config.train, model, device), _versions())
-    notices += _clock_notices(config) + _validation_notices(corpus)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    return Session(run, model, notices)
 
 
 def _fitted(config: Config, corpus: Corpus) -> tuple[Config, list[str]]:
@@ -121,8 +128,17 @@ def _check_warmup(config: Config, corpus: Corpus) -> None:
 def _never_began(folder: Path) -> bool:
     """Whether a run was killed here before its first checkpoint, and left nothing to lose."""
     return folder.is_dir() and all(
-        path.name in ("config.yaml", "last.tmp") for path in folder.iterdir()
+        path.name == "last.tmp" or (path.name == "config.yaml" and _is_ours(path))
+        for path in folder.iterdir()
     )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a config is as we write it, and not one of the user's own."""
+    try:
+        return path.read_text(encoding="utf-8") == to_yaml(load_config(path))
+    except (ConfigError, OSError, UnicodeDecodeError):
+        return False
 
 
 def resume(config: Config, folder: Path, device: str) -> Session:
@@ -137,6 +153,7 @@ def resume(config: Config, folder: Path, device: str) -> Session:
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {LAST} to resume from; start it without --resume")
     meta = read_meta(path)
+    _refuse_changes(meta.config, config, path, but=_FITTED)
     corpus = open_corpus(config.data, known=meta.vocabulary, expected=meta.corpus.sha256)
     if corpus.sha256 != meta.corpus.sha256:
         raise DataError(
@@ -146,11 +163,9 @@ def resume(config: Config, folder: Path, device: str) -> Session:
         )
     config, _ = _fitted(config, corpus)
     _refuse_changes(meta.config, config, path)
-    model = _read_model(path, meta)
+    model = read_model(path, meta)
     compute = choose_compute(_as_recorded(config, meta, device), model, device)
     run = Run(folder, config, corpus, compute, _versions(), meta.progress.model_copy(), meta)
-    with writing(folder):
-        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     notices = corpus.notices + _resume_notices(meta, run) + _clock_notices(config)
     return Session(run, model, notices)
 
@@ -177,12 +192,15 @@ _FREE = (
 )
 
 
-def _refuse_changes(old: Config, new: Config, path: Path) -> None:
+_FITTED = ("train.batch_size", "train.grad_accum")  # compared once the text is known
+
+
+def _refuse_changes(old: Config, new: Config, path: Path, but: tuple[str, ...] = ()) -> None:
     before, after = leaves(old.model_dump(mode="json")), leaves(new.model_dump(mode="json"))
     changed = [
         f"{key} ({before.get(key)!r}, now {after.get(key)!r})"
         for key in _differing(before, after)
-        if not key.startswith(_FREE)
+        if not key.startswith(_FREE) and key not in but
     ]
     if changed:
         same_model = old.model == new.model
@@ -215,13 +233,15 @@ def _as_recorded(config: Config, meta: Meta, device: str) -> TrainConfig:
     recorded: dict[str, Any] = {"threads": threads}
     if choose_device(device).type == meta.device.partition(":")[0]:
         recorded["precision"] = meta.precision
+        if meta.kernel == "torch" and config.train.compile == "auto":
+            recorded["compile"] = "off"
     return config.train.model_copy(update=recorded)
 
 
 def _resume_notices(meta: Meta, run: Run) -> list[str]:
     compute = run.compute
-    was = meta.versions | _machine(meta.device, meta.precision, meta.threads)
-    now = run.versions | _machine(str(compute.device), compute.precision, compute.threads)
+    was = meta.versions | _machine(meta)
+    now = run.versions | _machine(compute)
     changed = [f"{key} was {was[key]} and is {now[key]}" for key in was if was[key] != now.get(key)]
     notices = []
     if changed:
@@ -239,8 +259,9 @@ def _resume_notices(meta: Meta, run: Run) -> list[str]:
 _LIMITS = ("max_steps", "max_epochs", "max_seconds")
 
 
-def _machine(device: str, precision: str, threads: int) -> dict[str, str]:
-    return {"device": device, "precision": precision, "threads": str(threads)}
+def _machine(it: Meta | Compute) -> dict[str, str]:
+    names = ("device", "precision", "threads", "kernel")
+    return {name: str(getattr(it, name)) for name in names}
 
 
 def _clock_notices(config: Config) -> list[str]:
@@ -265,7 +286,9 @@ def _validation_notices(corpus: Corpus) -> list[str]:
 # --- weights from elsewhere -------------------------------------------------------------------
 
 
-def _initialise_from(path: Path, config: Config) -> tuple[Corpus, CharModel, list[str]]:
+def _initialise_from(
+    path: Path, config: Config, opened: Texts | None
+) -> tuple[Corpus, CharModel, list[str]]:
     """The corpus and model of a new run that begins with the weights of `path`.
 
     The vocabulary is the old one, ids unchanged, with the text's new characters behind it; their
@@ -274,9 +297,9 @@ def _initialise_from(path: Path, config: Config) -> tuple[Corpus, CharModel, lis
     meta = read_meta(path)
     _refuse_other_architecture(meta.config, config, path)
     known = meta.vocabulary
-    corpus = open_corpus(config.data, known)
+    corpus = open_corpus(config.data, known, opened=opened)
     model = build_model(config.model, len(corpus.vocab), config.train.seed)
-    _copy_weights(_read_model(path, meta), model)
+    copy_weights(read_model(path, meta), model)
     new = corpus.vocab.chars[len(known) :]
     notices = [f"weights from {path} (step {meta.progress.step:,})"]
     if new:
@@ -301,45 +324,6 @@ def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
     ]
     if changed:
         raise ConfigError(f"--init-from {path}: another architecture: {'; '.join(changed)}")
-
-
-@torch.no_grad()
-def _copy_weights(old: CharModel, new: CharModel) -> None:
-    """Copy weights into a model that may know more characters; what it knows beyond them stays."""
-    for (_, value), (_, parameter) in zip(
-        old.named_parameters(), new.named_parameters(), strict=True
-    ):
-        parameter[tuple(slice(size) for size in value.shape)] = value
-
-
-# --- opening a model to use it ----------------------------------------------------------------
-
-
-def load_model(path: Path, meta: Meta, device: str) -> CharModel:
-    """The model of a checkpoint, on a device, ready for evaluation and sampling.
-
-    Raises:
-        DeviceError: the device is not there.
-    """
-    where = choose_device(device)
-    set_threads(None)
-    return _read_model(path, meta).to(where).eval()
-
-
-@torch.no_grad()
-def _read_model(path: Path, meta: Meta) -> CharModel:
-    """The model of a checkpoint, on the CPU, with all its weights and nothing else."""
-    model = build_model(meta.config.model, len(meta.vocab), seed=0)
-    weights, parameters = read_tensors(path, "model."), dict(model.named_parameters())
-    with reading(path):
-        if weights.keys() != parameters.keys():
-            raise ValueError(f"weights {sorted(weights.keys() ^ parameters.keys())}")
-        for name, parameter in parameters.items():
-            value = weights[name]
-            if value.shape != parameter.shape or not value.is_floating_point():
-                raise ValueError(f"{name} is {tuple(value.shape)} of {value.dtype}")
-            parameter.copy_(value)
-    return model
 
 
 def _versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from charlm.config import Config
+from charlm.config.files import to_yaml
 from charlm.data.amounts import steps_per_epoch
 from charlm.data.batches import make_batches
 from charlm.data.corpus import Corpus
@@ -29,6 +30,7 @@ from charlm.training.checkpoint import (
     Progress,
     exclusive,
     save,
+    writing,
 )
 from charlm.training.compute import Compute
 from charlm.training.evaluate import InterruptedEvaluationError, evaluate
@@ -98,6 +100,8 @@ class Trainer:
             CheckpointError: the disk is full or read-only.
         """
         with exclusive(self.run.folder), self._own_randomness():
+            with writing(self.run.folder):
+                (self.run.folder / "config.yaml").write_text(to_yaml(self.config), "utf-8")
             if self.run.resumed is not None:
                 self._restore(self.run.resumed)
             else:
@@ -300,6 +304,7 @@ class Trainer:
             device=str(run.compute.device),
             precision=run.compute.precision,
             threads=run.compute.threads,
+            kernel=run.compute.kernel,
             versions=run.versions,
         )
 

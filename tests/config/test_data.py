@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from charlm.config import DataConfig
@@ -186,6 +186,8 @@ TEXTS = SOME | st.lists(SOME, min_size=1, max_size=3)
 def test_what_is_written_as_yaml_loads_as_equal_settings(
     tmp_path_factory: pytest.TempPathFactory, raw: dict[str, Any]
 ) -> None:
+    paths = [path for key in ("path", "val_path") for path in raw.get(key, [])]
+    assume(paths.count("-") < 2)  # "-" as a text, and "-" in a list, are both the pipe
     config = parse_config({"name": "a", "data": raw})
     file = tmp_path_factory.getbasetemp() / "data.yaml"
     file.write_bytes(to_yaml(config).encode())
@@ -204,3 +206,22 @@ def test_a_path_of_each_kind_is_written_as_it_is_read(tmp_path: Path) -> None:
     data = load_config(tmp_path / "a.yaml").data
     assert (data.path, data.val_path, data.exclude) == (("a", "b.txt"), ("-",), ("*.pyc",))
     assert (data.val_fraction, data.include) == (0, ())
+
+
+@pytest.mark.parametrize("raw", [{"path": ["-", "-"]}, {"path": "-", "val_path": ["a", "-"]}])
+def test_what_is_piped_in_is_read_once(raw: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.path: - stands twice"):
+        parse_config({"name": "a", "data": raw})
+
+
+@pytest.mark.parametrize("key", ["path", "separator"])
+def test_half_a_character_is_refused(key: str) -> None:
+    """As a file name that is not UTF-8 has it."""
+    with pytest.raises(ConfigError, match=rf"^data\.{key}: "):
+        parse_config({"name": "a", "data": {"path": "a", key: "caf\udce9"}})
+
+
+def test_a_glob_that_begins_with_a_class_is_a_glob() -> None:
+    config = parse_config({"name": "a"}, ["data.path=[a-z]*.c", "data.include=[x, y]"])
+    assert config.data.path == ("[a-z]*.c",)
+    assert config.data.include == ("x", "y")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from charlm.config import Config, RecurrentConfig
 from charlm.config import suggest as module
 from charlm.config.files import parse_config
-from charlm.config.suggest import name_for, suggest
+from charlm.config.suggest import name_for, suggest, yield_to
 from charlm.data.amounts import fit_batch, steps_per_epoch
 from charlm.training.schedule import Limits
 
@@ -84,3 +84,17 @@ def test_a_name_is_always_one_that_a_run_can_have(path: list[str]) -> None:
 )
 def test_a_run_is_named_for_its_text(path: str, name: str) -> None:
     assert name_for((path, "other.txt")) == name
+
+
+@pytest.mark.parametrize("model", ["gpt", "gru", "lstm"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+def test_another_kind_can_be_set_over_what_is_suggested(model: str, optimizer: str) -> None:
+    overrides = [f"model.kind={model}", f"train.optimizer.kind={optimizer}"]
+    settings = suggest(("a.txt",), 1000)
+    yield_to(settings, overrides)
+    config = parse_config(settings, overrides)
+    assert (config.model.kind, config.train.optimizer.kind) == (model, optimizer)
+    if optimizer == "muon":
+        assert config.train.optimizer.weight_decay == 0.1
+    if isinstance(config.model, RecurrentConfig) and model == "lstm":
+        assert config.model.hidden_size == 64

@@ -299,6 +299,9 @@ def test_a_text_that_goes_away_is_not_called_a_full_disk(text: Path, when: str) 
     if when == "before":
         text.unlink()
     going = sources if when == "before" else [replace(sources[0], open=leave)]
+    if when == "after":  # all of it was read
+        assert text_of(open_encoded(going, data)) == "naïve café\n"
+        return
     with pytest.raises(DataError) as caught:
         open_encoded(going, data)
     assert str(caught.value).startswith(f"{text}: cannot read this text: ")
@@ -673,15 +676,14 @@ def test_a_full_disk_is_told_and_nothing_is_left(
     assert (sorted if options else list)(text_of(encoded)) == expected
 
 
-@pytest.mark.parametrize("function", ["fsync", "fdopen"])
 def test_a_disk_that_is_full_at_the_end_is_told_and_nothing_is_left(
-    text: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, function: str
+    text: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, function, full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(DataError) as caught:
             open_(text)
     assert f"{cache}: cannot write the encoded text here: No space left" in str(caught.value)
@@ -702,8 +704,7 @@ def test_a_note_that_cannot_be_written_leaves_nothing_half_written(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
-        with pytest.raises(DataError, match="CHARLM_CACHE"):
-            open_(text)
+        assert text_of(open_(text)) == "naïve café\n"
     assert not list((cache / "seen").iterdir())
 
 

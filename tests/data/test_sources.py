@@ -286,6 +286,7 @@ def test_of_a_glob_files_are_excluded(tmp_path: Path) -> None:
     fill(tmp_path, *FILES)
     assert read(tmp_path / "**" / "*.c", exclude=["x.*", "*/lib2/*"]) == [b"a.c", b"lib/a.c"]
     assert "no file matches" in refusal(tmp_path / "*.c", exclude="a*")
+    assert read(tmp_path / "*.c", exclude=tmp_path.name) == [b"a.c"]  # only what is below counts
 
 
 def test_what_is_named_is_read_in_that_order_and_never_left_out(tmp_path: Path) -> None:

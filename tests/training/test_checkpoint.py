@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from charlm.errors import CheckpointError
-from charlm.training import session
+from charlm.training import session, weights
 from charlm.training.checkpoint import (
     BEST,
     FORMAT,
@@ -102,7 +102,7 @@ def test_only_the_tensors_asked_for_are_read(run: Path, monkeypatch: pytest.Monk
             return tensor
 
     monkeypatch.setattr("safetensors.safe_open", Spy)
-    session.load_model(run / BEST, read_meta(run / BEST), "cpu")
+    weights.load_model(run / BEST, read_meta(run / BEST), "cpu")
     assert read
     assert all(name.startswith("model.") for name in read)
 
@@ -218,7 +218,7 @@ def test_a_full_disk_stops_a_run_in_one_line_and_last_still_loads(
     with pytest.raises(CheckpointError, match="No space left on device"):
         ready.trainer([], lambda: False).train()
     assert read_meta(folder / LAST).progress.step == 5
-    session.load_model(folder / LAST, read_meta(folder / LAST), "cpu")
+    weights.load_model(folder / LAST, read_meta(folder / LAST), "cpu")
     assert not list(folder.glob("*.tmp"))
 
 

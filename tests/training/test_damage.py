@@ -15,7 +15,7 @@ from torch import Tensor
 
 from charlm.cli import main
 from charlm.errors import CheckpointError
-from charlm.training import session
+from charlm.training import session, weights
 from charlm.training.checkpoint import LAST, Meta, exclusive, read_meta
 from tests.training.helpers import make_config, new_run
 
@@ -61,7 +61,7 @@ def folder(tiny_text: Path, tmp_path: Path) -> Path:
 def test_weights_that_are_not_the_models_are_refused(what: str, folder: Path) -> None:
     rewrite(folder / LAST, WEIGHTS[what])
     with pytest.raises(CheckpointError, match="this checkpoint is damaged"):
-        session.load_model(folder / LAST, read_meta(folder / LAST), "cpu")
+        weights.load_model(folder / LAST, read_meta(folder / LAST), "cpu")
 
 
 @pytest.mark.parametrize("what", MEMORY)

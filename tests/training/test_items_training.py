@@ -24,7 +24,7 @@ from charlm.models import CharModel, build_model
 from charlm.randomness import generator
 from charlm.sampling import generate as generating
 from charlm.sampling.generate import generate, until
-from charlm.training import session
+from charlm.training import weights
 from charlm.training.checkpoint import BEST, LAST, read_meta
 from charlm.training.evaluate import evaluate
 from charlm.training.scoring import text_to_score
@@ -147,7 +147,7 @@ def test_a_validation_record_of_items_is_their_evaluation(
     folder = new_run(config, tmp_path)
     meta = read_meta(folder / BEST)
     ids, _ = text_to_score(meta, (), "val", False)
-    model = session.load_model(folder / LAST, read_meta(folder / LAST), "cpu")
+    model = weights.load_model(folder / LAST, read_meta(folder / LAST), "cpu")
     text = meta.vocabulary.decode(ids[:])
     lines = text.splitlines(keepends=True)
     ends = list(itertools.accumulate(map(len, lines)))
@@ -211,7 +211,7 @@ def loss_of(folder: Path, split: Split) -> float:
     corpus = open_corpus(meta.config.data)
     assert unknown == 0
     assert meta.vocabulary.decode(ids[:]) == corpus.vocab.decode(corpus.split(split)[:])
-    model = session.load_model(folder / LAST, meta, "cpu")
+    model = weights.load_model(folder / LAST, meta, "cpu")
     return evaluate(model, ids, meta.config.eval, meta.config.train.seed).nats_per_char
 
 

@@ -14,7 +14,7 @@ import torch
 from charlm.config import Config
 from charlm.describe import describe_end
 from charlm.errors import CheckpointError
-from charlm.training import evaluate, session, trainer
+from charlm.training import evaluate, session, trainer, weights
 from charlm.training.checkpoint import BEST, LAST, read_meta
 from charlm.training.scoring import text_to_score
 from charlm.training.telemetry import Observer
@@ -144,7 +144,7 @@ def test_a_validation_record_is_the_evaluation_of_the_first_max_chars(
     folder = new_run(config, tmp_path)
     assert [record["step"] for record in metrics(folder, "val")] == [4, 8, 12]
     meta = read_meta(folder / LAST)
-    model = session.load_model(folder / LAST, meta, "cpu")
+    model = weights.load_model(folder / LAST, meta, "cpu")
     ids, _ = text_to_score(meta, (), "val", False)
     score = evaluate.evaluate(model, ids[:150], config.eval, config.train.seed)
     assert metrics(folder, "val")[-1]["loss"] == pytest.approx(score.nats_per_char, rel=1e-12)

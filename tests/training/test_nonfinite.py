@@ -15,7 +15,7 @@ from charlm.config import Config
 from charlm.describe import describe_end
 from charlm.errors import TrainingError
 from charlm.models import CharModel, State
-from charlm.training import evaluate, session, step
+from charlm.training import evaluate, session, step, weights
 from charlm.training.checkpoint import LAST, read_meta
 from charlm.training.loss import summed_nll
 from charlm.training.scoring import text_to_score
@@ -188,7 +188,7 @@ def test_a_run_that_has_diverged_does_not_save_itself_over_its_last_good_checkpo
         new_run(config, tmp_path)
     last = tmp_path / "run" / LAST
     meta = read_meta(last)
-    model = session.load_model(last, meta, "cpu")
+    model = weights.load_model(last, meta, "cpu")
     ids, _ = text_to_score(meta, (), "val", False)
     assert math.isfinite(evaluate.evaluate(model, ids, config.eval, 0).nats)
 

@@ -1,0 +1,121 @@
+"""A whole run with our own LSTM kernel: chosen, recorded, resumed to the bit, and done without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charlm.config import Config
+from charlm.kernels.compiler import NoKernelError
+from charlm.kernels.lstm import LSTMKernel
+from charlm.training import session
+from charlm.training.checkpoint import LAST, read_meta
+from tests.training.helpers import assert_same_run, go_on, make_config, new_run, plain_config
+
+LARGE = ("model.hidden_size=64", "train.batch_size=32", "train.precision=bf16")
+AUTO = (*LARGE, "train.compile=auto")
+
+
+@pytest.fixture
+def kernel() -> None:
+    try:
+        if not LSTMKernel.cpu_can():
+            pytest.skip("this CPU has no AMX")
+        LSTMKernel()
+    except NoKernelError as error:
+        pytest.skip(str(error))
+
+
+def kernel_of(folder: Path) -> str:
+    return read_meta(folder / LAST).kernel
+
+
+@pytest.mark.parametrize("more", [(), ("train.grad_accum=2",), ("train.optimizer.kind=muon",)])
+def test_a_run_resumed_is_the_run_never_stopped(
+    kernel: None, tiny_text: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    config = make_config(tiny_text, "lstm", *AUTO, *more)
+    whole = new_run(config, tmp_path / "whole")
+    stopped = new_run(config, tmp_path / "stopped", stop_at=5)
+    assert kernel_of(whole) == "amx"
+    assert go_on(config, stopped) == "finished"
+    assert_same_run(stopped, whole)
+
+
+def test_training_learns_what_it_does_without_the_kernel(
+    kernel: None, tiny_text: Path, tmp_path: Path
+) -> None:
+    def loss(name: str, *overrides: str) -> float:
+        config = plain_config(tiny_text, "lstm", *LARGE, *overrides, "train.max_steps=60")
+        progress = read_meta(new_run(config, tmp_path / name) / LAST).progress
+        assert progress.best_loss is not None
+        return progress.best_loss
+
+    ours, theirs = loss("ours", "train.compile=auto"), loss("theirs", "train.compile=off")
+    assert ours == pytest.approx(theirs, rel=0.01)
+    assert ours != theirs
+
+
+def config_for(text: Path, *overrides: str) -> Config:
+    return make_config(text, "lstm", *AUTO, *overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("train.compile=off",),
+        ("train.precision=fp32",),
+        ("train.batch_size=24",),
+        ("train.grad_accum=4",),  # pieces of 8
+        ("model.hidden_size=32",),
+        ("model.kind=gru",),
+    ],
+)
+def test_pytorch_computes_what_the_kernel_does_not_fit(
+    kernel: None, tiny_text: Path, tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    ready = session.start(config_for(tiny_text, *overrides), tmp_path, "cpu")
+    assert ready.run.compute.kernel == "torch"
+    assert not ready.run.compute.notices
+
+
+def test_a_run_begun_without_the_kernel_goes_on_without_it(
+    kernel: None, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(LSTMKernel, "cpu_can", staticmethod(lambda: False))
+        whole = new_run(config_for(tiny_text), tmp_path / "whole")
+        stopped = new_run(config_for(tiny_text), tmp_path / "stopped", stop_at=5)
+    assert kernel_of(stopped) == "torch"
+    go_on(config_for(tiny_text), stopped)
+    assert_same_run(stopped, whole)
+
+
+def test_a_run_that_lost_the_kernel_says_so_and_goes_on(
+    kernel: None, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(tiny_text)
+    folder = new_run(config, tmp_path, stop_at=5)
+    monkeypatch.setattr(LSTMKernel, "cpu_can", staticmethod(lambda: False))
+    ready = session.resume(config, folder, "cpu")
+    assert any("kernel was amx and is torch" in notice for notice in ready.notices)
+    assert go_on(config, folder) == "finished"
+    assert kernel_of(folder) == "torch"
+
+
+def test_a_cpu_that_could_and_a_kernel_that_cannot_be_made_are_told_of(
+    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: Any) -> None:
+        raise NoKernelError("there is no C compiler")
+
+    monkeypatch.setattr(LSTMKernel, "cpu_can", staticmethod(lambda: True))
+    monkeypatch.setattr(
+        compute, "LSTMKernel", type("Refusing", (LSTMKernel,), {"__init__": refuse})
+    )
+    ready = session.start(config_for(tiny_text), tmp_path, "cpu")
+    (notice,) = (each for each in ready.notices if "C compiler" in each)
+    assert "the result is as good" in notice
+    assert ready.run.compute.kernel == "torch"
