@@ -112,9 +112,7 @@ def test_a_cpu_that_could_and_a_kernel_that_cannot_be_made_are_told_of(
         raise NoKernelError("there is no C compiler")
 
     monkeypatch.setattr(LSTMKernel, "cpu_can", staticmethod(lambda: True))
-    monkeypatch.setattr(
-        compute, "LSTMKernel", type("Refusing", (LSTMKernel,), {"__init__": refuse})
-    )
+    monkeypatch.setattr(LSTMKernel, "__init__", refuse)
     ready = session.start(config_for(tiny_text), tmp_path, "cpu")
     (notice,) = (each for each in ready.notices if "C compiler" in each)
     assert "the result is as good" in notice
