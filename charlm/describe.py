@@ -42,7 +42,7 @@ def describe_run(ready: Session) -> list[str]:
         f"{f' ({epochs:.2g} epochs)' if epochs else ''}, {train.optimizer.kind}; "
         f"{run.compute.device}{threads}, {run.compute.precision}"
         + f", {run.compute.kernel} kernel"
-        * (run.compute.lstm is not None),
+        * (run.compute.kernel != "torch"),
         f"folder  {run.folder}" + (f", from step {run.progress.step:,}" * bool(run.progress.step)),
     ]
 

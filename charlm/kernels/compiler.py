@@ -30,8 +30,10 @@ def load_kernel(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
         raise NoKernelError("there is no C compiler (cc, gcc or clang)")
     source = Path(__file__).with_name(f"{name}.c")
     command = [*compiler.split(), "-O3", "-shared", "-fPIC", "-pthread", *flags]
-    made_of = hashlib.sha256("\0".join(command).encode() + source.read_bytes()).hexdigest()
-    library = cache_folder() / "kernels" / f"{name}-{made_of[:32]}.so"
+    made_of = hashlib.sha256("\0".join(command).encode())
+    for path in (source, *sorted(source.parent.glob("*.h"))):
+        made_of.update(path.read_bytes())
+    library = cache_folder() / "kernels" / f"{name}-{made_of.hexdigest()[:32]}.so"
     try:
         if not library.is_file():
             _compile([*command, str(source)], library)

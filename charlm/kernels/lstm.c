@@ -13,32 +13,11 @@
    and none ever waits for another. The recurrent matrix is packed once a call into the tiles that
    AMX multiplies, and stays in the cache. */
 
-#include <immintrin.h>
-#include <pthread.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include "amx.h"
 
-typedef uint16_t bf16;
-
-enum { TILE = 16, DEPTH = 32, TILE_SIZE = TILE * DEPTH }; /* an AMX tile: 16 rows of 32 bf16 */
-
-/* Ask the system for AMX; returns whether it lets us. */
-int lstm_allowed(void) { return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18) == 0; }
+int lstm_allowed(void) { return amx_allowed(); }
 
 /* --- arithmetic on 16 floats ------------------------------------------------------------------ */
-
-static inline __m512 from_bf16(const bf16 *p) {
-  __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-}
-
-static inline void to_bf16(bf16 *p, __m512 x) {
-  __m256bh narrow = _mm512_cvtneps_pbh(x);
-  memcpy(p, &narrow, sizeof narrow);
-}
 
 static inline __m512 set(float x) { return _mm512_set1_ps(x); }
 
@@ -73,14 +52,6 @@ static inline __m512 sigmoid_slope(__m512 y) { return _mm512_fnmadd_ps(y, y, y);
 static inline __m512 tangent_slope(__m512 y) { return _mm512_fnmadd_ps(y, y, set(1.f)); }
 
 /* --- products -------------------------------------------------------------------------------- */
-
-static void configure_tiles(void) {
-  struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } tiles;
-  memset(&tiles, 0, sizeof tiles);
-  tiles.palette = 1;
-  for (int i = 0; i < 8; i++) tiles.bytes[i] = 64, tiles.rows[i] = TILE;
-  _tile_loadconfig(&tiles);
-}
 
 /* out[n] (16, 16) = a (16, 32 depth) b[n], for four packed b; rows of `out` are `stride` apart. */
 static inline void multiply_16(const bf16 *a, size_t lda, const bf16 *const b[4], size_t depth,

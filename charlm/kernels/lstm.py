@@ -11,10 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charlm.kernels.compiler import NoKernelError, cpu_features, load_kernel
+from charlm.kernels.amx import address, load_amx
 
-FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mamx-tile", "-mamx-bf16")
-NEEDS = {"avx512f", "avx512bw", "avx512vl", "avx512_bf16", "amx_tile", "amx_bf16"}
 ROWS, UNITS = 16, 64  # the batch and the units are multiples of these
 
 
@@ -36,14 +34,7 @@ class LSTMKernel:
     """
 
     def __init__(self) -> None:
-        self._library = load_kernel("lstm", FLAGS)
-        if not self._library.lstm_allowed():
-            raise NoKernelError("this system does not let a program use AMX")
-
-    @staticmethod
-    def cpu_can() -> bool:
-        """Whether the CPU has what the kernel needs."""
-        return cpu_features() >= NEEDS
+        self._library = load_amx("lstm")
 
     def layer(
         self, x: Tensor, ids: Tensor | None, W: Tensor, h: Tensor, c: Tensor
@@ -81,26 +72,21 @@ class LSTMKernel:
     def scatter(self, dz: Tensor, ids: Tensor, out: Tensor) -> None:
         """Add the rows of dz (T, B, G) to those of out (V, G) float32 that ids (T, B) name."""
         n, width = ctypes.c_size_t(ids.numel()), ctypes.c_size_t(out.shape[1])
-        self._library.lstm_scatter(n, width, _at(ids), _at(dz), _at(out))
+        self._library.lstm_scatter(n, width, address(ids), address(dz), address(out))
 
     def _pack(self, direction: str, W: Tensor) -> Tensor:
         """W as the tiles that products of a direction take."""
         tiles = torch.empty(W.numel(), dtype=torch.bfloat16)
         pack = getattr(self._library, f"lstm_pack_{direction}")
-        pack(ctypes.c_size_t(W.shape[1]), _at(W), _at(tiles))
+        pack(ctypes.c_size_t(W.shape[1]), address(W), address(tiles))
         return tiles
 
     def _run(self, direction: str, gates: Tensor, **tensors: Tensor) -> None:
         T, B, G = gates.shape
-        places = {name: _at(tensor) for name, tensor in tensors.items()}
-        layer = _Layer(T=T, B=B, H=G // 4, gates=_at(gates), **places)
+        places = {name: address(tensor) for name, tensor in tensors.items()}
+        layer = _Layer(T=T, B=B, H=G // 4, gates=address(gates), **places)
         run = getattr(self._library, f"lstm_{direction}")
         run(torch.get_num_threads(), ctypes.byref(layer))
-
-
-def _at(tensor: Tensor) -> ctypes.c_void_p:
-    assert tensor.is_contiguous()
-    return ctypes.c_void_p(tensor.data_ptr())
 
 
 class _Function(torch.autograd.Function):

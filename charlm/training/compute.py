@@ -11,10 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from charlm.config import TrainConfig
+from charlm.config import MuonConfig, TrainConfig
 from charlm.errors import DeviceError
+from charlm.kernels.amx import cpu_has_amx
 from charlm.kernels.compiler import NoKernelError
 from charlm.kernels.lstm import LSTMKernel
+from charlm.kernels.newton_schulz import NewtonSchulz
 from charlm.models import CharModel, State
 from charlm.models.fused import FusedLSTM
 from charlm.models.recurrent import Recurrent
@@ -31,13 +33,14 @@ class Compute:
     device: torch.device
     precision: Precision
     threads: int
-    lstm: LSTMKernel | None = None  # our own kernel for an LSTM, where it serves
+    lstm: LSTMKernel | None = None  # our own kernels, where they serve
+    newton_schulz: NewtonSchulz | None = None
     notices: tuple[str, ...] = ()
 
     @property
     def kernel(self) -> str:
         """Whose code computes a layer; another's differs in the last bits."""
-        return "torch" if self.lstm is None else "amx"
+        return "amx" if self.lstm or self.newton_schulz else "torch"
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which a training step's forward pass runs."""
@@ -61,16 +64,19 @@ def choose_compute(train: TrainConfig, model: CharModel, device_name: str) -> Co
 
 
 def _with_kernel(compute: Compute, train: TrainConfig, model: CharModel) -> Compute:
-    """With our own kernel, if it can do this model and `train.compile` is auto."""
-    serves = (
-        train.compile == "auto" and compute.device.type == "cpu" and compute.precision == "bf16"
-    )
-    if not serves or not FusedLSTM.fits(model, train.batch_size // train.grad_accum):
+    """With our own kernels, where they can do this model and `train.compile` is auto."""
+    if train.compile != "auto" or compute.device.type != "cpu" or not cpu_has_amx():
         return compute
-    if not LSTMKernel.cpu_can():
-        return compute
+    rows = train.batch_size // train.grad_accum
+    lstm = compute.precision == "bf16" and FusedLSTM.fits(model, rows)
+    muon = isinstance(train.optimizer, MuonConfig)
+    muon = muon and all(map(NewtonSchulz.fits, model.hidden_matrices()))
     try:
-        return replace(compute, lstm=LSTMKernel())
+        return replace(
+            compute,
+            lstm=LSTMKernel() if lstm else None,
+            newton_schulz=NewtonSchulz() if muon else None,
+        )
     except NoKernelError as error:
         note = f"training takes longer than it need on this CPU: {error}; the result is as good"
         return replace(compute, notices=(note,))

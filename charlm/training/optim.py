@@ -14,17 +14,23 @@ from charlm.config import (
     RMSPropConfig,
     SGDConfig,
 )
+from charlm.kernels.newton_schulz import NewtonSchulz
 from charlm.models import CharModel
+from charlm.training.muon import FastMuon
 
 
 class Optimizers:
     """The optimizers of a model, stepped together. Every parameter is in exactly one group."""
 
-    def __init__(self, model: CharModel, config: OptimizerConfig) -> None:
+    def __init__(
+        self, model: CharModel, config: OptimizerConfig, newton_schulz: NewtonSchulz | None = None
+    ) -> None:
         self._names: dict[Tensor, str] = {
             parameter: name for name, parameter in model.named_parameters()
         }
         self.each = _build(model, config)
+        if newton_schulz is not None:
+            self.each = [_with_kernel(optimizer, newton_schulz) for optimizer in self.each]
         self._base_lr: list[float] = [group["lr"] for group in self._groups()]
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -99,6 +105,15 @@ def _build_muon(model: CharModel, config: MuonConfig) -> list[torch.optim.Optimi
             fused=True,
         ),
     ]
+
+
+def _with_kernel(optimizer: torch.optim.Optimizer, kernel: NewtonSchulz) -> torch.optim.Optimizer:
+    """Muon with our own orthogonalisation, and every other as it is."""
+    if not isinstance(optimizer, torch.optim.Muon):
+        return optimizer
+    fast = FastMuon(optimizer.param_groups)
+    fast.kernel = kernel
+    return fast
 
 
 def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

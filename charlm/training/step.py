@@ -44,7 +44,7 @@ class Stepper:
     ) -> None:
         self.model, self._train, self._compute = model, train, compute
         self._carries_state = carries_state
-        self._optimizers = Optimizers(model, train.optimizer)
+        self._optimizers = Optimizers(model, train.optimizer, compute.newton_schulz)
         self._forward: Forward = model
         self._states: list[State | None] = [None] * train.grad_accum  # one a piece of a batch
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")

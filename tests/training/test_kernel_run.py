@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from charlm.config import Config
+from charlm.kernels.amx import cpu_has_amx
 from charlm.kernels.compiler import NoKernelError
 from charlm.kernels.lstm import LSTMKernel
-from charlm.training import session
+from charlm.training import compute, session
 from charlm.training.checkpoint import LAST, read_meta
 from tests.training.helpers import assert_same_run, go_on, make_config, new_run, plain_config
 
@@ -21,7 +22,7 @@ AUTO = (*LARGE, "train.compile=auto")
 @pytest.fixture
 def kernel() -> None:
     try:
-        if not LSTMKernel.cpu_can():
+        if not cpu_has_amx():
             pytest.skip("this CPU has no AMX")
         LSTMKernel()
     except NoKernelError as error:
@@ -37,6 +38,20 @@ def test_a_run_resumed_is_the_run_never_stopped(
     kernel: None, tiny_text: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
     config = make_config(tiny_text, "lstm", *AUTO, *more)
+    whole = new_run(config, tmp_path / "whole")
+    stopped = new_run(config, tmp_path / "stopped", stop_at=5)
+    assert kernel_of(whole) == "amx"
+    assert go_on(config, stopped) == "finished"
+    assert_same_run(stopped, whole)
+
+
+@pytest.mark.parametrize("kind", ["gpt", "gru"])
+def test_muon_has_the_kernel_in_every_model_and_precision(
+    kernel: None, tiny_text: Path, tmp_path: Path, kind: str
+) -> None:
+    width = "model.n_embd=64" if kind == "gpt" else "model.hidden_size=64"
+    muon = (width, "train.compile=auto", "train.optimizer.kind=muon")
+    config = make_config(tiny_text, kind, *muon)
     whole = new_run(config, tmp_path / "whole")
     stopped = new_run(config, tmp_path / "stopped", stop_at=5)
     assert kernel_of(whole) == "amx"
@@ -85,7 +100,7 @@ def test_a_run_begun_without_the_kernel_goes_on_without_it(
     kernel: None, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(LSTMKernel, "cpu_can", staticmethod(lambda: False))
+        patch.setattr(compute, "cpu_has_amx", lambda: False)
         whole = new_run(config_for(tiny_text), tmp_path / "whole")
         stopped = new_run(config_for(tiny_text), tmp_path / "stopped", stop_at=5)
     assert kernel_of(stopped) == "torch"
@@ -98,7 +113,7 @@ def test_a_run_that_lost_the_kernel_says_so_and_goes_on(
 ) -> None:
     config = config_for(tiny_text)
     folder = new_run(config, tmp_path, stop_at=5)
-    monkeypatch.setattr(LSTMKernel, "cpu_can", staticmethod(lambda: False))
+    monkeypatch.setattr(compute, "cpu_has_amx", lambda: False)
     ready = session.resume(config, folder, "cpu")
     assert any("kernel was amx and is torch" in notice for notice in ready.notices)
     assert go_on(config, folder) == "finished"
@@ -111,7 +126,7 @@ def test_a_cpu_that_could_and_a_kernel_that_cannot_be_made_are_told_of(
     def refuse(*_arguments: Any) -> None:
         raise NoKernelError("there is no C compiler")
 
-    monkeypatch.setattr(LSTMKernel, "cpu_can", staticmethod(lambda: True))
+    monkeypatch.setattr(compute, "cpu_has_amx", lambda: True)
     monkeypatch.setattr(LSTMKernel, "__init__", refuse)
     ready = session.start(config_for(tiny_text), tmp_path, "cpu")
     (notice,) = (each for each in ready.notices if "C compiler" in each)

@@ -1,0 +1,119 @@
+"""Muon by our own kernel, against the iteration in float64 and torch.optim.Muon."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from charlm.kernels.amx import cpu_has_amx
+from charlm.kernels.compiler import NoKernelError
+from charlm.kernels.newton_schulz import COEFFICIENTS, STEPS, NewtonSchulz
+from charlm.training.muon import FastMuon
+
+SHAPES = [(32, 32), (64, 96), (96, 64), (256, 64), (64, 256), (512, 128), (1024, 256), (544, 512)]
+ROUNDING = 0.03  # relative: five iterations of products rounded to bfloat16
+
+
+@pytest.fixture(scope="module")
+def kernel() -> NewtonSchulz:
+    if not cpu_has_amx():
+        pytest.skip("this CPU has no AMX")
+    try:
+        return NewtonSchulz()
+    except NoKernelError as error:
+        pytest.skip(str(error))
+
+
+def matrix_of(shape: tuple[int, int]) -> Tensor:
+    """A matrix whose singular values differ by three orders."""
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(shape, generator=generator) * torch.logspace(-3, 0, shape[1])
+
+
+def iterated(matrix: Tensor) -> Tensor:
+    """The iteration, as the paper has it, in float64."""
+    a, b, c = COEFFICIENTS
+    x = matrix.double()
+    x = x / x.norm()
+    for _ in range(STEPS):  # for a tall matrix the same, from the other side
+        gram = x @ x.T if len(x) <= x.shape[1] else x.T @ x
+        update = b * gram + c * gram @ gram
+        x = a * x + (update @ x if len(x) <= x.shape[1] else x @ update)
+    return x
+
+
+def distance(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_factor_is_that_of_float64_within_rounding(
+    kernel: NewtonSchulz, shape: tuple[int, int], threads: int
+) -> None:
+    matrix, used = matrix_of(shape), torch.get_num_threads()
+    before = matrix.clone()
+    try:
+        torch.set_num_threads(threads)
+        ours = kernel(matrix)
+    finally:
+        torch.set_num_threads(used)
+    assert ours.shape == matrix.shape
+    assert distance(ours, iterated(matrix)) < ROUNDING
+    assert torch.equal(matrix, before)
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (1024, 512)])
+def test_the_same_bits_whatever_the_threads(kernel: NewtonSchulz, shape: tuple[int, int]) -> None:
+    matrix, used, results = matrix_of(shape), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            results.append(kernel(matrix).clone())
+    finally:
+        torch.set_num_threads(used)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+def test_of_zeros_nothing_is_made(kernel: NewtonSchulz) -> None:
+    assert not kernel(torch.zeros(64, 32)).any()
+
+
+def test_the_steps_are_those_of_pytorch_within_rounding(kernel: NewtonSchulz) -> None:
+    generator = torch.Generator().manual_seed(1)
+    ours, theirs = ([nn.Parameter(matrix_of(shape)) for shape in SHAPES[:5]] for _ in range(2))
+    options: dict[str, Any] = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.3}
+    fast = FastMuon(ours, **options)
+    slow: Any = torch.optim.Muon(theirs, **options)
+    fast.kernel = kernel
+    start = [matrix.detach().clone() for matrix in ours]
+    for step in range(6):
+        for mine, own in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=generator)
+            own.grad = mine.grad.clone()
+        for group in (*fast.param_groups, *slow.param_groups):
+            group["lr"] = 0.02 / (step + 1)
+        fast.step()
+        slow.step()
+    for mine, own, first in zip(ours, theirs, start, strict=True):
+        assert distance(mine.detach() - first, own.detach() - first) < ROUNDING
+        assert torch.equal(fast.state[mine]["momentum_buffer"], slow.state[own]["momentum_buffer"])
+
+
+def test_a_matrix_without_a_gradient_stays(kernel: NewtonSchulz) -> None:
+    matrix = nn.Parameter(matrix_of((32, 32)))
+    before = matrix.detach().clone()
+    optimizer = FastMuon([matrix], lr=0.1)
+    optimizer.kernel = kernel
+    optimizer.step()
+    assert torch.equal(matrix, before)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"), [((32, 64), True), ((64, 48), False), ((33, 32), False), ((32,), False)]
+)
+def test_what_fits_is_told(shape: tuple[int, ...], fits: bool) -> None:
+    assert NewtonSchulz.fits(torch.zeros(shape)) == fits
