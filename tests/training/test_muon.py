@@ -33,7 +33,7 @@ def matrix_of(shape: tuple[int, int]) -> Tensor:
     return torch.randn(shape, generator=generator) * torch.logspace(-3, 0, shape[1])
 
 
-def iterated(matrix: Tensor) -> Tensor:
+def iterated(matrix: Tensor) -> Any:
     """The iteration, as the paper has it, in float64."""
     a, b, c = COEFFICIENTS
     x = matrix.double()
