@@ -82,8 +82,8 @@ def list_texts(_options: argparse.Namespace) -> int:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         print("  ".join(cells).rstrip())
     print(
-        "\nSHA-256: yes, of a file that we had; published, as others give it; no, not known, and "
-        "then only the length is checked. The addresses are as published; they were not tried when\n"
+        "\nSHA-256: yes, of a file that we had; published, as others give it; no, not known, and\n"
+        "then only the length is checked. The addresses are as published, and were not tried when\n"
         "this table was made.\n"
         f"charlm data fetch NAME puts one into {corpora_folder()}."
     )
