@@ -78,7 +78,7 @@ def _with_kernel(compute: Compute, train: TrainConfig, model: CharModel) -> Comp
             newton_schulz=NewtonSchulz() if muon else None,
         )
     except NoKernelError as error:
-        note = f"training takes longer than it need on this CPU: {error}; the result is as good"
+        note = f"training takes longer than it must on this CPU: {error}; the result is as good"
         return replace(compute, notices=(note,))
 
 
