@@ -1,16 +1,22 @@
-/* The orthogonal factor of a matrix, nearly, by Newton-Schulz iterations (Jordan et al. 2024, Muon),
-   for x86-64 with AMX and AVX-512 BF16.
+/* A step of Muon (Jordan et al. 2024): momentum, and the nearly orthogonal factor of what comes of
+   it by Newton-Schulz iterations, for x86-64 with AMX and AVX-512 BF16.
 
-   X is (m, n), m <= n, both multiples of 32, of norm at most 1, in bfloat16. One iteration:
+   W is a matrix of weights, g its gradient, both (rows, columns), multiples of 32, in float32.
 
-       G = X X^T                 (m, m)
-       U = b G + c G G           (m, m)
-       X <- a X + U X            (m, n)
+       a <- a + (1 - mu) (g - a)      the average of gradients
+       u = g + mu (a - g)             Nesterov's
+       X = u / |u|                    (m, n), or u^T / |u|, so that m <= n; in bfloat16
+       five times:
+         G = X X^T                    (m, m)
+         U = b G + c G G              (m, m)
+         X <- a X + U X               (m, n)
+       W <- decay W - rate X          or X^T
 
    Products are summed in float32, and G, U and X rounded to bfloat16 each, as PyTorch does it.
    G and U are symmetric: what lies below the diagonal is a copy. */
 
 #include "amx.h"
+#include <math.h>
 #include <sched.h>
 #include <stdatomic.h>
 
@@ -19,12 +25,16 @@ enum { BLOCK = 2 * TILE }; /* a thread computes 32 by 32 numbers at a time */
 int newton_schulz_allowed(void) { return amx_allowed(); }
 
 typedef struct {
-  size_t m, n;
+  size_t rows, columns, m, n; /* m and n are the smaller and the larger of the other two */
+  const float *gradient;
+  float *average, *weights;
+  float momentum, decay, rate;
   int steps, threads;
   float a, b, c;
+  double *squares;        /* sums over 16 rows of u each, rows / 16 of them */
   bf16 *x, *next;         /* (m, n) each */
   bf16 *gram, *update;    /* (m, m) each */
-  bf16 *rows;             /* X in tiles to be multiplied from the left, m * n numbers, ... */
+  bf16 *rows_tiles;       /* X in tiles to be multiplied from the left, m * n numbers, ... */
   bf16 *wide, *tall;      /* X^T and X in tiles to be multiplied from the right */
   bf16 *square;           /* G in the latter, m * m */
   atomic_int arrived, round;
@@ -159,7 +169,7 @@ static void advance(const Job *job, int me) {
   float block[BLOCK * BLOCK] __attribute__((aligned(64)));
   for (size_t j = me * BLOCK; j < n; j += job->threads * BLOCK)
     for (size_t i = 0; i < m; i += BLOCK) {
-      multiply(job->rows + i * m, job->rows + (i + TILE) * m, DEPTH, TILE_SIZE,
+      multiply(job->rows_tiles + i * m, job->rows_tiles + (i + TILE) * m, DEPTH, TILE_SIZE,
                job->tall + j * m, job->tall + (j + TILE) * m, m / DEPTH, block);
       for (size_t r = 0; r < BLOCK; r++)
         for (size_t c = 0; c < BLOCK; c += TILE) {
@@ -171,49 +181,121 @@ static void advance(const Job *job, int me) {
     }
 }
 
+/* --- before and after the iterations ----------------------------------------------------------- */
+
+static inline __m512 update_of(const Job *job, size_t at) {
+  __m512 g = _mm512_loadu_ps(job->gradient + at), a = _mm512_loadu_ps(job->average + at);
+  return _mm512_fmadd_ps(_mm512_set1_ps(job->momentum), _mm512_sub_ps(a, g), g);
+}
+
+/* The average of gradients, 16 rows after the other, and the squares of what comes of it. */
+static void average(const Job *job, int me) {
+  const size_t length = TILE * job->columns;
+  const __m512 weight = _mm512_set1_ps(1 - job->momentum);
+  for (size_t block = me; block < job->rows / TILE; block += job->threads) {
+    __m512 sum = _mm512_setzero_ps();
+    for (size_t at = block * length; at < (block + 1) * length; at += TILE) {
+      __m512 g = _mm512_loadu_ps(job->gradient + at), a = _mm512_loadu_ps(job->average + at);
+      _mm512_storeu_ps(job->average + at, _mm512_fmadd_ps(weight, _mm512_sub_ps(g, a), a));
+      __m512 u = update_of(job, at);
+      sum = _mm512_fmadd_ps(u, u, sum);
+    }
+    job->squares[block] = _mm512_reduce_add_ps(sum);
+  }
+}
+
+/* X from u, 16 by 16 numbers at a time. */
+static void load(const Job *job, int me) {
+  double sum = 0; /* by every thread in the same order */
+  for (size_t block = 0; block < job->rows / TILE; block++) sum += job->squares[block];
+  const __m512 scale = _mm512_set1_ps((float)(1 / fmax(sqrt(sum), 1e-7)));
+  const int tall = job->rows > job->columns;
+  for (size_t r = me * TILE; r < job->rows; r += job->threads * TILE)
+    for (size_t c = 0; c < job->columns; c += TILE) {
+      __m512i block[TILE];
+      for (size_t i = 0; i < TILE; i++)
+        block[i] = _mm512_castps_si512(_mm512_mul_ps(scale, update_of(job, (r + i) * job->columns + c)));
+      if (tall) transpose(block);
+      bf16 *x = tall ? job->x + c * job->n + r : job->x + r * job->n + c;
+      for (size_t i = 0; i < TILE; i++) to_bf16(x + i * job->n, _mm512_castsi512_ps(block[i]));
+    }
+}
+
+/* The weights with X, 16 by 16 numbers at a time. */
+static void apply(const Job *job, int me) {
+  const int tall = job->rows > job->columns;
+  const __m512 decay = _mm512_set1_ps(job->decay), rate = _mm512_set1_ps(job->rate);
+  for (size_t r = me * TILE; r < job->rows; r += job->threads * TILE)
+    for (size_t c = 0; c < job->columns; c += TILE) {
+      const bf16 *x = tall ? job->x + c * job->n + r : job->x + r * job->n + c;
+      __m512i block[TILE];
+      for (size_t i = 0; i < TILE; i++) block[i] = _mm512_castps_si512(from_bf16(x + i * job->n));
+      if (tall) transpose(block);
+      for (size_t i = 0; i < TILE; i++) {
+        float *w = job->weights + (r + i) * job->columns + c;
+        __m512 kept = _mm512_mul_ps(decay, _mm512_loadu_ps(w));
+        _mm512_storeu_ps(w, _mm512_fnmadd_ps(rate, _mm512_castsi512_ps(block[i]), kept));
+      }
+    }
+}
+
 typedef struct { Job *job; int me; } Worker;
 
 static void *work(void *given) {
   Job *job = ((Worker *)given)->job;
   const int me = ((Worker *)given)->me;
   configure_tiles();
+  average(job, me);
+  meet(job);
+  load(job, me);
+  meet(job);
   for (int step = 0; step < job->steps; step++) {
-    pack_rows(job, me, job->x, job->m, job->n, job->wide, job->rows);
+    pack_rows(job, me, job->x, job->m, job->n, job->wide, job->rows_tiles);
     pack_columns(job, me, job->tall);
     meet(job);
-    symmetric(job, me, job->x, job->rows, job->n, job->wide, job->gram, 0);
+    symmetric(job, me, job->x, job->rows_tiles, job->n, job->wide, job->gram, 0);
     meet(job);
-    pack_rows(job, me, job->gram, job->m, job->m, job->square, job->rows);
+    pack_rows(job, me, job->gram, job->m, job->m, job->square, job->rows_tiles);
     meet(job);
-    symmetric(job, me, job->gram, job->rows, job->m, job->square, job->update, 1);
+    symmetric(job, me, job->gram, job->rows_tiles, job->m, job->square, job->update, 1);
     meet(job);
-    pack_rows(job, me, job->update, job->m, job->m, job->square, job->rows);
+    pack_rows(job, me, job->update, job->m, job->m, job->square, job->rows_tiles);
     meet(job);
     advance(job, me);
     meet(job);
     if (me == 0) { bf16 *swap = job->x; job->x = job->next, job->next = swap; }
     meet(job);
   }
+  apply(job, me);
   _tile_release();
   return NULL;
 }
 
-/* `room` has space for 4 m n + 3 m m numbers. Returns 1 if the result is in room, 0 if in x. */
-int newton_schulz(int threads, size_t m, size_t n, int steps, const float *abc, bf16 *x, bf16 *room) {
+/* `factors` are a, b, c, momentum, decay and rate. `room` has space for 5 m n + 3 m m numbers and
+   `squares` for rows / 16. Returns 0, or what keeps a thread from starting. */
+int newton_schulz_step(int threads, size_t rows, size_t columns, int steps, const float *factors,
+                       const float *gradient, float *average, float *weights, bf16 *room,
+                       double *squares) {
   enum { MOST = 64 };
-  Job job = {.m = m, .n = n, .steps = steps, .a = abc[0], .b = abc[1], .c = abc[2], .x = x};
-  job.next = room, job.wide = room + m * n, job.tall = room + 2 * m * n;
-  job.rows = room + 3 * m * n;
-  job.gram = room + 4 * m * n, job.update = job.gram + m * m, job.square = job.update + m * m;
+  Job job = {.rows = rows, .columns = columns, .steps = steps, .squares = squares,
+             .gradient = gradient, .average = average, .weights = weights,
+             .a = factors[0], .b = factors[1], .c = factors[2],
+             .momentum = factors[3], .decay = factors[4], .rate = factors[5]};
+  const size_t m = rows < columns ? rows : columns, n = rows < columns ? columns : rows;
+  job.m = m, job.n = n;
+  job.x = room, job.next = room + m * n, job.wide = room + 2 * m * n, job.tall = room + 3 * m * n;
+  job.rows_tiles = room + 4 * m * n;
+  job.gram = room + 5 * m * n, job.update = job.gram + m * m, job.square = job.update + m * m;
   job.threads = threads < MOST ? threads : MOST;
   atomic_init(&job.arrived, 0), atomic_init(&job.round, 0);
   Worker workers[MOST];
   pthread_t others[MOST];
-  /* they wait for each other, so they begin together or not at all */
   for (int i = 0; i < job.threads; i++) workers[i] = (Worker){&job, i};
-  for (int i = 1; i < job.threads; i++)
-    if (pthread_create(&others[i], NULL, work, &workers[i])) return -1;
+  for (int i = 1; i < job.threads; i++) {
+    int refused = pthread_create(&others[i], NULL, work, &workers[i]);
+    if (refused) return refused; /* those that wait for it end with the process */
+  }
   work(&workers[0]);
   for (int i = 1; i < job.threads; i++) pthread_join(others[i], NULL);
-  return job.x == room;
+  return 0;
 }

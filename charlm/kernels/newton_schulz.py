@@ -1,4 +1,4 @@
-"""The orthogonalisation of Muon (Jordan et al. 2024) on a CPU with AMX."""
+"""A step of Muon (Jordan et al. 2024) on a CPU with AMX."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ class NewtonSchulz:
 
     def __init__(self) -> None:
         self._library = load_amx("newton_schulz")
-        self._coefficients = (ctypes.c_float * 3)(*COEFFICIENTS)
         self._room = torch.empty(0, dtype=torch.bfloat16)  # kept: fresh memory is slow to touch
 
     @staticmethod
@@ -31,28 +30,27 @@ class NewtonSchulz:
         """Whether the kernel can do a matrix of this shape."""
         return matrix.ndim == 2 and not any(size % MULTIPLE for size in matrix.shape)
 
-    def __call__(self, matrix: Tensor) -> Tensor:
-        """The nearly orthogonal factor of a matrix (m, n), in bfloat16; of the same shape.
-
-        Valid until the next call.
-        """
-        tall = matrix.shape[0] > matrix.shape[1]
-        x = (matrix.T if tall else matrix).bfloat16().contiguous()
-        x.div_(x.norm().clamp(min=1e-7))
-        (m, n), threads = x.shape, torch.get_num_threads() if x.numel() >= ALONE else 1
-        if self._room.numel() < (needed := 4 * m * n + 3 * m * m):
+    def step(
+        self,
+        weights: Tensor,
+        gradient: Tensor,
+        average: Tensor,
+        momentum: float,
+        decay: float,
+        rate: float,
+    ) -> None:
+        """Move `average`, and `weights` to decay * weights - rate * X, X the nearly orthogonal
+        factor of momentum's update; all (m, n) float32."""
+        m, n = sorted(weights.shape)
+        if self._room.numel() < (needed := 5 * m * n + 3 * m * m):
             self._room = torch.empty(needed, dtype=torch.bfloat16)
-        room = self._room
-        where = self._library.newton_schulz(
-            threads,
-            ctypes.c_size_t(m),
-            ctypes.c_size_t(n),
+        squares = torch.empty(len(weights) // 16, dtype=torch.float64)
+        refused = self._library.newton_schulz_step(
+            torch.get_num_threads() if weights.numel() >= ALONE else 1,
+            *map(ctypes.c_size_t, weights.shape),
             STEPS,
-            self._coefficients,
-            address(x),
-            address(room),
+            (ctypes.c_float * 6)(*COEFFICIENTS, momentum, decay, rate),
+            *map(address, (gradient.contiguous(), average, weights.detach(), self._room, squares)),
         )
-        if where < 0:
-            raise RuntimeError("newton_schulz: the system gives no thread")
-        result = room[: m * n].view(m, n) if where else x
-        return result.T if tall else result
+        if refused:
+            raise RuntimeError(f"newton_schulz: the system gives no thread ({refused})")

@@ -27,8 +27,6 @@ class FastMuon(torch.optim.Muon):
                 state = self.state[matrix]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(matrix.grad)
-                average = state["momentum_buffer"].lerp_(matrix.grad, 1 - momentum)
-                update = self.kernel(matrix.grad.lerp(average, momentum))
-                matrix.mul_(1 - lr * group["weight_decay"])
-                rows, columns = matrix.shape
-                matrix.add_(update, alpha=-lr * math.sqrt(max(1, rows / columns)))
+                average, (rows, columns) = state["momentum_buffer"], matrix.shape
+                decay, rate = 1 - lr * group["weight_decay"], lr * math.sqrt(max(1, rows / columns))
+                self.kernel.step(matrix, matrix.grad, average, momentum, decay, rate)
