@@ -34,3 +34,6 @@ static inline void configure_tiles(void) {
   for (int i = 0; i < 8; i++) tiles.bytes[i] = 64, tiles.rows[i] = TILE;
   _tile_loadconfig(&tiles);
 }
+
+/* Have everything in memory before tiles are loaded: some compilers do not know that they read it. */
+static inline void settle(void) { __asm__ volatile("" ::: "memory"); }

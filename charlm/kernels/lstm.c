@@ -56,30 +56,32 @@ static inline __m512 tangent_slope(__m512 y) { return _mm512_fnmadd_ps(y, y, set
 /* out[n] (16, 16) = a (16, 32 depth) b[n], for four packed b; rows of `out` are `stride` apart. */
 static inline void multiply_16(const bf16 *a, size_t lda, const bf16 *const b[4], size_t depth,
                                float *const out[4], size_t stride) {
-  _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
+  settle();
+  _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
   for (size_t k = 0; k < depth; k++) {
     _tile_loadd(4, a + k * DEPTH, lda * sizeof(bf16));
-    _tile_loadd(5, b[0] + k * TILE_SIZE, 64), _tile_dpbf16ps(0, 4, 5);
-    _tile_loadd(6, b[1] + k * TILE_SIZE, 64), _tile_dpbf16ps(1, 4, 6);
-    _tile_loadd(7, b[2] + k * TILE_SIZE, 64), _tile_dpbf16ps(2, 4, 7);
-    _tile_loadd(5, b[3] + k * TILE_SIZE, 64), _tile_dpbf16ps(3, 4, 5);
+    _tile_loadd(5, b[0] + k * TILE_SIZE, 64); _tile_dpbf16ps(0, 4, 5);
+    _tile_loadd(6, b[1] + k * TILE_SIZE, 64); _tile_dpbf16ps(1, 4, 6);
+    _tile_loadd(7, b[2] + k * TILE_SIZE, 64); _tile_dpbf16ps(2, 4, 7);
+    _tile_loadd(5, b[3] + k * TILE_SIZE, 64); _tile_dpbf16ps(3, 4, 5);
   }
-  _tile_stored(0, out[0], stride * sizeof(float)), _tile_stored(1, out[1], stride * sizeof(float));
-  _tile_stored(2, out[2], stride * sizeof(float)), _tile_stored(3, out[3], stride * sizeof(float));
+  _tile_stored(0, out[0], stride * sizeof(float)); _tile_stored(1, out[1], stride * sizeof(float));
+  _tile_stored(2, out[2], stride * sizeof(float)); _tile_stored(3, out[3], stride * sizeof(float));
 }
 
 /* The same for 32 rows of a, two b at a time, which are then loaded half as often. */
 static inline void multiply_32(const bf16 *a, size_t lda, const bf16 *const b[4], size_t depth,
                                float *const out[4], size_t stride) {
+  settle();
   for (int n = 0; n < 4; n += 2) {
-    _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
+    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
     for (size_t k = 0; k < depth; k++) {
       _tile_loadd(4, a + k * DEPTH, lda * sizeof(bf16));
       _tile_loadd(5, a + TILE * lda + k * DEPTH, lda * sizeof(bf16));
       _tile_loadd(6, b[n] + k * TILE_SIZE, 64);
       _tile_loadd(7, b[n + 1] + k * TILE_SIZE, 64);
-      _tile_dpbf16ps(0, 4, 6), _tile_dpbf16ps(1, 5, 6);
-      _tile_dpbf16ps(2, 4, 7), _tile_dpbf16ps(3, 5, 7);
+      _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 5, 6);
+      _tile_dpbf16ps(2, 4, 7); _tile_dpbf16ps(3, 5, 7);
     }
     _tile_stored(0, out[n], stride * sizeof(float));
     _tile_stored(1, out[n] + TILE * stride, stride * sizeof(float));

@@ -57,18 +57,19 @@ static void meet(Job *job) {
    `step` on; each of b0, b1 is a column of tiles. */
 static void multiply(const bf16 *a0, const bf16 *a1, size_t stride, size_t step, const bf16 *b0,
                      const bf16 *b1, size_t depth, float *out) {
-  _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
+  settle();
+  _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
   for (size_t k = 0; k < depth; k++) {
     _tile_loadd(4, a0 + k * step, stride * sizeof(bf16));
     _tile_loadd(5, a1 + k * step, stride * sizeof(bf16));
     _tile_loadd(6, b0 + k * TILE_SIZE, 64);
     _tile_loadd(7, b1 + k * TILE_SIZE, 64);
-    _tile_dpbf16ps(0, 4, 6), _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6), _tile_dpbf16ps(3, 5, 7);
+    _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
   }
   const size_t row = BLOCK * sizeof(float);
-  _tile_stored(0, out, row), _tile_stored(1, out + TILE, row);
-  _tile_stored(2, out + TILE * BLOCK, row), _tile_stored(3, out + TILE * BLOCK + TILE, row);
+  _tile_stored(0, out, row); _tile_stored(1, out + TILE, row);
+  _tile_stored(2, out + TILE * BLOCK, row); _tile_stored(3, out + TILE * BLOCK + TILE, row);
 }
 
 /* Transpose 16 by 16 numbers of 32 bits: pairs of rows, then of pairs, fours and eights. */
@@ -208,7 +209,7 @@ static void average(const Job *job, int me) {
 static void load(const Job *job, int me) {
   double sum = 0; /* by every thread in the same order */
   for (size_t block = 0; block < job->rows / TILE; block++) sum += job->squares[block];
-  const __m512 scale = _mm512_set1_ps((float)(1 / fmax(sqrt(sum), 1e-7)));
+  const __m512 scale = _mm512_set1_ps((float)(1 / (sum > 1e-14 ? sqrt(sum) : 1e-7)));
   const int tall = job->rows > job->columns;
   for (size_t r = me * TILE; r < job->rows; r += job->threads * TILE)
     for (size_t c = 0; c < job->columns; c += TILE) {
