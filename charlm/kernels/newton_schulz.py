@@ -11,6 +11,7 @@ from charlm.kernels.amx import address, load_amx
 
 COEFFICIENTS, STEPS = (3.4445, -4.775, 2.0315), 5  # as torch.optim.Muon has them
 MULTIPLE = 32  # of which both sides of a matrix are
+MOST_THREADS = 64
 ALONE = 1 << 18  # numbers below which a second thread costs more than it brings
 
 
@@ -23,7 +24,8 @@ class NewtonSchulz:
 
     def __init__(self) -> None:
         self._library = load_amx("newton_schulz")
-        self._room = torch.empty(0, dtype=torch.bfloat16)  # kept: fresh memory is slow to touch
+        self._library.newton_schulz_room.restype = ctypes.c_size_t
+        self._room = torch.empty(0, dtype=torch.uint8)  # kept: fresh memory is slow to touch
 
     @staticmethod
     def fits(matrix: Tensor) -> bool:
@@ -42,11 +44,14 @@ class NewtonSchulz:
         """Move `average`, and `weights` to decay * weights - rate * X, X the nearly orthogonal
         factor of momentum's update; all (m, n) float32."""
         m, n = sorted(weights.shape)
-        if self._room.numel() < (needed := 5 * m * n + 3 * m * m):
-            self._room = torch.empty(needed, dtype=torch.bfloat16)
+        threads = min(torch.get_num_threads(), n // MULTIPLE, MOST_THREADS)
+        threads = threads if weights.numel() >= ALONE else 1
+        needed = self._library.newton_schulz_room(*map(ctypes.c_size_t, (threads, m, n)))
+        if self._room.numel() < needed:
+            self._room = torch.empty(needed, dtype=torch.uint8)
         squares = torch.empty(len(weights) // 16, dtype=torch.float64)
         refused = self._library.newton_schulz_step(
-            torch.get_num_threads() if weights.numel() >= ALONE else 1,
+            threads,
             *map(ctypes.c_size_t, weights.shape),
             STEPS,
             (ctypes.c_float * 6)(*COEFFICIENTS, momentum, decay, rate),
