@@ -1,9 +1,7 @@
 /* What the kernels share: bfloat16 numbers, the tiles that AMX multiplies, and threads. */
 
 #include <immintrin.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
+#include <omp.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -28,6 +26,24 @@ static inline __m512 from_bf16(const bf16 *p) {
 static inline void to_bf16(bf16 *p, __m512 x) {
   __m256bh narrow = _mm512_cvtneps_pbh(x);
   memcpy(p, &narrow, sizeof narrow);
+}
+
+static inline __m512 set(float x) { return _mm512_set1_ps(x); }
+
+/* e^x to a few units in the last place: 2^n e^r, r in [-ln2/2, ln2/2] by its Taylor series. */
+static inline __m512 exponential(__m512 x) {
+  x = _mm512_max_ps(_mm512_min_ps(x, set(80.f)), set(-80.f));
+  __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, set(1.44269504f)), 8);
+  __m512 r = _mm512_fnmadd_ps(n, set(0.693359375f), x); /* ln 2 in two parts */
+  r = _mm512_fnmadd_ps(n, set(-2.12194440e-4f), r);
+  __m512 p = set(1.f / 720);
+  p = _mm512_fmadd_ps(p, r, set(1.f / 120));
+  p = _mm512_fmadd_ps(p, r, set(1.f / 24));
+  p = _mm512_fmadd_ps(p, r, set(1.f / 6));
+  p = _mm512_fmadd_ps(p, r, set(.5f));
+  p = _mm512_fmadd_ps(p, r, set(1.f));
+  p = _mm512_fmadd_ps(p, r, set(1.f));
+  return _mm512_scalef_ps(p, n);
 }
 
 static inline void configure_tiles(void) {
@@ -87,52 +103,30 @@ static inline void transpose(__m512i row[TILE]) {
   }
 }
 
+/* 16 numbers each of two rows of 32, from the first or the second half, as 16 pairs. */
+static inline __m512i pairs_of(__m512i even, __m512i odd, int half) {
+  __m256i low = half ? _mm512_extracti64x4_epi64(even, 1) : _mm512_castsi512_si256(even);
+  __m256i high = half ? _mm512_extracti64x4_epi64(odd, 1) : _mm512_castsi512_si256(odd);
+  __m512i shifted = _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16);
+  return _mm512_or_si512(shifted, _mm512_cvtepu16_epi32(low));
+}
+
 /* --- threads ----------------------------------------------------------------------------------- */
 
-enum { MOST_THREADS = 64 };
+/* Work of which each of `of` threads does its part, as number `me`. They are OpenMP's, which PyTorch
+   uses, too: no others are made, or left spinning. */
+typedef void Work(const void *job, int me, int of);
 
-/* Some threads at work on one job; each knows its number. */
-typedef struct Team {
-  void (*work)(struct Team *, int me);
-  void *job;
-  int threads;
-  atomic_int arrived, round;
-} Team;
-
-/* Wait until all of them are here. */
-static inline void meet(Team *team) {
-  const int round = atomic_load(&team->round);
-  if (atomic_fetch_add(&team->arrived, 1) == team->threads - 1) {
-    atomic_store(&team->arrived, 0);
-    atomic_store(&team->round, round + 1);
-  } else {
-    for (int i = 0; atomic_load(&team->round) == round; i++)
-      if (i < 2000) _mm_pause();
-      else sched_yield(); /* the other may be waiting for this core */
+static inline void in_parallel(int threads, Work *work, const void *job) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    configure_tiles();
+    work(job, omp_get_thread_num(), omp_get_num_threads());
+    _tile_release();
   }
 }
 
-typedef struct { Team *team; int me; } Member;
-
-static void *run_member(void *given) {
-  const Member *member = given;
-  configure_tiles();
-  member->team->work(member->team, member->me);
-  _tile_release();
-  return NULL;
-}
-
-/* Returns 0, or what keeps a thread from starting; those that wait for it end with the process. */
-static inline int run_team(int threads, void (*work)(Team *, int), void *job) {
-  Team team = {.work = work, .job = job, .threads = threads < MOST_THREADS ? threads : MOST_THREADS};
-  Member members[MOST_THREADS];
-  pthread_t others[MOST_THREADS];
-  for (int i = 0; i < team.threads; i++) members[i] = (Member){&team, i};
-  for (int i = 1; i < team.threads; i++) {
-    const int refused = pthread_create(&others[i], NULL, run_member, &members[i]);
-    if (refused) return refused;
-  }
-  run_member(&members[0]);
-  for (int i = 1; i < team.threads; i++) pthread_join(others[i], NULL);
-  return 0;
+/* Wait until all threads are here. */
+static inline void meet(void) {
+#pragma omp barrier
 }

@@ -29,7 +29,7 @@ def load_kernel(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
     if compiler is None:
         raise NoKernelError("there is no C compiler (cc, gcc or clang)")
     source = Path(__file__).with_name(f"{name}.c")
-    command = [*compiler.split(), "-O3", "-fno-math-errno", "-shared", "-fPIC", "-pthread"]
+    command = [*compiler.split(), "-O3", "-fno-math-errno", "-shared", "-fPIC", "-fopenmp"]
     command += flags
     made_of = hashlib.sha256("\0".join(command).encode())
     for path in (source, *sorted(source.parent.glob("*.h"))):

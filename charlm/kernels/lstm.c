@@ -17,25 +17,7 @@
 
 int lstm_allowed(void) { return amx_allowed(); }
 
-/* --- arithmetic on 16 floats ------------------------------------------------------------------ */
-
-static inline __m512 set(float x) { return _mm512_set1_ps(x); }
-
-/* e^x to a few units in the last place: 2^n e^r, r in [-ln2/2, ln2/2] by its Taylor series. */
-static inline __m512 exponential(__m512 x) {
-  x = _mm512_max_ps(_mm512_min_ps(x, set(80.f)), set(-80.f));
-  __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, set(1.44269504f)), 8);
-  __m512 r = _mm512_fnmadd_ps(n, set(0.693359375f), x); /* ln 2 in two parts */
-  r = _mm512_fnmadd_ps(n, set(-2.12194440e-4f), r);
-  __m512 p = set(1.f / 720);
-  p = _mm512_fmadd_ps(p, r, set(1.f / 120));
-  p = _mm512_fmadd_ps(p, r, set(1.f / 24));
-  p = _mm512_fmadd_ps(p, r, set(1.f / 6));
-  p = _mm512_fmadd_ps(p, r, set(.5f));
-  p = _mm512_fmadd_ps(p, r, set(1.f));
-  p = _mm512_fmadd_ps(p, r, set(1.f));
-  return _mm512_scalef_ps(p, n);
-}
+/* --- the gates' functions of 16 floats ----------------------------------------------------------- */
 
 static inline __m512 sigmoid(__m512 x) {
   __m512 d = _mm512_add_ps(set(1.f), exponential(_mm512_sub_ps(_mm512_setzero_ps(), x)));
@@ -200,47 +182,30 @@ static void backward_rows(const Layer *l, size_t from, int rows) {
   }
 }
 
-/* --- threads --------------------------------------------------------------------------------- */
+/* --- threads ---------------------------------------------------------------------------------- */
 
 typedef struct {
   const Layer *layer;
-  void (*work)(const Layer *, size_t, int);
-  size_t from, to;
-} Part;
+  void (*rows)(const Layer *, size_t from, int rows);
+} Pass;
 
-static void *run_part(void *given) {
-  const Part *part = given;
-  configure_tiles();
-  for (size_t row = part->from; row < part->to;) {
-    const int rows = part->to - row >= 32 ? 32 : 16;
-    part->work(part->layer, row, rows);
+static void work(const void *given, int me, int of) {
+  const Pass *pass = given;
+  const size_t blocks = pass->layer->B / TILE, to = blocks * (me + 1) / of * TILE;
+  for (size_t row = blocks * me / of * TILE; row < to;) {
+    const int rows = to - row >= 32 ? 32 : 16;
+    pass->rows(pass->layer, row, rows);
     row += rows;
   }
-  _tile_release();
-  return NULL;
 }
 
-static void run(const Layer *layer, int threads, void (*work)(const Layer *, size_t, int)) {
-  enum { MOST = 64 };
-  const size_t blocks = layer->B / TILE;
-  size_t n = threads < MOST ? threads : MOST;
-  n = n < blocks ? n : blocks;
-  Part parts[MOST];
-  pthread_t others[MOST];
-  int started[MOST] = {0};
-  for (size_t i = 0; i < n; i++)
-    parts[i] = (Part){layer, work, blocks * i / n * TILE, blocks * (i + 1) / n * TILE};
-  for (size_t i = 1; i < n; i++)
-    started[i] = pthread_create(&others[i], NULL, run_part, &parts[i]) == 0;
-  run_part(&parts[0]);
-  for (size_t i = 1; i < n; i++) {
-    if (started[i]) pthread_join(others[i], NULL);
-    else run_part(&parts[i]);
-  }
+void lstm_forward(int threads, const Layer *layer) {
+  in_parallel(threads, work, &(Pass){layer, forward_rows});
 }
 
-void lstm_forward(int threads, const Layer *layer) { run(layer, threads, forward_rows); }
-void lstm_backward(int threads, const Layer *layer) { run(layer, threads, backward_rows); }
+void lstm_backward(int threads, const Layer *layer) {
+  in_parallel(threads, work, &(Pass){layer, backward_rows});
+}
 
 /* out (V, G) += for each of n rows of dz (n, G) the row, at its character; a block of columns after
    the other, so that the sums stay in the cache. */

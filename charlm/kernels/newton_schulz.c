@@ -24,16 +24,24 @@
 
 int newton_schulz_allowed(void) { return amx_allowed(); }
 
+enum { STEPS = 5 };
 enum { PANEL = 8 * BLOCK }; /* columns; more do not stay in the cache, fewer make short sums */
+
+/* What a step moves, and by what; squares is space for sums over 16 rows of u each. */
+typedef struct {
+  size_t rows, columns;
+  const float *gradient;
+  float *average, *weights;
+  double *squares;
+  float rate;
+} Matrix;
 
 typedef struct {
   size_t rows, columns, m, n; /* m and n are the smaller and the larger of the other two */
   const float *gradient;
   float *average, *weights;
-  float momentum, decay, rate;
-  int steps;
-  float a, b, c;
-  double *squares; /* sums over 16 rows of u each, rows / 16 of them */
+  float momentum, decay, rate, a, b, c;
+  double *squares;
   bf16 *x;         /* (m, n) in tiles of 32 rows by 16 columns: the right of a product */
   /* (m, m) in tiles of 16 rows by 32 columns: the left of a product; and those tiles transposed,
      pairs of columns as pairs of rows: the right of a product, of what is symmetric. */
@@ -85,14 +93,10 @@ static inline void put_transposed(__m512i row[BLOCK], bf16 *tiles, size_t i, siz
 
 /* The same to tiles of 32 rows by 16 columns, the second m rows on. */
 static inline void put_right(const __m512i row[BLOCK], bf16 *tiles, size_t m) {
-  for (size_t half = 0; half < 2; half++)
+  for (int half = 0; half < 2; half++)
     for (size_t r = 0; r < TILE; r++) {
-      const __m512i even = row[2 * r], odd = row[2 * r + 1];
-      __m256i low = half ? _mm512_extracti64x4_epi64(even, 1) : _mm512_castsi512_si256(even);
-      __m256i high = half ? _mm512_extracti64x4_epi64(odd, 1) : _mm512_castsi512_si256(odd);
-      __m512i pairs = _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16);
-      pairs = _mm512_or_si512(pairs, _mm512_cvtepu16_epi32(low));
-      _mm512_storeu_si512(tiles + half * TILE * m + r * DEPTH, pairs);
+      bf16 *to = tiles + half * TILE * m + r * DEPTH;
+      _mm512_storeu_si512(to, pairs_of(row[2 * r], row[2 * r + 1], half));
     }
 }
 
@@ -243,46 +247,46 @@ static void apply(const Job *job, size_t i, size_t j, float *block) {
 
 /* A thread's columns of X after so many steps: to the tiles and to its sum, or at last to the
    weights. */
-static void pass(const Job *job, int me, int of, int step) {
+static void pass(const Job *job, int me, int of, int done) {
   const size_t m = job->m, blocks = job->n / BLOCK;
   const size_t from = blocks * me / of * BLOCK, to = blocks * (me + 1) / of * BLOCK;
-  const float scale = step ? 0 : scale_of(job);
+  const float scale = done ? 0 : scale_of(job);
   bf16 *panel = job->panel + me * m * PANEL, *transposed = job->panel_transposed + me * m * PANEL;
   bf16 *ready = job->columns_of_x + me * m * BLOCK;
   float block[BLOCK * BLOCK] ALIGNED;
   __m512i row[BLOCK];
+  if (from == to) memset(job->sums + me * size_of_sums(m), 0, size_of_sums(m) * sizeof(float));
   for (size_t first = from; first < to; first += PANEL) {
     const size_t width = to - first < PANEL ? to - first : PANEL;
     for (size_t j = first; j < first + width; j += BLOCK) {
       for (size_t i = 0; i < m; i += BLOCK) {
-        if (step == 0) begin(job, scale, i, j, block);
+        if (done == 0) begin(job, scale, i, j, block);
         else advance(job, i, j, block);
-        if (step == job->steps) { apply(job, i, j, block); continue; }
+        if (done == STEPS) { apply(job, i, j, block); continue; }
         narrow(block, row);
         put_right(row, ready + i * TILE, m); /* x itself is still needed for the rows below */
         put(row, panel, i, j - first, width);
         put_transposed(row, transposed, i, j - first, width);
       }
-      if (step < job->steps) memcpy(job->x + j * m, ready, m * BLOCK * sizeof(bf16));
+      if (done < STEPS) memcpy(job->x + j * m, ready, m * BLOCK * sizeof(bf16));
     }
-    if (step < job->steps) gram_of(job, me, width, first > from);
+    if (done < STEPS) gram_of(job, me, width, first > from);
   }
 }
 
-static void work(Team *team, int me) {
-  const Job *job = team->job;
-  const int of = team->threads;
+/* One matrix by all threads, or one of several matrices by one thread. */
+static void step(const Job *job, int me, int of) {
   average(job, me, of);
-  meet(team);
-  for (int step = 0; step < job->steps; step++) {
-    pass(job, me, of, step);
-    meet(team);
+  if (of > 1) meet();
+  for (int i = 0; i < STEPS; i++) {
+    pass(job, me, of, i);
+    if (of > 1) meet();
     gather(job, me, of);
-    meet(team);
+    if (of > 1) meet();
     polynomial(job, me, of);
-    meet(team);
+    if (of > 1) meet();
   }
-  pass(job, me, of, job->steps);
+  pass(job, me, of, STEPS);
 }
 
 /* The size of the room that so many threads need for such a matrix, in bytes. */
@@ -291,16 +295,13 @@ size_t newton_schulz_room(size_t threads, size_t m, size_t n) {
   return (m * n + 3 * m * m) * sizeof(bf16) + threads * own;
 }
 
-/* `factors` are a, b, c, momentum, decay and rate; `squares` has space for rows / 16. There is a
-   block of columns for each thread. Returns 0, or what keeps a thread from starting. */
-int newton_schulz_step(int threads, size_t rows, size_t columns, int steps, const float *factors,
-                       const float *gradient, float *average, float *weights, void *room,
-                       double *squares) {
-  Job job = {.rows = rows, .columns = columns, .steps = steps, .squares = squares,
-             .gradient = gradient, .average = average, .weights = weights,
-             .a = factors[0], .b = factors[1], .c = factors[2],
-             .momentum = factors[3], .decay = factors[4], .rate = factors[5]};
-  const size_t m = rows < columns ? rows : columns, n = rows < columns ? columns : rows;
+static Job laid_out(const Matrix *matrix, const float *factors, size_t threads, void *room) {
+  Job job = {.rows = matrix->rows, .columns = matrix->columns, .squares = matrix->squares,
+             .gradient = matrix->gradient, .average = matrix->average, .weights = matrix->weights,
+             .rate = matrix->rate, .a = factors[0], .b = factors[1], .c = factors[2],
+             .momentum = factors[3], .decay = factors[4]};
+  const int tall = job.rows > job.columns;
+  const size_t m = tall ? job.columns : job.rows, n = tall ? job.rows : job.columns;
   job.m = m, job.n = n, job.sums = room;
   bf16 *next = (bf16 *)(job.sums + threads * size_of_sums(m));
   job.x = next, next += m * n;
@@ -310,5 +311,36 @@ int newton_schulz_step(int threads, size_t rows, size_t columns, int steps, cons
   job.panel = next, next += threads * m * PANEL;
   job.panel_transposed = next, next += threads * m * PANEL;
   job.columns_of_x = next;
-  return run_team(threads, work, &job);
+  return job;
+}
+
+static void work_together(const void *job, int me, int of) { step(job, me, of); }
+
+typedef struct {
+  const Matrix *matrices;
+  size_t count, room_size; /* of a thread */
+  const float *factors;
+  char *room;
+} Share;
+
+/* Each thread takes every so manieth matrix; they come largest first. */
+static void work_alone(const void *given, int me, int of) {
+  const Share *share = given;
+  for (size_t i = me; i < share->count; i += of) {
+    const Job job = laid_out(&share->matrices[i], share->factors, 1, share->room + me * share->room_size);
+    step(&job, 0, 1);
+  }
+}
+
+/* `factors` are a, b, c, momentum and decay. The first `large` matrices are worked at by all threads
+   together, the others by one each. In `room` there is space
+   for the largest of the former, and for the largest of the latter once a thread. */
+void newton_schulz_steps(int threads, const Matrix *matrices, size_t large, size_t count,
+                         const float *factors, void *room, size_t room_of_thread) {
+  for (size_t i = 0; i < large; i++) {
+    const Job job = laid_out(&matrices[i], factors, threads, room);
+    in_parallel(threads, work_together, &job);
+  }
+  const Share share = {matrices + large, count - large, room_of_thread, factors, room};
+  if (share.count) in_parallel(threads, work_alone, &share);
 }

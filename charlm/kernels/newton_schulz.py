@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from charlm.kernels.amx import address, load_amx
 
-COEFFICIENTS, STEPS = (3.4445, -4.775, 2.0315), 5  # as torch.optim.Muon has them
+COEFFICIENTS = (3.4445, -4.775, 2.0315)  # as torch.optim.Muon has them
 MULTIPLE = 32  # of which both sides of a matrix are
-MOST_THREADS = 64
-ALONE = 1 << 18  # numbers below which a second thread costs more than it brings
+TOGETHER = 1 << 17  # numbers from which on all threads work at one matrix, not one each
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A matrix of weights, its gradient, the average of gradients, all (m, n); and its rate."""
+
+    weights: Tensor
+    gradient: Tensor
+    average: Tensor
+    rate: float
+
+
+class _Matrix(ctypes.Structure):
+    """`Matrix` of newton_schulz.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_size_t) for name in ("rows", "columns")),
+        *((name, ctypes.c_void_p) for name in ("gradient", "average", "weights", "squares")),
+        ("rate", ctypes.c_float),
+    ]
 
 
 class NewtonSchulz:
@@ -32,30 +53,35 @@ class NewtonSchulz:
         """Whether the kernel can do a matrix of this shape."""
         return matrix.ndim == 2 and not any(size % MULTIPLE for size in matrix.shape)
 
-    def step(
-        self,
-        weights: Tensor,
-        gradient: Tensor,
-        average: Tensor,
-        momentum: float,
-        decay: float,
-        rate: float,
-    ) -> None:
-        """Move `average`, and `weights` to decay * weights - rate * X, X the nearly orthogonal
-        factor of momentum's update; all (m, n) float32."""
-        m, n = sorted(weights.shape)
-        threads = min(torch.get_num_threads(), n // MULTIPLE, MOST_THREADS)
-        threads = threads if weights.numel() >= ALONE else 1
-        needed = self._library.newton_schulz_room(*map(ctypes.c_size_t, (threads, m, n)))
-        if self._room.numel() < needed:
+    def steps(self, matrices: Sequence[Moved], momentum: float, decay: float) -> None:
+        """Move every average by momentum's rule, and the weights to decay * weights - rate * X, X
+        the nearly orthogonal factor of what comes of it; all (m, n) float32."""
+        ordered = sorted(matrices, key=lambda it: it.weights.numel(), reverse=True)
+        threads = torch.get_num_threads()
+        large = sum(it.weights.numel() >= TOGETHER for it in ordered)
+        alone = max((self._room_for(1, it) for it in ordered[large:]), default=0)
+        together = max((self._room_for(threads, it) for it in ordered[:large]), default=0)
+        if self._room.numel() < (needed := max(together, threads * alone)):
             self._room = torch.empty(needed, dtype=torch.uint8)
-        squares = torch.empty(len(weights) // 16, dtype=torch.float64)
-        refused = self._library.newton_schulz_step(
+        squares = [torch.empty(len(it.weights) // 16, dtype=torch.float64) for it in ordered]
+        gradients = [it.gradient.contiguous() for it in ordered]
+        array = (_Matrix * len(ordered))()
+        for slot, it, gradient, space in zip(array, ordered, gradients, squares, strict=True):
+            slot.rows, slot.columns = it.weights.shape
+            slot.gradient, slot.average = address(gradient), address(it.average)
+            slot.weights, slot.squares = address(it.weights.detach()), address(space)
+            slot.rate = it.rate
+        self._library.newton_schulz_steps(
             threads,
-            *map(ctypes.c_size_t, weights.shape),
-            STEPS,
-            (ctypes.c_float * 6)(*COEFFICIENTS, momentum, decay, rate),
-            *map(address, (gradient.contiguous(), average, weights.detach(), self._room, squares)),
+            array,
+            ctypes.c_size_t(large),
+            ctypes.c_size_t(len(ordered)),
+            (ctypes.c_float * 5)(*COEFFICIENTS, momentum, decay),
+            address(self._room),
+            ctypes.c_size_t(alone),
         )
-        if refused:
-            raise RuntimeError(f"newton_schulz: the system gives no thread ({refused})")
+
+    def _room_for(self, threads: int, matrix: Moved) -> int:
+        """Bytes, whole cache lines."""
+        sides = map(ctypes.c_size_t, (threads, *sorted(matrix.weights.shape)))
+        return -(-int(self._library.newton_schulz_room(*sides)) // 64) * 64

@@ -1,6 +1,6 @@
-"""The forward pass of an LSTM by our own kernel, in bfloat16 on a CPU: the same model, faster.
+"""Forward passes by our own kernels, in bfloat16 on a CPU with AMX: the same models, faster.
 
-Shapes: B batch, T time, V vocabulary, D hidden_size, L n_layer.
+Shapes: B batch, T time, V vocabulary, D hidden_size or n_embd, L n_layer.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from charlm.kernels.block import MULTIPLE, BlockKernel, BlockOptions
 from charlm.kernels.lstm import ROWS, UNITS, LSTMKernel
 from charlm.models.base import State
+from charlm.models.gpt import GPT, MLP, Block
 from charlm.models.recurrent import Recurrent
 
 
@@ -73,3 +75,46 @@ class FusedLSTM:
             getattr(self._rnn, f"{name}_l{layer}") for name in ("weight_ih", "bias_ih", "bias_hh")
         )
         return F.linear(x, W, biases[0] + biases[1])
+
+
+class FusedGPT:
+    """What `model` computes, for training: from a fresh state, and without keys and values after.
+
+    Embedding, last norm and output layer are the model's own, in float32.
+    """
+
+    def __init__(self, model: GPT, kernel: BlockKernel) -> None:
+        self._model, self._kernel = model, kernel
+
+    @staticmethod
+    def fits(model: object) -> bool:
+        """Whether the kernel can do this model."""
+        if not isinstance(model, GPT):
+            return False
+        block = model.blocks[0]
+        assert isinstance(block, Block)
+        D, H = block.attention.out.in_features, block.attention.n_head
+        return (
+            not any(size % MULTIPLE for size in (model.context, D, D // H))
+            and isinstance(block.mlp, MLP)
+            and block.attention.out.bias is None
+            and block.dropout.p == 0
+        )
+
+    def __call__(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """As the model's `forward`: ids (B, T) to logits (B, T, V), and no state."""
+        assert state is None
+        model = self._model
+        x, rotation = model.position(model.embed(ids), 0)  # (B, T, D)
+        for block in model.blocks:
+            attention, mlp = block.attention, block.mlp
+            norms = (block.attention_norm, block.mlp_norm)
+            options = BlockOptions(
+                n_head=attention.n_head,
+                layernorm=isinstance(norms[0], nn.LayerNorm),
+                qk_norm=attention.qk_norm,
+                gelu=not mlp.squared_relu,
+            )
+            layers = (attention.qkv, attention.out, mlp.up, mlp.out, *norms)
+            x = self._kernel.block(x, rotation, [layer.weight for layer in layers], options)
+        return model.head(model.norm(x)), ()

@@ -14,11 +14,13 @@ from torch import Tensor
 from charlm.config import MuonConfig, TrainConfig
 from charlm.errors import DeviceError
 from charlm.kernels.amx import cpu_has_amx
+from charlm.kernels.block import BlockKernel
 from charlm.kernels.compiler import NoKernelError
 from charlm.kernels.lstm import LSTMKernel
 from charlm.kernels.newton_schulz import NewtonSchulz
 from charlm.models import CharModel, State
-from charlm.models.fused import FusedLSTM
+from charlm.models.fused import FusedGPT, FusedLSTM
+from charlm.models.gpt import GPT
 from charlm.models.recurrent import Recurrent
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -34,17 +36,18 @@ class Compute:
     precision: Precision
     threads: int
     lstm: LSTMKernel | None = None  # our own kernels, where they serve
+    block: BlockKernel | None = None
     newton_schulz: NewtonSchulz | None = None
     notices: tuple[str, ...] = ()
 
     @property
     def kernel(self) -> str:
         """Whose code computes a layer; another's differs in the last bits."""
-        return "amx" if self.lstm or self.newton_schulz else "torch"
+        return "amx" if self.lstm or self.block or self.newton_schulz else "torch"
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which a training step's forward pass runs."""
-        if self.precision == "fp32":
+        if self.precision == "fp32" or self.block is not None:
             return nullcontext()
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
         return torch.autocast(self.device.type, dtype=dtype)
@@ -60,21 +63,25 @@ def choose_compute(train: TrainConfig, model: CharModel, device_name: str) -> Co
     compute = Compute(device, _choose_precision(train, model, device), set_threads(train.threads))
     if compute.precision == "fp16" and device.type == "cpu":
         _probe(model, compute)
-    return _with_kernel(compute, train, model)
-
-
-def _with_kernel(compute: Compute, train: TrainConfig, model: CharModel) -> Compute:
-    """With our own kernels, where they can do this model and `train.compile` is auto."""
-    if train.compile != "auto" or compute.device.type != "cpu" or not cpu_has_amx():
+    if train.compile != "auto" or device.type != "cpu" or not cpu_has_amx():
         return compute
+    return _with_kernels(compute, train, model)
+
+
+def _with_kernels(compute: Compute, train: TrainConfig, model: CharModel) -> Compute:
+    """With those of our own kernels for AMX that can do this model; a GPT then is in bf16, which
+    without them is no faster."""
     rows = train.batch_size // train.grad_accum
     lstm = compute.precision == "bf16" and FusedLSTM.fits(model, rows)
+    block = train.precision in ("auto", "bf16") and FusedGPT.fits(model)
     muon = isinstance(train.optimizer, MuonConfig)
     muon = muon and all(map(NewtonSchulz.fits, model.hidden_matrices()))
     try:
         return replace(
             compute,
+            precision="bf16" if block else compute.precision,
             lstm=LSTMKernel() if lstm else None,
+            block=BlockKernel() if block else None,
             newton_schulz=NewtonSchulz() if muon else None,
         )
     except NoKernelError as error:
@@ -171,6 +178,8 @@ def compile_forward(
     """
     if compute.lstm is not None and isinstance(model, Recurrent):
         return FusedLSTM(model, compute.lstm), None
+    if compute.block is not None and isinstance(model, GPT):
+        return FusedGPT(model, compute.block), None
     pays = compute.device.type == "cuda" and model.compile_pays_on_cuda
     if train.compile == "off" or (train.compile == "auto" and not pays):
         return model, None

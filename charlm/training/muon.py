@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from charlm.kernels.newton_schulz import NewtonSchulz
+from charlm.kernels.newton_schulz import Moved, NewtonSchulz
 
 
 class FastMuon(torch.optim.Muon):
@@ -20,13 +20,14 @@ class FastMuon(torch.optim.Muon):
         """Move every matrix: momentum (Nesterov), its orthogonal factor, decoupled decay."""
         assert closure is None
         for group in self.param_groups:
-            lr, momentum = float(group["lr"]), group["momentum"]
+            lr, matrices = float(group["lr"]), []
             for matrix in group["params"]:
                 if matrix.grad is None:
                     continue
                 state = self.state[matrix]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(matrix.grad)
-                average, (rows, columns) = state["momentum_buffer"], matrix.shape
-                decay, rate = 1 - lr * group["weight_decay"], lr * math.sqrt(max(1, rows / columns))
-                self.kernel.step(matrix, matrix.grad, average, momentum, decay, rate)
+                rows, columns = matrix.shape
+                rate = lr * math.sqrt(max(1, rows / columns))
+                matrices.append(Moved(matrix, matrix.grad, state["momentum_buffer"], rate))
+            self.kernel.steps(matrices, group["momentum"], 1 - lr * group["weight_decay"])

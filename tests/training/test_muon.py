@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from charlm.kernels.amx import cpu_has_amx
 from charlm.kernels.compiler import NoKernelError
-from charlm.kernels.newton_schulz import COEFFICIENTS, STEPS, NewtonSchulz
+from charlm.kernels.newton_schulz import COEFFICIENTS, Moved, NewtonSchulz
 from charlm.training.muon import FastMuon
 
 SHAPES = [(32, 32), (64, 96), (96, 64), (256, 64), (64, 256), (512, 128), (1024, 256), (544, 512)]
@@ -38,7 +38,7 @@ def iterated(matrix: Tensor) -> Any:
     a, b, c = COEFFICIENTS
     x = matrix.double()
     x = x / x.norm()
-    for _ in range(STEPS):  # for a tall matrix the same, from the other side
+    for _ in range(5):  # for a tall matrix the same, from the other side
         gram = x @ x.T if len(x) <= x.shape[1] else x.T @ x
         update = b * gram + c * gram @ gram
         x = a * x + (update @ x if len(x) <= x.shape[1] else x @ update)
@@ -48,7 +48,7 @@ def iterated(matrix: Tensor) -> Any:
 def factor(kernel: NewtonSchulz, matrix: Tensor) -> Tensor:
     """What the kernel makes of a matrix: a step from zeros, with no momentum, at the rate -1."""
     weights, average = torch.zeros_like(matrix), torch.zeros_like(matrix)
-    kernel.step(weights, matrix, average, momentum=0.0, decay=1.0, rate=-1.0)
+    kernel.steps([Moved(weights, matrix, average, rate=-1.0)], momentum=0.0, decay=1.0)
     assert torch.equal(average, matrix)
     return weights
 
@@ -79,7 +79,7 @@ def test_threads_neither_race_nor_matter(kernel: NewtonSchulz, shape: tuple[int,
     """The same bits whenever the same threads do it; others sum in another order."""
     matrix, used, alone = matrix_of(shape), torch.get_num_threads(), []
     try:
-        for threads in (1, 2, 3, 5):
+        for threads in (1, 2, 3, 5, 40):
             torch.set_num_threads(threads)
             first, *again = (factor(kernel, matrix) for _ in range(4))
             assert all(torch.equal(first, other) for other in again)
@@ -87,6 +87,25 @@ def test_threads_neither_race_nor_matter(kernel: NewtonSchulz, shape: tuple[int,
     finally:
         torch.set_num_threads(used)
     assert all(distance(other, alone[0]) < ROUNDING for other in alone)
+
+
+def test_many_at_once_are_each_as_if_alone(kernel: NewtonSchulz) -> None:
+    matrices, used = (
+        [matrix_of(shape) for shape in SHAPES for _ in range(2)],
+        torch.get_num_threads(),
+    )
+    results = [torch.zeros_like(matrix) for matrix in matrices]
+    moved = [
+        Moved(result, matrix, torch.zeros_like(matrix), rate=-1.0)
+        for result, matrix in zip(results, matrices, strict=True)
+    ]
+    try:
+        torch.set_num_threads(3)
+        kernel.steps(moved, momentum=0.0, decay=1.0)
+        alone = [factor(kernel, matrix) for matrix in matrices]
+    finally:
+        torch.set_num_threads(used)
+    assert all(torch.equal(a, b) for a, b in zip(results, alone, strict=True))
 
 
 def test_of_zeros_nothing_is_made(kernel: NewtonSchulz) -> None:

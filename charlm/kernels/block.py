@@ -1,0 +1,128 @@
+"""A block of a transformer in bfloat16 on a CPU with AMX: block.c as a function that autograd knows.
+
+Shapes: B sequences, T time, D width, H heads of width K = D / H, F hidden units of the MLP.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from charlm.kernels.amx import address, load_amx
+
+MULTIPLE = 32  # of which T, D, K and F are multiples
+ROWS = 128  # that a thread takes at a time: more do not stay in its cache, fewer waste its products
+
+
+class _Block(ctypes.Structure):
+    """`Block` of block.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_size_t) for name in ("B", "T", "D", "H", "F")),
+        *((name, ctypes.c_int) for name in ("layernorm", "qk_norm", "rope", "gelu")),
+        *((name, ctypes.c_void_p) for name in ("x", "dout", "out", "cos", "sin")),
+        ("weights", ctypes.c_void_p * 6),
+        *((name, ctypes.c_void_p) for name in ("gradients", "packed", "room")),
+        ("group", ctypes.c_size_t),
+    ]
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """What kind of block: how many heads, and which of two functions where there is a choice."""
+
+    n_head: int
+    layernorm: bool
+    qk_norm: bool
+    gelu: bool
+
+
+class BlockKernel:
+    """The functions of block.c.
+
+    Raises:
+        NoKernelError: they are not to be had on this machine.
+    """
+
+    def __init__(self) -> None:
+        self._library = load_amx("block")
+        self._library.block_room.restype = ctypes.c_size_t
+        self._room = torch.empty(0)  # kept: fresh memory is slow to touch
+        self._packed = torch.empty(0, dtype=torch.bfloat16)
+
+    def block(
+        self, x: Tensor, rotation: Tensor | None, weights: list[Tensor], options: BlockOptions
+    ) -> Tensor:
+        """The output (B, T, D) of a block for x (B, T, D).
+
+        Args:
+            rotation: cosines and sines (2, T, K/2) that turn queries and keys, if any do.
+            weights: of q, k and v (3D, D), of attention's output (D, D), of the MLP (F, D) and
+                (D, F), and the gains of the two norms (D,); all float32.
+        """
+        out: Tensor = _Function.apply(self, options, x, rotation, *weights)  # type: ignore[no-untyped-call]
+        return out
+
+    def run(
+        self,
+        x: Tensor,
+        rotation: Tensor | None,
+        weights: tuple[Tensor, ...],
+        options: BlockOptions,
+        dout: Tensor | None = None,
+        gradients: Tensor | None = None,
+    ) -> Tensor:
+        """The output; or, of its gradient, the gradient by x, and those by the weights, one after
+        the other in `gradients`."""
+        (B, T, D), F = x.shape, len(weights[2])
+        threads, out = min(torch.get_num_threads(), B), torch.empty_like(x)
+        block = _Block(B=B, T=T, D=D, H=options.n_head, F=F, x=address(x), out=address(out))
+        block.layernorm, block.qk_norm = options.layernorm, options.qk_norm
+        block.gelu, block.rope = options.gelu, rotation is not None
+        block.weights[:] = [address(weight).value for weight in weights]
+        block.group = max(1, min(ROWS // T, B // threads))
+        if rotation is not None:
+            block.cos, block.sin = address(rotation[0]), address(rotation[1])
+        if dout is not None and gradients is not None:
+            block.dout, block.gradients = address(dout), address(gradients)
+        self._make_room(block, threads, sum(weight.numel() for weight in weights[:4]))
+        run = self._library.block_forward if dout is None else self._library.block_backward
+        run(threads, ctypes.byref(block))
+        return out
+
+    def _make_room(self, block: _Block, threads: int, weights: int) -> None:
+        needed = threads * self._library.block_room(ctypes.byref(block))
+        if self._room.numel() < needed:
+            self._room = torch.empty(needed)
+        if self._packed.numel() < 2 * weights:
+            self._packed = torch.empty(2 * weights, dtype=torch.bfloat16)
+        block.room, block.packed = address(self._room), address(self._packed)
+
+
+class _Function(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        kernel: BlockKernel,
+        options: BlockOptions,
+        x: Tensor,
+        rotation: Tensor | None,
+        *weights: Tensor,
+    ) -> Tensor:
+        x = x.contiguous()
+        ctx.kernel, ctx.options = kernel, options
+        ctx.save_for_backward(x, rotation, *weights)
+        return kernel.run(x, rotation, weights, options)
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        x, rotation, *weights = ctx.saved_tensors
+        sizes = [weight.numel() for weight in weights]
+        gradients = torch.empty(sum(sizes))
+        dx = ctx.kernel.run(x, rotation, tuple(weights), ctx.options, dout.contiguous(), gradients)
+        parts = (g.view_as(w) for g, w in zip(gradients.split(sizes), weights, strict=True))
+        return None, None, dx, None, *parts
