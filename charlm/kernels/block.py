@@ -1,4 +1,4 @@
-"""A block of a transformer in bfloat16 on a CPU with AMX: block.c as a function that autograd knows.
+"""A transformer block in bfloat16 on a CPU with AMX: block.c as a function that autograd knows.
 
 Shapes: B sequences, T time, D width, H heads of width K = D / H, F hidden units of the MLP.
 """
@@ -6,6 +6,7 @@ Shapes: B sequences, T time, D width, H heads of width K = D / H, F hidden units
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,7 @@ class BlockKernel:
         self._packed = torch.empty(0, dtype=torch.bfloat16)
 
     def block(
-        self, x: Tensor, rotation: Tensor | None, weights: list[Tensor], options: BlockOptions
+        self, x: Tensor, rotation: Tensor | None, weights: Sequence[Tensor], options: BlockOptions
     ) -> Tensor:
         """The output (B, T, D) of a block for x (B, T, D).
 
@@ -124,5 +125,5 @@ class _Function(torch.autograd.Function):
         sizes = [weight.numel() for weight in weights]
         gradients = torch.empty(sum(sizes))
         dx = ctx.kernel.run(x, rotation, tuple(weights), ctx.options, dout.contiguous(), gradients)
-        parts = (g.view_as(w) for g, w in zip(gradients.split(sizes), weights, strict=True))
+        parts = (g.view_as(w) for g, w in zip(torch.split(gradients, sizes), weights, strict=True))
         return None, None, dx, None, *parts

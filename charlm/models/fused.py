@@ -28,30 +28,31 @@ class FusedLSTM:
 
     @staticmethod
     def fits(model: object, batch_size: int) -> bool:
-        """Whether the kernel can do this model, on batches of so many rows."""
+        """Whether the kernel can do this model, and gains on batches of so many rows."""
         return (
             isinstance(model, Recurrent)
             and isinstance(model.rnn, nn.LSTM)
             and model.rnn.hidden_size % UNITS == 0
-            and batch_size % ROWS == 0
+            and batch_size >= ROWS // 2  # which are filled up to a multiple of ROWS
         )
 
     def __call__(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
         """As the model's `forward`: ids (B, T) to logits (B, T, V), and the state after."""
-        rnn, shape = self._rnn, (len(ids), self._rnn.hidden_size)
-        x, at = self._first(ids.t().contiguous())
+        rnn, B, more = self._rnn, len(ids), -len(ids) % ROWS
+        shape = (B + more, rnn.hidden_size)
+        x, at = self._first(F.pad(ids.t(), (0, more)).contiguous())
         hs, cs = [], []
         for i in range(rnn.num_layers):
-            h = torch.zeros(shape) if state is None else state[0][i]
-            c = torch.zeros(shape) if state is None else state[1][i]
+            h = torch.zeros(shape) if state is None else F.pad(state[0][i], (0, 0, 0, more))
+            c = torch.zeros(shape) if state is None else F.pad(state[1][i], (0, 0, 0, more))
             W = getattr(rnn, f"weight_hh_l{i}")
             y, last = self._kernel.layer(x, at, W, h.bfloat16(), c.float())  # (T, B, D), (B, D)
-            hs.append(y[-1].detach())
-            cs.append(last)
+            hs.append(y[-1, :B].detach())
+            cs.append(last[:B])
             if i + 1 < rnn.num_layers:
                 y = F.dropout(y, rnn.dropout, self._model.training)
                 x, at = self._contribution(y, i + 1), None
-        logits = self._model.head(self._model.output_dropout(y))  # (T, B, V)
+        logits = self._model.head(self._model.output_dropout(y[:, :B]))  # (T, B, V)
         return logits.transpose(0, 1), (torch.stack(hs), torch.stack(cs))
 
     def _first(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -107,14 +108,15 @@ class FusedGPT:
         model = self._model
         x, rotation = model.position(model.embed(ids), 0)  # (B, T, D)
         for block in model.blocks:
-            attention, mlp = block.attention, block.mlp
-            norms = (block.attention_norm, block.mlp_norm)
+            assert isinstance(block, Block)
+            assert isinstance(block.mlp, MLP)
             options = BlockOptions(
-                n_head=attention.n_head,
-                layernorm=isinstance(norms[0], nn.LayerNorm),
-                qk_norm=attention.qk_norm,
-                gelu=not mlp.squared_relu,
+                n_head=block.attention.n_head,
+                layernorm=isinstance(block.attention_norm, nn.LayerNorm),
+                qk_norm=block.attention.qk_norm,
+                gelu=not block.mlp.squared_relu,
             )
-            layers = (attention.qkv, attention.out, mlp.up, mlp.out, *norms)
-            x = self._kernel.block(x, rotation, [layer.weight for layer in layers], options)
+            gain1, qkv, out, gain2, up, down = block.parameters()
+            weights = [qkv, out, up, down, gain1, gain2]
+            x = self._kernel.block(x, rotation, weights, options)
         return model.head(model.norm(x)), ()

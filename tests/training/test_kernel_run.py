@@ -45,6 +45,19 @@ def test_a_run_resumed_is_the_run_never_stopped(
     assert_same_run(stopped, whole)
 
 
+def test_a_gpt_is_in_bfloat16_where_the_kernel_can_do_it(
+    kernel: None, tiny_text: Path, tmp_path: Path
+) -> None:
+    size = ("model.n_embd=64", "model.n_head=2", "model.context=32", "model.dropout=0")
+    config = make_config(tiny_text, "gpt", *size, "train.compile=auto", "train.precision=auto")
+    whole = new_run(config, tmp_path / "whole")
+    stopped = new_run(config, tmp_path / "stopped", stop_at=5)
+    meta = read_meta(whole / LAST)
+    assert (meta.kernel, meta.precision) == ("amx", "bf16")
+    assert go_on(config, stopped) == "finished"
+    assert_same_run(stopped, whole)
+
+
 @pytest.mark.parametrize("kind", ["gpt", "gru"])
 def test_muon_has_the_kernel_in_every_model_and_precision(
     kernel: None, tiny_text: Path, tmp_path: Path, kind: str
@@ -82,8 +95,8 @@ def config_for(text: Path, *overrides: str) -> Config:
     [
         ("train.compile=off",),
         ("train.precision=fp32",),
-        ("train.batch_size=24",),
-        ("train.grad_accum=4",),  # pieces of 8
+        ("train.batch_size=7",),
+        ("train.grad_accum=8",),  # pieces of 4
         ("model.hidden_size=32",),
         ("model.kind=gru",),
     ],
