@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.config import EvalConfig
+from charlm.config import EvalConfig, sliding
 from charlm.data.amounts import AnyIds, pieces
 from charlm.data.batches import IGNORED
 from charlm.data.corpus import TextIds
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
 from charlm.models import CharModel, State
-from charlm.models.base import evaluating, sliding
+from charlm.models.base import evaluating
 from charlm.randomness import generator
 from charlm.training.loss import summed_nll
 from charlm.units import bits

@@ -1,0 +1,39 @@
+"""The networks on torch's arrays: on a GPU, or with torch's threads for many texts at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charlm.data.vocab import Ids
+from charlm.models import CharModel
+from charlm.sampling.networks import Arrays, build_network
+
+
+class TorchEngine:
+    """The weights of a model where they are, and nothing else of it: no mode, no dropout.
+
+    The next characters are drawn on the host, so a character costs one copy there and one back.
+    """
+
+    def __init__(self, model: CharModel) -> None:
+        weights = {name: p.detach() for name, p in model.named_parameters()}
+        self._device = next(iter(weights.values())).device
+        arrays = Arrays(torch, lambda array: torch.from_numpy(array).to(self._device))
+        self._network = build_network(model.config, model.vocab_size, weights, arrays)
+        self.vocab_size, self.context = model.vocab_size, model.context
+
+    def reset(self) -> None:
+        """To the beginning of a text."""
+        self._network.reset()
+
+    def select(self, texts: list[int]) -> None:
+        """Go on with these of the texts read so far, some perhaps many times."""
+        self._network.select(texts)
+
+    def read(self, ids: Ids) -> NDArray[np.floating]:
+        """Read T characters of each text, ids (B, T); the logits (B, V) of the next."""
+        logits = self._network.read(torch.from_numpy(ids.astype(np.int64)).to(self._device))
+        array: NDArray[np.floating] = logits.cpu().numpy()
+        return array
