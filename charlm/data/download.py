@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from charlm import __version__
+from charlm.version import __version__
 from charlm.errors import DataError
 from charlm.files import locked
 

@@ -12,7 +12,7 @@ from charlm.data.vocab import Ids
 
 
 class Engine(Protocol):
-    """A network that reads B texts side by side and remembers them.
+    """A network that reads B texts side by side and remembers them, from their beginning.
 
     Attributes:
         vocab_size: V.
@@ -22,8 +22,8 @@ class Engine(Protocol):
     vocab_size: int
     context: int | None
 
-    def reset(self) -> None:
-        """To the beginning of a text."""
+    def fresh(self) -> Engine:
+        """Another of the same weights, at the beginning of a text."""
 
     def select(self, texts: list[int]) -> None:
         """Go on with these of the texts read so far, some perhaps many times."""
@@ -42,11 +42,10 @@ class Reader:
     """
 
     def __init__(self, engine: Engine, slide: bool = False) -> None:
-        self._engine = engine
+        self._engine = engine.fresh()
         self._context = engine.context
         self._stride = 1 if slide or self._context is None else sliding(self._context)[1]
         self._window: Ids | None = None  # (B, n), what an engine with a context has read
-        engine.reset()
 
     def read(self, ids: Ids) -> NDArray[np.floating]:
         """Read T >= 1 characters of each text, ids (B, T); the logits (B, V) of the next."""
@@ -56,7 +55,7 @@ class Reader:
         if (beyond := window.shape[1] - self._context) > 0:
             # as if every window had been read: the last starts at a multiple of the stride
             window = ids = window[:, -(-beyond // self._stride) * self._stride :]
-            self._engine.reset()
+            self._engine = self._engine.fresh()
         self._window = window
         return self._engine.read(ids)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -203,18 +203,29 @@ def nats(logits: filters.Floats, ids: NDArray[np.intp]) -> filters.Floats:
     return np.asarray(np.log(np.exp(shifted).sum(axis=-1)) - chosen)
 
 
+def in_order(
+    numbers: Sequence[int], written: Iterable[tuple[int, Written | None]]
+) -> Iterator[tuple[int, Written | None]]:
+    """What `write` yields, text after text: the first as it comes, the others held until then."""
+    held: dict[int, list[Written | None]] = {number: [] for number in numbers}
+    left = list(numbers)
+    for number, piece in written:
+        held[number].append(piece)
+        while left and (pieces := held[left[0]]):
+            yield from ((left[0], piece) for piece in pieces)
+            if pieces[-1] is not None:
+                pieces.clear()
+                break
+            del held[left.pop(0)]
+
+
 class Conversation:
     """One text, written by a person and a network in turns."""
 
     def __init__(self, engine: Engine, vocab: Vocab, seed: int) -> None:
-        self._engine, self._vocab = engine, vocab
-        self.reset(seed)
-
-    def reset(self, seed: int) -> None:
-        """Forget everything, and draw by this seed."""
-        self._reader = Reader(self._engine)
-        self._randomness = generator(seed, "text", 0)
-        self._unread = self._recent = self._vocab.encode("")
+        self._vocab, self._reader = vocab, Reader(engine)
+        self._unread = self._recent = vocab.encode("")
+        self.draw_by(seed)
 
     def draw_by(self, seed: int) -> None:
         """From here on, draw by this seed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,9 +26,11 @@ class TorchEngine:
         self._network = build_network(model.config, model.vocab_size, weights, arrays)
         self.vocab_size, self.context = model.vocab_size, model.context
 
-    def reset(self) -> None:
-        """To the beginning of a text."""
-        self._network.reset()
+    def fresh(self) -> TorchEngine:
+        """Another of the same weights, at the beginning of a text."""
+        other = copy(self)
+        other._network = self._network.fresh()
+        return other
 
     def select(self, texts: list[int]) -> None:
         """Go on with these of the texts read so far, some perhaps many times."""

@@ -11,13 +11,13 @@ D n_embd, H heads, K = D / H head width. A row of x (N, D) is one character of o
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import GPTConfig
-from charlm.data.vocab import Ids
 from charlm.sampling.networks.arrays import Array, Arrays, Shapes, Weights, linear
 
 RMS_EPS = float(np.finfo(np.float32).eps)  # as PyTorch's RMSNorm has it where none is given
@@ -66,17 +66,19 @@ class GPT:
         self._weights = {"head.weight": weights["embed.weight"]} | dict(weights)
         self._positions = self._make_positions()
         self._cache: list[tuple[Array, Array]] = []  # k, v of each block, (B, H, context, K)
-        self.reset()
-
-    def reset(self) -> None:
-        """To the beginning of a text."""
         self._past = 0  # P
+
+    def fresh(self) -> GPT:
+        """Another of the same weights, at the beginning of a text."""
+        other = copy(self)
+        other._cache, other._past = [], 0
+        return other
 
     def select(self, texts: list[int]) -> None:
         """Go on with these of the texts read so far, some perhaps many times."""
         self._cache = [(k[texts], v[texts]) for k, v in self._cache]
 
-    def read(self, ids: Ids) -> Array:
+    def read(self, ids: Array) -> Array:
         """Read T characters of each text, ids (B, T); the logits (B, V) of the next."""
         (B, T), config = ids.shape, self._config
         assert self._past + T <= config.context, "more characters than the context holds"
@@ -97,9 +99,7 @@ class GPT:
         last = x.reshape(B, T, -1)[:, -1]  # (B, D)
         return linear(self._norm(last, "norm"), self._weights, "head")
 
-    def _attention(
-        self, x: Array, layer: int, shape: tuple[int, int], mask: Array | None
-    ) -> Array:
+    def _attention(self, x: Array, layer: int, shape: tuple[int, int], mask: Array | None) -> Array:
         """softmax(q k^T / sqrt(K)) v in each head, of all keys and values up to the query's own."""
         (B, T), xp, name = shape, self._arrays.xp, f"blocks.{layer}.attention."
         qkv = linear(x, self._weights, f"{name}qkv").reshape(B, T, 3, self._config.n_head, -1)
@@ -170,11 +170,10 @@ class GPT:
         return self._arrays.make(np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32))
 
     def _make_room(self, B: int) -> None:
-        """A cache for B texts, if it is for another number."""
+        """A cache for B texts, if there is none yet."""
         config = self._config
-        if self._cache and len(self._cache[0][0]) == B:
+        if self._cache:
             return
-        assert not self._past, "texts that were not selected"
         shape = (B, config.n_head, config.context, config.n_embd // config.n_head)
         self._cache = [
             (self._arrays.zeros(*shape), self._arrays.zeros(*shape)) for _ in range(config.n_layer)

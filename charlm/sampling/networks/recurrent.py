@@ -13,12 +13,12 @@ Then a step reads each matrix once, and no more is to be done than that takes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 import numpy as np
 
 from charlm.config import RecurrentConfig
-from charlm.data.vocab import Ids
-from charlm.sampling.networks.arrays import Array, Arrays, Shapes, Weights, linear
+from charlm.sampling.networks.arrays import Array, Arrays, Shapes, Weights
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 SMALL_TABLE = 1_000_000  # numbers; a larger one is made only if below a quarter of the weights
@@ -47,26 +47,30 @@ class Recurrent:
     ) -> None:
         self.vocab_size = vocab_size
         self._config, self._arrays = config, arrays
-        self._head = {"head.weight": weights.get("embed.weight")} | dict(weights)
-        self._below, self._past = [], []
-        for layer in range(config.n_layer):
-            for found, of in ((self._below, "ih"), (self._past, "hh")):
-                names = (f"rnn.{what}_{of}_l{layer}" for what in ("weight", "bias"))
-                found.append(dict(zip(("gates.weight", "gates.bias"), map(weights.get, names))))
         self._embed = weights.get("embed.weight")  # none where the input is one-hot
+        self._head = weights.get("head.weight", self._embed).T, weights["head.bias"]
+        self._below, self._past = (
+            [
+                (weights[f"rnn.weight_{of}_l{layer}"].T, weights[f"rnn.bias_{of}_l{layer}"])
+                for layer in range(config.n_layer)
+            ]
+            for of in ("ih", "hh")
+        )
         self._table = self._make_table(sum(int(np.prod(w.shape)) for w in weights.values()))
         self._cell = _cell(config.kind, config.hidden_size, arrays)
-        self.reset()
+        self._states: list[State] = []  # a layer each, once something is read
 
-    def reset(self) -> None:
-        """To the beginning of a text."""
-        self._states: list[State] = []
+    def fresh(self) -> Recurrent:
+        """Another of the same weights, at the beginning of a text."""
+        other = copy(self)
+        other._states = []
+        return other
 
     def select(self, texts: list[int]) -> None:
         """Go on with these of the texts read so far, some perhaps many times."""
         self._states = [tuple(part[texts] for part in state) for state in self._states]
 
-    def read(self, ids: Ids) -> Array:
+    def read(self, ids: Array) -> Array:
         """Read T characters of each text, ids (B, T); the logits (B, V) of the next."""
         if not self._states:
             zero = self._arrays.zeros(len(ids), self._config.hidden_size)
@@ -74,32 +78,37 @@ class Recurrent:
             self._states = [state] * self._config.n_layer
         for t in range(ids.shape[1]):
             self._step(ids[:, t])
-        return linear(self._states[-1][0], self._head, "head")
+        return _affine(self._states[-1][0], *self._head)
 
-    def _step(self, ids: Ids) -> None:
+    def _step(self, ids: Array) -> None:
         a = self._first(ids)  # (B, G * D)
         for layer, state in enumerate(self._states):
             if layer:
-                a = linear(self._states[layer - 1][0], self._below[layer], "gates")
-            p = linear(state[0], self._past[layer], "gates")
+                a = _affine(self._states[layer - 1][0], *self._below[layer])
+            p = _affine(state[0], *self._past[layer])
             self._states[layer] = self._cell(a, p, state)
 
-    def _first(self, ids: Ids) -> Array:
+    def _first(self, ids: Array) -> Array:
         """What the first layer's gates get from characters ids (B,): (B, G * D)."""
         if self._table is not None:
             return self._table[ids]
         if self._embed is not None:
-            return linear(self._embed[ids], self._below[0], "gates")
-        W, b = self._below[0]["gates.weight"], self._below[0]["gates.bias"]
-        return W.T[ids] + b
+            return _affine(self._embed[ids], *self._below[0])
+        W, b = self._below[0]  # W is (V, G * D)
+        return W[ids] + b
 
     def _make_table(self, n_weights: int) -> Array | None:
-        W, b = self._below[0]["gates.weight"], self._below[0]["gates.bias"]
+        W, b = self._below[0]
         if self.vocab_size * len(b) > max(SMALL_TABLE, n_weights // 4):
             return None
         if self._embed is not None:
-            return linear(self._embed, self._below[0], "gates")
-        return self._arrays.xp.stack(list(W.T + b))  # row by row, so that each lies in one piece
+            return _affine(self._embed, W, b)
+        return self._arrays.xp.stack(list(W + b))  # row by row, so that each lies in one piece
+
+
+def _affine(x: Array, W: Array, b: Array) -> Array:
+    """x (B, I), W (I, O), b (O,) -> (B, O)."""
+    return x @ W + b
 
 
 Cell = Callable[[Array, Array, State], State]
