@@ -20,13 +20,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 
 from charlm.config import SampleConfig
 from charlm.config.files import updated
-from charlm.data.corpus import TextIds, open_corpus
 from charlm.data.vocab import Ids
 from charlm.errors import CharlmError, DataError
 from charlm.sampling.engine import Engine, Reader
@@ -36,6 +35,9 @@ from charlm.sampling.novelty import Novelty, compare
 from charlm.training.checkpoint import Meta, find_checkpoint, read_meta, reading
 from charlm.training.mapped import map_weights
 from charlm.units import Likelihood
+
+if TYPE_CHECKING:
+    from charlm.data.corpus import TextIds
 
 MANY = 16
 
@@ -140,6 +142,8 @@ class Model:
         return Conversation(self._engine, self.vocab, seed)
 
     def _training_text(self) -> TextIds:
+        from charlm.data.corpus import open_corpus
+
         data, expected = self.meta.config.data, self.meta.corpus.sha256
         corpus = open_corpus(data, self.vocab, extend=False, expected=expected)
         if corpus.sha256 != expected:

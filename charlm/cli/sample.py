@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from charlm.arguments import RUNS
@@ -67,13 +67,10 @@ def sample(options: argparse.Namespace) -> int:
 
 def _make_plan(options: argparse.Namespace, meta: Meta) -> Plan:
     from charlm.api import new_seed
-    from charlm.data.text import clean, read_whole
     from charlm.sampling.generate import Order
 
-    data = meta.config.data
     configs = [_settings(options, meta, value) for value in options.temperature or [None]]
-    prompt = read_whole(options.prompt_file, data) if options.prompt_file else options.prompt
-    are_items = data.documents == "lines"
+    are_items = meta.config.data.documents == "lines"
     count = (10 if are_items else 1) if options.num_samples is None else options.num_samples
     for option, value in (("--num-samples", count), ("--batch", options.batch)):
         if value is not None and value < 1:
@@ -82,13 +79,10 @@ def _make_plan(options: argparse.Namespace, meta: Meta) -> Plan:
         count = 1
     length, stop = configs[0].length or None, options.stop or ("\n" if are_items else None)
     _refuse(options, endless=length is None and stop is None, several=count * len(configs) > 1)
-    if prompt is None:
-        prompt = configs[0].prompt
-        options.on_unknown = "skip"  # the config's prompt is a wish, of this text or another
     scored, slide = options.score or options.show_prob, options.past_context == "slide"
     return Plan(
         orders=[Order(config, length, stop, scored, slide) for config in configs],
-        prompt=_encode(meta, "".join(clean([prompt], data)), options),
+        prompt=_read_prompt(meta, configs[0].prompt, options),
         seed=new_seed(options.seed),
         count=count,
         batch=min(count, options.batch or AT_ONCE),
@@ -130,10 +124,21 @@ def _refuse(options: argparse.Namespace, endless: bool, several: bool) -> None:
         raise CharlmError("--show-prob: it colours a terminal; leave it out with --format jsonl")
 
 
-def _encode(meta: Meta, prompt: str, options: argparse.Namespace) -> Ids:
-    """The ids of a prompt; unknown characters are an error, or left out and counted, as asked."""
-    vocab = meta.vocabulary
-    if options.on_unknown == "skip":
+def _read_prompt(meta: Meta, usual: str, options: argparse.Namespace) -> Ids:
+    """The ids of the prompt; unknown characters are an error, or left out and counted, as asked."""
+    data, vocab, prompt = meta.config.data, meta.vocabulary, options.prompt
+    skip = options.on_unknown == "skip"
+    if options.prompt_file:
+        from charlm.data.text import read_whole
+
+        prompt = read_whole(options.prompt_file, data)
+    elif prompt is None:
+        prompt, skip = usual, True  # the config's prompt is a wish, of this text or another
+    if prompt:
+        from charlm.data.text import clean
+
+        prompt = "".join(clean([prompt], data))
+    if skip:
         ids, skipped = vocab.encode_known(prompt)
         if skipped:
             tell(f"note: {skipped:,} unknown characters left out")

@@ -146,7 +146,7 @@ class _Grams:
 
 
 def _hashes(ids: Numbers, n: int) -> Numbers:
-    """A number for the n ids at each place: sum of (id_j + 1) base^(n - j), modulo 2^64, times base.
+    """A number for the n ids at each place: sum of (id_j + 1) base^(n - j + 1), modulo 2^64.
 
     Stretches of 1, 2, 4, ... are put together as n is written in twos.
     """
