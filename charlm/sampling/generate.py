@@ -67,8 +67,12 @@ class Text:
         self.ended = self._written == self._order.length
         yield from self._whole(self._decoder.add(id_), 1, nats)
         if self.ended:
-            yield from self._whole(self._decoder.rest(), 0, 0.0)
-            yield from self._released(len(self._held))
+            yield from self.rest()
+
+    def rest(self) -> Iterator[Written]:
+        """What was held back, the text having come to its end."""
+        yield from self._whole(self._decoder.rest(), 0, 0.0)
+        yield from self._released(len(self._held))
 
     def _whole(self, text: str, units: int, nats: float) -> Iterator[Written]:
         """Characters that are complete, through the search for the stop text."""
