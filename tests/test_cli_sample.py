@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,13 @@ from tests.conftest import ROOT, Charlm, Result, TinyRun, python, train_with
 COMMON = ("--seed", 1, "--length", 20)
 
 
+Talk = Callable[..., Result]
+
+
 @pytest.fixture
-def talk(charlm: Charlm, monkeypatch: pytest.MonkeyPatch, tiny_run: TinyRun):  # type: ignore[no-untyped-def]
+def talk(charlm: Charlm, monkeypatch: pytest.MonkeyPatch, tiny_run: TinyRun) -> Talk:
+    """`charlm sample --interactive` with these lines typed."""
+
     def run(*lines: str, kind: str = "lstm") -> Result:
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
         return charlm("sample", tiny_run(kind), "--interactive", *COMMON)
@@ -273,6 +279,7 @@ def test_a_hundred_times_the_text_needs_no_more_memory(tiny_run: TinyRun) -> Non
 
 PEAK = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from charlm.cli import main
 main(["sample", sys.argv[1], "--length", sys.argv[2]])
