@@ -115,8 +115,8 @@ def draw(probs: Floats, uniform: Floats) -> NDArray[np.intp]:
     """The characters (...,) where the cumulated probabilities (..., V) pass `uniform` (...,), which
     is in [0, 1)."""
     cumulated = np.add.accumulate(probs, axis=-1)
-    passed = cumulated <= uniform[..., None] * cumulated[..., -1:]
-    return np.asarray(np.add.reduce(passed, axis=-1, dtype=np.intp))
+    beyond = cumulated > uniform[..., None] * cumulated[..., -1:]
+    return np.asarray(beyond.argmax(axis=-1))
 
 
 def _by_likelihood(probs: Floats) -> NDArray[np.intp]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -56,15 +58,21 @@ class Text:
         self._order, self._decoder = order, Decoder(vocab)
         self._held: deque[Written] = deque()  # what may be the beginning of the stop text
         self._begun = Written("", 0)  # of a character of several bytes
+        self._at_once = vocab.unit == "char" and order.stop is None  # a character is whole, certain
         self._written = 0
         self.last: int | None = None  # the id written last
         self.randomness = randomness
         self.ended = order.length == 0
 
-    def add(self, id_: int, nats: float) -> Iterator[Written]:
-        """Write a character; what of the text is now certain."""
+    def add(self, id_: int, nats: float) -> Iterable[Written]:
+        """Write a character; what of the text is now certain. To be gone through at once."""
         self._written, self.last = self._written + 1, id_
         self.ended = self._written == self._order.length
+        if self._at_once:
+            return (Written(self._decoder.add(id_), 1, nats),)
+        return self._add(id_, nats)
+
+    def _add(self, id_: int, nats: float) -> Iterator[Written]:
         yield from self._whole(self._decoder.add(id_), 1, nats)
         if self.ended:
             yield from self.rest()
@@ -166,18 +174,21 @@ def write_on(
     recent = np.broadcast_to(before, (len(texts), before.shape[1]))
     remember = order.sample.repetition_penalty != 1
     yield from ((text, None) for text in texts if text.ended)
-    while rows := [row for row, text in enumerate(texts) if not text.ended]:
-        if len(rows) < len(texts):
+    while True:
+        if any(text.ended for text in texts):
+            rows = [row for row, text in enumerate(texts) if not text.ended]
+            if not rows:
+                return
             texts, ids, recent = [texts[row] for row in rows], ids[rows], recent[rows]
             reader.select(rows)
         logits = reader.read(ids).astype(np.float64)  # (B, V)
         uniform = np.array([text.randomness.random() for text in texts])
         drawn = choose(logits, order.sample, uniform, recent)  # (B,)
-        costs = nats(logits, drawn) if order.scored else np.zeros(len(texts))
-        ids = drawn[:, None].astype(ids.dtype)
+        costs = nats(logits, drawn).tolist() if order.scored else repeat(0.0)
+        ids = drawn[:, None]
         if remember:
             recent = np.concatenate([recent[:, 1 - filters.PENALISED :], ids], axis=1)
-        for text, id_, cost in zip(texts, drawn.tolist(), costs.tolist(), strict=True):
+        for text, id_, cost in zip(texts, drawn.tolist(), costs, strict=False):
             for piece in text.add(id_, cost):
                 yield text, piece
             if text.ended:
@@ -193,7 +204,7 @@ def choose(
     Raises:
         BrokenModelError: a logit is not finite.
     """
-    if not np.isfinite(np.add.reduce(logits, axis=None)):  # one that is not makes the sum so
+    if not math.isfinite(np.add.reduce(logits, axis=None)):  # one that is not makes the sum so
         raise BrokenModelError(
             "the model's output is not finite: its weights are broken; take another checkpoint"
         )
@@ -248,6 +259,6 @@ class Conversation:
         before = self._recent[None]
         for _, piece in write_on(self._reader, self._unread[None], [text], order, before):
             if text.last is not None:
-                self._unread = np.array([text.last], self._unread.dtype)
+                self._unread = np.array([text.last])
             if piece is not None:
                 yield piece

@@ -4,7 +4,7 @@ Shapes: B texts, V vocabulary, D hidden_size, L n_layer, G gates (1 in the RNN, 
 the LSTM). Each text is a row, and the gates of a layer stand side by side in a row of G * D.
 
     a = W x + b     what the gates get from below, the character or the layer underneath
-    p = U h + c     what they get from the past
+    p = U h + c     what they get from the past; where the two are only added up, c is in b
 
 For the first layer, a depends on the character alone, so it is a table by character (V, G * D).
 Then a step reads each matrix once, and no more is to be done than that takes.
@@ -48,14 +48,16 @@ class Recurrent:
         self.vocab_size = vocab_size
         self._config, self._arrays = config, arrays
         self._embed = weights.get("embed.weight")  # none where the input is one-hot
-        self._head = weights.get("head.weight", self._embed).T, weights["head.bias"]
-        self._below, self._past = (
-            [
-                (weights[f"rnn.weight_{of}_l{layer}"].T, weights[f"rnn.bias_{of}_l{layer}"])
-                for layer in range(config.n_layer)
-            ]
-            for of in ("ih", "hh")
-        )
+        self._head = weights.get("head.weight", self._embed).T, weights["head.bias"][None]
+        self._below, self._past = [], []  # of each layer W^T and b, U^T and c
+        for layer in range(config.n_layer):
+            W, U, b, c = (
+                weights[f"rnn.{what}_l{layer}"]
+                for what in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            apart = config.kind == "gru"
+            self._below.append((W.T, (b if apart else b + c)[None]))
+            self._past.append((U.T, c[None] if apart else None))
         self._table = self._make_table(sum(int(np.prod(w.shape)) for w in weights.values()))
         self._cell = _cell(config.kind, config.hidden_size, arrays)
         self._states: list[State] = []  # a layer each, once something is read
@@ -85,7 +87,8 @@ class Recurrent:
         for layer, state in enumerate(self._states):
             if layer:
                 a = _affine(self._states[layer - 1][0], *self._below[layer])
-            p = _affine(state[0], *self._past[layer])
+            U, c = self._past[layer]
+            p = state[0] @ U if c is None else state[0] @ U + c
             self._states[layer] = self._cell(a, p, state)
 
     def _first(self, ids: Array) -> Array:
@@ -99,7 +102,7 @@ class Recurrent:
 
     def _make_table(self, n_weights: int) -> Array | None:
         W, b = self._below[0]
-        if self.vocab_size * len(b) > max(SMALL_TABLE, n_weights // 4):
+        if self.vocab_size * b.shape[1] > max(SMALL_TABLE, n_weights // 4):
             return None
         if self._embed is not None:
             return _affine(self._embed, W, b)
@@ -107,7 +110,7 @@ class Recurrent:
 
 
 def _affine(x: Array, W: Array, b: Array) -> Array:
-    """x (B, I), W (I, O), b (O,) -> (B, O)."""
+    """x (B, I), W (I, O), b (1, O) -> (B, O)."""
     return x @ W + b
 
 
@@ -129,14 +132,14 @@ def _cell(kind: str, D: int, arrays: Arrays) -> Cell:
         return (n + z * (h - n),)
 
     # sigma(x) = tanh(x / 2) / 2 + 1/2, so one tanh serves all four gates i, f, g, o of the LSTM
-    scale = np.full(4 * D, 0.5, np.float32)
-    scale[2 * D : 3 * D] = 1.0  # g is a tanh itself
+    scale = np.full((1, 4 * D), 0.5, np.float32)
+    scale[:, 2 * D : 3 * D] = 1.0  # g is a tanh itself
     half, rest = arrays.make(scale), arrays.make(1 - scale)
 
     def lstm(a: Array, p: Array, state: State) -> State:
         _, c = state
         gates = tanh((a + p) * half) * half + rest
-        i, f, g, o = (gates[:, k * D : (k + 1) * D] for k in range(4))
+        i, f, g, o = gates[:, :D], gates[:, D : 2 * D], gates[:, 2 * D : 3 * D], gates[:, 3 * D :]
         c = f * c + i * g
         return o * tanh(c), c
 
