@@ -9,6 +9,7 @@ whole window for every character, as nanoGPT's generate does. With --nanogpt, a 
 is done by its own model.py.
 
 The read speed of the machine is that of numpy's dot product over an array as large as the weights.
+--json prints two lines: the comparisons, then reading and memory.
 --quick tries everything on tiny networks, to see that it works; its figures mean nothing.
 """
 

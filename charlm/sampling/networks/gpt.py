@@ -198,8 +198,12 @@ def _gelu(x: Array, xp: Any) -> Array:
     """
     z = xp.abs(x) * math.sqrt(0.5)
     t = 1 / (1 + 0.3275911 * z)
-    poly = t * 1.061405429 - 1.453152027
-    for coefficient in (1.421413741, -0.284496736, 0.254829592):
-        poly = poly * t + coefficient
-    tail = poly * t * xp.exp(-z * z)  # 1 - erf(z)
-    return 0.5 * x * (1 + xp.sign(x) * (1 - tail))
+    poly = t * 1.061405429
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        poly += coefficient
+        poly *= t
+    poly *= xp.exp(-z * z)  # 1 - erf(z)
+    # x Phi(x) = relu(x) - |x| (1 - erf(z)) / 2, whatever the sign of x
+    poly *= z
+    poly *= math.sqrt(0.5)
+    return x.clip(0) - poly
