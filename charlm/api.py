@@ -10,8 +10,8 @@
 
 Which engine: `numpy` computes on the CPU, in one thread unless numpy's own BLAS is told otherwise,
 and needs no torch. `torch` computes on a GPU, or on the CPU in several threads. `auto` is torch
-where the device is named and is not the CPU, or where MANY texts or more are written side by side;
-else it is numpy. Both compute the same in float32, but for the last bits, so that nearly always
+where the device is named and is not the CPU, where MANY texts or more are written side by side, or
+where bf16 is asked for; else it is numpy. Both compute the same in float32, but for the last bits, so that nearly always
 the same seed gives the same text; each by itself always gives the same.
 """
 
@@ -157,28 +157,32 @@ def load(checkpoint: str | Path | None, engine: str, device: str) -> Model:
     return open_model(path, read_meta(path), engine, device, 1)
 
 
-def open_model(path: Path, meta: Meta, engine: str, device: str, texts: int) -> Model:
-    """The model of a checkpoint, for writing so many texts side by side."""
-    return Model(path, meta, _open_engine(path, meta, choose_engine(engine, device, texts), device))
+def open_model(
+    path: Path, meta: Meta, engine: str, device: str, texts: int, bf16: bool = False
+) -> Model:
+    """The model of a checkpoint, for writing so many texts side by side; bf16 as TorchEngine."""
+    engine = choose_engine(engine, device, texts, bf16)
+    return Model(path, meta, _open_engine(path, meta, engine, device, bf16))
 
 
-def choose_engine(engine: str, device: str, texts: int) -> str:
+def choose_engine(engine: str, device: str, texts: int, bf16: bool = False) -> str:
     """The rule of `auto`, at the top of this file.
 
     Raises:
-        CharlmError: numpy is asked for, and a GPU.
+        CharlmError: numpy is asked for, and a GPU or bf16.
     """
     elsewhere = device not in ("auto", "cpu")
     if engine == "auto":
-        return "torch" if elsewhere or texts >= MANY else "numpy"
+        return "torch" if elsewhere or bf16 or texts >= MANY else "numpy"
     if engine not in ("numpy", "torch"):
         raise CharlmError(f"--engine {engine}: choose auto, numpy or torch")
-    if engine == "numpy" and elsewhere:
-        raise CharlmError(f"--engine numpy: it computes on the CPU, not on {device}; take torch")
+    if engine == "numpy" and (elsewhere or bf16):
+        wanted = f"on the CPU, not on {device}" if elsewhere else "in fp32, not in bf16"
+        raise CharlmError(f"--engine numpy: it computes {wanted}; take torch")
     return engine
 
 
-def _open_engine(path: Path, meta: Meta, engine: str, device: str) -> Engine:
+def _open_engine(path: Path, meta: Meta, engine: str, device: str, bf16: bool) -> Engine:
     if engine == "numpy":
         weights = map_weights(path)
         with reading(path):
@@ -186,7 +190,7 @@ def _open_engine(path: Path, meta: Meta, engine: str, device: str) -> Engine:
     from charlm.sampling.torch_engine import TorchEngine
     from charlm.training.weights import load_model
 
-    return TorchEngine(load_model(path, meta, device))
+    return TorchEngine(load_model(path, meta, device), bf16)
 
 
 def new_seed(seed: int | None) -> int:

@@ -72,7 +72,8 @@ def main() -> None:
     lstms = [RecurrentConfig(n_layer=layers, hidden_size=units) for layers, units in sizes]
     results = [against_lstm(config, repeats, options.quick) for config in lstms]
     results.append(against_windows(gpt, options.nanogpt, min(repeats, 3), options.quick))
-    results += [many(config, repeats, options.quick) for config in (*lstms, gpt)]
+    for bf16 in (False, True):
+        results += [many(config, bf16, repeats, options.quick) for config in (*lstms, gpt)]
     with tempfile.TemporaryDirectory() as folder:
         results += commands(Path(folder), lstms[-1], repeats)
         peaks = [peak(Path(folder), config) for config in (lstms[-1], gpt)]
@@ -193,13 +194,13 @@ def nanogpt_loop(folder: Path, config: GPTConfig) -> Callable[[int], None]:
 # --- many texts ------------------------------------------------------------------------------
 
 
-def many(config: Model, repeats: int, quick: bool) -> Comparison:
+def many(config: Model, bf16: bool, repeats: int, quick: bool) -> Comparison:
     """MANY texts at once, in all characters a second, against one text."""
     model = build_model(config, len(VOCAB), seed=1)
-    together, one = TorchEngine(model), numpy_engine(model)
+    together, one = TorchEngine(model, bf16), numpy_engine(model)
     length = 5 if quick else 100
     return in_turn(
-        f"{name_of(config)}, {MANY} texts (torch), one text (numpy)",
+        f"{name_of(config)}, {MANY} texts (torch{', bf16' * bf16}), one text (numpy)",
         lambda: seconds(lambda: written(together, length, MANY)),
         lambda: seconds(lambda: written(one, length)) * MANY,
         repeats,

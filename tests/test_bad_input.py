@@ -193,6 +193,7 @@ MISTAKES = {
     "--num-samples",
     "sample --show-prob --format jsonl": "--show-prob: it colours a terminal",
     "sample --engine numpy --device cuda": "--engine numpy: it computes on the CPU, not on cuda",
+    "sample --engine numpy --precision bf16": "--engine numpy: it computes in fp32, not in bf16",
     "sample --engine jax": "argument --engine: invalid choice: 'jax'",
     "sample --engine torch nan.safetensors": "the model's output is not finite: its weights are "
     "broken",

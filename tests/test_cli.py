@@ -39,7 +39,7 @@ SURFACE = {
     "train": "--help --config --data --set --name --out --device --resume --init-from",
     "sample": "--help CHECKPOINT --prompt --prompt-file --interactive --length --temperature "
     "--top-k --top-p --min-p --repetition-penalty --seed --num-samples --batch --stop --show-prob "
-    "--format --score --novelty --past-context --engine --on-unknown --device",
+    "--format --score --novelty --past-context --engine --precision --on-unknown --device",
     "eval": "--help CHECKPOINT --data --split --protocol --window --json --on-unknown --device",
     "info": "--help CHECKPOINT --json",
     "data": "--help",

@@ -47,7 +47,8 @@ def sample(options: argparse.Namespace) -> int:
     path = find_checkpoint(options.checkpoint, RUNS)
     meta = read_meta(path)
     plan = _make_plan(options, meta)
-    model = open_model(path, meta, options.engine, options.device, plan.batch)
+    bf16 = options.precision == "bf16"
+    model = open_model(path, meta, options.engine, options.device, plan.batch, bf16)
     order = plan.orders[0]
     note(f"{path}, temperature {order.sample.temperature:g}, seed {plan.seed}")
     if options.interactive:

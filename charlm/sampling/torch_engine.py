@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 
 import numpy as np
@@ -17,9 +19,13 @@ class TorchEngine:
     """The weights of a model where they are, and nothing else of it: no mode, no dropout.
 
     The next characters are drawn on the host, so a character costs one copy there and one back.
+
+    With `bf16`, numbers are rounded to bfloat16 before they are multiplied, where the hardware has
+    that: several times faster for many texts, and probabilities off by a per cent or so.
     """
 
-    def __init__(self, model: CharModel) -> None:
+    def __init__(self, model: CharModel, bf16: bool = False) -> None:
+        self._bf16 = bf16
         weights = {name: p.detach() for name, p in model.named_parameters()}
         self._device = next(iter(weights.values())).device
         arrays = Arrays(torch, lambda array: torch.from_numpy(array).to(self._device))
@@ -38,6 +44,18 @@ class TorchEngine:
 
     def read(self, ids: Ids) -> NDArray[np.floating]:
         """Read T characters of each text, ids (B, T); the logits (B, V) of the next."""
-        logits = self._network.read(torch.from_numpy(ids.astype(np.int64)).to(self._device))
-        array: NDArray[np.floating] = logits.cpu().numpy()
+        with _products(self._bf16):
+            logits = self._network.read(torch.from_numpy(ids.astype(np.int64)).to(self._device))
+            array: NDArray[np.floating] = logits.cpu().numpy()
         return array
+
+
+@contextmanager
+def _products(bf16: bool) -> Iterator[None]:
+    """Inside, float32 matrices are multiplied in bfloat16; afterwards as before."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if bf16 else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -114,6 +114,14 @@ def test_weights_of_another_network_are_refused(kind: str) -> None:
         build_network(config, V, weights)
 
 
+@pytest.mark.parametrize("config", [RECURRENT[-3], GPTS[0]], ids=lambda it: it.kind)
+def test_bf16_is_nearly_the_same_and_changes_nothing_else(config: Any) -> None:
+    model, ids = random_model(config, std=0.1), np.random.default_rng(0).integers(0, V, (64, 12))
+    exact, near = (TorchEngine(model, bf16).read(ids) for bf16 in (False, True))
+    assert np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_gelu_is_x_times_the_share_of_a_normal_distribution_below_x() -> None:
     x = np.linspace(-6, 6, 2001)
     expected = [v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in x]
