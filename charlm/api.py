@@ -11,8 +11,8 @@
 Which engine: `numpy` computes on the CPU, in one thread unless numpy's own BLAS is told otherwise,
 and needs no torch. `torch` computes on a GPU, or on the CPU in several threads. `auto` is torch
 where the device is named and is not the CPU, where MANY texts or more are written side by side, or
-where bf16 is asked for; else it is numpy. Both compute the same in float32, but for the last bits, so that nearly always
-the same seed gives the same text; each by itself always gives the same.
+where bf16 is asked for; else it is numpy. Both compute the same in float32, but for the last bits,
+so that nearly always the same seed gives the same text; each by itself always gives the same.
 """
 
 from __future__ import annotations

@@ -109,6 +109,7 @@ def _refuse(options: argparse.Namespace, endless: bool, several: bool) -> None:
         given = {
             "--prompt-file": options.prompt_file,
             "--num-samples": options.num_samples,
+            "--batch": options.batch,
             "several temperatures": options.temperature and len(options.temperature) > 1,
             "--format jsonl": jsonl,
             "--novelty": options.novelty,
@@ -166,7 +167,7 @@ def _write(
     texts: list[str] = []
     for first in range(0, plan.count, plan.batch):
         numbers = range(first, min(first + plan.batch, plan.count))
-        text, cost, is_new = "", Likelihood(0.0, 0), True
+        text, nats, units, is_new = "", 0.0, 0, True
         for number, piece in in_order(numbers, model.write(plan.prompt, order, plan.seed, numbers)):
             if is_new:
                 show.begin(number)
@@ -174,12 +175,12 @@ def _write(
             if piece is not None:
                 show.add(piece.text, piece.nats)
                 text += piece.text if keep else ""
-                cost = Likelihood(cost.nats + piece.nats, cost.chars + piece.units)
+                nats, units = nats + piece.nats, units + piece.units
             else:
-                ends = is_last and number + 1 == plan.count
-                show.end(number, text, cost if options.score else None, ends)
+                cost = Likelihood(nats, units) if options.score else None
+                show.end(number, text, cost, is_last and number + 1 == plan.count)
                 texts.append(text)
-                text, cost, is_new = "", Likelihood(0.0, 0), True
+                text, nats, units, is_new = "", 0.0, 0, True
     return texts
 
 

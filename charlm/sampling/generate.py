@@ -60,13 +60,14 @@ class Text:
         self._begun = Written("", 0)  # of a character of several bytes
         self._at_once = vocab.unit == "char" and order.stop is None  # a character is whole, certain
         self._written = 0
-        self.last: int | None = None  # the id written last
+        self.tail: deque[int] = deque(maxlen=filters.PENALISED)  # the ids written last
         self.randomness = randomness
         self.ended = order.length == 0
 
     def add(self, id_: int, nats: float) -> Iterable[Written]:
         """Write a character; what of the text is now certain. To be gone through at once."""
-        self._written, self.last = self._written + 1, id_
+        self._written += 1
+        self.tail.append(id_)
         self.ended = self._written == self._order.length
         if self._at_once:
             return (Written(self._decoder.add(id_), 1, nats),)
@@ -239,7 +240,8 @@ class Conversation:
 
     def __init__(self, engine: Engine, vocab: Vocab, seed: int) -> None:
         self._vocab, self._reader = vocab, Reader(engine)
-        self._unread = self._recent = vocab.encode("")
+        self._before = self._unread = np.empty(0, np.intp)  # the last ids; those not read yet
+        self._text: Text | None = None  # what was written last
         self.draw_by(seed)
 
     def draw_by(self, seed: int) -> None:
@@ -252,13 +254,14 @@ class Conversation:
         Raises:
             BrokenModelError: a logit is not finite.
         """
-        fresh = np.concatenate([self._unread, ids])
-        self._unread = beginning(self._vocab, fresh) if not len(self._recent) else fresh
-        self._recent = np.concatenate([self._recent, self._unread])[-filters.PENALISED :]
-        text = Text(self._vocab, order, self._randomness)
-        before = self._recent[None]
-        for _, piece in write_on(self._reader, self._unread[None], [text], order, before):
-            if text.last is not None:
-                self._unread = np.array([text.last])
-            if piece is not None:
-                yield piece
+        written = np.array(self._text.tail if self._text else (), np.intp)
+        if len(written):
+            self._unread = written[-1:]
+        self._unread = np.concatenate([self._unread, ids]).astype(np.intp)
+        if not len(self._before):
+            self._unread = beginning(self._vocab, self._unread).astype(np.intp)
+            ids = self._unread
+        self._before = np.concatenate([self._before, written, ids])[-filters.PENALISED :]
+        self._text = Text(self._vocab, order, self._randomness)
+        pieces = write_on(self._reader, self._unread[None], [self._text], order, self._before[None])
+        yield from (piece for _, piece in pieces if piece is not None)

@@ -290,7 +290,8 @@ def test_the_first_text_is_not_held_up_by_the_others() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_text_written_in_turns_goes_on_from_all_before(kind: str) -> None:
-    engine, order = numpy_engine(make_model(kind)), Order(PLAIN, 9)
+    penalised = PLAIN.model_copy(update={"repetition_penalty": 1.5})
+    engine, order = numpy_engine(make_model(kind)), Order(penalised, 9)
     talk = Conversation(engine, VOCAB, seed=0)
     texts = ["".join(piece.text for piece in talk.write(VOCAB.encode("ab"), order))]
     broken_off = talk.write(VOCAB.encode("ccc"), order)
@@ -302,7 +303,8 @@ def test_a_text_written_in_turns_goes_on_from_all_before(kind: str) -> None:
         text += typed
         for _ in range(count):
             logits = Reader(engine).read(VOCAB.encode(text)[None]).astype(np.float64)
-            drawn = choose(logits, PLAIN, np.array([randomness.random()]))
+            before = VOCAB.encode(text)[None]
+            drawn = choose(logits, penalised, np.array([randomness.random()]), before)
             text += VOCAB.decode(drawn.tolist())
     assert text == f"ab{texts[0]}ccc{texts[1]}{texts[2]}"
 
