@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
@@ -18,6 +17,10 @@ from charlm.sampling.engine import Engine
 from charlm.sampling.generate import Order, choose, write
 from charlm.sampling.networks import build_network, gpt, recurrent
 from charlm.sampling.torch_engine import TorchEngine
+from charlm.training.checkpoint import BEST, read_meta
+from charlm.training.mapped import map_weights
+from charlm.training.weights import load_model
+from tests.conftest import TinyRun
 from tests.sampling import assert_drawn_from
 
 V, CONTEXT = 7, 16
@@ -147,14 +150,18 @@ def test_a_text_far_past_the_context_is_the_models_own(kind: str) -> None:
         view.append(id_)
 
 
-def test_a_million_draws_have_the_models_own_distribution() -> None:
+def test_a_million_draws_have_the_trained_models_own_distribution(tiny_run: TinyRun) -> None:
     """From fixed contexts, temperature 1: softmax of what the model gives in double precision."""
-    model = random_model(RecurrentConfig(n_layer=2, hidden_size=16))
-    contexts: npt.NDArray[np.int64] = np.random.default_rng(3).integers(0, V, (4, 20))
-    logits = numpy_engine(model).read(contexts).astype(np.float64)
+    path = tiny_run("lstm") / BEST
+    meta, each = read_meta(path), 250_000
+    texts = ("The old king", "my lord fear", "A quiet sea ", "CLEO:\nNo one")
+    contexts = np.stack([meta.vocabulary.encode(text).astype(np.int64) for text in texts])
+    network = build_network(meta.config.model, len(meta.vocab), map_weights(path))
+    logits = network.read(contexts).astype(np.float64)
+    model = load_model(path, meta, "cpu").double()
     with torch.no_grad():
-        exact = model.double()(torch.from_numpy(contexts))[0][:, -1].softmax(-1).numpy()
-    uniform = np.random.default_rng(4).random((4, 250_000))
-    for row in range(4):
-        many = np.broadcast_to(logits[row], (250_000, V))
+        exact = model(torch.from_numpy(contexts))[0][:, -1].softmax(-1).numpy()
+    uniform = np.random.default_rng(4).random((len(texts), each))
+    for row in range(len(texts)):
+        many = np.broadcast_to(logits[row], (each, len(meta.vocab)))
         assert_drawn_from(choose(many, SampleConfig(temperature=1.0), uniform[row]), exact[row])
