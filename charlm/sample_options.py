@@ -95,8 +95,8 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=["fp32", "bf16"],
         default="fp32",
-        help="bf16: faster for many texts on a CPU that has it, probabilities off by a per cent or "
-        "so (%(default)s)",
+        help="bf16: faster for many texts on a CPU that has it, probabilities off by up to a "
+        "per cent (%(default)s)",
     )
 
 

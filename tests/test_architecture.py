@@ -145,6 +145,7 @@ def test_importing_reads_nothing_but_code_and_says_nothing() -> None:
         ("charlm.arguments", "torch numpy pydantic yaml tqdm"),
         ("charlm.config.files", "torch numpy tqdm"),
         ("charlm.training.checkpoint", "torch tqdm tensorboard"),
+        ("charlm.api", "torch tqdm tensorboard pooch"),
     ],
 )
 def test_light_modules_import_nothing_heavy(module: str, banned: str) -> None:
