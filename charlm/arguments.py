@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from charlm import __version__
+from charlm import sample_options
+from charlm.version import __version__
 
 RUNS = Path("checkpoints")
 _Verbs = Any  # argparse's own type for the result of add_subparsers is private
@@ -131,34 +132,19 @@ examples:
   charlm sample checkpoints/shakespeare-lstm --prompt "ROMEO:" --length 500
   charlm sample --temperature 0.5 --num-samples 3 --seed 1
   charlm sample --top-p 0.9 --stop "THE END" > out.txt
+  charlm sample --temperature 0.2,0.8,1.2 --score --novelty
+  charlm sample --length 0 --seed 1 > endless.txt
+  charlm sample --interactive --show-prob
 
-Only the text goes to standard output, prompt included. What is not given is as the model's
-config has it, under `sample`.
+Only the text goes to standard output, prompt included; --score and --novelty tell on standard
+error. What is not given is as the model's config has it, under `sample`.
 """,
     )
     _add_checkpoint(parser)
     prompts = parser.add_mutually_exclusive_group()
     prompts.add_argument("--prompt", metavar="TEXT", help="the text to continue")
     prompts.add_argument("--prompt-file", type=Path, metavar="F", help="a file to continue")
-    parser.add_argument("--length", type=int, metavar="N", help="characters to write")
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        metavar="T",
-        help="1: as the model has it; lower: safer; higher: bolder; 0: always the likeliest",
-    )
-    parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest only")
-    parser.add_argument(
-        "--top-p", type=float, metavar="P", help="draw from the likeliest that make up P only"
-    )
-    parser.add_argument("--seed", type=_seed, metavar="N", help="the same seed, the same text")
-    parser.add_argument(
-        "--num-samples",
-        type=int,
-        metavar="N",
-        help="how many texts (1; 10 of a model of lists, which writes items)",
-    )
-    parser.add_argument("--stop", metavar="TEXT", help="end before this text is written")
+    sample_options.add(parser)
     _add_unknown(parser)
     _add_device(parser)
 
@@ -314,9 +300,3 @@ def _add_unknown(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="for characters the model has never seen: refuse, or leave out (%(default)s)",
     )
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)

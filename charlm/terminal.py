@@ -6,12 +6,12 @@ import os
 import sys
 import time
 from typing import Any
-from unicodedata import category
 
 from tqdm import tqdm
 
 from charlm.training.telemetry import Observer, Record
 from charlm.training.trainer import Run
+from charlm.visible import visible
 
 SECONDS_BETWEEN_LINES = 5.0  # of training losses, in a pipe
 
@@ -63,7 +63,7 @@ class View(Observer):
 
     def sample(self, step: int, text: str) -> None:
         self._line(self._dim(f"--- the model writes, at step {step:,}"))
-        self._line(_visible(text))
+        self._line(visible(text))
         self._line(self._dim("---"))
 
     def notice(self, text: str) -> None:
@@ -92,13 +92,3 @@ class View(Observer):
 
     def _bold(self, text: str) -> str:
         return f"\033[1m{text}\033[0m" if self._colour and text else text
-
-
-def _visible(text: str) -> str:
-    """A terminal must not obey what a model writes: control characters, and bytes that are no
-    text, as escapes."""
-    return "".join(_escaped(c) if category(c) in ("Cc", "Cs") else c for c in text)
-
-
-def _escaped(char: str) -> str:
-    return char if char in "\n\t" else f"\\x{ord(char) & 0xFF:02x}"  # U+DCxx is the byte xx

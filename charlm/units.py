@@ -3,8 +3,33 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 
 def bits(nats: float) -> float:
     """So many nats in bits: nats / ln 2."""
     return nats / math.log(2)
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The summed negative log-likelihood (nats) of so many characters."""
+
+    nats: float
+    chars: int
+
+    @property
+    def nats_per_char(self) -> float:
+        return self.nats / self.chars if self.chars else 0.0
+
+    @property
+    def bits_per_char(self) -> float:
+        return bits(self.nats_per_char)
+
+    @property
+    def perplexity(self) -> float:
+        """Per character: exp of the nats."""
+        try:
+            return math.exp(self.nats_per_char)
+        except OverflowError:
+            return math.inf

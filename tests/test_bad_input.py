@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from charlm.training.checkpoint import FORMAT
 from tests.conftest import Charlm, python
@@ -53,6 +54,12 @@ def mistakes(workplace: Path) -> Path:
     (workplace / "longer.safetensors").write_bytes(checkpoint + b"\0")
     save_file({"weight": torch.zeros(2)}, workplace / "foreign.safetensors", {"format": "pt"})
     save_file({"weight": torch.zeros(2)}, workplace / "bare.safetensors")
+    weights = load_file(LAST)
+    bias = weights["model.head.bias"]
+    for name, changed in {"nan": bias * torch.nan, "other": bias[1:].clone()}.items():
+        weights["model.head.bias"] = changed
+        with safe_open(LAST, "pt") as file:
+            save_file(weights, workplace / f"{name}.safetensors", file.metadata())
     newer = json.dumps({"format": FORMAT + 1, "what": "only the future knows"})
     save_file({"weight": torch.zeros(2)}, workplace / "newer.safetensors", {"charlm": newer})
     damaged = json.dumps({"format": FORMAT, "config": {"name": "a"}})
@@ -174,6 +181,25 @@ MISTAKES = {
     "sample --top-k 0": "--top-k: 0 should be greater than or equal to 1",
     "sample --top-p 0": "--top-p: 0.0 should be greater than 0",
     "sample --top-p 2": "--top-p: 2.0 should be less than or equal to 1",
+    "sample --temperature 0.5,-2": "--temperature: -2.0 should be greater than or equal to 0",
+    "sample --temperature 0.5,": "argument --temperature: invalid float value: ''",
+    "sample --min-p 1.5": "--min-p: 1.5 should be less than or equal to 1",
+    "sample --repetition-penalty 0": "--repetition-penalty: 0.0 should be greater than 0",
+    "sample --batch 0": "--batch: 0 is below 1",
+    "sample --length 0 --num-samples 2": "--length 0: such a text has no end",
+    "sample --length 0 --format jsonl": "--length 0: such a text has no end",
+    "sample --length 0 --novelty": "give --stop, or leave out",
+    "sample --interactive --num-samples 2": "--interactive: one text in turns; leave out "
+    "--num-samples",
+    "sample --show-prob --format jsonl": "--show-prob: it colours a terminal",
+    "sample --engine numpy --device cuda": "--engine numpy: it computes on the CPU, not on cuda",
+    "sample --engine numpy --precision bf16": "--engine numpy: it computes in fp32, not in bf16",
+    "sample --engine jax": "argument --engine: invalid choice: 'jax'",
+    "sample --engine torch nan.safetensors": "the model's output is not finite: its weights are "
+    "broken",
+    "sample nan.safetensors": "the model's output is not finite: its weights are broken",
+    "sample other.safetensors": "other.safetensors: this checkpoint is damaged (ValueError: "
+    "weights head.bias); take another",
     "sample --length -1": "--length: -1 should be greater than or equal to 0",
     "sample --num-samples 0": "--num-samples: 0 is below 1",
     "sample --seed -1": "argument --seed: ",

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from charlm.arguments import make_parser
-from charlm.cli import config, data, train, use
+from charlm.cli import config, data, sample, train, use
 from charlm.errors import CharlmError
 
 
@@ -97,7 +97,7 @@ def _keep_threads_polite() -> None:
 
 _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": train.train,
-    "sample": use.sample,
+    "sample": sample.sample,
     "eval": use.evaluate,
     "info": use.info,
     "data stats": data.stats,

@@ -1,11 +1,10 @@
-"""`charlm sample`, `charlm eval`, `charlm info`: what is done with a checkpoint."""
+"""`charlm eval`, `charlm info`: what is told of a checkpoint."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,73 +15,7 @@ from charlm.errors import CharlmError
 
 if TYPE_CHECKING:
     from charlm.data.corpus import Split
-    from charlm.data.vocab import Ids, Vocab
     from charlm.training.checkpoint import Meta
-
-
-def sample(options: argparse.Namespace) -> int:
-    """Write text to standard output."""
-    from charlm.config.files import updated
-    from charlm.data.text import clean, read_whole
-    from charlm.sampling.generate import generate, until
-    from charlm.training.weights import load_model
-
-    path, meta = _open_checkpoint(options)
-    data = meta.config.data
-    config = updated(
-        meta.config.sample,
-        prompt=read_whole(options.prompt_file, data) if options.prompt_file else options.prompt,
-        length=options.length,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-    )
-    items = data.documents == "lines"
-    number = (10 if items else 1) if options.num_samples is None else options.num_samples
-    if number < 1:
-        raise CharlmError(f"--num-samples: {number} is below 1")
-    stop = options.stop or ("\n" if items else None)
-    vocab = meta.vocabulary
-    if options.prompt is None and options.prompt_file is None:
-        options.on_unknown = "skip"  # the config's prompt is a wish, of this text or another
-    prompt = _encode(vocab, "".join(clean([config.prompt], data)), options)
-    seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4))
-    _note(f"{path}, temperature {config.temperature:g}, seed {seed}")
-    model = load_model(path, meta, options.device)
-    for i in range(number):
-        if number > 1 and not items:
-            _note(f"sample {i + 1} of {number}")
-        _write(vocab.decode(prompt))
-        characters = generate(model, vocab, prompt, config, seed, i)
-        for character in until(characters, stop) if stop else characters:
-            _write(character)
-        if i + 1 < number or items or sys.stdout.isatty():
-            _write("\n")
-    return 0
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _note(text: str) -> None:
-    """To a person at a terminal; a log or a pipe has no use for it."""
-    if sys.stderr.isatty():
-        print(f"charlm: {text}", file=sys.stderr)
-
-
-def _encode(vocab: Vocab, prompt: str, options: argparse.Namespace) -> Ids:
-    """The ids of a prompt; unknown characters are an error, or left out and counted, as asked."""
-    if options.on_unknown == "skip":
-        ids, skipped = vocab.encode_known(prompt)
-        if skipped:
-            _warn_unknown(skipped)
-        return ids
-    try:
-        return vocab.encode(prompt)
-    except CharlmError as error:
-        raise CharlmError(f"the prompt: {error}; --on-unknown skip leaves such out") from error
 
 
 def _warn_unknown(count: int) -> None:

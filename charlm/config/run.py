@@ -11,6 +11,7 @@ from charlm.config.base import (
     Count,
     Group,
     NotNegative,
+    Positive,
     Ratio,
     WholeNumber,
     refuse,
@@ -48,13 +49,23 @@ class SampleConfig(Group):
     """The text written during training, and the defaults of `charlm sample`."""
 
     prompt: str = Field("", description="text to continue; empty starts as after a line end")
-    length: WholeNumber = Field(200, description="characters to write")
+    length: WholeNumber = Field(
+        200, description="characters to write; with 0 charlm sample writes until it is stopped"
+    )
     temperature: NotNegative = Field(
         0.8, description="0 takes the likeliest character, 1 the model's own probabilities"
     )
     top_k: Count | None = Field(None, description="draw from the k likeliest characters")
     top_p: Ratio | None = Field(
         None, description="draw from the likeliest characters that make up p together"
+    )
+    min_p: Ratio | None = Field(
+        None, description="draw from characters at least so likely as this share of the likeliest"
+    )
+    repetition_penalty: Positive = Field(
+        1.0,
+        description="divide the scores of characters among the last 64 by this; above 1 makes them "
+        "less likely",
     )
 
 

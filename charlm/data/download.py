@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from charlm import __version__
 from charlm.errors import DataError
 from charlm.files import locked
+from charlm.version import __version__
 
 if TYPE_CHECKING:
     from requests import Response

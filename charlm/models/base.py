@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from charlm.config import GPTConfig, RecurrentConfig
+
 State = tuple[Tensor, ...]
 """What a model remembers of the text so far: hidden states, or keys and values."""
 
@@ -16,12 +18,14 @@ class CharModel(nn.Module):
     """A language model over V characters.
 
     Attributes:
+        config: what it was built by.
         vocab_size: V.
         context: the most characters it can look at, or None where the state has no end.
         bf16_pays_on_cpu: whether its training step is faster in bfloat16 on a CPU that has it.
         compile_pays_on_cuda: whether torch.compile makes its training step faster on a GPU.
     """
 
+    config: RecurrentConfig | GPTConfig
     vocab_size: int
     context: int | None = None
     bf16_pays_on_cpu = False
@@ -47,17 +51,6 @@ class CharModel(nn.Module):
     def count_parameters(self) -> int:
         """How many numbers training adjusts; a shared matrix counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-
-def sliding(context: int) -> tuple[int, int]:
-    """How a model with a context goes on past it: the next window keeps `kept` characters of the
-    one before, and so begins `stride` further on. Evaluation and sampling both do it so.
-
-    Returns:
-        kept, stride; together they are the context.
-    """
-    kept = context // 2
-    return kept, context - kept
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class GPT(CharModel):
 
     def __init__(self, config: GPTConfig, vocab_size: int) -> None:
         super().__init__()
-        self.vocab_size = vocab_size
+        self.config, self.vocab_size = config, vocab_size
         self.context: int = config.context
         self.embed = nn.Embedding(vocab_size, config.n_embd)
         self.position = _POSITIONS[config.position](config)

@@ -41,7 +41,7 @@ class Recurrent(CharModel):
     def __init__(self, config: RecurrentConfig, vocab_size: int) -> None:
         super().__init__()
         width = config.hidden_size
-        self.vocab_size = vocab_size
+        self.config, self.vocab_size = config, vocab_size
         self.bf16_pays_on_cpu = config.kind == "lstm"
         self.embed = nn.Embedding(vocab_size, width) if config.input == "embedding" else None
         self.rnn = _LAYERS[config.kind](

@@ -1,1 +1,2 @@
-"""From logits to text: filters (pure functions) and the loop that streams characters."""
+"""From logits to text: the networks' steps in plain arrays, filters (pure functions), the loop that
+streams characters, and what of them is new."""

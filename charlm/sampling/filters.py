@@ -1,6 +1,8 @@
-"""From logits to one character: pure functions of arrays of length V, applied in this order.
+"""From logits to one character: pure functions, applied in this order.
 
-temperature -> top_k -> top_p -> draw
+repetition penalty -> temperature -> top_k -> top_p -> min_p -> draw
+
+All take arrays (..., V), in float64, a text or more at once, and treat each text by itself.
 """
 
 from __future__ import annotations
@@ -8,7 +10,48 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.config import SampleConfig
+from charlm.data.vocab import Ids
+
 Floats = NDArray[np.float64]
+PENALISED = 64  # so many characters back the repetition penalty looks
+
+
+def distribution(logits: Floats, config: SampleConfig, recent: Ids | None = None) -> Floats:
+    """The probabilities (..., V) that the next character is drawn by, all filters applied.
+
+    Args:
+        recent: ids (..., N) of the text just before, for the repetition penalty.
+    """
+    if recent is not None and config.repetition_penalty != 1:
+        logits = penalised(logits, recent[..., -PENALISED:], config.repetition_penalty)
+    probs = probabilities(logits, config.temperature)
+    if config.top_k is not None:
+        probs = keep_top_k(probs, config.top_k)
+    if config.top_p is not None:
+        probs = keep_top_p(probs, config.top_p)
+    if config.min_p is not None:
+        probs = keep_min_p(probs, config.min_p)
+    return probs
+
+
+def penalised(logits: Floats, recent: Ids, penalty: float) -> Floats:
+    """Logits with those of the characters in `recent` (..., N) made smaller by a factor.
+
+    A positive one is divided by it (Keskar et al. 2019, section 4.1), a negative one multiplied,
+    as is the custom: dividing would make that character likelier. Once is as bad as often.
+
+    Raises:
+        ValueError: penalty is not above 0.
+    """
+    if penalty <= 0:
+        raise ValueError(f"repetition_penalty {penalty} is not above 0")
+    index = recent.astype(np.intp)
+    scores = np.take_along_axis(logits, index, axis=-1)
+    smaller = np.where(scores > 0, scores / penalty, scores * penalty)
+    changed = logits.copy()
+    np.put_along_axis(changed, index, smaller, axis=-1)
+    return changed
 
 
 def probabilities(logits: Floats, temperature: float) -> Floats:
@@ -20,10 +63,10 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     if temperature < 0:
         raise ValueError(f"temperature {temperature} is below 0")
     if temperature == 0:
-        return np.asarray(np.eye(len(logits))[logits.argmax()])
-    scaled = (logits - logits.max()) / temperature
-    weights = np.exp(scaled)
-    return np.asarray(weights / weights.sum())
+        return np.asarray(np.eye(logits.shape[-1])[logits.argmax(axis=-1)])
+    top = np.maximum.reduce(logits, axis=-1, keepdims=True)
+    weights = np.exp((logits - top) / temperature)
+    return np.asarray(weights / np.add.reduce(weights, axis=-1, keepdims=True))
 
 
 def keep_top_k(probs: Floats, k: int) -> Floats:
@@ -34,8 +77,10 @@ def keep_top_k(probs: Floats, k: int) -> Floats:
     """
     if k < 1:
         raise ValueError(f"top_k {k} is below 1")
-    dropped = _by_likelihood(probs)[k:]
-    return _without(probs, dropped)
+    dropped = _by_likelihood(probs)[..., k:]
+    kept = probs.copy()
+    np.put_along_axis(kept, dropped, 0.0, axis=-1)
+    return _normalised(kept)
 
 
 def keep_top_p(probs: Floats, p: float) -> Floats:
@@ -47,21 +92,36 @@ def keep_top_p(probs: Floats, p: float) -> Floats:
     if not 0 < p <= 1:
         raise ValueError(f"top_p {p} is not above 0 and at most 1")
     order = _by_likelihood(probs)
-    before = np.concatenate([[0.0], np.cumsum(probs[order])[:-1]])  # the sum of the likelier ones
-    return _without(probs, order[before >= p])
+    ordered = np.take_along_axis(probs, order, axis=-1)
+    sums = np.cumsum(ordered, axis=-1)
+    before = np.concatenate([np.zeros_like(sums[..., :1]), sums[..., :-1]], axis=-1)
+    kept = np.empty_like(probs)  # `before` is the sum of the likelier ones
+    np.put_along_axis(kept, order, np.where(before < p, ordered, 0.0), axis=-1)
+    return _normalised(kept)
 
 
-def draw(probs: Floats, uniform: float) -> int:
-    """The character where the cumulated probabilities pass `uniform`, a number in [0, 1)."""
-    cumulated = np.cumsum(probs)
-    return int(np.searchsorted(cumulated, uniform * cumulated[-1], side="right"))
+def keep_min_p(probs: Floats, p: float) -> Floats:
+    """Only characters at least p times as likely as the likeliest (Nguyen et al. 2024).
+
+    Raises:
+        ValueError: p is not in (0, 1].
+    """
+    if not 0 < p <= 1:
+        raise ValueError(f"min_p {p} is not above 0 and at most 1")
+    return _normalised(np.where(probs >= p * probs.max(axis=-1, keepdims=True), probs, 0.0))
+
+
+def draw(probs: Floats, uniform: Floats) -> NDArray[np.intp]:
+    """The characters (...,) where the cumulated probabilities (..., V) pass `uniform` (...,), which
+    is in [0, 1)."""
+    cumulated = np.add.accumulate(probs, axis=-1)
+    beyond = cumulated > uniform[..., None] * cumulated[..., -1:]
+    return np.asarray(beyond.argmax(axis=-1))
 
 
 def _by_likelihood(probs: Floats) -> NDArray[np.intp]:
-    return np.argsort(-probs, kind="stable")
+    return np.argsort(-probs, axis=-1, kind="stable")
 
 
-def _without(probs: Floats, dropped: NDArray[np.intp]) -> Floats:
-    kept = probs.copy()
-    kept[dropped] = 0.0
-    return np.asarray(kept / kept.sum())
+def _normalised(probs: Floats) -> Floats:
+    return np.asarray(probs / probs.sum(axis=-1, keepdims=True))

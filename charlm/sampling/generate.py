@@ -1,109 +1,267 @@
-"""Writing text, one character at a time."""
+"""Writing text, one character at a time, one text or many side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from charlm.config import SampleConfig
 from charlm.data.vocab import Decoder, Ids, Vocab
 from charlm.errors import BrokenModelError
-from charlm.models import CharModel
-from charlm.models.base import evaluating, sliding
 from charlm.randomness import generator
 from charlm.sampling import filters
+from charlm.sampling.engine import Engine, Reader
 
 
-class Writer:
-    """A model reading and writing one text.
+class Written(NamedTuple):
+    """A character, or at times none or some, and what it cost.
 
-    Past a GPT's context it goes on by reading the last half of it afresh, so that every character
-    follows at least context // 2 others at a constant mean cost. `evaluate` scores by this rule.
+    Attributes:
+        units: how many the model wrote for it: bytes, or characters.
+        nats: -ln of its probability by the model, without any filter; 0 where that was not asked.
     """
 
-    def __init__(self, model: CharModel) -> None:
-        self._model = model
-        self._device = next(model.parameters()).device
-        self._recent: list[int] = []  # what the state has read, kept for a model with a context
-        self._state: tuple[torch.Tensor, ...] | None = None
-
-    def read(self, ids: Ids | list[int]) -> filters.Floats:
-        """Read characters (at least one); the logits (V,) of the next."""
-        ids = [int(i) for i in ids]
-        context = self._model.context
-        if context is None:
-            return self._advance(ids)
-        text = self._recent + ids
-        if len(text) > context:
-            # as if every window had been read: the last starts at a multiple of the stride
-            _, stride = sliding(context)
-            overflow = -(-(len(text) - context) // stride)
-            self._state = None
-            text = ids = text[overflow * stride :]
-        self._recent = text
-        return self._advance(ids)
-
-    def _advance(self, ids: list[int]) -> filters.Floats:
-        with evaluating(self._model), torch.inference_mode():
-            tensor = torch.tensor([ids], device=self._device)  # (1, T)
-            logits, self._state = self._model(tensor, self._state)
-        return np.asarray(logits[0, -1].float().cpu().double())
+    text: str
+    units: int = 1
+    nats: float = 0.0
 
 
-def generate(
-    model: CharModel, vocab: Vocab, prompt: Ids, config: SampleConfig, seed: int, number: int = 0
-) -> Iterator[str]:
-    """`config.length` characters (or bytes) after `prompt` (ids), as soon as each is whole.
+@dataclass(frozen=True)
+class Order:
+    """What is to be written.
 
-    An empty prompt starts as after a line end, or after the vocabulary's first character where it
-    has no line end. The same seed and number give the same text.
+    Attributes:
+        length: characters, or bytes, of each text; None for no end.
+        stop: a text ends before this would stand in it.
+        scored: whether to tell what each character cost.
+        slide: past a GPT's context, see as much as it holds (see Reader).
     """
-    randomness = generator(seed, "text", number)
-    writer = Writer(model)
-    start = prompt if len(prompt) else vocab.encode("\n" if "\n" in vocab.chars else vocab.chars[0])
-    logits, decoder = writer.read(start), Decoder(vocab)
-    for i in range(config.length):
-        choice = choose(logits, config, randomness)
-        yield decoder.add(choice)
-        if i + 1 < config.length:
-            logits = writer.read([choice])
-    yield decoder.rest()
+
+    sample: SampleConfig
+    length: int | None
+    stop: str | None = None
+    scored: bool = False
+    slide: bool = False
 
 
-def choose(logits: filters.Floats, config: SampleConfig, randomness: np.random.Generator) -> int:
-    """Draw the next character's id from logits (V,) by the filters of `config`.
+class Text:
+    """One text while it is being written: its randomness, and what is not yet out of it."""
 
-    Raises:
-        BrokenModelError: a logit is not finite.
-    """
-    if not np.isfinite(logits).all():
-        raise BrokenModelError(
-            "the model's output is not finite: its weights are broken; take another checkpoint"
-        )
-    probs = filters.probabilities(logits, config.temperature)
-    if config.top_k is not None:
-        probs = filters.keep_top_k(probs, config.top_k)
-    if config.top_p is not None:
-        probs = filters.keep_top_p(probs, config.top_p)
-    return filters.draw(probs, randomness.random())
+    def __init__(self, vocab: Vocab, order: Order, randomness: np.random.Generator) -> None:
+        self._order, self._decoder = order, Decoder(vocab)
+        self._held: deque[Written] = deque()  # what may be the beginning of the stop text
+        self._begun = Written("", 0)  # of a character of several bytes
+        self._at_once = vocab.unit == "char" and order.stop is None  # a character is whole, certain
+        self._written = 0
+        self.tail: deque[int] = deque(maxlen=filters.PENALISED)  # the ids written last
+        self.randomness = randomness
+        self.ended = order.length == 0
 
+    def add(self, id_: int, nats: float) -> Iterable[Written]:
+        """Write a character; what of the text is now certain. To be gone through at once."""
+        self._written += 1
+        self.tail.append(id_)
+        self.ended = self._written == self._order.length
+        if self._at_once:
+            return (Written(self._decoder.add(id_), 1, nats),)
+        return self._add(id_, nats)
 
-def until(characters: Iterator[str], stop: str) -> Iterator[str]:
-    """The characters up to where `stop` begins; what may be its beginning is held back."""
-    held = ""
-    for character in characters:
-        held += character
+    def _add(self, id_: int, nats: float) -> Iterator[Written]:
+        yield from self._whole(self._decoder.add(id_), 1, nats)
+        if self.ended:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[Written]:
+        """What was held back, the text having come to its end."""
+        yield from self._whole(self._decoder.rest(), 0, 0.0)
+        yield from self._released(len(self._held))
+
+    def _whole(self, text: str, units: int, nats: float) -> Iterator[Written]:
+        """Characters that are complete, through the search for the stop text."""
+        begun = Written("", self._begun.units + units, self._begun.nats + nats)
+        self._begun = Written("", 0) if text else begun
+        for char in text:
+            piece, begun = begun._replace(text=char), Written("", 0)
+            if self._order.stop is None:
+                yield piece
+            else:
+                self._held.append(piece)
+                yield from self._certain(self._order.stop)
+
+    def _certain(self, stop: str) -> Iterator[Written]:
+        held = "".join(piece.text for piece in self._held)
         if held.endswith(stop):
-            yield from held[: -len(stop)]
-            return
-        sure = len(held) - _overlap(held, stop)
-        yield from held[:sure]
-        held = held[sure:]
-    yield from held
+            yield from self._released(len(held) - len(stop))
+            self._held.clear()
+            self.ended = True
+        else:
+            yield from self._released(len(held) - _overlap(held, stop))
+
+    def _released(self, count: int) -> Iterator[Written]:
+        for _ in range(count):
+            yield self._held.popleft()
 
 
 def _overlap(text: str, stop: str) -> int:
     """The length of the longest end of `text` that is a beginning of `stop`."""
     return next(n for n in range(min(len(text), len(stop)), -1, -1) if text.endswith(stop[:n]))
+
+
+# --- the loop --------------------------------------------------------------------------------
+
+
+def generate(
+    engine: Engine, vocab: Vocab, prompt: Ids, config: SampleConfig, seed: int, number: int = 0
+) -> Iterator[str]:
+    """`config.length` characters (or bytes) after `prompt` (ids), as soon as each is whole.
+
+    The same seed and number give the same text.
+    """
+    order = Order(config, config.length)
+    for _, piece in write(engine, vocab, prompt, order, seed, [number]):
+        if piece is not None:
+            yield piece.text
+
+
+def write(
+    engine: Engine, vocab: Vocab, prompt: Ids, order: Order, seed: int, numbers: Sequence[int]
+) -> Iterator[tuple[int, Written | None]]:
+    """Write texts side by side, all after the same prompt (ids).
+
+    A text depends on the seed and its number, and not on what is written beside it, but for the
+    last bits: a sum over a row of a matrix may be taken in another order for another B.
+
+    Yields:
+        The number of a text and what was added to it, or None at its end.
+    """
+    texts = [Text(vocab, order, generator(seed, "text", number)) for number in numbers]
+    number_of = dict(zip(texts, numbers, strict=True))
+    reader, start = Reader(engine, order.slide), beginning(vocab, prompt)[None]  # (1, T)
+    if start.shape[1] > 1:
+        reader.read(start[:, :-1])
+    reader.select([0] * len(texts))
+    rest = start[:, -1:].repeat(len(texts), axis=0)  # (B, 1)
+    for text, piece in write_on(reader, rest, texts, order, start):
+        yield number_of[text], piece
+
+
+def beginning(vocab: Vocab, prompt: Ids) -> Ids:
+    """What a text starts with: the prompt, or where that is empty a line end, or the vocabulary's
+    first character where it has no line end."""
+    if len(prompt):
+        return prompt
+    return vocab.encode("\n" if "\n" in vocab.chars else vocab.chars[0])
+
+
+def write_on(
+    reader: Reader, ids: Ids, texts: Sequence[Text], order: Order, before: Ids
+) -> Iterator[tuple[Text, Written | None]]:
+    """Read ids (B, T), then write until every text has ended. What a text ends with is not read.
+
+    Args:
+        before: ids (B or 1, N) of the texts so far, `ids` among them, for the repetition penalty.
+
+    Yields:
+        A text and what was added to it, or None at its end.
+    """
+    texts = list(texts)
+    recent = np.broadcast_to(before, (len(texts), before.shape[1]))
+    remember = order.sample.repetition_penalty != 1
+    yield from ((text, None) for text in texts if text.ended)
+    while True:
+        if any(text.ended for text in texts):
+            rows = [row for row, text in enumerate(texts) if not text.ended]
+            if not rows:
+                return
+            texts, ids, recent = [texts[row] for row in rows], ids[rows], recent[rows]
+            reader.select(rows)
+        logits = reader.read(ids).astype(np.float64)  # (B, V)
+        uniform = np.array([text.randomness.random() for text in texts])
+        drawn = choose(logits, order.sample, uniform, recent)  # (B,)
+        costs = nats(logits, drawn).tolist() if order.scored else repeat(0.0)
+        ids = drawn[:, None]
+        if remember:
+            recent = np.concatenate([recent[:, 1 - filters.PENALISED :], ids], axis=1)
+        for text, id_, cost in zip(texts, drawn.tolist(), costs, strict=False):
+            for piece in text.add(id_, cost):
+                yield text, piece
+            if text.ended:
+                yield text, None
+
+
+def choose(
+    logits: filters.Floats, config: SampleConfig, uniform: filters.Floats, recent: Ids | None = None
+) -> NDArray[np.intp]:
+    """Draw the next character (B,) of each text from logits (B, V) by the filters of `config`, with
+    a number from [0, 1) for each.
+
+    Raises:
+        BrokenModelError: a logit is not finite.
+    """
+    if not math.isfinite(np.add.reduce(logits, axis=None)):  # one that is not makes the sum so
+        raise BrokenModelError(
+            "the model's output is not finite: its weights are broken; take another checkpoint"
+        )
+    return filters.draw(filters.distribution(logits, config, recent), uniform)
+
+
+def nats(logits: filters.Floats, ids: NDArray[np.intp]) -> filters.Floats:
+    """-ln softmax(logits)_id for each text: logits (B, V), ids (B,)."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    chosen = np.take_along_axis(shifted, ids[:, None], axis=-1)[:, 0]
+    return np.asarray(np.log(np.exp(shifted).sum(axis=-1)) - chosen)
+
+
+def in_order(
+    numbers: Sequence[int], written: Iterable[tuple[int, Written | None]]
+) -> Iterator[tuple[int, Written | None]]:
+    """What `write` yields, text after text: the first as it comes, the others held until then."""
+    held: dict[int, list[Written | None]] = {number: [] for number in numbers}
+    left = list(numbers)
+    for number, piece in written:
+        held[number].append(piece)
+        while left and (pieces := held[left[0]]):
+            yield from ((left[0], piece) for piece in pieces)
+            if pieces[-1] is not None:
+                pieces.clear()
+                break
+            del held[left.pop(0)]
+
+
+class Conversation:
+    """One text, written by a person and a network in turns."""
+
+    def __init__(self, engine: Engine, vocab: Vocab, seed: int) -> None:
+        self._vocab, self._reader = vocab, Reader(engine)
+        self._before = self._unread = np.empty(0, np.intp)  # the last ids; those not read yet
+        self._text: Text | None = None  # what was written last
+        self.draw_by(seed)
+
+    def draw_by(self, seed: int) -> None:
+        """From here on, draw by this seed."""
+        self._randomness = generator(seed, "text", 0)
+
+    def write(self, ids: Ids, order: Order) -> Iterator[Written]:
+        """Go on with the text after ids of the person's; may be broken off between two characters.
+
+        Raises:
+            BrokenModelError: a logit is not finite.
+        """
+        written = np.array(self._text.tail if self._text else (), np.intp)
+        if len(written):
+            self._unread = written[-1:]
+        self._unread = np.concatenate([self._unread, ids]).astype(np.intp)
+        if not len(self._before):
+            self._unread = beginning(self._vocab, self._unread).astype(np.intp)
+            ids = self._unread
+        self._before = np.concatenate([self._before, written, ids])[-filters.PENALISED :]
+        self._text = Text(self._vocab, order, self._randomness)
+        pieces = write_on(self._reader, self._unread[None], [self._text], order, self._before[None])
+        yield from (piece for _, piece in pieces if piece is not None)

@@ -6,7 +6,6 @@ A text of N characters has N - 1 to score: its first has nothing before it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.config import EvalConfig
+from charlm.config import EvalConfig, sliding
 from charlm.data.amounts import AnyIds, pieces
 from charlm.data.batches import IGNORED
 from charlm.data.corpus import TextIds
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
 from charlm.models import CharModel, State
-from charlm.models.base import evaluating, sliding
+from charlm.models.base import evaluating
 from charlm.randomness import generator
 from charlm.training.loss import summed_nll
-from charlm.units import bits
+from charlm.units import Likelihood
 
 CHARS_AT_ONCE = 8192  # bounds the memory for logits
 
@@ -35,29 +34,11 @@ class InterruptedEvaluationError(Exception):
 
 
 @dataclass(frozen=True)
-class Score:
-    """The summed negative log-likelihood (nats) of so many characters, and how it was taken."""
+class Score(Likelihood):
+    """A likelihood, and how it was taken."""
 
-    nats: float
-    chars: int
     protocol: str
     description: str
-
-    @property
-    def nats_per_char(self) -> float:
-        return self.nats / self.chars
-
-    @property
-    def bits_per_char(self) -> float:
-        return bits(self.nats_per_char)
-
-    @property
-    def perplexity(self) -> float:
-        """Per character: exp of the nats."""
-        try:
-            return math.exp(self.nats_per_char)
-        except OverflowError:
-            return math.inf
 
 
 def evaluate(

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import charlm
 from charlm.config import Config, CosineSchedule, TrainConfig, WSDSchedule
 from charlm.config.files import load_config, to_yaml
 from charlm.data.amounts import fit_batch, steps_per_epoch
@@ -36,6 +35,7 @@ from charlm.training.schedule import Limits
 from charlm.training.telemetry import Observer
 from charlm.training.trainer import Run, Trainer
 from charlm.training.weights import copy_weights, read_model
+from charlm.version import __version__
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,7 @@ def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
 
 def _versions() -> dict[str, str]:
     return {
-        "charlm": charlm.__version__,
+        "charlm": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

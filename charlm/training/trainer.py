@@ -21,6 +21,7 @@ from charlm.errors import BrokenModelError, TrainingError
 from charlm.models import CharModel
 from charlm.randomness import torch_seed
 from charlm.sampling.generate import generate
+from charlm.sampling.torch_engine import TorchEngine
 from charlm.training.checkpoint import (
     BEST,
     FORMAT,
@@ -209,7 +210,8 @@ class Trainer:
         prompt, _ = vocab.encode_known(sample.prompt)
         seed = self.config.train.seed
         try:
-            text = "".join(generate(self.model, vocab, prompt, sample, seed, progress.step))
+            engine = TorchEngine(self.model)
+            text = "".join(generate(engine, vocab, prompt, sample, seed, progress.step))
         except BrokenModelError as error:
             self._notify(f"step {progress.step}: {error}")
             return

@@ -11,8 +11,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from charlm.config import SampleConfig
-from charlm.sampling.filters import Floats, draw, keep_top_k, keep_top_p, probabilities
+from charlm.sampling.filters import (
+    Floats,
+    distribution,
+    draw,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalised,
+    probabilities,
+)
 from charlm.sampling.generate import choose
+from tests.sampling import assert_drawn_from
 
 quick = settings(deadline=None)
 logits_ = st.lists(st.floats(-50, 50), min_size=1, max_size=12).map(np.array)
@@ -129,9 +139,62 @@ def test_top_p_outside_0_to_1_is_refused(p: float) -> None:
         keep_top_p(np.ones(2) / 2, p)
 
 
+# --- min_p -----------------------------------------------------------------------------------
+
+
+@quick
+@given(weights, st.integers(1, 1000))
+def test_min_p_keeps_what_is_so_likely_beside_the_likeliest(counts: list[int], milli: int) -> None:
+    assume(all(1000 * n != milli * max(counts) for n in counts if n != max(counts)))
+    kept = [i for i, n in enumerate(counts) if 1000 * n >= milli * max(counts)]  # nothing rounded
+    probs = np.array(counts, dtype=np.float64) / sum(counts)
+    assert keep_min_p(probs, milli / 1000) == pytest.approx(only(probs, kept))
+
+
+@pytest.mark.parametrize("p", [0.0, -0.1, 1.0001])
+def test_min_p_outside_0_to_1_is_refused(p: float) -> None:
+    with pytest.raises(ValueError, match="not above 0 and at most 1"):
+        keep_min_p(np.ones(2) / 2, p)
+
+
+# --- repetition penalty ----------------------------------------------------------------------
+
+
+@quick
+@given(logits_, st.floats(0.1, 10), st.data())
+def test_the_penalty_makes_scores_of_what_was_written_smaller_once(
+    logits: Floats, penalty: float, data: st.DataObject
+) -> None:
+    recent = data.draw(st.lists(st.integers(0, len(logits) - 1), max_size=20))
+    before = logits.copy()
+    expected = [
+        x if i not in recent else x / penalty if x > 0 else x * penalty
+        for i, x in enumerate(logits)
+    ]
+    assert list(penalised(logits, np.array(recent, np.uint8), penalty)) == expected
+    assert (logits == before).all()
+
+
+def test_only_the_last_characters_are_penalised() -> None:
+    config = SampleConfig(temperature=1.0, repetition_penalty=2.0)
+    long_ago = np.array([0] + [1] * 64)
+    expected = probabilities(np.array([2.0, 1.0, 2.0]), 1.0)
+    assert distribution(np.array([2.0, 2.0, 2.0]), config, long_ago) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("penalty", [0.0, -1.0])
+def test_a_penalty_that_is_not_above_0_is_refused(penalty: float) -> None:
+    with pytest.raises(ValueError, match="is not above 0"):
+        penalised(np.zeros(2), np.array([0]), penalty)
+
+
 # --- draw ------------------------------------------------------------------------------------
 
 BELOW_1 = math.nextafter(1.0, 0.0)
+
+
+def one_drawn(probs: Floats, uniform: float) -> int:
+    return int(draw(probs, np.array(uniform)))
 
 
 @pytest.mark.parametrize(
@@ -148,85 +211,85 @@ BELOW_1 = math.nextafter(1.0, 0.0)
 def test_a_draw_is_where_the_cumulated_probabilities_pass_the_uniform(
     uniform: float, drawn: int
 ) -> None:
-    assert draw(np.array([0.0, 0.25, 0.0, 0.5, 0.25, 0.0]), uniform) == drawn
+    assert one_drawn(np.array([0.0, 0.25, 0.0, 0.5, 0.25, 0.0]), uniform) == drawn
 
 
 @quick
 @given(probs_, st.floats(0, 1, exclude_max=True))
 def test_a_draw_is_never_of_an_impossible_character(probs: Floats, uniform: float) -> None:
     for u in (uniform, 0.0, BELOW_1):
-        assert probs[draw(probs, u)] > 0
+        assert probs[one_drawn(probs, u)] > 0
 
 
 @quick
 @given(logits_, st.floats(0, 1, exclude_max=True))
 def test_a_draw_from_a_softmax_has_the_share_it_should(logits: Floats, uniform: float) -> None:
     probs = probabilities(logits, 1.0)
-    below = math.fsum(probs[: (drawn := draw(probs, uniform))])
+    below = math.fsum(probs[: (drawn := one_drawn(probs, uniform))])
     assert below - 1e-12 <= uniform <= below + probs[drawn] + 1e-12
 
 
 # --- all together ----------------------------------------------------------------------------
 
 LOGITS = np.array([2.0, -1.0, 0.5, 0.5, 3.0, -4.0, 1.0, 0.0, 2.5, -0.5])
-DRAWS = 20_000
+RECENT = np.array([4, 4, 5])
+DRAWS = 200_000
 
 
-def exact(temperature: float, top_k: int | None, top_p: float | None) -> list[float]:
+def exact(config: SampleConfig) -> list[float]:
     """The distribution by the definitions, one filter after the other."""
-    terms = [math.exp(x / temperature) for x in LOGITS]
+    scores = [
+        x if i not in RECENT else x * config.repetition_penalty ** (1 if x < 0 else -1)
+        for i, x in enumerate(LOGITS)
+    ]
+    terms = [math.exp(x / config.temperature) for x in scores]
     probs = np.array([term / sum(terms) for term in terms])
-    if top_k is not None:
-        probs = np.array(only(probs, likeliest(probs)[:top_k]))
-    if top_p is not None:
-        order = likeliest(probs)
-        size = next(n for n in range(1, 11) if sum(probs[i] for i in order[:n]) >= top_p - 1e-12)
+    if config.top_k is not None:
+        probs = np.array(only(probs, likeliest(probs)[: config.top_k]))
+    if config.top_p is not None:
+        p, order = config.top_p, likeliest(probs)
+        size = next(n for n in range(1, 11) if sum(probs[i] for i in order[:n]) >= p - 1e-12)
         probs = np.array(only(probs, order[:size]))
+    if config.min_p is not None:
+        kept = [i for i in range(10) if probs[i] >= config.min_p * max(probs)]
+        probs = np.array(only(probs, kept))
     return list(probs)
 
 
-def one_in_a_thousand(freedom: int) -> float:
-    """What chi-square exceeds so seldom: its cube root is nearly normal (Wilson, Hilferty 1931)."""
-    if freedom == 0:
-        return 0.0
-    spread = 2 / (9 * freedom)
-    return freedom * (1 - spread + 3.09 * math.sqrt(spread)) ** 3
-
-
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"),
+    "settings",
     [
-        (1.0, None, None),
-        (0.5, None, None),
-        (1.7, 4, None),
-        (1.7, None, 0.8),
-        (1.0, 3, 0.8),  # of the three: two. The other way round it would be three
-        (1.0, 1, 0.5),
+        {"temperature": 1.0},
+        {"temperature": 0.5},
+        {"temperature": 1.7, "top_k": 4},
+        {"temperature": 1.7, "top_p": 0.8},
+        {"temperature": 1.7, "min_p": 0.2},
+        {"temperature": 1.0, "repetition_penalty": 1.5},
+        {"temperature": 1.0, "top_k": 3, "top_p": 0.8},  # two; the other way round three
+        {"temperature": 1.0, "top_k": 1, "top_p": 0.5},
+        {"temperature": 1.3, "top_k": 6, "top_p": 0.9, "min_p": 0.3, "repetition_penalty": 0.7},
     ],
+    ids=str,
 )
-def test_twenty_thousand_draws_have_the_exact_distribution(
-    temperature: float, top_k: int | None, top_p: float | None
-) -> None:
-    config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p)
-    generator = np.random.default_rng(12)
-    drawn = [choose(LOGITS, config, generator) for _ in range(DRAWS)]
-    counts = np.bincount(drawn, minlength=len(LOGITS))
-    expected = DRAWS * np.array(exact(temperature, top_k, top_p))
-    possible = expected > 0
-    assert not counts[~possible].any()
-    chi_square = float(((counts - expected)[possible] ** 2 / expected[possible]).sum())
-    assert chi_square <= one_in_a_thousand(int(possible.sum()) - 1)
+def test_draws_have_the_exact_distribution(settings: dict[str, float]) -> None:
+    config = SampleConfig.model_validate(settings)
+    uniform = np.random.default_rng(12).random(DRAWS)
+    together = np.broadcast_to(LOGITS, (DRAWS, 10)), np.broadcast_to(RECENT, (DRAWS, 3))
+    drawn = choose(together[0], config, uniform, together[1])
+    assert_drawn_from(drawn, np.array(exact(config)))
+
+
+def test_each_row_is_as_if_it_were_alone() -> None:
+    generator = np.random.default_rng(1)
+    logits, recent = generator.normal(size=(7, 10)), generator.integers(0, 10, (7, 4))
+    full = {"top_k": 6, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.2}
+    for config in (SampleConfig(temperature=0), SampleConfig.model_validate(full)):
+        together = distribution(logits, config, recent)
+        for row, (alone, before) in enumerate(zip(logits, recent, strict=True)):
+            assert list(together[row]) == list(distribution(alone, config, before))
 
 
 def test_greedy_takes_no_notice_of_the_other_filters() -> None:
-    for top_k, top_p in itertools.product((None, 3), (None, 0.1)):
-        config = SampleConfig(temperature=0, top_k=top_k, top_p=top_p)
-        assert choose(LOGITS, config, np.random.default_rng(0)) == 4
-
-
-def test_every_choice_takes_one_number_from_the_generator() -> None:
-    for config in (SampleConfig(), SampleConfig(temperature=0), SampleConfig(top_k=2, top_p=0.5)):
-        generator, counter = np.random.default_rng(1), np.random.default_rng(1)
-        choose(LOGITS, config, generator)
-        counter.random()
-        assert generator.random() == counter.random()
+    for top_k, top_p, min_p in itertools.product((None, 3), (None, 0.1), (None, 0.5)):
+        config = SampleConfig(temperature=0, top_k=top_k, top_p=top_p, min_p=min_p)
+        assert choose(LOGITS[None], config, np.array([0.5])) == 4

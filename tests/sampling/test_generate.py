@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +16,20 @@ from charlm.config import SampleConfig
 from charlm.data.vocab import Ids, Vocab
 from charlm.models import CharModel
 from charlm.randomness import generator
+from charlm.sampling.engine import Engine, Reader
 from charlm.sampling.filters import Floats
-from charlm.sampling.generate import Writer, choose, generate, until
+from charlm.sampling.generate import (
+    Conversation,
+    Order,
+    Text,
+    Written,
+    choose,
+    generate,
+    in_order,
+)
+from charlm.sampling.generate import write as write_texts
+from charlm.sampling.networks import build_network
+from charlm.sampling.torch_engine import TorchEngine
 from tests.training.helpers import KINDS, decided_model
 
 CONTEXT = 6
@@ -30,8 +41,36 @@ def make_model(kind: str, context: int = CONTEXT, vocab_size: int = len(VOCAB)) 
     return decided_model(kind, vocab_size, context)
 
 
+def numpy_engine(model: CharModel) -> Engine:
+    weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    return build_network(model.config, model.vocab_size, weights)
+
+
+ENGINES = [numpy_engine, TorchEngine]
+
+
 def write(model: CharModel, prompt: str, config: SampleConfig = PLAIN, seed: int = 0) -> str:
-    return "".join(generate(model, VOCAB, VOCAB.encode(prompt), config, seed))
+    return "".join(generate(numpy_engine(model), VOCAB, VOCAB.encode(prompt), config, seed))
+
+
+def write_side_by_side(engine: Engine, order: Order, numbers: list[int]) -> dict[int, str]:
+    texts = dict.fromkeys(numbers, "")
+    for number, piece in write_texts(engine, VOCAB, VOCAB.encode("ab"), order, 1, numbers):
+        texts[number] += piece.text if piece else ""
+    return texts
+
+
+def until(characters: Iterator[str], stop: str) -> Iterator[str]:
+    """What comes out when a text is made of these characters."""
+    text = Text(Vocab("".join(map(chr, range(128)))), Order(PLAIN, None, stop), PASSIVE)
+    for char in characters:
+        yield from (piece.text for piece in text.add(ord(char), 0.0))
+        if text.ended:
+            return
+    yield from (piece.text for piece in text.rest())
+
+
+PASSIVE = np.random.default_rng(0)
 
 
 @torch.no_grad()
@@ -69,8 +108,10 @@ def test_each_character_is_drawn_from_the_logits_after_all_before_it(
     text, randomness = list(VOCAB.encode(prompt)), generator(0, "text", 0)
     for _ in range(config.length):
         logits = whole(model, in_view(model, [int(i) for i in text]))
-        text.append(choose(logits, config, randomness))
-    assert write(model.train(), prompt, config) == VOCAB.decode(text)[len(prompt) :]
+        text.append(int(choose(logits[None], config, np.array([randomness.random()]))[0]))
+    for engine in ENGINES:
+        written = generate(engine(model.train()), VOCAB, VOCAB.encode(prompt), config, 0)
+        assert "".join(written) == VOCAB.decode(text)[len(prompt) :]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,7 +125,8 @@ def test_the_same_seed_gives_the_same_text_and_another_another(kind: str) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_number_of_a_seed_is_a_sample_of_its_own(kind: str) -> None:
     model, prompt = make_model(kind), VOCAB.encode("ab")
-    texts = ["".join(generate(model, VOCAB, prompt, PLAIN, 1, number)) for number in (0, 1, 2, 1)]
+    engine = numpy_engine(model)
+    texts = ["".join(generate(engine, VOCAB, prompt, PLAIN, 1, number)) for number in (0, 1, 2, 1)]
     assert len(set(texts)) == 3
     assert texts[1] == texts[3]
     assert texts[0] == write(model, "ab", seed=1)
@@ -110,9 +152,9 @@ def test_a_shorter_text_is_the_beginning_of_a_longer_one(kind: str) -> None:
 def test_an_empty_prompt_starts_after_a_line_end_or_the_first_character(
     chars: str, start: str, kind: str
 ) -> None:
-    model, vocab = make_model(kind), Vocab(chars)
+    engine, vocab = numpy_engine(make_model(kind)), Vocab(chars)
     empty, started = (
-        "".join(generate(model, vocab, vocab.encode(prompt), PLAIN, 3)) for prompt in ("", start)
+        "".join(generate(engine, vocab, vocab.encode(prompt), PLAIN, 3)) for prompt in ("", start)
     )
     assert empty == started
 
@@ -127,7 +169,8 @@ def test_greedy_writing_needs_no_luck(kind: str) -> None:
 def test_samples_written_in_turns_do_not_disturb_each_other(kind: str) -> None:
     model = make_model(kind)
     alone = [write(model, "ab", seed=seed) for seed in (1, 2, 3)]
-    writers = [generate(model, VOCAB, VOCAB.encode("ab"), PLAIN, seed) for seed in (1, 2, 3)]
+    engine = numpy_engine(model)
+    writers = [generate(engine, VOCAB, VOCAB.encode("ab"), PLAIN, seed) for seed in (1, 2, 3)]
     rows = zip(*writers, strict=True)
     together = ["".join(column) for column in zip(*rows, strict=True)]
     assert together == alone
@@ -139,7 +182,7 @@ def test_writing_leaves_model_and_random_numbers_as_they_were(kind: str, trainin
     model = make_model(kind).train(training)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     before_us = torch.get_rng_state()
-    characters = generate(model, VOCAB, VOCAB.encode("ab"), PLAIN, 0)
+    characters = generate(TorchEngine(model), VOCAB, VOCAB.encode("ab"), PLAIN, 0)
     for _ in itertools.islice(characters, 3):
         assert model.training is training  # between two characters too
         assert torch.is_grad_enabled()
@@ -161,26 +204,126 @@ def test_it_does_not_matter_in_what_pieces_a_text_is_read(
     pieces = data.draw(
         st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=12), min_size=1, max_size=6)
     )
-    writer, text = Writer(model), list[int]()
+    reader, text = Reader(numpy_engine(model)), list[int]()
     for piece in pieces:
         text += piece
         expected = whole(model, in_view(model, text))
-        assert writer.read(piece) == pytest.approx(expected, abs=1e-4)
+        assert reader.read(np.array([piece]))[0] == pytest.approx(expected, abs=1e-4)
 
 
+class Counting:
+    """An engine that only counts what it has read."""
+
+    vocab_size = 2
+
+    def __init__(self, context: int, seen: list[int], before: int = 0) -> None:
+        self.context: int | None = context
+        self._seen, self._before = seen, before
+
+    def fresh(self) -> Counting:
+        return Counting(self.context or 0, self._seen)
+
+    def select(self, texts: list[int]) -> None:
+        pass
+
+    def read(self, ids: Ids) -> Floats:
+        self._before += ids.shape[1]
+        self._seen.append(self._before)
+        return np.zeros((len(ids), 2))
+
+
+@pytest.mark.parametrize("slide", [False, True])
 @pytest.mark.parametrize("context", [2, 5, 6])
-def test_past_its_context_a_gpt_sees_at_least_half_of_it(context: int) -> None:
+def test_past_its_context_a_gpt_sees_half_of_it_or_when_it_slides_all(
+    context: int, slide: bool
+) -> None:
     seen: list[int] = []
-    model = make_model("gpt", context)
-
-    def look(_model: CharModel, given_: tuple[Any, ...]) -> None:
-        ids, state = given_
-        seen.append(ids.shape[1] + (state[0].shape[2] if state else 0))
-
-    model.register_forward_pre_hook(look)
-    write(model, "a", SampleConfig(length=5 * context))
+    reader = Reader(Counting(context, seen), slide)
+    for _ in range(5 * context):
+        reader.read(np.zeros((1, 1), np.uint8))
+    assert seen[:context] == list(range(1, context + 1))
     assert max(seen) == context
-    assert min(seen[context:]) == context // 2 + 1
+    assert min(seen[context:]) == (context if slide else context // 2 + 1)
+
+
+def test_sliding_is_reading_the_last_characters_of_a_context_each_time() -> None:
+    model, text = make_model("gpt"), [1, 2, 3, 4, 5, 0, 2, 4, 1, 3, 5, 5, 1]
+    reader = Reader(numpy_engine(model), slide=True)
+    for end in range(1, len(text) + 1):
+        logits = reader.read(np.array([text[end - 1 : end]]))[0]
+        assert logits == pytest.approx(whole(model, text[:end][-CONTEXT:]), abs=1e-4)
+
+
+# --- many texts, and one in turns ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", [None, "a", "ca"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_does_not_depend_on_what_is_written_beside_it(kind: str, stop: str | None) -> None:
+    model, order = make_model(kind), Order(PLAIN, PLAIN.length, stop)
+    alone = {n: write_side_by_side(numpy_engine(model), order, [n])[n] for n in range(6)}
+    assert len(set(alone.values())) > 2
+    for engine in ENGINES:
+        assert write_side_by_side(engine(model), order, list(range(6))) == alone
+        assert write_side_by_side(engine(model), order, [4, 1]) == {n: alone[n] for n in (4, 1)}
+
+
+@given(st.lists(st.integers(0, 3), max_size=30))
+def test_texts_come_out_one_after_the_other(steps: list[int]) -> None:
+    numbers = list(dict.fromkeys(steps))
+    ends = {step: i for i, step in enumerate(steps)}  # its last stands for its end
+    written = [(n, None if ends[n] == i else Written(str(i))) for i, n in enumerate(steps)]
+    ordered = list(in_order(numbers, iter(written)))
+    assert ordered == [it for number in numbers for it in written if it[0] == number]
+
+
+def test_the_first_text_is_not_held_up_by_the_others() -> None:
+    def written() -> Iterator[tuple[int, Written | None]]:
+        for number in (1, 0, 1):
+            asked.append(number)
+            yield number, Written("x")
+
+    asked: list[int] = []
+    assert next(in_order([0, 1], written())) == (0, Written("x"))
+    assert asked == [1, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_written_in_turns_goes_on_from_all_before(kind: str) -> None:
+    penalised = PLAIN.model_copy(update={"repetition_penalty": 1.5})
+    engine, order = numpy_engine(make_model(kind)), Order(penalised, 9)
+    talk = Conversation(engine, VOCAB, seed=0)
+    texts = ["".join(piece.text for piece in talk.write(VOCAB.encode("ab"), order))]
+    broken_off = talk.write(VOCAB.encode("ccc"), order)
+    texts.append("".join(next(broken_off).text for _ in range(4)))
+    del broken_off
+    texts.append("".join(piece.text for piece in talk.write(VOCAB.encode(""), order)))
+    randomness, text = generator(0, "text", 0), ""
+    for typed, count in (("ab", 9), ("ccc", 4), ("", 9)):
+        text += typed
+        for _ in range(count):
+            logits = Reader(engine).read(VOCAB.encode(text)[None]).astype(np.float64)
+            before = VOCAB.encode(text)[None]
+            drawn = choose(logits, penalised, np.array([randomness.random()]), before)
+            text += VOCAB.decode(drawn.tolist())
+    assert text == f"ab{texts[0]}ccc{texts[1]}{texts[2]}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_text_cost_is_minus_ln_of_its_probability(kind: str) -> None:
+    model, order = make_model(kind), Order(SampleConfig(temperature=0.5, top_k=3), 20, scored=True)
+    prompt = VOCAB.encode("ab")
+    pieces = [p for _, p in write_texts(numpy_engine(model), VOCAB, prompt, order, 0, [0]) if p]
+    text = [int(i) for i in prompt]
+    for piece in pieces:
+        logits = whole(model, in_view(model, text))
+        assert piece.nats == pytest.approx(float(nats_of(logits, piece.text)), abs=1e-4)
+        text += VOCAB.encode(piece.text).tolist()
+
+
+def nats_of(logits: Floats, char: str) -> float:
+    probs = np.exp(logits) / np.exp(logits).sum()
+    return -float(np.log(probs[VOCAB.chars.index(char)]))
 
 
 # --- where to stop ---------------------------------------------------------------------------
@@ -232,14 +375,14 @@ def test_a_character_is_held_back_only_while_it_may_belong_to_the_stop_text() ->
 
 def test_generation_stops_when_the_stop_text_is_written() -> None:
     model = make_model("lstm")
-    text = write(model, "ab")
-    stop = text[20:22]
-    characters = generate(model, VOCAB, VOCAB.encode("ab"), PLAIN, 0)
-    assert "".join(until(characters, stop)) == text.partition(stop)[0]
+    order = Order(PLAIN, PLAIN.length)
+    (text,) = write_side_by_side(numpy_engine(model), order, [0]).values()
+    stopped = write_side_by_side(numpy_engine(model), replace(order, stop=text[20:22]), [0])
+    assert stopped == {0: text.partition(text[20:22])[0]}
 
 
-def test_ids_may_be_of_any_integer_type(tmp_path: Path) -> None:
-    model = make_model("gru")
+def test_ids_may_be_of_any_integer_type() -> None:
+    engine = numpy_engine(make_model("gru"))
     prompts: list[Ids] = [np.array([1, 2], dtype=kind) for kind in (np.uint8, np.uint16, np.int64)]
-    texts = {"".join(generate(model, VOCAB, prompt, PLAIN, 0)) for prompt in prompts}
+    texts = {"".join(generate(engine, VOCAB, prompt, PLAIN, 0)) for prompt in prompts}
     assert len(texts) == 1

@@ -20,7 +20,8 @@ from charlm.data.vocab import Ids
 from charlm.errors import DataError
 from charlm.models import CharModel, State
 from charlm.randomness import generator
-from charlm.sampling.generate import Writer
+from charlm.sampling.engine import Reader
+from charlm.sampling.torch_engine import TorchEngine
 from charlm.training import evaluate as module
 from charlm.training.evaluate import InterruptedEvaluationError, Score, evaluate
 from tests.training.helpers import KINDS, decided_model
@@ -45,9 +46,9 @@ def nll(logits: torch.Tensor, target: int) -> float:
 
 def by_writer(model: CharModel, ids: Ids) -> float:
     """What sampling would give the text: each character scored by the logits it is drawn from."""
-    writer = Writer(model)
+    reader = Reader(TorchEngine(model))
     return sum(
-        nll(torch.from_numpy(writer.read([int(now)])), int(then))
+        nll(torch.from_numpy(reader.read(np.array([[now]]))[0]), int(then))
         for now, then in itertools.pairwise(ids)
     )
 

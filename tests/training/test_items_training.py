@@ -20,10 +20,11 @@ from torch import Tensor
 from charlm.config import Config, SampleConfig
 from charlm.data.corpus import Corpus, Split, open_corpus
 from charlm.data.vocab import UNKNOWN, Vocab
-from charlm.models import CharModel, build_model
+from charlm.models import build_model
 from charlm.randomness import generator
 from charlm.sampling import generate as generating
-from charlm.sampling.generate import generate, until
+from charlm.sampling.generate import Order, Text, generate, write
+from charlm.sampling.torch_engine import TorchEngine
 from charlm.training import weights
 from charlm.training.checkpoint import BEST, LAST, read_meta
 from charlm.training.evaluate import evaluate
@@ -259,19 +260,19 @@ def test_texts_of_their_own_are_trained_on_scored_and_tested(
 
 
 @functools.cache
-def any_model() -> CharModel:
-    return decided_model("rnn", 256, context=0)
+def any_model() -> TorchEngine:
+    return TorchEngine(decided_model("rnn", 256, context=0))
 
 
 def written(content: bytes, stop: str | None = None) -> list[str]:
     """What comes out piece by piece when a model of bytes writes just these."""
     script = iter(content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generating, "choose", lambda *_: next(script))
-        config = SampleConfig(length=len(content))
+        patch.setattr(generating, "choose", lambda *_: np.array([next(script)]))
+        order = Order(SampleConfig(), len(content), stop)
         prompt = np.empty(0, np.uint8)
-        pieces = generate(any_model(), Vocab.of_bytes(), prompt, config, seed=0)
-        return list(until(pieces, stop) if stop else pieces)
+        pieces = write(any_model(), Vocab.of_bytes(), prompt, order, seed=0, numbers=[0])
+        return [piece.text for _, piece in pieces if piece]
 
 
 @given(st.binary(max_size=12))
@@ -289,9 +290,10 @@ def test_the_bytes_a_model_draws_are_those_that_come_out(content: bytes) -> None
 
 @given(st.text("aé€🐍\n", max_size=8))
 def test_a_character_comes_out_when_its_last_byte_is_drawn(text: str) -> None:
-    pieces = written(text.encode())
+    alone = Text(Vocab.of_bytes(), Order(SampleConfig(), None), np.random.default_rng(0))
+    pieces = ["".join(piece.text for piece in alone.add(byte, 0.0)) for byte in text.encode()]
     expected = [piece for char in text for piece in [""] * (len(char.encode()) - 1) + [char]]
-    assert pieces == [*expected, ""]
+    assert pieces == expected
 
 
 def test_bytes_are_written_up_to_a_stop_of_any_length() -> None:

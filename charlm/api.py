@@ -1,0 +1,198 @@
+"""A trained model in a program of one's own.
+
+    from charlm import load
+
+    model = load("checkpoints/shakespeare-lstm")
+    text = model.sample("ROMEO:", length=200, temperature=0.8, seed=1)
+    for piece in model.stream("ROMEO:", length=None):  # without end
+        print(piece, end="", flush=True)
+    print(model.score("To be, or not to be").bits_per_char)
+
+Which engine: `numpy` computes on the CPU, in one thread unless numpy's own BLAS is told otherwise,
+and needs no torch. `torch` computes on a GPU, or on the CPU in several threads. `auto` is torch
+where the device is named and is not the CPU, where MANY texts or more are written side by side, or
+where bf16 is asked for; else it is numpy. Both compute the same in float32, but for the last bits,
+so that nearly always the same seed gives the same text; each by itself always gives the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import numpy as np
+
+from charlm.config import SampleConfig
+from charlm.config.files import updated
+from charlm.data.vocab import Ids
+from charlm.errors import CharlmError, DataError
+from charlm.sampling.engine import Engine, Reader
+from charlm.sampling.generate import Conversation, Order, Written, beginning, nats, write
+from charlm.sampling.networks import build_network
+from charlm.sampling.novelty import Novelty, compare
+from charlm.training.checkpoint import Meta, find_checkpoint, read_meta, reading
+from charlm.training.mapped import map_weights
+from charlm.units import Likelihood
+
+if TYPE_CHECKING:
+    from charlm.data.corpus import TextIds
+
+MANY = 16
+
+
+class Settings(TypedDict, total=False):
+    """How to draw; what is not given, or None, is as the model's config has it."""
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+
+
+class Model:
+    """A trained model, ready to write."""
+
+    def __init__(self, path: Path, meta: Meta, engine: Engine) -> None:
+        self.path, self.meta, self.vocab = path, meta, meta.vocabulary
+        self._engine = engine
+
+    def sample(
+        self,
+        prompt: str = "",
+        *,
+        length: int | None = 200,
+        stop: str | None = None,
+        seed: int | None = None,
+        **settings: Unpack[Settings],
+    ) -> str:
+        """What `stream` gives, in one piece."""
+        pieces = self.stream(prompt, length=length, stop=stop, seed=seed, **settings)
+        return "".join(pieces)
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        length: int | None = 200,
+        stop: str | None = None,
+        seed: int | None = None,
+        **settings: Unpack[Settings],
+    ) -> Iterator[str]:
+        """What the model writes after the prompt, as soon as it is written.
+
+        Args:
+            prompt: an empty one starts as after a line end.
+            length: characters (or bytes), or None for no end.
+            stop: end before this text is written.
+            seed: the same gives the same text; None a new one every time.
+
+        Raises:
+            ConfigError: a setting is out of range.
+            DataError: the prompt has a character that the model does not know.
+            BrokenModelError: the weights are broken.
+        """
+        order = Order(self.settings(**settings), length, stop)
+        written = self.write(self.vocab.encode(prompt), order, new_seed(seed), [0])
+        return (piece.text for _, piece in written if piece is not None)
+
+    def score(self, text: str, prompt: str = "") -> Likelihood:
+        """How likely the model finds a text after a prompt, by the rule it writes by.
+
+        Raises:
+            DataError: a character is not known to the model.
+            BrokenModelError: the weights are broken.
+        """
+        ids, reader = self.vocab.encode(text), Reader(self._engine)
+        logits = reader.read(beginning(self.vocab, self.vocab.encode(prompt))[None])
+        total = 0.0
+        for i in range(len(ids)):
+            total += float(nats(logits.astype(np.float64), ids[i : i + 1].astype(np.intp))[0])
+            if i + 1 < len(ids):
+                logits = reader.read(ids[None, i : i + 1])
+        return Likelihood(total, len(ids))
+
+    def novelty(self, samples: Sequence[str]) -> Novelty:
+        """What samples have from the training text, where that can be found.
+
+        Raises:
+            DataError: it cannot be found, or is another one now.
+        """
+        are_items = self.meta.config.data.documents == "lines"
+        return compare(samples, self.vocab, self._training_text(), are_items)
+
+    def settings(self, **settings: Unpack[Settings]) -> SampleConfig:
+        """The model's own settings with some changed.
+
+        Raises:
+            ConfigError: one is out of range.
+        """
+        return updated(self.meta.config.sample, **settings)
+
+    def write(
+        self, prompt: Ids, order: Order, seed: int, numbers: Sequence[int]
+    ) -> Iterator[tuple[int, Written | None]]:
+        """As charlm.sampling.generate.write."""
+        return write(self._engine, self.vocab, prompt, order, seed, numbers)
+
+    def converse(self, seed: int) -> Conversation:
+        """A text written in turns."""
+        return Conversation(self._engine, self.vocab, seed)
+
+    def _training_text(self) -> TextIds:
+        from charlm.data.corpus import open_corpus
+
+        data, expected = self.meta.config.data, self.meta.corpus.sha256
+        corpus = open_corpus(data, self.vocab, extend=False, expected=expected)
+        if corpus.sha256 != expected:
+            raise DataError(f"{corpus.source}: not the text this model was trained on")
+        return corpus.split("train")
+
+
+def load(checkpoint: str | Path | None, engine: str, device: str) -> Model:
+    """As charlm.load."""
+    path = find_checkpoint(None if checkpoint is None else Path(checkpoint))
+    return open_model(path, read_meta(path), engine, device, 1)
+
+
+def open_model(
+    path: Path, meta: Meta, engine: str, device: str, texts: int, bf16: bool = False
+) -> Model:
+    """The model of a checkpoint, for writing so many texts side by side; bf16 as TorchEngine."""
+    engine = choose_engine(engine, device, texts, bf16)
+    return Model(path, meta, _open_engine(path, meta, engine, device, bf16))
+
+
+def choose_engine(engine: str, device: str, texts: int, bf16: bool = False) -> str:
+    """The rule of `auto`, at the top of this file.
+
+    Raises:
+        CharlmError: numpy is asked for, and a GPU or bf16.
+    """
+    elsewhere = device not in ("auto", "cpu")
+    if engine == "auto":
+        return "torch" if elsewhere or bf16 or texts >= MANY else "numpy"
+    if engine not in ("numpy", "torch"):
+        raise CharlmError(f"--engine {engine}: choose auto, numpy or torch")
+    if engine == "numpy" and (elsewhere or bf16):
+        wanted = f"on the CPU, not on {device}" if elsewhere else "in fp32, not in bf16"
+        raise CharlmError(f"--engine numpy: it computes {wanted}; take torch")
+    return engine
+
+
+def _open_engine(path: Path, meta: Meta, engine: str, device: str, bf16: bool) -> Engine:
+    if engine == "numpy":
+        weights = map_weights(path)
+        with reading(path):
+            return build_network(meta.config.model, len(meta.vocab), weights)
+    from charlm.sampling.torch_engine import TorchEngine
+    from charlm.training.weights import load_model
+
+    return TorchEngine(load_model(path, meta, device), bf16)
+
+
+def new_seed(seed: int | None) -> int:
+    """This seed, or where there is none, one that nobody has seen."""
+    return int.from_bytes(os.urandom(4)) if seed is None else seed

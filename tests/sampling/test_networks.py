@@ -1,0 +1,167 @@
+"""The networks in plain arrays against the models, for every option, and their randomness."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from charlm.config import GPTConfig, RecurrentConfig, SampleConfig
+from charlm.data.vocab import Vocab
+from charlm.models import CharModel, build_model
+from charlm.sampling.engine import Engine
+from charlm.sampling.generate import Order, choose, write
+from charlm.sampling.networks import build_network, gpt, recurrent
+from charlm.sampling.torch_engine import TorchEngine
+from charlm.training.checkpoint import BEST, read_meta
+from charlm.training.mapped import map_weights
+from charlm.training.weights import load_model
+from tests.conftest import TinyRun
+from tests.sampling import assert_drawn_from
+
+V, CONTEXT = 7, 16
+RECURRENT = [
+    RecurrentConfig(kind=kind, n_layer=layers, hidden_size=8, input=input_, tie_weights=tied)
+    for kind, layers, (input_, tied) in itertools.product(
+        ("rnn", "gru", "lstm"),
+        (1, 3),
+        (("embedding", False), ("embedding", True), ("one_hot", False)),
+    )
+]
+GPTS = [
+    GPTConfig.model_validate(
+        {"n_layer": 2, "n_head": 2, "n_embd": 8, "context": CONTEXT}
+        | dict(zip(("position", "norm", "mlp", "qk_norm", "bias", "tie_weights"), it, strict=True))
+    )
+    for it in itertools.product(
+        ("learned", "sinusoidal", "rope"),
+        ("layernorm", "rmsnorm"),
+        ("gelu", "relu2", "swiglu"),
+        *[(False, True)] * 3,
+    )
+]
+
+
+def random_model(config: RecurrentConfig | GPTConfig, std: float = 0.4) -> CharModel:
+    model = build_model(config, V, seed=1).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=std, generator=generator)
+    return model
+
+
+def numpy_engine(model: CharModel) -> Engine:
+    weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    return build_network(model.config, V, weights)
+
+
+def assert_agree(model: CharModel) -> None:
+    """Logits of three texts, read at once, in stretches, and one by one."""
+    ids = np.random.default_rng(0).integers(0, V, (3, 12))
+    with torch.no_grad():
+        expected = model(torch.from_numpy(ids))[0].numpy()  # (B, T, V)
+    tolerance = 1e-5 * max(1.0, np.abs(expected).max())
+    for engine in (numpy_engine(model), TorchEngine(model)):
+        np.testing.assert_allclose(engine.fresh().read(ids), expected[:, -1], 0, tolerance)
+        np.testing.assert_allclose(engine.read(ids[:, :4]), expected[:, 3], 0, tolerance)
+        np.testing.assert_allclose(engine.read(ids[:, 4:7]), expected[:, 6], 0, tolerance)
+        engine.select([2, 0, 0])
+        for t in range(7, 12):
+            logits = engine.read(ids[[2, 0, 0], t : t + 1])
+            np.testing.assert_allclose(logits, expected[[2, 0, 0], t], 0, tolerance)
+
+
+@pytest.mark.parametrize("config", RECURRENT, ids=str)
+def test_a_recurrent_network_computes_what_its_model_does(config: RecurrentConfig) -> None:
+    assert_agree(random_model(config))
+
+
+@pytest.mark.parametrize("config", RECURRENT[:9:4], ids=str)
+def test_it_does_so_without_a_table_too(
+    config: RecurrentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recurrent, "SMALL_TABLE", 0)
+    model = random_model(config.model_copy(update={"hidden_size": 1}))
+    assert numpy_engine(model)._table is None  # type: ignore[attr-defined]
+    assert_agree(model)
+
+
+@pytest.mark.parametrize("position", ["learned", "sinusoidal", "rope"])
+def test_a_gpt_computes_what_its_model_does(position: str) -> None:
+    for config in GPTS:
+        if config.position == position:
+            assert_agree(random_model(config))
+
+
+@pytest.mark.parametrize("config", [*RECURRENT, *GPTS[::5]], ids=lambda it: it.kind)
+def test_the_shapes_are_those_of_the_model(config: RecurrentConfig | GPTConfig) -> None:
+    model = build_model(config, V, seed=1)
+    expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    shapes = gpt.shapes(config, V) if config.kind == "gpt" else recurrent.shapes(config, V)
+    assert shapes == expected
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+def test_weights_of_another_network_are_refused(kind: str) -> None:
+    config: Any = RECURRENT[-3] if kind == "lstm" else GPTS[0]
+    weights = {name: p.detach().numpy() for name, p in build_model(config, V, 1).named_parameters()}
+    with pytest.raises(ValueError, match=r"head\.weight"):
+        build_network(config, V + 1, weights)
+    del weights["head.weight"]
+    with pytest.raises(ValueError, match=r"^weights head\.weight$"):
+        build_network(config, V, weights)
+
+
+@pytest.mark.parametrize("config", [RECURRENT[-3], GPTS[0]], ids=lambda it: it.kind)
+def test_bf16_is_nearly_the_same_and_changes_nothing_else(config: Any) -> None:
+    model, ids = random_model(config, std=0.1), np.random.default_rng(0).integers(0, V, (64, 12))
+    exact, near = (TorchEngine(model, bf16).read(ids) for bf16 in (False, True))
+    assert np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_gelu_is_x_times_the_share_of_a_normal_distribution_below_x() -> None:
+    x = np.linspace(-6, 6, 2001)
+    expected = [v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in x]
+    np.testing.assert_allclose(gpt._gelu(x, np), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+def test_a_text_far_past_the_context_is_the_models_own(kind: str) -> None:
+    """Each character is drawn from the model's logits of what it is to see, by the exact rule."""
+    config: Any = RECURRENT[-3] if kind == "lstm" else GPTS[-1]
+    model, vocab = random_model(config), Vocab("\nabcdef")
+    order = Order(SampleConfig(temperature=1.0), 8 * CONTEXT, scored=True)
+    view: list[int] = [0]
+    for _, piece in write(numpy_engine(model), vocab, vocab.encode(""), order, 3, [0]):
+        if piece is None:
+            break
+        with torch.no_grad():
+            logits = model(torch.tensor([view]))[0][0, -1].double()
+        id_ = vocab.chars.index(piece.text)
+        assert piece.nats == pytest.approx(-float(torch.log_softmax(logits, 0)[id_]), abs=1e-5)
+        if model.context and len(view) == model.context:
+            view = view[model.context // 2 :]
+        view.append(id_)
+
+
+def test_a_million_draws_have_the_trained_models_own_distribution(tiny_run: TinyRun) -> None:
+    """From fixed contexts, temperature 1: softmax of what the model gives in double precision."""
+    path = tiny_run("lstm") / BEST
+    meta, each = read_meta(path), 250_000
+    texts = ("The old king", "my lord fear", "A quiet sea ", "CLEO:\nNo one")
+    contexts = np.stack([meta.vocabulary.encode(text).astype(np.int64) for text in texts])
+    network = build_network(meta.config.model, len(meta.vocab), map_weights(path))
+    logits = network.read(contexts).astype(np.float64)
+    model = load_model(path, meta, "cpu").double()
+    with torch.no_grad():
+        exact = model(torch.from_numpy(contexts))[0][:, -1].softmax(-1).numpy()
+    uniform = np.random.default_rng(4).random((len(texts), each))
+    for row in range(len(texts)):
+        many = np.broadcast_to(logits[row], (each, len(meta.vocab)))
+        assert_drawn_from(choose(many, SampleConfig(temperature=1.0), uniform[row]), exact[row])

@@ -1,0 +1,57 @@
+"""What was copied and what is new, against looking everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from charlm.data.vocab import Vocab
+from charlm.sampling import novelty
+from charlm.sampling.novelty import NGRAMS, compare
+
+VOCAB = Vocab("\nabc")
+texts = st.text("ab", min_size=1, max_size=60)
+samples_ = st.lists(st.text("abc", max_size=25), min_size=1, max_size=3)
+
+
+@pytest.fixture(autouse=True)
+def _in_small_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(novelty, "AT_ONCE", 16)
+
+
+@given(texts, samples_)
+@example("abababababababababababab", ["bababababababababab"])
+def test_it_finds_what_looking_everywhere_finds(text: str, samples: list[str]) -> None:
+    found = compare(samples, VOCAB, VOCAB.encode(text), are_items=False)
+    assert found.chars == sum(map(len, samples))
+    passages = [s[i:j] for s in samples for i in range(len(s) + 1) for j in range(i, len(s) + 1)]
+    assert len(found.longest) == max(len(passage) for passage in passages if passage in text)
+    assert found.longest in text
+    assert any(found.longest in sample for sample in samples)
+    for n in NGRAMS:
+        grams = [s[i : i + n] for s in samples for i in range(len(s) - n + 1)]
+        shares = [sum(gram not in text for gram in grams) / len(grams)] if grams else []
+        assert (
+            [found.new_ngrams[n]] == pytest.approx(shares) if grams else n not in found.new_ngrams
+        )
+
+
+@given(texts, samples_)
+def test_hashes_that_say_nothing_change_nothing(text: str, samples: list[str]) -> None:
+    expected = compare(samples, VOCAB, VOCAB.encode(text), are_items=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(novelty, "_hashes", lambda ids, n: np.zeros(max(0, len(ids) - n + 1), "u8"))
+        found = compare(samples, VOCAB, VOCAB.encode(text), are_items=False)
+    assert found == expected
+
+
+@given(st.lists(st.text("abc", max_size=4), min_size=1, max_size=20), samples_)
+def test_items_are_new_where_they_are_no_line_of_the_text(
+    lines: list[str], samples: list[str]
+) -> None:
+    text = VOCAB.encode("".join(f"{line}\n" for line in lines))
+    found = compare(samples, VOCAB, text, are_items=True)
+    assert found.items == len(set(samples))
+    assert found.new_items == len({s for s in samples if s not in {*lines, ""}})

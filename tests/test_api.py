@@ -1,0 +1,108 @@
+"""A model in a program of one's own."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import charlm
+from charlm import load
+from charlm.api import choose_engine
+from charlm.errors import CharlmError, CheckpointError, ConfigError, DataError
+from charlm.training.checkpoint import BEST, read_meta
+from charlm.training.mapped import map_weights
+from charlm.training.weights import load_model
+from tests.conftest import KINDS, Charlm, TinyRun, python
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_program_writes_what_the_command_does(
+    charlm: Charlm, tiny_run: TinyRun, kind: str, engine: str
+) -> None:
+    out = charlm("sample", tiny_run(kind), "--prompt", "ANNE:", "--length", 50, "--seed", 3).out
+    model = load(tiny_run(kind), engine=engine, device="cpu")
+    assert "ANNE:" + model.sample("ANNE:", length=50, seed=3) == out
+    endless = model.stream("ANNE:", length=None, seed=3)
+    assert "".join(itertools.islice(endless, 50)) == out.removeprefix("ANNE:")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_score_is_the_sum_over_the_models_own_probabilities(tiny_run: TinyRun, kind: str) -> None:
+    text, path = "The old king", tiny_run(kind) / BEST  # within the context
+    model = load(path)
+    network = load_model(path, read_meta(path), "cpu")
+    ids = torch.from_numpy(model.vocab.encode(f"\n{text}").astype(np.int64))[None]
+    with torch.no_grad():
+        log_probs = network(ids[:, :-1])[0][0].double().log_softmax(-1)  # (T, V)
+    expected = -float(log_probs.gather(1, ids[0, 1:, None]).sum())
+    score = model.score(text)
+    assert score.nats == pytest.approx(expected, abs=1e-4)
+    assert (score.chars, score.bits_per_char) == (12, score.nats_per_char / math.log(2))
+    assert model.score("").nats_per_char == 0.0
+    with_prompt = model.score(text[5:], prompt="\n" + text[:5]).nats
+    assert with_prompt == pytest.approx(score.nats - model.score(text[:5]).nats, abs=1e-4)
+
+
+def test_mistakes_are_told(tiny_run: TinyRun) -> None:
+    model = load(tiny_run("lstm"))
+    with pytest.raises(ConfigError, match="temperature"):
+        model.sample(temperature=-1)
+    with pytest.raises(DataError, match=r"does not have '\['"):
+        model.score("[")
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load("missing")
+    with pytest.raises(CharlmError, match="choose auto, numpy or torch"):
+        load(tiny_run("lstm"), engine="jax")
+
+
+def test_novelty_needs_the_training_text(workplace: Path, tiny_text: Path) -> None:
+    model = load()
+    found = model.novelty(["The old king[", "The "] if "[" in model.vocab.chars else ["The old "])
+    assert found.longest == "The old "
+    assert found.new_ngrams[8] == 0.0
+    changed = workplace / "changed.txt"
+    changed.write_text(tiny_text.read_text("utf-8") + "more", encoding="utf-8")
+    data = model.meta.config.data.model_copy(update={"path": (str(changed),)})
+    config = model.meta.config.model_copy(update={"data": data})
+    model.meta = model.meta.model_copy(update={"config": config})
+    with pytest.raises(DataError, match="not the text this model was trained on"):
+        model.novelty(["The old "])
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "texts", "chosen"),
+    [
+        ("auto", "auto", 1, "numpy"),
+        ("auto", "cpu", 15, "numpy"),
+        ("auto", "auto", 16, "torch"),
+        ("auto", "cuda:0", 1, "torch"),
+        ("numpy", "cpu", 64, "numpy"),
+        ("torch", "cpu", 1, "torch"),
+    ],
+)
+def test_the_rule_of_auto(engine: str, device: str, texts: int, chosen: str) -> None:
+    assert choose_engine(engine, device, texts) == chosen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_mapped_and_those_of_the_model(tiny_run: TinyRun, kind: str) -> None:
+    path = tiny_run(kind) / BEST
+    mapped = map_weights(path)
+    model = load_model(path, read_meta(path), "cpu")
+    assert mapped.keys() == dict(model.named_parameters()).keys()
+    for name, parameter in model.named_parameters():
+        np.testing.assert_array_equal(mapped[name], parameter.detach().numpy())
+        assert not mapped[name].flags.writeable  # it lies in the file
+        assert not mapped[name].flags.owndata
+
+
+def test_importing_charlm_is_light() -> None:
+    ended = python("-c", "import charlm, sys; print(*sys.modules)")
+    assert not set(ended.stdout.split()) & {"torch", "numpy", "pydantic"}
+    assert charlm.__all__ == ["__version__", "load"]

@@ -1,0 +1,288 @@
+"""`charlm sample`: what comes out, where, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from charlm.cli import streaming
+from tests.conftest import ROOT, Charlm, Result, TinyRun, python, train_with
+
+COMMON = ("--seed", 1, "--length", 20)
+
+
+Talk = Callable[..., Result]
+
+
+@pytest.fixture
+def talk(charlm: Charlm, monkeypatch: pytest.MonkeyPatch, tiny_run: TinyRun) -> Talk:
+    """`charlm sample --interactive` with these lines typed."""
+
+    def run(*lines: str, kind: str = "lstm") -> Result:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        return charlm("sample", tiny_run(kind), "--interactive", *COMMON)
+
+    return run
+
+
+# --- many texts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gru", "gpt"])
+@pytest.mark.parametrize("batch", [1, 2, 5, 16])
+def test_side_by_side_or_not_the_texts_are_the_same(
+    charlm: Charlm, tiny_run: TinyRun, kind: str, batch: int
+) -> None:
+    common = ("sample", tiny_run(kind), *COMMON, "--num-samples", 5, "--device", "cpu")
+    assert charlm(*common, "--batch", batch) == charlm(*common)
+
+
+def test_both_engines_write_the_same(charlm: Charlm, tiny_run: TinyRun) -> None:
+    for kind in ("lstm", "gpt"):
+        common = ("sample", tiny_run(kind), "--seed", 5, "--length", 60, "--device", "cpu")
+        assert charlm(*common, "--engine", "torch") == charlm(*common, "--engine", "numpy")
+
+
+def test_several_temperatures_come_one_after_the_other(charlm: Charlm, tiny_run: TinyRun) -> None:
+    common = ("sample", tiny_run("lstm"), *COMMON, "--temperature")
+    each = [charlm(*common, t).out for t in ("0", "0.5", "2")]
+    assert len(set(each)) == 3
+    assert charlm(*common, "0,0.5,2").out == "\n".join(each)
+
+
+def test_a_text_without_end_goes_on_until_its_stop(charlm: Charlm, tiny_run: TinyRun) -> None:
+    common = ("sample", tiny_run("lstm"), "--seed", 1, "--length")
+    whole = charlm(*common, 400).out
+    stop = whole[333:337]
+    assert charlm(*common, 0, "--stop", stop).out == whole.partition(stop)[0]
+
+
+def test_past_its_context_a_gpt_may_slide(charlm: Charlm, tiny_run: TinyRun) -> None:
+    common = ("sample", tiny_run("gpt"), "--seed", 1, "--length", 60)
+    half, slide, usual = (
+        charlm(*common, "--score", *how)
+        for how in (["--past-context", "half"], ["--past-context", "slide"], [])
+    )
+    assert usual == half
+    assert half.out[:16] == slide.out[:16]  # the context is 16
+    assert half.err != slide.err
+
+
+def test_a_prompt_longer_than_the_context_is_no_mistake(charlm: Charlm, tiny_run: TinyRun) -> None:
+    prompt = "The old king fears my lord. " * 5
+    result = charlm("sample", tiny_run("gpt"), *COMMON, "--prompt", prompt)
+    assert (result.status, len(result.out), result.err) == (0, len(prompt) + 20, "")
+
+
+# --- what is told of them --------------------------------------------------------------------
+
+
+def test_lines_of_json_have_what_others_build_on(charlm: Charlm, tiny_run: TinyRun) -> None:
+    common = ("sample", tiny_run("gru"), *COMMON, "--num-samples", 2, "--prompt", "ANNE")
+    plain = charlm(*common).out
+    *lines, last = charlm(*common, "--format", "jsonl", "--score", "--novelty").out.splitlines()
+    texts = [json.loads(line) for line in lines]
+    assert "\n".join(it["prompt"] + it["text"] for it in texts) == plain
+    assert [(it["number"], it["seed"], it["temperature"]) for it in texts] == [
+        (0, 1, 0.8),
+        (1, 1, 0.8),
+    ]
+    assert all(it["nats_per_char"] == pytest.approx(-it["log_likelihood"] / 20) for it in texts)
+    assert set(json.loads(last)["novelty"]) == {"chars", "longest", "new_ngrams"}
+
+
+def test_score_and_novelty_are_told_beside_the_text(charlm: Charlm, tiny_run: TinyRun) -> None:
+    common = ("sample", tiny_run("lstm"), *COMMON)
+    result = charlm(*common, "--score", "--novelty")
+    assert (result.status, result.out) == (0, charlm(*common).out)
+    score, longest, ngrams = result.err.splitlines()
+    assert re.match(r"charlm: score of text 1: -[\d.]+ nats for 20 characters, ", score)
+    assert longest.startswith("charlm: longest passage copied: ")
+    assert ngrams.startswith("charlm: n-grams that are new, by n: 1: ")
+
+
+def test_novelty_without_the_text_is_a_note(charlm: Charlm, workplace: Path) -> None:
+    (workplace / "text.txt").write_text("a text of its own\n" * 50, encoding="utf-8")
+    raw = {
+        "name": "own",
+        "data": {"path": "text.txt"},
+        "model": {"hidden_size": 8},
+        "train": {"max_steps": 1, "batch_size": 2, "seq_len": 8, "threads": 1},
+    }
+    train_with(raw, Path("checkpoints"))
+    (workplace / "text.txt").unlink()
+    result = charlm("sample", "checkpoints/own", *COMMON, "--novelty")
+    assert (result.status, len(result.out)) == (0, 20)
+    assert result.err.startswith("charlm: note: novelty cannot be told without the training text: ")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_terminal_sees_how_likely_each_character_was(
+    charlm: Charlm, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    common = ("sample", tiny_run("lstm"), *COMMON)
+    plain = charlm(*common, "--show-prob").out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if not wanted:
+        monkeypatch.setenv("NO_COLOR", "1")
+    out = charlm(*common, "--show-prob").out
+    assert ("\033[38;5;" in out) == wanted
+    assert re.sub(r"\033\[[\d;]*m", "", out) == plain + "\n"
+
+
+def test_the_colour_is_of_the_probability(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    stream = streaming.Stream()
+    for nats in (0.0, 1.0, 2.0, 3.0, 50.0):  # probabilities 1, 0.37, 0.14, 0.05, 0
+        stream.write_coloured("\x1b", nats)
+    colours = re.findall(r"\033\[38;5;(\d+)m\\x1b\033\[0m", capsys.readouterr().out)
+    assert colours == [str(colour) for _, colour in streaming.COLOURS]
+
+
+def test_output_is_flushed_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sink(io.StringIO):
+        flushed = 0
+
+        def flush(self) -> None:
+            self.flushed += 1
+
+    sink, clock = Sink(), iter([0.0, 0.01, 0.05, 0.11, 0.12, 0.3])
+    monkeypatch.setattr(sys, "stdout", sink)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    stream, counts = streaming.Stream(), []
+    for _ in range(6):
+        stream.write("x")
+        counts.append(sink.flushed)
+    assert counts == [1, 1, 1, 2, 2, 3]
+
+
+# --- in turns --------------------------------------------------------------------------------
+
+
+def test_in_turns_it_goes_on_with_what_is_typed(
+    charlm: Charlm, talk: Talk, tiny_run: TinyRun
+) -> None:
+    once = charlm("sample", tiny_run("lstm"), *COMMON, "--prompt", "ANNE").out
+    result = talk("ANNE", "BORIS", "/reset", "/seed 1", "ANNE")
+    assert (result.status, result.err) == (0, "")
+    first, rest = result.out[:21], result.out[21:]
+    assert "ANNE" + first == once + "\n"
+    assert len(rest) == 42
+    assert rest[21:] == first
+
+
+def test_in_turns_settings_change_on_the_fly(charlm: Charlm, talk: Talk, tiny_run: TinyRun) -> None:
+    greedy = charlm("sample", tiny_run("gru"), "--temperature", 0, "--length", 9, "--prompt", "The")
+    result = talk("/temperature 0", "/length 9", "/top_k 3", "/top_k off", "The", kind="gru")
+    assert "The" + result.out == greedy.out + "\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("/temperature -1", "temperature: -1.0 should be greater than or equal to 0"),
+        ("/top_p hot", "top_p: 'hot' is not a number"),
+        ("/length off", "length: 'off' is not a number"),
+        ("/seed x", "seed: 'x' is not a whole number of 0 or more"),
+        ("/fly", "/fly: no such command; /help tells which there are"),
+        ("[", "the vocabulary does not have '['"),
+    ],
+)
+def test_in_turns_a_mistake_ends_nothing(talk: Talk, line: str, told: str) -> None:
+    result = talk(line, "ANNE")
+    assert (result.status, len(result.out)) == (0, 21)
+    (error,) = result.err.splitlines()
+    assert error.startswith(f"charlm: {told}")
+
+
+# --- how it ends -----------------------------------------------------------------------------
+
+
+def begin(
+    run: Path, *options: str, stdin: int | None = None, stdout: int = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "charlm", "sample", str(run), "--length", "0", *options]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, env=env, cwd=ROOT, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE
+    )
+
+
+def test_ctrl_c_ends_an_endless_text(tiny_run: TinyRun) -> None:
+    process = begin(tiny_run("lstm"))
+    assert process.stdout is not None
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"\n")
+
+
+def test_a_reader_that_leaves_ends_an_endless_text(tiny_run: TinyRun) -> None:
+    process = begin(tiny_run("lstm"))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert len(process.stdout.read(1000)) == 1000
+    process.stdout.close()
+    assert (process.wait(timeout=60), process.stderr.read()) == (0, b"")
+    process.stderr.close()
+
+
+def test_a_closed_terminal_ends_it_in_one_line(tiny_run: TinyRun) -> None:
+    ours, theirs = pty.openpty()
+    process = begin(tiny_run("lstm"), stdout=theirs)
+    os.close(theirs)
+    assert os.read(ours, 1)
+    os.close(ours)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err.decode() == "charlm: standard output: cannot write: Input/output error\n"
+
+
+def test_in_turns_ctrl_c_stops_the_text_and_no_more(tiny_run: TinyRun) -> None:
+    process = begin(tiny_run("lstm"), "--interactive", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"ANNE\n")
+    process.stdin.flush()
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(b"/length 5\nBORIS\n", timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert re.search(rb"\n.{5}\n$", out, re.DOTALL)
+
+
+def test_a_hundred_times_the_text_needs_no_more_memory(tiny_run: TinyRun) -> None:
+    if sys.platform != "linux":
+        pytest.skip("needs /proc")
+    peaks = [
+        int(python("-c", PEAK, tiny_run("rnn"), str(length)).stderr) for length in (300, 30_000)
+    ]
+    assert peaks[1] - peaks[0] < 2_000  # kB
+    weights = (tiny_run("rnn") / "best.safetensors").stat().st_size / 1e3
+    assert max(peaks) < 1.3 * weights + 60_000
+
+
+PEAK = """
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from charlm.cli import main
+main(["sample", sys.argv[1], "--length", sys.argv[2]])
+status = Path("/proc/self/status").read_text()
+print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
+"""
