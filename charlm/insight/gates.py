@@ -14,7 +14,7 @@ import numpy as np
 from charlm.insight.record import Array
 
 LEFT, RIGHT = 0.1, 0.9
-KEEPS = {"forget": 1, "update": 1}  # the gates that, at 1, keep what a unit had before
+KEEPS = ("forget", "update")  # the gates that, at 1, keep what a unit had before
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class GateUse:
 
     Attributes:
         left, right: (L, D), shares of the time in which each unit's gate is below 0.1, above 0.9.
-        memory: (L, D), of a gate that keeps, in how many characters what a unit holds falls to
-            1 / e: -1 / mean(log gate). None for the others.
+        memory: (L, D), of a gate that keeps, 1 / (1 - mean of the gate): how many characters what
+            a unit holds lasts, were the gate always at its mean. None for the others.
     """
 
     name: str
@@ -47,6 +47,5 @@ def gate_use(gates: dict[str, Array]) -> list[GateUse]:
 
 
 def _memory(gate: Array) -> Array:
-    """-1 / mean(log gate); a recorded gate of 1 is one above 1 - 2^-12, and counts as this."""
-    logs = np.log(np.clip(gate, 2.0**-24, 1 - 2.0**-12, dtype=np.float32))
-    return np.asarray(-1 / logs.mean(1))
+    """A recorded gate of 1 is one above 1 - 2^-12, and counts as this."""
+    return np.asarray(1 / (1 - np.minimum(gate.mean(1, dtype=np.float64), 1 - 2.0**-12)))
