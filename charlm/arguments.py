@@ -42,6 +42,7 @@ examples:
   charlm train --config configs/shakespeare-lstm.yaml --data mybook.txt --name mybook
   charlm sample --temperature 0.7 --prompt "def "
   charlm eval checkpoints/quickstart
+  charlm inspect checkpoints/quickstart
   tensorboard --logdir checkpoints
 
 `charlm VERB --help` tells more. Exit status: 0 done, 2 your mistake, 130 or 143
@@ -53,6 +54,7 @@ interrupted, with the run saved.""",
     _add_sample(verbs)
     _add_eval(verbs)
     _add_info(verbs)
+    _add_inspect(verbs)
     _add_data(verbs)
     _add_config(verbs)
     return parser
@@ -208,6 +210,54 @@ def _add_info(verbs: _Verbs) -> None:
     )
     _add_checkpoint(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_inspect(verbs: _Verbs) -> None:
+    parser = _add_verb(
+        verbs,
+        "inspect",
+        "show what a network learned, as a page for a browser",
+        """\
+examples:
+  charlm inspect
+  charlm inspect checkpoints/quickstart --length 20000
+  charlm inspect --text chapter.txt --out chapter.html
+  charlm inspect checkpoints/shakespeare-gpt --json > numbers.json
+
+The page needs nothing else: the text coloured by any unit, the units that track quotes, lines or
+brackets, gates or attention, where the bits go, and how the text grew during training.
+""",
+    )
+    _add_checkpoint(parser)
+    texts = parser.add_mutually_exclusive_group()
+    texts.add_argument("--text", metavar="FILE", help="the text to read")
+    texts.add_argument(
+        "--split",
+        choices=["train", "val", "test", "all"],
+        help="part of the text trained on to read, where there is no --text (val)",
+    )
+    parser.add_argument(
+        "--length",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="read so many characters, from the start; more show more, and make the page larger "
+        "(%(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="where the page goes; by default report.html beside the checkpoint",
+    )
+    parser.add_argument("--force", action="store_true", help="write over a file that is there")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the numbers as one JSON object, and write a page only if --out names it",
+    )
+    _add_unknown(parser)
+    _add_device(parser)
 
 
 def _add_data(verbs: _Verbs) -> None:

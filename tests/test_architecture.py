@@ -26,10 +26,11 @@ ALLOWED = {
     "models": "charlm errors randomness config kernels",
     "sampling": "charlm errors randomness config data models",
     "training": "charlm errors files randomness units config data kernels models sampling",
+    "insight": "charlm errors units config data models training",
     "arguments": "charlm errors config",
     "describe": "charlm errors units config data training arguments",
     "terminal": "charlm errors config training",
-    "cli": "charlm errors config data models sampling training arguments describe terminal",
+    "cli": "charlm errors config data models sampling training insight arguments describe terminal",
     "__main__": "cli",
 }
 # training knows of sampling only that it writes the text shown during training

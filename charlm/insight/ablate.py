@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from charlm.data.vocab import Ids
-from charlm.insight.record import Array, losses
+from charlm.insight.record import Array, Starts, losses
 from charlm.insight.search import Unit
 from charlm.insight.trace import Kept, n_layers, unit_kinds
 from charlm.models import CharModel
@@ -44,7 +44,7 @@ def ablate(
     model: CharModel,
     ids: Ids,
     units: Sequence[Unit],
-    starts: Sequence[int] | None = None,
+    starts: Starts = None,
     keep: int = 6,
 ) -> list[Ablation]:
     """Each unit held at zero while `model` reads the text ids (N,).

@@ -27,7 +27,7 @@ from charlm.data.vocab import Ids
 from charlm.insight.features import line_starts, open_bracket
 from charlm.insight.record import Array
 from charlm.insight.search import is_discovery
-from charlm.insight.trace import n_layers, trace
+from charlm.insight.trace import blocks, n_layers, trace
 from charlm.models import GPT
 
 WINDOWS = 16  # of the text, for the scores
@@ -73,9 +73,7 @@ def look(model: GPT, ids: Ids, start: int = 0, length: int = MOST_SHOWN) -> Stre
     return Stretch(start, *(part[:, 0].cpu().numpy() for part in parts if part is not None))
 
 
-def score_heads(
-    model: GPT, ids: Ids, text: str, untrained: Sequence[GPT] = ()
-) -> list[HeadScore]:
+def score_heads(model: GPT, ids: Ids, text: str, untrained: Sequence[GPT] = ()) -> list[HeadScore]:
     """Every head's score for every kind of target, in windows of the text ids (N,), `text`; for
     each kind the best head first."""
     own, queries = _shares(model, ids, text)  # (targets, 3, L, H)
@@ -103,7 +101,7 @@ def score_heads(
 def _shares(model: GPT, ids: Ids, text: str) -> tuple[NDArray[np.float64], list[int]]:
     """The score, chance and distance of each target and head (targets, 3, L, H), and how many
     queries have a target of each kind."""
-    L, H = n_layers(model), model.blocks[0].attention.n_head  # type: ignore[union-attr]
+    L, H = n_layers(model), blocks(model)[0].attention.n_head
     sums, queries = np.zeros((len(TARGETS), 3, L, H)), [0] * len(TARGETS)
     for start, stop in _windows(len(ids), model.context):
         told, _ = trace(model, _tensor(model, ids[start:stop]), with_attention=True)

@@ -5,7 +5,7 @@ Shapes: N characters of the text, V vocabulary, L layers, D units of a kind in a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,6 +21,8 @@ from charlm.models import CharModel, State
 from charlm.models.base import sliding
 
 Array = NDArray[Any]
+Starts = NDArray[np.int64] | None
+"""Of a list of items, where each begins, and the end; None for a text."""
 CHARS_AT_ONCE = 512  # bounds the memory for what is not kept
 GUESSES = 5
 
@@ -59,14 +61,14 @@ class Span:
     fresh: bool
 
 
-def spans(n: int, context: int | None, starts: Sequence[int] | None = None) -> Iterator[Span]:
+def spans(n: int, context: int | None, starts: Starts = None) -> Iterator[Span]:
     """How a text of n characters is read, as evaluation and sampling do it.
 
     A model without a context carries its state through the text; one with a context keeps half of
     the window before. Each item of a list, which begins at one of `starts`, is read afresh from
     the line end before it.
     """
-    edges = [0, *(int(start) - 1 for start in (starts if starts is not None else ())[1:-1]), n]
+    edges = [0, *([] if starts is None else (starts[1:-1] - 1).tolist()), n]
     for a, b in pairwise(edges):
         if context is None:
             for start in range(a, b, CHARS_AT_ONCE):
@@ -78,14 +80,14 @@ def spans(n: int, context: int | None, starts: Sequence[int] | None = None) -> I
                 yield Span(start, min(start + context, b), kept, fresh=True)
 
 
-def record(model: CharModel, ids: Ids, starts: Sequence[int] | None = None) -> Activations:
+def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
     """What `model` does at each character of the text ids (N,).
 
     Reads the text in pieces, so besides what it returns it needs the memory for one piece. The
     model is as it was: its weights, its mode, its gradients, and the random generators.
 
     Args:
-        starts: of a list of items, where each begins, and the end; see `spans`.
+        starts: of a list, which is read item by item; see `spans`.
 
     Raises:
         BrokenModelError: an output of the model is not finite.
@@ -130,10 +132,12 @@ def record_units(model: CharModel, ids: Ids, rows: int = 8, warm_up: int = 64) -
         for kind, values in piece.units.items():
             told.setdefault(kind, []).append(_half(values))
     units = {kind: np.concatenate(each, axis=2)[:, :, warm_up:] for kind, each in told.items()}
-    return {k: each.reshape(len(each), -1, each.shape[-1])[:, : len(ids)] for k, each in units.items()}
+    return {
+        k: each.reshape(len(each), -1, each.shape[-1])[:, : len(ids)] for k, each in units.items()
+    }
 
 
-def losses(model: CharModel, ids: Ids, kept: Kept, starts: Sequence[int] | None = None) -> Array:
+def losses(model: CharModel, ids: Ids, kept: Kept, starts: Starts = None) -> Array:
     """What each character costs where units are held at zero, nats (B, N); NaN for the first.
 
     All B ways of `kept` read the text ids (N,) side by side.

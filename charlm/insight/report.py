@@ -15,6 +15,7 @@ import html
 import json
 import os
 import zlib
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,33 @@ from charlm.insight.attention import Stretch
 from charlm.insight.record import Array
 from charlm.insight.survey import Survey
 
-LEVELS = (127, 63, 31, 15, 7)  # steps on each side of zero that a unit's values are rounded to
-MOST_BYTES = 6_000_000  # for all units together, compressed
+LEVELS = (63, 31, 15, 7)  # steps on each side of zero that a unit's values are rounded to
+MOST_BYTES = 4_000_000  # for all units together, compressed
 MOST_VALUES = 24_000_000  # units times characters; beyond, the units that track least are left out
 SCRIPTS = ("data.js", "charts.js", "text.js", "units.js", "attention.js", "bits.js", "main.js")
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Make sure, before the work, that a report may go to `path`.
+
+    Raises:
+        CharlmError: it may not.
+    """
+    if path.is_dir():
+        raise CharlmError(f"{path}: is a folder; --out takes the name of a file")
+    if path.exists() and not overwrite:
+        raise CharlmError(
+            f"{path}: exists; --force writes over it, --out FILE chooses another place"
+        )
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise _unwritable(path, "no such folder, or not ours")
 
 
 def write_report(path: Path, survey: Survey, about: dict[str, Any], overwrite: bool) -> None:
     """Put the page of a survey at `path`.
 
     Args:
-        about: what the page says of the model and the text: name, model, step, source, vocab.
+        about: what the page says of the model and the text, as `charlm inspect` has it.
 
     Raises:
         CharlmError: it cannot be written there, or exists and is not to be overwritten.
@@ -44,25 +61,18 @@ def write_report(path: Path, survey: Survey, about: dict[str, Any], overwrite: b
     page = build_page(survey, about).encode("utf-8")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        if overwrite:
-            temporary.write_bytes(page)
-            temporary.replace(path)
-        else:
-            with path.open("xb") as file:
-                file.write(page)
-    except FileExistsError as error:
-        raise refusal(path) from error
+        temporary.write_bytes(page)
+        check_free(path, overwrite)  # once more: the work took a while
+        temporary.replace(path)
     except OSError as error:
-        raise CharlmError(
-            f"{path}: cannot write the report: {error.strerror}; choose another place with --out"
-        ) from error
+        raise _unwritable(path, str(error.strerror)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def refusal(path: Path) -> CharlmError:
-    """What to say where there is a file already."""
-    return CharlmError(f"{path}: exists; --force writes over it, --out FILE chooses another place")
+def _unwritable(path: Path, why: str) -> CharlmError:
+    return CharlmError(f"{path}: cannot write the report: {why}; choose another place with --out")
 
 
 def build_page(survey: Survey, about: dict[str, Any]) -> str:
@@ -74,7 +84,9 @@ def build_page(survey: Survey, about: dict[str, Any]) -> str:
     style = _read("style.css")
     script = "".join(_read(name) for name in SCRIPTS)
     script = f'"use strict";\n{script}'
-    arrays = "\n".join(_script(name, each) for name, each in (_text(survey) | units | stretch).items())
+    arrays = "\n".join(
+        _script(name, each) for name, each in (_text(survey) | units | stretch).items()
+    )
     return _filled(
         _read("template.html"),
         title=html.escape(f"{about['name']}: a look inside"),

@@ -17,7 +17,8 @@ and the best of these is what a unit has to beat:
     untrained      the best unit of the same network with fresh weights, which echoes the last few
                    characters without having learnt anything (the best of several)
 
-A discovery closes at least MARGIN of what the best of the three leaves to a perfect score.
+A discovery closes at least MARGIN of what the best of the three leaves to a perfect score, and is
+at least LEAST_GAIN above it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from charlm.insight.record import Array
 
 SHIFTS = 40
 MARGIN = 0.25
+LEAST_GAIN = 0.05  # in correlation; where the baseline is all but perfect
 FEWEST, FEWEST_RUNS = 20, 3  # characters and runs with and without a feature, in each half
 Floats = NDArray[np.float64]
 
@@ -99,17 +101,21 @@ def search(
     fresh = np.stack([_Halves(each).score(values, real)[0].max(1) for each in untrained])  # (., F)
     found = []
     for f, feature in enumerate(features):
-        others = (luck[f], _last_characters(ids, values[f], feature.is_real), fresh[:, f].max())
         best = np.argsort(-scores[f], kind="stable")[:keep]
+        two = _last_characters(ids, values[f], feature.is_real)
+        others = (float(luck[f]), two, float(fresh[:, f].max()))
+        shown = [_in_measure(other, feature) for other in others]
         found.append(
             Found(
-                feature.name,
-                "Spearman" if feature.is_real else "AUC",
-                tuple(
-                    Unit(*halves.place(u), int(signs[f, u]), _shown(scores[f, u], feature))
+                feature=feature.name,
+                measure="Spearman" if feature.is_real else "AUC",
+                units=tuple(
+                    Unit(*halves.place(u), int(signs[f, u]), _in_measure(scores[f, u], feature))
                     for u in best
                 ),
-                *(_shown(other, feature) for other in others),
+                luck=shown[0],
+                last_characters=shown[1],
+                untrained=shown[2],
                 share=float(values[f].mean()),
                 discovery=is_discovery(float(scores[f, best[0]]), max(others)),
             )
@@ -118,28 +124,28 @@ def search(
 
 
 def is_discovery(correlation: float, baseline: float) -> bool:
-    """Whether a correlation closes enough of what the baseline leaves to 1."""
-    return bool(correlation - baseline >= MARGIN * (1 - baseline) and correlation > baseline)
+    """Whether a correlation closes enough of what the baseline leaves to 1, and is worth it."""
+    return correlation - baseline >= max(MARGIN * (1 - baseline), LEAST_GAIN)
 
 
 def _standing(found: Found) -> tuple[bool, float]:
     return found.discovery, found.units[0].score - found.baseline
 
 
-def _shown(correlation: float, feature: Feature) -> float:
+def _in_measure(correlation: float, feature: Feature) -> float:
     """A correlation in the feature's own measure."""
     return float(correlation if feature.is_real else (1 + correlation) / 2)
 
 
 def _can_be_scored(feature: Feature) -> bool:
-    halves = np.array_split(feature.values, 2)
-    if feature.is_real:
-        return all(len(np.unique(half)) > 2 for half in halves)
-    return all(
-        min(half.sum(), (~half).sum()) >= FEWEST
-        and (np.diff(half.astype(int)) == 1).sum() >= FEWEST_RUNS
-        for half in halves
-    )
+    for half in np.array_split(feature.values.astype(np.float64), 2):
+        if feature.is_real and len(np.unique(half)) < 3:
+            return False
+        if not feature.is_real and (
+            min(half.sum(), (1 - half).sum()) < FEWEST or (np.diff(half) == 1).sum() < FEWEST_RUNS
+        ):
+            return False
+    return True
 
 
 def _last_characters(ids: Ids, values: Floats, is_real: bool) -> float:
@@ -190,7 +196,7 @@ class _Halves:
             for part, where in ((0, slice(None, self._middle)), (1, slice(self._middle, None)))
         )
         signs = np.where(first < 0, -1, 1)
-        return second * signs, signs
+        return np.asarray(second * signs), signs
 
     def _correlate(self, part: int, values: Floats, real: NDArray[np.bool_]) -> Floats:
         """2 AUC - 1 for boolean rows of values (F, T), Spearman's for real ones; 0 where a row
@@ -203,7 +209,7 @@ class _Halves:
                 row[:] = (ranks - ranks.mean()) / (max(float(ranks.std()), 1e-9) * T)
             elif 0 < (on := each.sum()) < T:  # (mean rank with - mean rank without) * 2 / T
                 row[:] = np.where(each > 0, 1 / on, -1 / (T - on)) * 2 / T
-        correlations = (weights @ self._ranks[part].T).astype(np.float64)
+        correlations: Floats = (weights @ self._ranks[part].T).astype(np.float64)
         correlations[real] /= self._spreads[part]
         return correlations
 

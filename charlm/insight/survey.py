@@ -16,7 +16,7 @@ from charlm.insight.attention import HeadScore, Stretch, look, score_heads
 from charlm.insight.features import Feature, read_features
 from charlm.insight.gates import GateUse, gate_use
 from charlm.insight.growth import Growth, read_growth
-from charlm.insight.record import Activations, Array, record, record_units
+from charlm.insight.record import Activations, Array, Starts, record, record_units
 from charlm.insight.search import Found, Unit, search
 from charlm.insight.surprisal import (
     Group,
@@ -152,7 +152,7 @@ def survey(
 def _test(
     model: CharModel,
     ids: Ids,
-    starts: Sequence[int] | None,
+    starts: Starts,
     found: Sequence[Found],
     features: Sequence[Feature],
 ) -> list[Tested]:
@@ -176,6 +176,8 @@ def _test(
 def _lists(fields: dict[str, Any]) -> dict[str, Any]:
     """Arrays as lists of numbers of three digits."""
     return {
-        key: np.round(value.astype(np.float64), 4).tolist() if isinstance(value, np.ndarray) else value
+        key: np.round(value.astype(np.float64), 4).tolist()
+        if isinstance(value, np.ndarray)
+        else value
         for key, value in fields.items()
     }

@@ -13,12 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charlm.models import GPT, CharModel, Recurrent, State
+from charlm.models.gpt import Block
 
 Kept = dict[str, Tensor]
 """By a unit's kind, factors (L, B, D): 1 where a unit is as it is, 0 where it is held at zero."""
@@ -71,8 +73,7 @@ def trace(
 def unit_kinds(model: CharModel) -> dict[str, int]:
     """The kinds of units a model has, and how many of each a layer has."""
     if isinstance(model, GPT):
-        n_embd = model.embed.embedding_dim
-        return {"mlp": model.blocks[0].mlp.out.in_features, "x": n_embd}  # type: ignore[union-attr,dict-item]
+        return {"mlp": blocks(model)[0].mlp.out.in_features, "x": model.embed.embedding_dim}
     assert isinstance(model, Recurrent)
     kinds = ("h", "c") if isinstance(model.rnn, nn.LSTM) else ("h",)
     return dict.fromkeys(kinds, model.rnn.hidden_size)
@@ -83,7 +84,12 @@ def n_layers(model: CharModel) -> int:
     if isinstance(model, GPT):
         return len(model.blocks)
     assert isinstance(model, Recurrent)
-    return model.rnn.num_layers
+    return int(model.rnn.num_layers)
+
+
+def blocks(model: GPT) -> list[Block]:
+    """The layers of a GPT."""
+    return [cast(Block, block) for block in model.blocks]
 
 
 # --- RNN, GRU, LSTM --------------------------------------------------------------------------
@@ -93,7 +99,9 @@ def n_layers(model: CharModel) -> int:
 _Step = Callable[[Tensor, Tensor, dict[str, Tensor]], tuple[dict[str, Tensor], list[Tensor]]]
 
 
-def _rnn(x: Tensor, u: Tensor, _before: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
+def _rnn(
+    x: Tensor, u: Tensor, _before: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], list[Tensor]]:
     return {"h": torch.tanh(x + u)}, []
 
 
@@ -159,7 +167,8 @@ def _trace_layer(
     """One layer over the inputs x (T, B, .): its units, and its gates, each (T, B, D)."""
     step, names = _STEPS[type(rnn)]
     W, U, b_x, b_u = (
-        getattr(rnn, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        getattr(rnn, f"{name}_l{layer}")
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
     all_units: dict[str, list[Tensor]] = {kind: [] for kind in units}
     all_gates: list[list[Tensor]] = [[] for _ in names]
@@ -189,7 +198,7 @@ def _trace_gpt(model: GPT, ids: Tensor, kept: Kept, with_attention: bool) -> Tra
     ahead = torch.ones(T, T, dtype=torch.bool, device=ids.device).triu(1)  # what comes later
     units: dict[str, list[Tensor]] = {"mlp": [], "x": []}
     seen: list[tuple[Tensor, ...]] = []  # attention, queries, keys, values of each layer
-    for layer, block in enumerate(model.blocks):
+    for layer, block in enumerate(blocks(model)):
         q, k, v = block.attention.project(block.attention_norm(x), rotation)  # (B, H, T, K)
         scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(ahead, -math.inf)
         attention = scores.softmax(-1)  # (B, H, T, T)

@@ -75,7 +75,7 @@ class Block(nn.Module):
         self.attention_norm = _norm(config)
         self.attention = Attention(config)
         self.mlp_norm = _norm(config)
-        self.mlp = _MLPS[config.mlp](config)
+        self.mlp: MLP | SwiGLU = _MLPS[config.mlp](config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -232,10 +232,11 @@ class SwiGLU(nn.Module):
     def hidden(self, x: Tensor) -> Tensor:
         """What its neurons do: (B, T, D) -> (B, T, width)."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return F.silu(gate) * up
+        y: Tensor = F.silu(gate) * up
+        return y
 
 
-_MLPS = {"gelu": MLP, "relu2": MLP, "swiglu": SwiGLU}
+_MLPS: dict[str, type[MLP | SwiGLU]] = {"gelu": MLP, "relu2": MLP, "swiglu": SwiGLU}
 
 
 def _norm(config: GPTConfig) -> nn.Module:
