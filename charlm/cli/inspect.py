@@ -100,7 +100,7 @@ def _describe_found(found: Found) -> str:
     """`position in line   c 413 of layer 1, Spearman 0.858 (luck 0.257, ...)`."""
     unit = found.units[0]
     return (
-        f"{found.feature:<24} {unit.kind} {unit.index} of layer {unit.layer + 1}: {found.measure} "
+        f"{found.feature:<26} {unit.kind} {unit.index} of layer {unit.layer + 1}: {found.measure} "
         f"{unit.score:.3f} (luck {found.luck:.3f}, last two characters "
         f"{found.last_characters:.3f}, untrained {found.untrained:.3f})"
     )
@@ -114,6 +114,6 @@ def _best(heads: list[HeadScore]) -> list[HeadScore]:
 
 def _describe_head(head: HeadScore) -> str:
     return (
-        f"{head.target:<24} head {head.head + 1} of layer {head.layer + 1}: {head.score:.0%} of its "
-        f"attention (even spread {head.chance:.1%}, untrained {head.untrained:.1%})"
+        f"{head.target:<26} head {head.head + 1} of layer {head.layer + 1}: {head.score:.0%} of "
+        f"its attention (even spread {head.chance:.1%}, untrained {head.untrained:.1%})"
     )

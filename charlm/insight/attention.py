@@ -3,8 +3,8 @@
 Shapes: T characters of a window, L layers, H heads, K head width.
 
 A head's score for a kind of target is the share of its attention that falls on such targets, over
-the queries that have one. Three others are scored as well, and the highest of these is what a head
-has to beat, by as much as a unit has to (`search`):
+the queries that have one. Three others are scored as well; a head is told of as looking
+there where it gives at least TIMES the highest of these, and LEAST_GAIN more:
 
     chance      attention spread evenly over all it may look at
     distance    the head's own mean attention at each distance, wherever the target stands; a
@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from charlm.data.vocab import Ids
 from charlm.insight.features import line_starts, open_bracket
 from charlm.insight.record import Array
-from charlm.insight.search import is_discovery
 from charlm.insight.trace import blocks, n_layers, trace
 from charlm.models import GPT
 
 WINDOWS = 16  # of the text, for the scores
 MOST_SHOWN = 128  # characters of the stretch that is shown
+TIMES, LEAST_GAIN = 2.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def score_heads(model: GPT, ids: Ids, text: str, untrained: Sequence[GPT] = ()) 
             score, chance, near = (float(x) for x in own[t, :, layer, head])
             distance = None if name in _DISTANCES else near
             best = max(chance, distance or 0.0, highest)
-            discovery = is_discovery(score, best)
+            discovery = score >= max(TIMES * best, best + LEAST_GAIN)
             scores.append(
                 HeadScore(
                     name, layer, head, score, chance, distance, highest, queries[t], discovery

@@ -180,7 +180,8 @@ def indentation(text: str) -> Reals:
 
 def in_indentation(text: str) -> Bools:
     """In the spaces and tabs that begin a line."""
-    return (indentation(text) == position_in_line(text)) & (position_in_line(text) > 0)
+    place = position_in_line(text)
+    return np.asarray((indentation(text) == place) & (place > 0))
 
 
 def after_newline(text: str) -> Bools:

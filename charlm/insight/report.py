@@ -163,20 +163,23 @@ def _text(survey: Survey) -> dict[str, Array]:
 
 
 def _units(survey: Survey) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The units' values, unit by unit, rounded to as many levels as fit; and their places and
-    scales, the value of the highest level."""
+    """The units' values, unit by unit, rounded to as many levels as fit; and their places, their
+    scales (the value of the highest level) and those for showing, which outliers do not stretch."""
     units, shown = survey.activations.units, _chosen(survey)
-    rows, scales = [], []
+    rows, scales, usual = [], [], []
     for kind, layer, index in shown:
         values = units[kind][layer, :, index].astype(np.float32)
-        scales.append(float(np.quantile(np.abs(values), 0.999)) or 1.0)
-        rows.append(np.clip(values / scales[-1], -1, 1))
+        sizes = np.abs(values)
+        scales.append(float(sizes.max()) or 1.0)
+        usual.append(float(np.quantile(sizes, 0.98)) or scales[-1])
+        rows.append(values / scales[-1])
     values = np.stack(rows)  # (U, N)
     levels = next((n for n in LEVELS if _size(values, n) <= MOST_BYTES), LEVELS[-1])
     described = {
         "kinds": [{"kind": k, "layers": u.shape[0], "size": u.shape[2]} for k, u in units.items()],
         "places": shown,
         "scales": scales,
+        "shown": usual,
         "levels": levels,
     }
     return {"units": np.round(values * levels).astype(np.int8)}, described

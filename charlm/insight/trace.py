@@ -11,7 +11,8 @@ neurons of an MLP.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -65,9 +66,21 @@ def trace(
         with_attention: tell of a GPT's attention, too, which takes L H T^2 numbers a text.
     """
     if isinstance(model, Recurrent):
-        return _trace_recurrent(model, ids, state, kept or {})
+        with _one_thread():
+            return _trace_recurrent(model, ids, state, kept or {})
     assert isinstance(model, GPT)
     return _trace_gpt(model, ids, kept or {}, with_attention), None
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A step of a few texts is too small to share: threads would only wait for each other."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 def unit_kinds(model: CharModel) -> dict[str, int]:

@@ -42,7 +42,7 @@ async function attentionSection() {
   attentionLegend(legend);
   section(
     "attention", "Attention",
-    make("p", {}, `What each head of each layer looks at, in windows of the text: the share of its attention that falls on such characters, over those that have one. It is claimed where it beats an even spread, what the head\u2019s habit of distances alone gives, and the best head of untrained networks, by a quarter of what they leave.`),
+    make("p", {}, `What each head of each layer looks at, in windows of the text: the share of its attention that falls on such characters, over those that have one. It is claimed where it beats an even spread, what the head\u2019s habit of distances alone gives, and the best head of untrained networks, of which it has to give at least twice the best.`),
     headTable((l, h) => {
       layer.value = l;
       head.value = h;
@@ -52,7 +52,7 @@ async function attentionSection() {
     make("h3", {}, `The first ${T} characters`),
     make("p", {}, "Rows are queries, columns keys: row t shows where the network looks when it has read character t. Point into the map, or choose a character below, to see what it looks at."),
     make("div", { class: "controls" }, labelled("layer", layer), labelled("head", head)), legend,
-    make("div", { class: "beside" }, make("div", {}, canvas, make("p", {}), view.element), tells),
+    make("div", { class: "beside" }, make("div", { class: "charts" }, canvas, make("div", { class: "grow" }, view.element)), tells),
     make("p", { class: "quiet" }, `Shapes: queries, keys and values are (layers, heads, characters, head width) = (${L}, ${H}, ${T}, ${K}); attention is (${L}, ${H}, ${T}, ${T}). Each row of it is softmax(q \u00b7 k / \u221a${K}) over the characters up to its own, and what a head hands on is the sum of the values, each times its share.`),
   );
   draw();

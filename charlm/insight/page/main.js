@@ -19,6 +19,7 @@ async function main() {
   const first = data.search.find((each) => each.discovery);
   const [kind, layer, index] = data.units.places[0];
   colouring.unit(first ? first.units[0] : { kind, layer, index });
+  colouring.view.visit(Math.min(40, state.chars.length - 1)); // as an example
   document.documentElement.dataset.ready = "yes";
 }
 

@@ -4,13 +4,13 @@ const STEPS = 7; // shades on each side of zero, as the style has them
 
 /** The class of a value from -1 to 1. */
 function shade(value) {
-  const step = Math.min(STEPS, Math.ceil(Math.abs(value) * STEPS - 0.5));
+  const step = Math.min(STEPS, Math.round(Math.abs(value) * STEPS));
   return step < 1 ? "" : (value < 0 ? "n" : "p") + step;
 }
 
 /** The class of a value from 0 to 1 that has no sign. */
 function amount(value) {
-  const step = Math.min(STEPS, Math.ceil(value * STEPS - 0.5));
+  const step = Math.min(STEPS, Math.round(value * STEPS));
   return step < 1 ? "" : `s${step}`;
 }
 
@@ -101,7 +101,7 @@ function signedLegend(element, scale, what) {
   for (let step = -STEPS; step <= STEPS; step++) ramp.push(make("i", { class: shade(step / STEPS) }));
   element.replaceChildren(
     what, make("span", {}, signed(-scale)), make("span", { class: "ramp", "aria-hidden": "true" }, ...ramp),
-    make("span", {}, signed(scale)), make("span", { class: "quiet" }, "blue below 0, orange above"),
+    make("span", {}, signed(scale)), make("span", { class: "quiet" }, "or more; blue is below 0, orange above"),
   );
 }
 

@@ -16,10 +16,11 @@ class Colouring {
   unit(unit) {
     const row = this.rowOf.get(`${unit.kind} ${unit.layer} ${unit.index}`);
     if (row === undefined) return;
-    const N = this.view.chars.length, { levels, scales } = data.units;
+    const N = this.view.chars.length, { levels, scales, shown } = data.units;
     const values = this.arrays.units.values.subarray(row * N, (row + 1) * N);
-    this.view.paint((i) => shade(values[i] / levels));
-    signedLegend(this.legend, scales[row], `Activation of ${unitName(unit)}`);
+    const strength = scales[row] / levels / shown[row];
+    this.view.paint((i) => shade(values[i] * strength));
+    signedLegend(this.legend, shown[row], `Activation of ${unitName(unit)}`);
     this.now = { unit, name: unitName(unit), tell: (i) => signed((values[i] / levels) * scales[row]) };
     this.changed();
   }
@@ -151,7 +152,7 @@ function foundSection(colouring) {
     const low = each.measure === "AUC" ? 0.5 : 0;
     const marks = { luck: each.luck, last_characters: each.last_characters, untrained: each.untrained };
     const row = [
-      each.feature, unitButton(colouring, best), `${best.score.toFixed(3)}${each.discovery ? "" : ""}`, dotRow(best.score, marks, low),
+      each.feature, unitButton(colouring, best), best.score.toFixed(3), dotRow(best.score, marks, low),
       each.luck.toFixed(3), each.last_characters.toFixed(3), each.untrained.toFixed(3), each.measure,
       make("span", {}, ...others.slice(0, 2).flatMap((unit) => [unitButton(colouring, unit), " "])),
     ];
