@@ -35,8 +35,8 @@ class Ablation:
     chars: tuple[tuple[int, int, float], ...]
 
     def where(self, holds: Array) -> tuple[float, float]:
-        """The mean rise where a boolean (N,) holds for the character, and where not."""
-        rise, holds = self.rise[1:], holds[1:]
+        """The mean rise on characters before which a boolean (N,) holds, and on the others."""
+        rise, holds = self.rise[1:], holds[:-1]
         return _mean(rise[holds]), _mean(rise[~holds])
 
 

@@ -46,10 +46,10 @@ def _samples(text: str) -> list[Sample]:
     for match in _HEAD.finditer(text):
         if not heads or int(match[1]) > int(heads[-1][1]):
             heads.append(match)
-    ends = [head.start() for head in heads[1:]] + [len(text)]
+    ends = [*(head.start() for head in heads[1:]), len(text)]
     return [
         Sample(int(head[1]), text[head.end() + 1 : end].removesuffix("\n\n"))
-        for head, end in zip(heads, ends, strict=True)
+        for head, end in zip(heads, ends, strict=False)
     ]
 
 

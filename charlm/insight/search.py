@@ -36,7 +36,7 @@ from charlm.insight.record import Array
 SHIFTS = 40
 MARGIN = 0.25
 LEAST_GAIN = 0.05  # in correlation; where the baseline is all but perfect
-FEWEST, FEWEST_RUNS = 20, 3  # characters and runs with and without a feature, in each half
+FEWEST, FEWEST_RUNS = 20, 3  # characters with and without a feature, and its runs, in each half
 Floats = NDArray[np.float64]
 
 
@@ -138,12 +138,16 @@ def _in_measure(correlation: float, feature: Feature) -> float:
 
 
 def _can_be_scored(feature: Feature) -> bool:
+    """Whether each half of the text has enough of a feature, and often enough."""
     for half in np.array_split(feature.values.astype(np.float64), 2):
-        if feature.is_real and len(np.unique(half)) < 3:
-            return False
-        if not feature.is_real and (
-            min(half.sum(), (1 - half).sum()) < FEWEST or (np.diff(half) == 1).sum() < FEWEST_RUNS
-        ):
+        change = np.diff(half)
+        runs = min((change > 0).sum(), (change < 0).sum())
+        enough = (
+            len(half) >= 2 * FEWEST and len(np.unique(half)) > 2
+            if feature.is_real
+            else min(half.sum(), (1 - half).sum()) >= FEWEST
+        )
+        if not enough or runs < FEWEST_RUNS:
             return False
     return True
 

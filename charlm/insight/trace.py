@@ -147,7 +147,8 @@ def _trace_recurrent(
     _, names = _STEPS[type(model.rnn)]
     kinds, layers = tuple(unit_kinds(model)), range(model.rnn.num_layers)
     if state is None:
-        zeros = torch.zeros(len(layers), len(ids), model.rnn.hidden_size, device=ids.device)
+        shape = (len(layers), len(ids), model.rnn.hidden_size)
+        zeros = model.head.weight.new_zeros(shape)
         state = tuple(zeros for _ in kinds)
     y = model.look_up(ids.t())  # (T, B, D), or (T, B, V) one-hot
     units: dict[str, list[Tensor]] = {kind: [] for kind in kinds}

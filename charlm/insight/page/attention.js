@@ -69,7 +69,7 @@ function headTable(choose) {
     const button = (each) => make("button", { onclick: () => choose(each.layer, each.head) }, `layer ${each.layer + 1}, head ${each.head + 1}`);
     const row = [
       target, button(best), percent(best.score, 1), percent(best.chance, 1), percent(best.distance, 1), percent(best.untrained, 1), best.discovery ? "yes" : "no",
-      make("span", {}, ...others.slice(0, 2).flatMap((each) => [button(each), ` ${percent(each.score)} `])),
+      make("span", {}, ...others.slice(0, 1).flatMap((each) => [button(each), ` ${percent(each.score)}`])),
     ];
     row.muted = !best.discovery;
     return row;

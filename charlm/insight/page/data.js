@@ -75,7 +75,7 @@ function count(number, noun) {
 }
 
 function percent(share, digits = 0) {
-  return share === null ? "" : `${(100 * share).toFixed(digits)} %`;
+  return share === null ? "" : `${(100 * share).toFixed(digits)}\u00a0%`;
 }
 
 function signed(value, digits = 2) {

@@ -82,7 +82,7 @@ function describe(arrays, chars, chosen, i) {
       make("dt", {}, chosen.name), make("dd", { id: "value" }, chosen.tell(i)),
       make("dt", {}, "cost"), make("dd", {}, cost < 0 ? "the first: not predicted" : `${cost.toFixed(2)} bits`),
     ),
-    table(["best guesses for the next", { number: "chance" }, ""], rows),
+    table(["", { number: "chance" }, ""], rows, "Best guesses for the next"),
     ...next,
   ];
 }
@@ -154,12 +154,12 @@ function foundSection(colouring) {
     const row = [
       each.feature, unitButton(colouring, best), best.score.toFixed(3), dotRow(best.score, marks, low),
       each.luck.toFixed(3), each.last_characters.toFixed(3), each.untrained.toFixed(3), each.measure,
-      make("span", {}, ...others.slice(0, 2).flatMap((unit) => [unitButton(colouring, unit), " "])),
+      make("span", {}, ...others.slice(0, 1).map((unit) => unitButton(colouring, unit))),
     ];
     row.muted = !each.discovery;
     return row;
   });
-  const heads = ["what is tracked", "best unit", { number: "score" }, "0.5 or 0 \u2192 1", { number: "\u2715 luck" }, { number: "| last two" }, { number: "\u25b3 untrained" }, "measure", "the next best"];
+  const heads = ["what is tracked", "best unit", { number: "score" }, "chance \u2192 perfect", { number: "\u2715 luck" }, { number: "| last two" }, { number: "\u25b3 untrained" }, "measure", "the next best"];
   const some = data.search.filter((each) => each.discovery).length;
   section(
     "found", "Units worth looking at",
