@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from charlm.config import GPTConfig, RecurrentConfig
 from charlm.data.vocab import Vocab
@@ -19,7 +18,6 @@ from tests.insight.helpers import KINDS, quoted_text, with_quote_detector
 TEXT = quoted_text(3000)
 VOCAB = Vocab.of(TEXT)
 IDS = VOCAB.encode(TEXT)
-Floats = NDArray[np.float64]
 
 
 def fresh(kind: str, seed: int, width: int = 32) -> CharModel:
@@ -37,14 +35,14 @@ def by_feature(found: list[Found]) -> dict[str, Found]:
 # --- scores ----------------------------------------------------------------------------------
 
 
-def auc_by_pairs(unit: Floats, holds: NDArray[np.bool_]) -> float:
+def auc_by_pairs(unit: Array, holds: Array) -> float:
     """The chance that a unit is higher where the feature holds; equals count half."""
     pairs = list(itertools.product(unit[holds], unit[~holds]))
     return sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs) / len(pairs)
 
 
-def spearman_by_hand(a: Floats, b: Floats) -> float:
-    def ranks(x: Floats) -> list[float]:
+def spearman_by_hand(a: Array, b: Array) -> float:
+    def ranks(x: Array) -> list[float]:
         return [float(((x < v).sum() + (x <= v).sum()) / 2) for v in x]
 
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])

@@ -21,6 +21,7 @@ async function main() {
   colouring.unit(first ? first.units[0] : { kind, layer, index });
   colouring.view.visit(Math.min(40, state.chars.length - 1)); // as an example
   document.documentElement.dataset.ready = "yes";
+  performance.mark("ready");
 }
 
 main();
