@@ -222,40 +222,22 @@ examples:
   charlm inspect
   charlm inspect checkpoints/quickstart --length 20000
   charlm inspect --text chapter.txt --out chapter.html
-  charlm inspect checkpoints/shakespeare-gpt --json > numbers.json
-
-The page needs nothing else: the text coloured by any unit, the units that track quotes, lines or
-brackets, gates or attention, where the bits go, and how the text grew during training.
 """,
     )
     _add_checkpoint(parser)
     texts = parser.add_mutually_exclusive_group()
-    texts.add_argument("--text", metavar="FILE", help="the text to read")
+    texts.add_argument("--text", metavar="FILE", help="another text than the one trained on")
     texts.add_argument(
-        "--split",
-        choices=["train", "val", "test", "all"],
-        help="part of the text trained on to read, where there is no --text (val)",
+        "--split", choices=["train", "val", "test", "all"], help="part of the text (val)"
     )
+    about_length = "characters to read; more find more, and make a larger page (%(default)s)"
+    parser.add_argument("--length", type=int, default=5000, metavar="N", help=about_length)
     parser.add_argument(
-        "--length",
-        type=int,
-        default=5000,
-        metavar="N",
-        help="read so many characters, from the start; more show more, and make the page larger "
-        "(%(default)s)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="where the page goes; by default report.html beside the checkpoint",
+        "--out", type=Path, metavar="FILE", help="the page (report.html beside the checkpoint)"
     )
     parser.add_argument("--force", action="store_true", help="write over a file that is there")
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print the numbers as one JSON object, and write a page only if --out names it",
-    )
+    about_json = "print the numbers as one JSON object; a page only where --out is given"
+    parser.add_argument("--json", action="store_true", help=about_json)
     _add_unknown(parser)
     _add_device(parser)
 

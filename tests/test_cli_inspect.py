@@ -83,7 +83,7 @@ MISTAKES = {
     "inspect checkpoints/lstm --text empty.txt": "empty.txt: this text is empty",
     "inspect checkpoints/lstm --text missing.txt": "missing.txt: cannot read this text",
     "inspect checkpoints/lstm --text one.txt": "has 1 characters and there is nothing to score",
-    "inspect checkpoints/lstm --length 1": "--length: 1 is below 2",
+    "inspect checkpoints/lstm --length 1": "--length: 1 is not from 2 to 100000",
     "inspect checkpoints/lstm --out nowhere/page.html": "nowhere/page.html: cannot write the "
     "report: no such folder, or not ours; choose another place with --out",
     "inspect checkpoints/lstm --out one.txt/page.html": "one.txt/page.html: cannot write",

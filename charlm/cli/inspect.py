@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from charlm.insight.survey import Survey
     from charlm.training.checkpoint import Meta
 
+MOST_CHARS = 100_000  # of text, on a page and in memory
 NGRAM_CHARS = 1_000_000  # of the training text, for the n-gram models
 MOST_TOLD = 8  # discoveries in the terminal
 
@@ -32,8 +33,8 @@ def inspect(options: argparse.Namespace) -> int:
     from charlm.training.scoring import text_to_score
     from charlm.training.weights import load_model
 
-    if options.length < 2:
-        raise CharlmError(f"--length: {options.length} is below 2")
+    if not 2 <= options.length <= MOST_CHARS:
+        raise CharlmError(f"--length: {options.length} is not from 2 to {MOST_CHARS}")
     path = find_checkpoint(options.checkpoint, RUNS)
     meta = read_meta(path)
     out = options.out or (None if options.json else path.parent / "report.html")
@@ -42,7 +43,7 @@ def inspect(options: argparse.Namespace) -> int:
     paths = [options.text] if options.text else []
     split: Split = "all" if paths else options.split or "val"
     ids, unknown = text_to_score(meta, paths, split, options.on_unknown == "skip")
-    before, ngrams = _text_for_ngrams(meta, split, own=not paths)
+    before, ngram_text = _text_for_ngrams(meta, split, own=not paths)
     model = load_model(path, meta, options.device)
     found = survey(model, meta, ids.head(options.length), before, path.parent)
     about = {
@@ -54,7 +55,7 @@ def inspect(options: argparse.Namespace) -> int:
         "source": options.text or f"{meta.corpus.source} ({split})",
         "unit": meta.config.data.unit,
         "unknown_chars": unknown,
-        "ngrams": ngrams,
+        "ngram_text": ngram_text,
     }
     if out is not None:
         write_report(out, found, about | {"vocab": [*map(ord, meta.vocab)]}, options.force)

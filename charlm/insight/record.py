@@ -5,7 +5,7 @@ Shapes: N characters of the text, V vocabulary, L layers, D units of a kind in a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -80,6 +80,23 @@ def spans(n: int, context: int | None, starts: Starts = None) -> Iterator[Span]:
                 yield Span(start, min(start + context, b), kept, fresh=True)
 
 
+def stream(
+    model: CharModel, text: Ids, pieces: Iterable[Span], kept: Kept | None = None
+) -> Iterator[tuple[Span, Trace]]:
+    """Trace texts (B, N) of any length side by side, in the memory that one piece takes.
+
+    Args:
+        pieces: as `spans` gives them for the model's context.
+        kept: as `trace` has it.
+    """
+    device = next(model.parameters()).device
+    state: State | None = None
+    for span in pieces:
+        piece = torch.from_numpy(text[:, span.start : span.stop].astype(np.int64)).to(device)
+        told, state = trace(model, piece, None if span.fresh else state, kept)
+        yield span, told
+
+
 def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
     """What `model` does at each character of the text ids (N,).
 
@@ -98,7 +115,7 @@ def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
     nats = np.full(N, np.nan, np.float32)
     guesses = np.zeros((N, min(GUESSES, model.vocab_size)), np.int64)
     chances = np.zeros(guesses.shape, np.float32)
-    for span, told in _read(model, ids[None], spans(N, model.context, starts)):
+    for span, told in stream(model, ids[None], spans(N, model.context, starts)):
         here = slice(span.start + span.skip, span.stop)
         log_p = told.logits[0, span.skip :].float().log_softmax(-1)  # (T, V)
         if not bool(log_p.isfinite().all()):
@@ -108,8 +125,9 @@ def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
         for kind, store in units.items():
             store[:, here] = _half(told.units[kind][:, 0, span.skip :])
         for name, gate in told.gates.items():
-            store = gates.setdefault(name, np.empty((L, N, gate.shape[-1]), np.float16))
-            store[:, here] = _half(gate[:, 0, span.skip :])
+            if name not in gates:
+                gates[name] = np.empty((L, N, gate.shape[-1]), np.float16)
+            gates[name][:, here] = _half(gate[:, 0, span.skip :])
         _score(log_p, ids, here.start, nats)
         best = log_p.topk(guesses.shape[1])
         guesses[here], chances[here] = best.indices.cpu(), best.values.exp().cpu()
@@ -120,7 +138,8 @@ def record_units(model: CharModel, ids: Ids, rows: int = 8, warm_up: int = 64) -
     """The units alone, as `record` has them, sooner and nearly exact: a recurrent network reads
     `rows` pieces of the text side by side, each from `warm_up` characters before it on.
 
-    For comparison with untrained networks, which have long forgotten what was before.
+    For comparison with untrained networks, which have long forgotten what was before, and are
+    read a list as if it were a text.
     """
     if model.context is not None or len(ids) < rows * 2 * warm_up:
         return record(model, ids).units
@@ -128,7 +147,7 @@ def record_units(model: CharModel, ids: Ids, rows: int = 8, warm_up: int = 64) -
     places = np.arange(rows)[:, None] * length + np.arange(-warm_up, length)  # (rows, T)
     pieces = ids[np.clip(places, 0, len(ids) - 1)]
     told: dict[str, list[Array]] = {}
-    for _, piece in _read(model, pieces, spans(pieces.shape[1], None)):
+    for _, piece in stream(model, pieces, spans(pieces.shape[1], None)):
         for kind, values in piece.units.items():
             told.setdefault(kind, []).append(_half(values))
     units = {kind: np.concatenate(each, axis=2)[:, :, warm_up:] for kind, each in told.items()}
@@ -145,22 +164,10 @@ def losses(model: CharModel, ids: Ids, kept: Kept, starts: Starts = None) -> Arr
     B = len(next(iter(kept.values()))[0])
     nats = np.full((B, len(ids)), np.nan, np.float32)
     text = np.broadcast_to(ids, (B, len(ids)))
-    for span, told in _read(model, text, spans(len(ids), model.context, starts), kept):
+    for span, told in stream(model, text, spans(len(ids), model.context, starts), kept):
         for row, logits in zip(nats, told.logits[:, span.skip :], strict=True):
             _score(logits.float().log_softmax(-1), ids, span.start + span.skip, row)
     return nats
-
-
-def _read(
-    model: CharModel, text: Ids, pieces: Iterator[Span], kept: Kept | None = None
-) -> Iterator[tuple[Span, Trace]]:
-    """Trace the texts (B, N), span by span."""
-    device = next(model.parameters()).device
-    state: State | None = None
-    for span in pieces:
-        piece = torch.from_numpy(text[:, span.start : span.stop].astype(np.int64)).to(device)
-        told, state = trace(model, piece, None if span.fresh else state, kept)
-        yield span, told
 
 
 def _score(log_p: torch.Tensor, ids: Ids, first: int, nats: NDArray[np.float32]) -> None:

@@ -98,12 +98,14 @@ def search(
     N = len(ids)
     for shift in np.linspace(N / 10, N - N / 10, SHIFTS).astype(int):
         luck = np.maximum(luck, halves.score(np.roll(values, shift, axis=1), real)[0].max(1))
-    fresh = np.stack([_Halves(each).score(values, real)[0].max(1) for each in untrained])  # (., F)
+    fresh = np.full(len(features), -1.0)
+    for each in untrained:
+        fresh = np.maximum(fresh, _Halves(each).score(values, real)[0].max(1))
     found = []
     for f, feature in enumerate(features):
         best = np.argsort(-scores[f], kind="stable")[:keep]
         two = _last_characters(ids, values[f], feature.is_real)
-        others = (float(luck[f]), two, float(fresh[:, f].max()))
+        others = (float(luck[f]), two, float(fresh[f]))
         shown = [_in_measure(other, feature) for other in others]
         found.append(
             Found(

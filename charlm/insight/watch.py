@@ -25,7 +25,7 @@ from charlm.training.trainer import Run
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-CHARS = 256  # of the validation split, looked at each time
+CHARS = 128  # of the validation split, looked at each time
 SHARE = 0.01
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,8 @@ def shown(folder: Path) -> Any:
         event_accumulator as reader,
     )
 
-    events = reader.EventAccumulator(
-        str(folder / "tb" / "insight"), {"histograms": 0, "scalars": 0}
-    )
-    return events.Reload()
+    everything = {"histograms": 0, "scalars": 0}
+    return reader.EventAccumulator(str(folder / "tb" / "insight"), everything).Reload()
 
 
 def run(text: Path, kind: str, out: Path, watched: bool, stop_at: int | None = None) -> Path:
@@ -59,7 +58,8 @@ def test_a_watched_run_has_the_weights_of_one_that_is_not(
     assert set(tags["histograms"]) == {f"{name}/layer {i}" for name in names for i in (1, 2)}
     assert tags["images"] == (["attention"] if kind == "gpt" else [])
     for tag in tags["histograms"]:
-        assert [event.step for event in events.Histograms(tag)] == [4, 8, 12]
+        # sorted: files of two sessions begun in one second are read in any order
+        assert sorted(event.step for event in events.Histograms(tag)) == [4, 8, 12]
 
 
 def test_what_is_shown_is_what_the_network_does(tiny_text: Path, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_what_is_shown_is_what_the_network_does(tiny_text: Path, tmp_path: Path)
     watch.record(Record(3, "train", 1.0, 1.0, 1, 1.0))  # a training loss is none of its business
     watch.record(Record(3, "val", 1.0, 1.0, 1, 1.0))
     watch.close()
-    ids = ready.run.corpus.split("val")[:256].astype(np.int64)
+    ids = ready.run.corpus.split("val")[:128].astype(np.int64)
     told, _ = trace(ready.model, torch.from_numpy(ids)[None])
     events = shown(ready.run.folder)
     (histogram,) = events.Histograms("units/c/layer 2")
@@ -84,7 +84,7 @@ def test_it_takes_no_more_than_its_share_of_the_time(
 ) -> None:
     ready = session.start(make_config(tiny_text, "rnn"), tmp_path, "cpu")
     now = iter(range(0, 1000, 5))  # each look takes five seconds
-    monkeypatch.setattr(watching.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: next(now)))
     watch = Watch(ready.run, ready.model)
     for step, elapsed in enumerate((100.0, 900.0, 1001.0, 1002.0, 1499.0, 1501.0)):
         watch.record(Record(step, "val", 1.0, 1.0, 1, elapsed))

@@ -39,6 +39,11 @@ async function attentionSection() {
     key = Math.min(query, at(event.clientX, box.left, box.width));
     paint();
   });
+  const best = data.heads.find((each) => each.discovery);
+  if (best) {
+    layer.value = best.layer;
+    head.value = best.head;
+  }
   attentionLegend(legend);
   section(
     "attention", "Attention",

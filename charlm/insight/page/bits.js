@@ -26,9 +26,9 @@ function bitsSection(colouring) {
 }
 
 function ngrams() {
-  if (!data.ngrams.length) return [make("h3", {}, "Beside n-gram models"), make("p", {}, `There are none here: ${data.about.ngrams}.`)];
+  if (!data.ngrams.length) return [make("h3", {}, "Beside n-gram models"), make("p", {}, `There are none here: ${data.about.ngram_text}.`)];
   const rows = data.ngrams.map((each) => [`${each.order}`, each.bits.toFixed(3), percent(each.avoided, 1), bar(each.avoided), percent(each.avoided_by_any, 1), percent(each.bits_avoided, 1)]);
-  const caption = `n-gram models (interpolated Witten-Bell) of ${data.about.ngrams}`;
+  const caption = `n-gram models (interpolated Witten-Bell) of ${data.about.ngram_text}`;
   return [
     make("h3", {}, "Beside n-gram models"),
     make("p", {}, "A character is an error where the network gives it less than an even chance. An n-gram model would have avoided it where that gives it more than an even chance."),

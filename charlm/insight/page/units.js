@@ -15,7 +15,10 @@ class Colouring {
 
   unit(unit) {
     const row = this.rowOf.get(`${unit.kind} ${unit.layer} ${unit.index}`);
-    if (row === undefined) return;
+    if (row === undefined) {
+      this.legend.replaceChildren(`${unitName(unit)} is not on this page, to keep it small; one of a shorter text has every unit.`);
+      return;
+    }
     const N = this.view.chars.length, { levels, scales, shown } = data.units;
     const values = this.arrays.units.values.subarray(row * N, (row + 1) * N);
     const strength = scales[row] / levels / shown[row];
@@ -169,7 +172,7 @@ function foundSection(colouring) {
         "or Spearman\u2019s rank correlation for what is a number. A unit has to beat three others by a quarter of what they leave to a perfect score: ",
       make("b", {}, "luck"), ", the best of all units on the text\u2019s own features shifted against it; ",
       make("b", {}, "the last two"), " characters, a table that remembers nothing else; and the best unit of ",
-      make("b", {}, "untrained"), " networks of the same size.",
+      make("b", {}, "untrained"), " networks of the same size. A minus marks a unit that is low where the feature is high.",
     ),
     ...(rows.length
       ? [make("p", {}, some ? `${count(some, "feature")} of ${rows.length} ${some === 1 ? "is" : "are"} tracked; the others (grey) are not claimed.` : "No unit tracks any feature better than these do, so nothing is claimed."), table(heads, rows)]
