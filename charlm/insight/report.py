@@ -30,7 +30,16 @@ from charlm.insight.survey import Survey
 LEVELS = (63, 31, 15, 7)  # steps on each side of zero that a unit's values are rounded to
 MOST_BYTES = 4_000_000  # for all units together, compressed
 MOST_VALUES = 16_000_000  # units times characters; beyond, the units that track least are left out
-SCRIPTS = ("data.js", "charts.js", "text.js", "units.js", "attention.js", "bits.js", "main.js")
+SCRIPTS = (
+    "data.js",
+    "charts.js",
+    "text.js",
+    "colour.js",
+    "found.js",
+    "attention.js",
+    "bits.js",
+    "main.js",
+)
 
 
 def check_free(path: Path, overwrite: bool) -> None:

@@ -16,6 +16,7 @@ from charlm.insight.watch import Watch
 from charlm.training import session
 from charlm.training.checkpoint import LAST
 from charlm.training.telemetry import Record
+from tests.conftest import TinyConfig, train_with
 from tests.training.helpers import KINDS, make_config, same_tensors, train
 
 
@@ -91,3 +92,11 @@ def test_it_takes_no_more_than_its_share_of_the_time(
     watch.close()
     steps = [event.step for event in shown(ready.run.folder).Histograms("units/h/layer 1")]
     assert steps == [0, 2, 5]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_switch(wanted: bool, tiny_config: TinyConfig, tmp_path: Path) -> None:
+    raw = tiny_config("rnn")
+    raw["eval"] |= {"insight": wanted}
+    folder = train_with(raw, tmp_path)
+    assert (folder / "tb" / "insight").exists() == wanted

@@ -2,19 +2,23 @@
 
 function bitsSection(colouring) {
   const groups = data.bits;
-  const show = (passage) => {
+  const show = (place) => {
     colouring.bits();
-    document.getElementById("the-text").scrollIntoView();
-    colouring.view.go(passage.start);
+    goTo("the-text");
+    colouring.view.go(place);
   };
-  const passages = data.worst_passages.map((passage) => [
-    make("bdi", { class: "char" }, state.chars.slice(passage.start, passage.stop).map((char) => (char === " " ? char : visible(char))).join("")),
-    passage.bits.toFixed(2), make("button", { onclick: () => show(passage) }, "show"),
+  const passages = data.worst_passages.map(({ start, stop, bits }) => [
+    make("bdi", { class: "char" }, onOneLine(state.chars.slice(start, stop))),
+    bits.toFixed(2),
+    make("button", { onclick: () => show(start) }, "show"),
   ]);
   section(
     "bits", "Where the bits go",
-    make("p", {}, `${data.bits_per_char.toFixed(4)} bits per character on this text. A character that costs 1 bit was given an even chance, one that costs 3 a chance of 1 in 8. `,
-      make("button", { onclick: () => (colouring.bits(), document.getElementById("the-text").scrollIntoView()) }, "colour the text by surprisal")),
+    say(
+      `${data.bits_per_char.toFixed(4)} bits per character on this text. A character that costs 1 bit was given an ` +
+        "even chance, one that costs 3 a chance of 1 in 8. ",
+      make("button", { onclick: () => show(Math.max(0, colouring.view.here)) }, "colour the text by surprisal"),
+    ),
     make("div", { class: "charts" },
       groupTable("By the character that comes", "class", groups.class),
       groupTable("By its place in the word", "letter", groups["position in word"]),
@@ -25,14 +29,29 @@ function bitsSection(colouring) {
   );
 }
 
+function onOneLine(chars) {
+  return chars.map((char) => (char === " " ? char : visible(char))).join("");
+}
+
 function ngrams() {
-  if (!data.ngrams.length) return [make("h3", {}, "Beside n-gram models"), make("p", {}, `There are none here: ${data.about.ngram_text}.`)];
-  const rows = data.ngrams.map((each) => [`${each.order}`, each.bits.toFixed(3), percent(each.avoided, 1), bar(each.avoided), percent(each.avoided_by_any, 1), percent(each.bits_avoided, 1)]);
+  const title = make("h3", {}, "Beside n-gram models");
+  if (!data.ngrams.length) return [title, say(`There are none here: ${data.about.ngram_text}.`)];
+  const rows = data.ngrams.map((each) => [
+    `${each.order}`, each.bits.toFixed(3), percent(each.avoided, 1), bar(each.avoided),
+    percent(each.avoided_by_any, 1), percent(each.bits_avoided, 1),
+  ]);
+  const heads = [
+    "characters it sees", { number: "its bits/char" }, { number: "errors avoided" }, "",
+    { number: "by it or a shorter one" }, { number: "bits on those errors" },
+  ];
   const caption = `n-gram models (interpolated Witten-Bell) of ${data.about.ngram_text}`;
   return [
-    make("h3", {}, "Beside n-gram models"),
-    make("p", {}, "A character is an error where the network gives it less than an even chance. An n-gram model would have avoided it where that gives it more than an even chance."),
-    table(["characters it sees", { number: "its bits/char" }, { number: "errors avoided" }, "", { number: "by it or a shorter one" }, { number: "bits on those errors" }], rows, caption),
+    title,
+    say(
+      "A character is an error where the network gives it less than an even chance. An n-gram model would have " +
+        "avoided it where that gives it more than an even chance.",
+    ),
+    table(heads, rows, caption),
   ];
 }
 
@@ -40,13 +59,18 @@ function growthSection() {
   const { samples, losses } = data.growth;
   const made = section("growth", "How the text grew");
   if (!samples.length && !losses.train.length && !losses.val.length) {
-    made.append(make("p", {}, "There are no samples and no losses beside this checkpoint (samples.txt and metrics.jsonl of its run folder)."));
+    made.append(
+      say("There are no samples and no losses (samples.txt, metrics.jsonl) beside this checkpoint."),
+    );
     return;
   }
   const chart = make("div");
   const sample = make("pre", { class: "sample", id: "sample", dir: "auto" });
   const step = make("output", { id: "sample-step" });
-  const slider = make("input", { id: "sample-slider", type: "range", min: 0, max: Math.max(0, samples.length - 1), value: 0, "aria-label": "which sample", oninput: () => draw() });
+  const slider = make("input", {
+    id: "sample-slider", type: "range", min: 0, max: Math.max(0, samples.length - 1), value: 0,
+    "aria-label": "which sample", oninput: () => draw(),
+  });
   const draw = () => {
     const now = samples[slider.value];
     if (now) {
@@ -57,7 +81,11 @@ function growthSection() {
     chart.replaceChildren(...lossChart(made, losses, now));
   };
   made.append(
-    make("p", {}, samples.length ? "What the network wrote while it was trained; slide to go through the steps." : "This run wrote no samples; here are its losses."),
+    say(
+      samples.length
+        ? "What the network wrote while it was trained; slide to go through the steps."
+        : "This run wrote no samples; here are its losses.",
+    ),
     chart, ...(samples.length ? [step, slider, sample] : []),
   );
   draw();
@@ -72,7 +100,10 @@ function lossChart(box, losses, now) {
   if (!series.length) return [];
   const width = Math.min(760, box.clientWidth), height = 250;
   const { drawing, x } = lines(width, height, series, "steps of training", "loss, nats per character");
-  if (now) drawing.append(svg("line", { class: "axis", x1: x(now.step), x2: x(now.step), y1: 10, y2: height - 40, "stroke-width": 2 }));
+  if (now) {
+    const at = x(now.step);
+    drawing.append(svg("line", { class: "axis", x1: at, x2: at, y1: 10, y2: height - 40, "stroke-width": 2 }));
+  }
   const key = series.map((each) => {
     const name = make("span", {}, `${each.dash ? "\u2505" : "\u2501"} ${each.name} `);
     name.style.color = each.colour;

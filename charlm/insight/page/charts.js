@@ -10,8 +10,8 @@ function svg(tag, attributes = {}, ...children) {
 /** A table: heads are texts, rows lists of cells; numbers (texts in {number}) stand right. */
 function table(heads, rows, caption = null) {
   const isNumber = (head) => typeof head === "object";
-  const text = (head) => (isNumber(head) ? head.number : head);
   const kind = heads.map((head) => (isNumber(head) ? "number" : null));
+  const titles = heads.map((head, i) => make("th", { class: kind[i], scope: "col" }, head.number ?? head));
   const cells = (row) =>
     row.map((cell, i) => (i === 0 ? make("th", { scope: "row" }, cell) : make("td", { class: kind[i] }, cell)));
   return make(
@@ -21,7 +21,7 @@ function table(heads, rows, caption = null) {
       "table",
       {},
       ...(caption ? [make("caption", {}, caption)] : []),
-      make("thead", {}, make("tr", {}, ...heads.map((head, i) => make("th", { class: kind[i], scope: "col" }, text(head))))),
+      make("thead", {}, make("tr", {}, ...titles)),
       make("tbody", {}, ...rows.map((row) => make("tr", { class: row.muted ? "muted" : null }, ...cells(row)))),
     ),
   );
@@ -49,7 +49,7 @@ function dotRow(score, marks, low, width = 190) {
         svg("title", {}, `${name.replace("_", " ")} ${value.toFixed(3)}`),
       ),
     ),
-    svg("circle", { cx: x(score), cy: 10, r: 5, fill: "var(--layer-1)" }, svg("title", {}, `score ${score.toFixed(3)}`)),
+    svg("circle", { cx: x(score), cy: 10, r: 5, fill: "var(--layer-1)" }),
   );
 }
 
@@ -59,7 +59,9 @@ function ticks(low, high) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((k) => k * power).find((size) => size >= rough);
   const found = [];
-  for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + step * 1e-6; at += step) found.push(Number(at.toPrecision(6)));
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-6; k++) {
+    found.push(Number((k * step).toPrecision(6)));
+  }
   return found;
 }
 
@@ -68,7 +70,8 @@ function axes(width, height, xs, ys, xLabel, yLabel) {
   const left = 46, right = 14, top = 10, bottom = 40;
   const x = (value) => left + ((value - xs[0]) / (xs[1] - xs[0])) * (width - left - right);
   const y = (value) => height - bottom - ((value - ys[0]) / (ys[1] - ys[0])) * (height - top - bottom);
-  const drawing = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${yLabel} by ${xLabel}` });
+  const name = { role: "img", "aria-label": `${yLabel} by ${xLabel}` };
+  const drawing = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, ...name });
   for (const at of ticks(...ys)) {
     drawing.append(
       svg("line", { class: "grid", x1: left, x2: width - right, y1: y(at), y2: y(at) }),
@@ -76,12 +79,14 @@ function axes(width, height, xs, ys, xLabel, yLabel) {
     );
   }
   for (const at of ticks(...xs)) {
-    drawing.append(svg("text", { class: "quiet", x: x(at), y: height - bottom + 16, "text-anchor": "middle" }, at.toLocaleString("en")));
+    const place = { class: "quiet", x: x(at), y: height - bottom + 16, "text-anchor": "middle" };
+    drawing.append(svg("text", place, at.toLocaleString("en")));
   }
+  const middle = (top + height - bottom) / 2;
   drawing.append(
     svg("line", { class: "axis", x1: left, x2: width - right, y1: y(ys[0]), y2: y(ys[0]) }),
     svg("text", { x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle" }, xLabel),
-    svg("text", { transform: `translate(11,${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, yLabel),
+    svg("text", { transform: `translate(11,${middle}) rotate(-90)`, "text-anchor": "middle" }, yLabel),
   );
   return { drawing, x, y };
 }
@@ -97,10 +102,11 @@ function lines(width, height, series, xLabel, yLabel) {
     xLabel, yLabel,
   );
   for (const { points, colour, dash } of series) {
-    const d = points.map(([px, py], i) => `${i ? "L" : "M"}${chart.x(px).toFixed(1)},${chart.y(py).toFixed(1)}`).join("");
-    chart.drawing.append(svg("path", { d, fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash ?? "none" }));
-    if (points.length < 30) {
-      for (const [px, py] of points) chart.drawing.append(svg("circle", { cx: chart.x(px), cy: chart.y(py), r: 2.5, fill: colour }));
+    const places = points.map(([px, py]) => [chart.x(px).toFixed(1), chart.y(py).toFixed(1)]);
+    const look = { fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash ?? "none" };
+    chart.drawing.append(svg("path", { d: `M${places.map(String).join("L")}`, ...look }));
+    if (places.length < 30) {
+      chart.drawing.append(...places.map(([cx, cy]) => svg("circle", { cx, cy, r: 2.5, fill: colour })));
     }
   }
   return chart;
@@ -112,17 +118,18 @@ function scatter(size, sets, xLabel, yLabel) {
   chart.drawing.append(svg("line", { class: "grid", x1: chart.x(0), y1: chart.y(1), x2: chart.x(1), y2: chart.y(0) }));
   for (const { points, colour } of sets) {
     const d = points.map(([px, py]) => `M${chart.x(px).toFixed(1)},${chart.y(py).toFixed(1)}h0`).join("");
-    chart.drawing.append(svg("path", { d, stroke: colour, "stroke-width": 5, "stroke-linecap": "round", "stroke-opacity": 0.55, fill: "none" }));
+    const dot = { stroke: colour, "stroke-width": 5, "stroke-linecap": "round", "stroke-opacity": 0.55, fill: "none" };
+    chart.drawing.append(svg("path", { d, ...dot }));
   }
-  return chart.drawing;
+  return chart;
 }
 
 /** A table of groups {name, count, bits, share} with bars. */
 function groupTable(caption, what, groups) {
   const most = Math.max(...groups.map((group) => group.bits), 1e-9);
-  return table(
-    [what, { number: "characters" }, { number: "bits/char" }, "", { number: "of all bits" }],
-    groups.map((group) => [group.name, group.count.toLocaleString("en"), group.bits.toFixed(2), bar(group.bits / most), percent(group.share, 1)]),
-    caption,
-  );
+  const rows = groups.map(({ name, count, bits, share }) => [
+    name, count.toLocaleString("en"), bits.toFixed(2), bar(bits / most), percent(share, 1),
+  ]);
+  const heads = [what, { number: "characters" }, { number: "bits/char" }, "", { number: "of all bits" }];
+  return table(heads, rows, caption);
 }

@@ -34,6 +34,21 @@ function section(id, title, ...children) {
   return made;
 }
 
+/** A paragraph. */
+function say(...parts) {
+  return make("p", {}, ...parts);
+}
+
+/** Bring a part of the page into view. */
+function goTo(id) {
+  document.getElementById(id).scrollIntoView();
+}
+
+/** Options 1 to n, of values 0 to n - 1. */
+function options(n) {
+  return Array.from({ length: n }, (_, i) => make("option", { value: i }, `${i + 1}`));
+}
+
 /** A labelled control. */
 function labelled(label, control) {
   return make("label", {}, label, control);

@@ -5,7 +5,9 @@ const state = { chars: [] }; // the characters of the text
 async function main() {
   const { about } = data;
   document.getElementById("name").textContent = about.name;
-  document.getElementById("about").textContent = `${about.model}, ${about.parameters.toLocaleString("en")} parameters, at step ${about.step.toLocaleString("en")}; ${data.bits_per_char.toFixed(3)} bits per character on this text.`;
+  document.getElementById("about").textContent =
+    `${about.model}, ${count(about.parameters, "parameter")}, at step ${about.step.toLocaleString("en")}; ` +
+    `${data.bits_per_char.toFixed(3)} bits per character on this text.`;
   const names = ["ids", "bits", "guesses", "chances", "rises", "units"];
   const arrays = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await unpack(name)])));
   const colouring = textSection(arrays);

@@ -24,7 +24,8 @@ class TextView {
     this.spans = chars.map((char, i) => this.span(char, i));
     this.classes = new Array(chars.length).fill("");
     this.element = make("div", {
-      class: "text", tabindex: "0", role: "application", "aria-label": `${label}; the arrow keys go from character to character`,
+      class: "text", tabindex: "0", role: "application",
+      "aria-label": `${label}; the arrow keys go from character to character`,
       onmouseover: (event) => this.point(event), onclick: (event) => this.point(event),
       onkeydown: (event) => this.key(event), onfocus: () => this.here < 0 && this.visit(0),
     });
@@ -95,19 +96,19 @@ class TextView {
   }
 }
 
-/** The scale of a signed value, -scale to +scale. */
-function signedLegend(element, scale, what) {
-  const ramp = [];
-  for (let step = -STEPS; step <= STEPS; step++) ramp.push(make("i", { class: shade(step / STEPS) }));
-  element.replaceChildren(
-    what, make("span", {}, signed(-scale)), make("span", { class: "ramp", "aria-hidden": "true" }, ...ramp),
-    make("span", {}, signed(scale)), make("span", { class: "quiet" }, "or more; blue is below 0, orange above"),
-  );
+/** Shades side by side, from a step to STEPS. */
+function ramp(from, classOf) {
+  const steps = Array.from({ length: STEPS - from + 1 }, (_, i) => make("i", { class: classOf((from + i) / STEPS) }));
+  return make("span", { class: "ramp", "aria-hidden": "true" }, ...steps);
 }
 
-/** The scale of an amount, 0 to scale. */
-function amountLegend(element, scale, what, unit) {
-  const ramp = [];
-  for (let step = 0; step <= STEPS; step++) ramp.push(make("i", { class: amount(step / STEPS) }));
-  element.replaceChildren(what, make("span", {}, "0"), make("span", { class: "ramp", "aria-hidden": "true" }, ...ramp), make("span", {}, `${scale} ${unit} or more`));
+/** The scale of a signed value, -scale to +scale. */
+function signedLegend(element, scale, what) {
+  const note = make("span", { class: "quiet" }, "or more; blue is below 0, orange above");
+  element.replaceChildren(what, ` ${signed(-scale)} `, ramp(-STEPS, shade), ` ${signed(scale)} `, note);
+}
+
+/** The scale of an amount, from 0 to what `most` says. */
+function amountLegend(element, what, most) {
+  element.replaceChildren(`${what} 0 `, ramp(0, amount), ` ${most}`);
 }
