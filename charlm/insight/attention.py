@@ -30,7 +30,7 @@ from charlm.insight.trace import blocks, n_layers, trace
 from charlm.models import GPT
 
 WINDOWS = 16  # of the text, for the scores
-MOST_SHOWN = 128  # characters of the stretch that is shown
+MOST_SHOWN, MOST_BYTES = 128, 3_000_000  # characters of the stretch that is shown; on the page
 TIMES, LEAST_GAIN = 2.0, 0.05
 
 
@@ -65,12 +65,22 @@ class HeadScore:
     discovery: bool
 
 
-def look(model: GPT, ids: Ids, start: int = 0, length: int = MOST_SHOWN) -> Stretch:
-    """The attention of a window of at most `length` characters of ids (N,)."""
-    piece = _tensor(model, ids[start : start + min(length, model.context)])
+def look(model: GPT, ids: Ids, start: int = 0) -> Stretch:
+    """The attention in a window of ids (N,), as long as is good to look at."""
+    piece = _tensor(model, ids[start : start + _window(model)])
     told, _ = trace(model, piece, with_attention=True)
     parts = (told.attention, told.queries, told.keys, told.values)
     return Stretch(start, *(part[:, 0].cpu().numpy() for part in parts if part is not None))
+
+
+def _window(model: GPT) -> int:
+    """T: a byte for each share and two for each number of q, k and v are to fit."""
+    L, H = n_layers(model), blocks(model)[0].attention.n_head
+    K = model.embed.embedding_dim // H
+    T = min(MOST_SHOWN, model.context)
+    while T > 1 and L * H * T * (T + 6 * K) > MOST_BYTES:
+        T //= 2
+    return T
 
 
 def score_heads(model: GPT, ids: Ids, text: str, untrained: Sequence[GPT] = ()) -> list[HeadScore]:

@@ -134,7 +134,7 @@ def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
     return Activations(ids, units, gates, nats, guesses, chances)
 
 
-def record_units(model: CharModel, ids: Ids, rows: int = 8, warm_up: int = 64) -> dict[str, Array]:
+def record_units(model: CharModel, ids: Ids, rows: int = 16, warm_up: int = 64) -> dict[str, Array]:
     """The units alone, as `record` has them, sooner and nearly exact: a recurrent network reads
     `rows` pieces of the text side by side, each from `warm_up` characters before it on.
 

@@ -129,8 +129,8 @@ def test_a_head_made_to_look_back_by_one_is_told_of_and_no_other() -> None:
     claimed = {(each.target, each.head) for each in scores if each.discovery}
     assert claimed == {("previous character", 0)}
     assert scores[0].score > 0.9
-    shown = look(model, ids, length=20)
-    assert shown.attention.shape == (1, 2, 20, 20)
+    shown = look(model, ids)
+    assert shown.attention.shape == (1, 2, 64, 64)
     assert shown.attention[0, 0, 7].argmax() == 6
 
 
