@@ -43,6 +43,7 @@ examples:
   charlm train --config configs/shakespeare-lstm.yaml --data mybook.txt --name mybook
   charlm sample --temperature 0.7 --prompt "def "
   charlm eval checkpoints/quickstart
+  charlm inspect checkpoints/quickstart
   tensorboard --logdir checkpoints
 
 `charlm VERB --help` tells more. Exit status: 0 done, 2 your mistake, 130 or 143
@@ -54,6 +55,7 @@ interrupted, with the run saved.""",
     _add_sample(verbs)
     _add_eval(verbs)
     _add_info(verbs)
+    _add_inspect(verbs)
     _add_data(verbs)
     _add_config(verbs)
     return parser
@@ -194,6 +196,36 @@ def _add_info(verbs: _Verbs) -> None:
     )
     _add_checkpoint(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_inspect(verbs: _Verbs) -> None:
+    parser = _add_verb(
+        verbs,
+        "inspect",
+        "show what a network learned, as a page for a browser",
+        """\
+examples:
+  charlm inspect
+  charlm inspect checkpoints/quickstart --length 20000
+  charlm inspect --text chapter.txt --out chapter.html
+""",
+    )
+    _add_checkpoint(parser)
+    texts = parser.add_mutually_exclusive_group()
+    texts.add_argument("--text", metavar="FILE", help="another text than the one trained on")
+    texts.add_argument(
+        "--split", choices=["train", "val", "test", "all"], help="part of the text (val)"
+    )
+    about_length = "characters to read; more find more, and make a larger page (%(default)s)"
+    parser.add_argument("--length", type=int, default=5000, metavar="N", help=about_length)
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page (report.html beside the checkpoint)"
+    )
+    parser.add_argument("--force", action="store_true", help="write over a file that is there")
+    about_json = "print the numbers as one JSON object; a page only where --out is given"
+    parser.add_argument("--json", action="store_true", help=about_json)
+    _add_unknown(parser)
+    _add_device(parser)
 
 
 def _add_data(verbs: _Verbs) -> None:

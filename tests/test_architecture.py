@@ -27,14 +27,15 @@ ALLOWED = {
     "models": "errors randomness config kernels",
     "sampling": "errors randomness config data models",
     "training": "version errors files randomness units config data kernels models sampling",
+    "insight": "errors units config data models training",
     "sample_options": "",
     "arguments": "version errors config sample_options",
     "describe": "errors units config data training arguments",
     "terminal": "errors visible config training",
     "api": "errors units config data sampling training",
     "charlm": "version api",
-    "cli": "errors units visible config data models sampling training arguments describe terminal "
-    "api",
+    "cli": "errors units visible config data models sampling training insight arguments describe "
+    "terminal api",
     "__main__": "cli",
 }
 # training knows of sampling only that it writes the text shown during training

@@ -42,6 +42,8 @@ SURFACE = {
     "--format --score --novelty --past-context --engine --precision --on-unknown --device",
     "eval": "--help CHECKPOINT --data --split --protocol --window --json --on-unknown --device",
     "info": "--help CHECKPOINT --json",
+    "inspect": "--help CHECKPOINT --text --split --length --out --force --json --on-unknown "
+    "--device",
     "data": "--help",
     "data stats": "--help PATH --set --json",
     "data list": "--help",

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from charlm.arguments import make_parser
-from charlm.cli import config, data, sample, train, use
+from charlm.cli import config, data, inspect, sample, train, use
 from charlm.errors import CharlmError
 
 
@@ -100,6 +100,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sample": sample.sample,
     "eval": use.evaluate,
     "info": use.info,
+    "inspect": inspect.inspect,
     "data stats": data.stats,
     "data list": data.list_texts,
     "data fetch": data.fetch,

@@ -22,6 +22,7 @@ LARGE_MB = 300  # a second or two
 def train(options: argparse.Namespace) -> int:
     """Train a run to its end, or until a signal."""
     from charlm import describe, terminal
+    from charlm.insight.watch import Watch
     from charlm.training import session
 
     config, opened = _config(options)
@@ -36,8 +37,9 @@ def train(options: argparse.Namespace) -> int:
     for notice in ready.notices:
         view.notice(notice)
     began_at = ready.run.progress.step
+    watch = [Watch(ready.run, ready.model)] if ready.run.config.eval.insight else []
     with _signals() as received, _one_voice():
-        trainer = ready.trainer([view], lambda: bool(received) or view.closed)
+        trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed)
         outcome = trainer.train()
     for line in describe.describe_end(ready.run, outcome, began_at, options.out, options.device):
         print(line)

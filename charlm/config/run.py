@@ -43,6 +43,11 @@ class EvalConfig(Group):
     sample_every: Count | None = Field(
         500, description="steps between two samples of text; null for none"
     )
+    insight: bool = Field(
+        True,
+        description="at evaluations, where it costs next to nothing, show units, gates and "
+        "attention in TensorBoard",
+    )
 
 
 class SampleConfig(Group):

@@ -71,12 +71,18 @@ def ngram_bits(train: Ids, val: Ids, order: int) -> list[float]:
     """
     if not len(val):
         raise DataError("an n-gram model needs a text of 1 character or more to score")
+    # of 1 / p, for 0.0 and not -0.0
+    return [float(np.log2(1 / p).mean()) for p in ngram_probabilities(train, val, order)]
+
+
+def ngram_probabilities(train: Ids, val: Ids, order: int) -> Iterator[NDArray[np.float64]]:
+    """The probability (M,) of each character of `val` under the models of `ngram_bits`, by their
+    order. The array is the same each time, and changed from one to the next."""
     both = np.concatenate([train, val])
-    p, bits = np.full(len(val), 1 / len(np.unique(both))), []
+    p = np.full(len(val), 1 / len(np.unique(both)))
     for k, (contexts, grams, context_of) in enumerate(_grams(both, order + 1)):
         _interpolate(p, contexts, grams, context_of, trained=max(0, len(train) - k))
-        bits.append(float(np.log2(1 / p).mean()))  # of 1 / p, for 0.0 and not -0.0
-    return bits
+        yield p
 
 
 def _interpolate(

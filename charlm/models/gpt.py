@@ -75,7 +75,7 @@ class Block(nn.Module):
         self.attention_norm = _norm(config)
         self.attention = Attention(config)
         self.mlp_norm = _norm(config)
-        self.mlp = _MLPS[config.mlp](config)
+        self.mlp: MLP | SwiGLU = _MLPS[config.mlp](config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -100,12 +100,7 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) and the cached k, v (B, H, P, K) -> (B, T, D) and k, v (B, H, P+T, K)."""
         B, T, D = x.shape
-        heads = self.qkv(x).view(B, T, 3, self.n_head, D // self.n_head)
-        q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, K)
-        if self.qk_norm:  # Henry et al. 2020
-            q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
-        if rotation is not None:
-            q, k = _rotate(q, rotation), _rotate(k, rotation)
+        q, k, v = self.project(x, rotation)
         if cache:
             k, v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
         y = F.scaled_dot_product_attention(
@@ -117,6 +112,17 @@ class Attention(nn.Module):
             is_causal=not cache,
         )
         return self.out(y.transpose(1, 2).reshape(B, T, D)), k, v
+
+    def project(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of x (B, T, D), each (B, H, T, K)."""
+        B, T, D = x.shape
+        heads = self.qkv(x).view(B, T, 3, self.n_head, D // self.n_head)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        if self.qk_norm:  # Henry et al. 2020
+            q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
+        if rotation is not None:
+            q, k = _rotate(q, rotation), _rotate(k, rotation)
+        return q, k, v
 
 
 def _causal_mask(T: int, total: int, device: torch.device) -> Tensor:
@@ -201,9 +207,13 @@ class MLP(nn.Module):
         self.squared_relu = config.mlp == "relu2"
 
     def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.out(self.hidden(x))
+        return y
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What its neurons do: (B, T, D) -> (B, T, 4D)."""
         y: Tensor = self.up(x)
-        z: Tensor = self.out(F.relu(y).square() if self.squared_relu else F.gelu(y))
-        return z
+        return F.relu(y).square() if self.squared_relu else F.gelu(y)
 
 
 class SwiGLU(nn.Module):
@@ -216,12 +226,17 @@ class SwiGLU(nn.Module):
         self.out = nn.Linear(width, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.out(self.hidden(x))
+        return y
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What its neurons do: (B, T, D) -> (B, T, width)."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        y: Tensor = self.out(F.silu(gate) * up)
+        y: Tensor = F.silu(gate) * up
         return y
 
 
-_MLPS = {"gelu": MLP, "relu2": MLP, "swiglu": SwiGLU}
+_MLPS: dict[str, type[MLP | SwiGLU]] = {"gelu": MLP, "relu2": MLP, "swiglu": SwiGLU}
 
 
 def _norm(config: GPTConfig) -> nn.Module:

@@ -38,7 +38,7 @@ def problems(*overrides: str) -> list[str]:
         ("train.lr=5", "train.lr: unknown key; did you mean train.optimizer.lr?"),
         ("model.seq_lenn=5", "did you mean train.seq_len?"),
         ("train.warmup_steps=5", "did you mean train.schedule.warmup_steps?"),
-        ("eval.zzz=5", "eval.zzz: unknown key; known here: every, max_chars, n_windows, "),
+        ("eval.zzz=5", "eval.zzz: unknown key; known here: every, insight, max_chars, "),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(override: str, problem: str) -> None:

@@ -1,0 +1,120 @@
+"""`charlm inspect`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charlm.arguments import RUNS
+from charlm.cli.tables import print_table
+from charlm.errors import CharlmError, DataError
+
+if TYPE_CHECKING:
+    from charlm.data.corpus import Split
+    from charlm.data.vocab import Ids
+    from charlm.insight.attention import HeadScore
+    from charlm.insight.search import Found
+    from charlm.insight.survey import Survey
+    from charlm.training.checkpoint import Meta
+
+MOST_CHARS = 100_000  # of text, on a page and in memory
+NGRAM_CHARS = 1_000_000  # of the training text, for the n-gram models
+MOST_TOLD = 8  # discoveries in the terminal
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Write a page that shows what a network learned, and print what was found."""
+    from charlm.describe import describe_model
+    from charlm.insight.report import check_free, write_report
+    from charlm.insight.survey import survey
+    from charlm.training.checkpoint import find_checkpoint, read_meta
+    from charlm.training.scoring import text_to_score
+    from charlm.training.weights import load_model
+
+    if not 2 <= options.length <= MOST_CHARS:
+        raise CharlmError(f"--length: {options.length} is not from 2 to {MOST_CHARS}")
+    path = find_checkpoint(options.checkpoint, RUNS)
+    meta = read_meta(path)
+    out = options.out or (None if options.json else path.parent / "report.html")
+    if out is not None:
+        check_free(out, options.force)
+    paths = [options.text] if options.text else []
+    split: Split = "all" if paths else options.split or "val"
+    ids, unknown = text_to_score(meta, paths, split, options.on_unknown == "skip")
+    before, ngram_text = _text_for_ngrams(meta, split, own=not paths)
+    model = load_model(path, meta, options.device)
+    found = survey(model, meta, ids.head(options.length), before, path.parent)
+    about = {
+        "checkpoint": str(path),
+        "name": meta.config.name,
+        "model": describe_model(meta.config.model),
+        "parameters": meta.parameters,
+        "step": meta.progress.step,
+        "source": options.text or f"{meta.corpus.source} ({split})",
+        "unit": meta.config.data.unit,
+        "unknown_chars": unknown,
+        "ngram_text": ngram_text,
+    }
+    if out is not None:
+        write_report(out, found, about | {"vocab": [*map(ord, meta.vocab)]}, options.force)
+    if options.json:
+        print(json.dumps(about | found.numbers()))
+    elif out is not None:
+        _print(found, about, out)
+    return 0
+
+
+def _text_for_ngrams(meta: Meta, split: Split, own: bool) -> tuple[Ids | None, str]:
+    """The end of the text trained on, to count n-grams in, and what it is; or why not."""
+    from charlm.training.scoring import text_to_score
+
+    if own and split in ("train", "all"):
+        return None, "they would be counted in the very text that they are asked about"
+    try:
+        train, _ = text_to_score(meta, (), "train", skip_unknown=True)
+    except DataError as error:
+        return None, f"the text trained on is not to be had: {error}"
+    ids = train.stretch(max(0, len(train) - NGRAM_CHARS), None)[:]
+    return ids, f"the last {len(ids):,} characters of the text trained on"
+
+
+def _print(found: Survey, about: dict[str, Any], out: Path) -> None:
+    unknown = about["unknown_chars"]
+    print_table(
+        {
+            "report": f"{out} ({out.stat().st_size / 1e6:.1f} MB)",
+            "text": f"{about['source']}, {len(found.text):,} characters"
+            + f", {unknown:,} unknown ones left out" * bool(unknown),
+            "loss": f"{found.bits_per_char:.4f} bits/char",
+            "found": f"{len(found.discoveries)} of {len(found.found)} features tracked by a unit",
+        }
+    )
+    for each in found.discoveries[:MOST_TOLD]:
+        print(f"  {_describe_found(each)}")
+    for head in _best(found.heads):
+        print(f"  {_describe_head(head)}")
+
+
+def _describe_found(found: Found) -> str:
+    """`position in line   c 413 of layer 1, Spearman 0.858 (luck 0.257, ...)`."""
+    unit = found.units[0]
+    return (
+        f"{found.feature:<26} {unit.kind} {unit.index} of layer {unit.layer + 1}: {found.measure} "
+        f"{unit.score:.3f} (luck {found.luck:.3f}, last two characters "
+        f"{found.last_characters:.3f}, untrained {found.untrained:.3f})"
+    )
+
+
+def _best(heads: list[HeadScore]) -> list[HeadScore]:
+    """The best head for each target, where it is a discovery; the list has the best first."""
+    best = {head.target: head for head in reversed(heads)}
+    return [head for head in best.values() if head.discovery]
+
+
+def _describe_head(head: HeadScore) -> str:
+    return (
+        f"{head.target:<26} head {head.head + 1} of layer {head.layer + 1}: {head.score:.0%} of "
+        f"its attention (even spread {head.chance:.1%}, untrained {head.untrained:.1%})"
+    )

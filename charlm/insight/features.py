@@ -1,0 +1,268 @@
+"""What there is to keep track of in a text, computed from the text alone.
+
+Each feature is a function of a text of N characters to an array (N,), boolean or real. What stands
+at place t is what a reader knows, or would have to know, once character t is read: at the opening
+quotation mark one is inside the quotes, at the closing one no longer. The rules are simple and
+meant for prose, markup and program text alike; on no text do they fail.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+Reals = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature's name, and what it is at each character (N,)."""
+
+    name: str
+    values: Bools | Reals
+
+    @property
+    def is_real(self) -> bool:
+        return self.values.dtype != np.bool_
+
+
+def read_features(text: str) -> list[Feature]:
+    """Every feature of a text; of two that are the same there, the first."""
+    found: list[Feature] = []
+    for name, compute in FEATURES.items():
+        values = compute(text)
+        assert values.shape == (len(text),)
+        if not any(np.array_equal(values, other.values) for other in found):
+            found.append(Feature(name, values))
+    return found
+
+
+# --- quotes and comments ---------------------------------------------------------------------
+
+# One expression, so that a quote in a comment is no quote, and a comment sign in quotes no comment.
+# A quotation ends before the next empty line, or is none; an apostrophe within or at the end of a
+# word opens none.
+_SPANS = re.compile(
+    r"""
+      (?P<double>  \"{3}[\s\S]*?\"{3} | “[^“”]{0,5000}” | «[^«»]{0,5000}»
+                 | "(?:\\. | [^"\\\n] | \n(?![ \t]*\n))*" )
+    | (?P<single>  '{3}[\s\S]*?'{3} | (?<!\w)'(?=\S)(?:\\.|[^'\\\n]|(?<=\w)'(?=\w))*(?<=\S)'(?!\w)
+                 | (?<!\w)‘(?:[^‘’\n]|(?<=\w)’(?=\w)){1,500}’ )
+    | (?P<comment> \#(?=[ !:\#]).* | /\*[\s\S]*?\*/ | <!--[\s\S]*?-->
+                 | (?:^[ \t]*|(?<=[;{}])[ \t]*)//.* )
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
+
+
+def _inside(text: str, *kinds: str) -> Bools:
+    """From where a span of these kinds opens until just before it closes."""
+    inside = np.zeros(len(text), np.bool_)
+    for match in _SPANS.finditer(text):
+        if match.lastgroup in kinds:
+            stop = match.end() if match.lastgroup == "comment" else match.end() - 1
+            inside[match.start() : stop] = True
+    return inside
+
+
+def in_url(text: str) -> Bools:
+    """Inside the address of a page."""
+    inside = np.zeros(len(text), np.bool_)
+    for match in re.finditer(r"(?:https?|ftp)://[^\s<>\"']+|\bwww\.[^\s<>\"']+", text):
+        inside[match.start() : match.end()] = True
+    return inside
+
+
+# --- brackets --------------------------------------------------------------------------------
+
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_TAG = re.compile(r"</?[A-Za-z!?][^<>]{0,1000}>")
+
+
+def match_brackets(text: str) -> list[tuple[int, int]]:
+    """The places of each pair of round, square or curly brackets: open, close.
+
+    Brackets without a partner, as in `:)`, are none.
+    """
+    pairs: list[tuple[int, int]] = []
+    open_: list[int] = []
+    for place, char in enumerate(text):
+        if char in _CLOSING:
+            open_.append(place)
+        elif char in ")]}":
+            at = _partner(text, open_, char)
+            if at is not None:
+                pairs.append((open_[at], place))
+                del open_[at:]
+    return pairs
+
+
+def _partner(text: str, open_: list[int], char: str, most: int = 20) -> int | None:
+    """Where among those still open the last is that `char` closes; not too far back."""
+    for at in range(len(open_) - 1, max(-1, len(open_) - 1 - most), -1):
+        if _CLOSING[text[open_[at]]] == char:
+            return at
+    return None
+
+
+def depth(text: str, kinds: str = "([{") -> Reals:
+    """How many brackets of these kinds are open."""
+    change = np.zeros(len(text) + 1)
+    for opens, closes in match_brackets(text):
+        if text[opens] in kinds:
+            change[opens] += 1
+            change[closes] -= 1
+    return change.cumsum()[:-1]
+
+
+def open_bracket(text: str) -> NDArray[np.int64]:
+    """Where the innermost open bracket stands, at its closing one too; -1 where none is open."""
+    places = np.full(len(text), -1)
+    for opens, closes in sorted(match_brackets(text)):  # the outer first, so the inner stay
+        places[opens + 1 : closes + 1] = opens
+    return places
+
+
+def in_tag(text: str) -> Bools:
+    """Inside a tag of HTML or XML."""
+    inside = np.zeros(len(text), np.bool_)
+    for match in _TAG.finditer(text):
+        inside[match.start() : match.end() - 1] = True
+    return inside
+
+
+# --- lines -----------------------------------------------------------------------------------
+
+
+def line_starts(text: str) -> NDArray[np.int64]:
+    """Where the line of each character begins."""
+    places = np.arange(len(text))
+    begins = np.ones(len(text), np.bool_)
+    begins[1:] = _is(text, "\n")[:-1]
+    return np.maximum.accumulate(np.where(begins, places, 0))
+
+
+def position_in_line(text: str) -> Reals:
+    """Characters since the last line end."""
+    length = np.arange(1.0, len(text) + 1) - line_starts(text)
+    length[_is(text, "\n")] = 0
+    return length
+
+
+def line_length(text: str) -> Reals:
+    """Characters of the line so far, its indentation not counted."""
+    return np.maximum(position_in_line(text) - indentation(text), 0)
+
+
+def left_in_line(text: str) -> Reals:
+    """Characters to the next line end."""
+    return position_in_line(text[::-1])[::-1].copy() if text else np.zeros(0)
+
+
+def indentation(text: str) -> Reals:
+    """Spaces and tabs at the start of the line, so far."""
+    blank = _is(text, " \t")
+    leading = np.zeros(len(text), np.bool_)
+    for match in re.finditer(r"^[ \t]+", text, re.MULTILINE):
+        leading[match.start() : match.end()] = True
+    assert not (leading & ~blank).any()
+    total = leading.cumsum()
+    starts = line_starts(text)
+    width = (total - total[starts] + leading[starts]).astype(np.float64) if len(text) else total
+    return np.where(_is(text, "\n"), 0.0, width)
+
+
+def in_indentation(text: str) -> Bools:
+    """In the spaces and tabs that begin a line."""
+    place = position_in_line(text)
+    return np.asarray((indentation(text) == place) & (place > 0))
+
+
+def after_newline(text: str) -> Bools:
+    """The first character of a line."""
+    return _shifted(_is(text, "\n"))
+
+
+def first_line(text: str) -> Bools:
+    """In the first line of a paragraph."""
+    starts = line_starts(text)
+    empty = np.array([start == 0 or text[max(0, start - 2) : start] == "\n\n" for start in starts])
+    return empty.astype(np.bool_) & ~_is(text, "\n")
+
+
+# --- words and numbers -----------------------------------------------------------------------
+
+
+def start_of_word(text: str) -> Bools:
+    """The first letter of a word."""
+    letters = _letters(text)
+    return letters & ~_shifted(letters)
+
+
+def position_in_word(text: str) -> Reals:
+    """Letters of the word so far; 0 outside."""
+    return _run_length(_letters(text))
+
+
+def in_capitals(text: str) -> Bools:
+    """The second or a later of several capitals in a row."""
+    return _run_length(np.array([char.isupper() for char in text], np.bool_)) > 1
+
+
+def in_number(text: str) -> Bools:
+    """The second or a later of several digits in a row."""
+    return _run_length(np.array([char.isdecimal() for char in text], np.bool_)) > 1
+
+
+def _letters(text: str) -> Bools:
+    return np.array([char.isalpha() for char in text], np.bool_)
+
+
+def _is(text: str, chars: str) -> Bools:
+    return np.array([char in chars for char in text], np.bool_)
+
+
+def _shifted(values: Bools) -> Bools:
+    """What was so one character before."""
+    before = np.zeros(len(values), np.bool_)
+    before[1:] = values[:-1]
+    return before
+
+
+def _run_length(values: Bools) -> Reals:
+    """How many in a row are true, up to each place."""
+    places = np.arange(1, len(values) + 1)
+    ended = np.maximum.accumulate(np.where(values, 0, places)) if len(values) else places
+    return (places - ended).astype(np.float64)
+
+
+FEATURES: dict[str, Callable[[str], NDArray[Any]]] = {
+    "position in line": position_in_line,
+    "line length so far": line_length,
+    "characters left in line": left_in_line,
+    "after a newline": after_newline,
+    "first line of a paragraph": first_line,
+    "indentation": indentation,
+    "in the indentation": in_indentation,
+    "in quotes": lambda text: _inside(text, "double", "single"),
+    "in double quotes": lambda text: _inside(text, "double"),
+    "in single quotes": lambda text: _inside(text, "single"),
+    "in a comment": lambda text: _inside(text, "comment"),
+    "in brackets": lambda text: depth(text) > 0,
+    "in round brackets": lambda text: depth(text, "(") > 0,
+    "in square brackets": lambda text: depth(text, "[") > 0,
+    "in curly brackets": lambda text: depth(text, "{") > 0,
+    "in a tag": in_tag,
+    "bracket depth": depth,
+    "start of a word": start_of_word,
+    "position in word": position_in_word,
+    "in capitals": in_capitals,
+    "in a number": in_number,
+    "in a URL": in_url,
+}

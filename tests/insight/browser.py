@@ -1,0 +1,137 @@
+"""Chromium without a window, driven over a pipe by the DevTools protocol."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE = 60.0  # seconds; a hang is a failure
+FLAGS = """
+--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
+--disable-background-networking --disable-component-update --disable-extensions
+--disable-dev-shm-usage --remote-debugging-pipe
+"""
+
+
+class Page:
+    """One page, what it asked for and what it complained of."""
+
+    def __init__(self, send: int, receive: int) -> None:
+        self._send, self._receive, self._rest, self._last = send, receive, b"", 0
+        self._session: str | None = None
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def open(self, path: Path, width: int = 1200, height: int = 900) -> None:
+        """Show a file, and wait until it says it is ready."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
+        )  # fmt: skip
+        self.call("Page.navigate", url=path.as_uri())
+        self.wait_for("document.documentElement?.dataset.ready === 'yes'")
+
+    def wait_for(self, expression: str) -> None:
+        started = time.monotonic()
+        while not self.run(expression):
+            assert time.monotonic() - started < PATIENCE, f"never came: {expression}"
+            time.sleep(0.02)
+
+    def run(self, expression: str) -> Any:
+        """The value of an expression in the page."""
+        told = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in told, told
+        return told["result"].get("value")
+
+    def point_at(self, selector: str, which: int = 0) -> None:
+        """Move the mouse to the middle of an element."""
+        element = f"document.querySelectorAll({selector!r})[{which}]"
+        self.run(f"{element}.scrollIntoView({{block: 'center'}})")
+        box = self.run(f"(() => {{ const b = {element}.getBoundingClientRect(); "
+                       "return [b.x + b.width / 2, b.y + b.height / 2]; })()")  # fmt: skip
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
+
+    def press(self, key: str) -> None:
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """The answer to one command; what is told meanwhile is noted."""
+        self._last += 1
+        message = {"id": self._last, "method": method, "params": parameters}
+        if self._session is not None:
+            message["sessionId"] = self._session
+        os.write(self._send, json.dumps(message).encode() + b"\0")
+        while True:
+            told = self._read()
+            if told.get("id") == self._last:
+                assert "error" not in told, told
+                return dict(told["result"])
+            self._note(told)
+
+    def _read(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._receive], [], [], PATIENCE)
+            more = os.read(self._receive, 1 << 16) if ready else b""
+            assert more, "Chromium says no more"
+            self._rest += more
+        told, _, self._rest = self._rest.partition(b"\0")
+        return dict(json.loads(told))
+
+    def _note(self, told: dict[str, Any]) -> None:
+        parameters = told.get("params", {})
+        notes: dict[str, Callable[[], None]] = {
+            "Network.requestWillBeSent": lambda: self.requests.append(parameters["request"]["url"]),
+            "Runtime.exceptionThrown": lambda: self.complaints.append(str(parameters)),
+            "Runtime.consoleAPICalled": lambda: self.complaints.append(str(parameters)),
+            "Log.entryAdded": lambda: self.complaints.append(str(parameters["entry"])),
+        }
+        notes.get(told.get("method", ""), lambda: None)()
+
+
+@contextmanager
+def browsing(profile: Path) -> Iterator[Page]:
+    """A browser with a page, and a folder for what it keeps."""
+    assert CHROMIUM is not None
+    ends = [*os.pipe(), *os.pipe()]  # commands: read, write; answers: read, write
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in ends]
+    for end in ends:
+        os.close(end)
+    command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={profile}"]
+
+    def connect() -> None:  # Chromium reads commands from 3 and writes answers to 4
+        os.dup2(high[0], 3)
+        os.dup2(high[3], 4)
+
+    process = subprocess.Popen(
+        command, preexec_fn=connect, pass_fds=(3, 4), stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(high[0])
+    os.close(high[3])
+    try:
+        yield Page(high[1], high[2])
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        os.close(high[1])
+        os.close(high[2])

@@ -1,0 +1,70 @@
+"""What the tests of insight share: small networks, texts, and a network with a planted unit."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from charlm.config import GPTConfig, RecurrentConfig
+from charlm.data.vocab import Ids, Vocab
+from charlm.models import CharModel, Recurrent, build_model
+
+RECURRENT = ("rnn", "gru", "lstm")
+KINDS = (*RECURRENT, "gpt")
+
+
+def network(kind: str, vocab_size: int = 9, seed: int = 1, **settings: Any) -> CharModel:
+    """An untrained network of two layers with decided opinions."""
+    raw: dict[str, Any] = {"kind": kind, "n_layer": 2, "dropout": 0.3} | settings
+    if kind == "gpt":
+        raw = {"n_head": 2, "n_embd": 8, "context": 12} | raw
+        model = build_model(GPTConfig.model_validate(raw), vocab_size, seed)
+    else:
+        raw = {"hidden_size": 6} | raw
+        model = build_model(RecurrentConfig.model_validate(raw), vocab_size, seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4 if kind == "gpt" and parameter.ndim > 1 else 1.5)
+    return model
+
+
+def random_ids(count: int, vocab_size: int = 9, seed: int = 3) -> Ids:
+    """A text (count,) without rhyme or reason."""
+    return np.random.default_rng(seed).integers(0, vocab_size, count).astype(np.uint8)
+
+
+def quoted_text(length: int, seed: int = 5) -> str:
+    """Words, some of them in quotes of random length, brackets and lines of random length."""
+    choose = random.Random(seed)
+    text = ""
+    while len(text) < length:
+        words = " ".join(choose.choice(("sea", "ship", "a", "the", "gone")) for _ in range(5))
+        text += choose.choice(('"' + words + '" ', words + " ", f"({words}) ", words + ".\n"))
+    return text[:length]
+
+
+def with_quote_detector(vocab: Vocab, hidden_size: int, unit: int) -> Recurrent:
+    """An LSTM of random weights but for one cell, which is +1 inside quotes and -1 outside.
+
+    At a quotation mark its input gate opens and its forget gate shuts, and it takes the opposite of
+    what it let out before; elsewhere it keeps what it has. It starts at 0, which counts as outside.
+    """
+    config = RecurrentConfig.model_validate(
+        {"kind": "lstm", "hidden_size": hidden_size, "input": "one_hot"}
+    )
+    model = build_model(config, len(vocab), seed=2)
+    assert isinstance(model, Recurrent)
+    (mark,) = vocab.encode('"')
+    W, U, b = (
+        getattr(model.rnn, name).view(4, hidden_size, -1)  # gates i, f, g, o
+        for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0")
+    )
+    with torch.no_grad():
+        W[:, unit], U[:, unit], U[:, :, unit] = 0, 0, 0  # nor do the other cells read it
+        b[:, unit, 0] = torch.tensor([-20.0, 20.0, 1.0, 20.0])
+        W[0, unit, mark], W[1, unit, mark] = 40, -40
+        U[2, unit, unit] = -20
+    return model

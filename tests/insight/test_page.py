@@ -1,0 +1,215 @@
+"""The page: what it holds, and, where there is a Chromium, what a reader can do with it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from charlm.insight.record import Array, record
+from charlm.training.checkpoint import BEST, read_meta
+from charlm.training.weights import read_model
+from tests.conftest import TinyConfig, train_with
+from tests.insight.browser import CHROMIUM, Page, browsing
+
+HOSTILE = (
+    '</script><script>document.title="owned"</script>\n'
+    "<img src=x onerror=alert(1)> &lt;b&gt; \"quotes\" 'it' `x` ${y} {{data}}\n"
+    "\x07\x1b[31mred\x7f \u202eback\u202c \u2066iso\u2069 \u200b \ufeff \u2028\n"
+    "שלום عربى e\u0301 \U0001f600 中\r\n\tend -->\n"
+)
+
+
+@pytest.fixture(scope="module")
+def hostile(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run folder of each kind, trained on a text that would like to be markup, with a page."""
+    from charlm.cli import main
+
+    out = tmp_path_factory.mktemp("hostile")
+    text = out / "hostile.txt"
+    text.write_bytes((HOSTILE * 60).encode("utf-8"))
+    runs = {}
+    for kind in ("lstm", "gpt"):
+        raw = tiny_config(kind) | {"data": {"path": str(text), "val_fraction": 0.2}}
+        runs[kind] = train_with(raw, out)
+        with (runs[kind] / "samples.txt").open("a", encoding="utf-8") as file:
+            file.write(f"--- step 7\n{HOSTILE}\n\n")
+        assert main(["inspect", str(runs[kind]), "--length", "700", "--device", "cpu"]) == 0
+    return runs
+
+
+TAGS = "html head meta link title style body header h1 p nav noscript main script"
+
+
+class Elements(HTMLParser):
+    """The elements of a page, each with its attributes and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None], str]] = []
+        self._open = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs), ""))
+        self._open = True
+
+    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002
+        self._open = False
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            tag, attributes, before = self.found[-1]
+            self.found[-1] = (tag, attributes, before + data)
+
+
+def elements(page: Path, tag: str) -> list[tuple[dict[str, str | None], str]]:
+    found = Elements(page.read_text(encoding="utf-8")).found
+    return [(attributes, text) for name, attributes, text in found if name == tag]
+
+
+def arrays_of(page: Path) -> dict[str, Array]:
+    found = {}
+    for attributes, text in elements(page, "script"):
+        if attributes.get("type") == "application/octet-stream":
+            raw = zlib.decompress(base64.b64decode(text))
+            shape = [int(size) for size in str(attributes["data-shape"]).split("x")]
+            values = np.frombuffer(raw, f"<{attributes['data-kind']}").reshape(shape)
+            found[str(attributes["id"]).removeprefix("array-")] = values
+    return found
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    (text,) = [t for a, t in elements(page, "script") if a.get("type") == "application/json"]
+    return dict(json.loads(text))
+
+
+# --- what it holds ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+def test_the_page_runs_its_own_script_only_and_names_no_other_place(
+    kind: str, hostile: dict[str, Path]
+) -> None:
+    page = hostile[kind] / "report.html"
+    tags = {tag for tag, _, _ in Elements(page.read_text(encoding="utf-8")).found}
+    assert tags <= set(TAGS.split())
+    (code,) = [text for attributes, text in elements(page, "script") if "type" not in attributes]
+    (style,) = [text for _, text in elements(page, "style")]
+    policy = next(str(a["content"]) for a, _ in elements(page, "meta") if "http-equiv" in a)
+    for text in (code, style):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    links = re.findall(r"(?:https?:)?//[a-z][^\s\"'`]*", code + style)
+    assert [link for link in links if link != "http://www.w3.org/2000/svg"] == []
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+def test_the_page_holds_every_character_and_every_unit(kind: str, hostile: dict[str, Path]) -> None:
+    page = hostile[kind] / "report.html"
+    data, arrays = data_of(page), arrays_of(page)
+    meta = read_meta(hostile[kind] / BEST)
+    assert "".join(map(chr, data["about"]["vocab"])) == meta.vocab
+    told = record(read_model(hostile[kind] / BEST, meta).eval(), arrays["ids"])
+    assert data["bits_per_char"] == pytest.approx(np.nanmean(told.nats) / np.log(2), rel=1e-4)
+    np.testing.assert_allclose(arrays["bits"][1:] * np.log(2), told.nats[1:], rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(arrays["guesses"], told.guesses)
+    np.testing.assert_allclose(arrays["chances"] / 65535, told.chances, atol=1e-5)
+    units, levels = data["units"], data["units"]["levels"]
+    assert len(units["places"]) == sum(each["layers"] * each["size"] for each in units["kinds"])
+    rows = zip(units["places"], units["scales"], arrays["units"], strict=True)
+    for (unit_kind, layer, index), scale, row in rows:
+        exact = told.units[unit_kind][layer, :, index].astype(np.float64)
+        np.testing.assert_allclose(row / levels * scale, exact, atol=0.6 * scale / levels)
+
+
+# --- what a reader can do ----------------------------------------------------------------------
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+
+
+@pytest.fixture(scope="module")
+def page(hostile: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browsing(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+def colours(page: Page) -> list[str]:
+    found = page.run("[...document.querySelectorAll('#text i')].map(i => i.className)")
+    return [name.replace("here", "").strip() for name in found]
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+def test_a_reader_picks_units_points_at_characters_and_nothing_leaves_the_page(
+    kind: str, page: Page, hostile: dict[str, Path]
+) -> None:
+    report = hostile[kind] / "report.html"
+    page.open(report)
+    first = colours(page)
+    page.run("document.getElementById('next').click()")
+    assert colours(page) != first
+    page.run("document.getElementById('previous').click()")
+    assert colours(page) == first
+    kinds = page.run("[...document.getElementById('kind').options].map(o => o.value)")
+    seen = {tuple(first)}
+    for name in kinds:
+        page.run(f"kind = document.getElementById('kind'); kind.value = '{name}'")
+        page.run("kind.dispatchEvent(new Event('change'))")
+        seen.add(tuple(colours(page)))
+    assert len(seen) >= len(kinds)
+    page.point_at("#text i", 25)
+    detail = page.run("document.getElementById('detail').innerText")
+    assert len(re.findall(r"\d+\.\d\s%", detail)) == 5  # guesses, with their chances
+    assert re.search(r"cost\s+\d+\.\d\d bits", detail)
+    page.run("document.getElementById('text').focus()")
+    page.press("ArrowRight")
+    place = "[...document.querySelectorAll('#text i')].findIndex(i => i.matches('.here'))"
+    assert page.run(place) == 26
+    page.press("ArrowDown")
+    page.press("Home")
+    chars = page.run("state.chars")
+    assert chars[page.run(place) - 1] == "\n"
+    assert page.run("document.getElementById('detail').innerText") != detail
+    page.run("document.getElementById('sample-slider').value = 1")
+    page.run("document.getElementById('sample-slider').dispatchEvent(new Event('input'))")
+    assert "</script><script>" in page.run("document.getElementById('sample').textContent")
+    assert report.as_uri() in page.requests
+    assert all(url.startswith(("file:", "data:")) for url in page.requests)
+    assert page.complaints == []
+
+
+@needs_chromium
+def test_a_text_that_would_be_markup_is_shown_as_text(page: Page, hostile: dict[str, Path]) -> None:
+    report = hostile["lstm"] / "report.html"
+    page.open(report, width=390, height=800)
+    assert page.run("document.title") == "lstm: a look inside"
+    assert page.run("document.querySelectorAll('img, script[src], iframe').length") == 0
+    shown = page.run("[...document.querySelectorAll('#text i')].map(i => i.textContent).join('')")
+    for piece in ("</script><script>", "<img", "&lt;b&gt;", '"quotes"', "U+0007U+001B[31mred"):
+        assert piece in shown
+    for piece in (
+        "U+202Eback",
+        "U+2028↵",
+        "U+000D↵",
+        "שלום",
+        "عربى",
+        "◌\u0301",
+        "\U0001f600",
+        "中",
+    ):
+        assert piece in shown
+    assert not set(shown) & set("\x07\x1b\x7f\u202e\u202c\u2066\u2069\u200b\ufeff\u2028\r")
+    assert page.run("document.documentElement.scrollWidth") <= 390  # nothing sticks out on a phone
+    assert page.complaints == []
