@@ -83,7 +83,7 @@ def parse() -> argparse.Namespace:
     options.add_argument("--quick", action="store_true", help="tiny models and few steps")
     options.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
     options.add_argument("--part", help=argparse.SUPPRESS)
-    options.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
+    options.add_argument("--until", type=float, help=argparse.SUPPRESS)  # as time.time has it
     asked = options.parse_args()
     for path in (asked.data, asked.nanogpt and asked.nanogpt / "train.py"):
         if path and not path.is_file():
@@ -130,8 +130,7 @@ def all_parts(asked: argparse.Namespace, began: float) -> Iterator[dict[str, Any
             yield found
         for task in tasks[done:]:
             yield row(part, task, Found("cut, or its process died", False))
-    check = make_check(asked, 0)
-    yield row("recipes", BESIDE, beside(values, check))
+    yield row("recipes", BESIDE, beside(values, make_check(asked, 0)))
 
 
 def rows_of(part: str, seconds: float) -> Iterator[dict[str, Any]]:
@@ -139,7 +138,7 @@ def rows_of(part: str, seconds: float) -> Iterator[dict[str, Any]]:
     from gpu_common import running
 
     command = [sys.executable, __file__, *sys.argv[1:], "--part", part]
-    command += ["--seconds", str(seconds)]
+    command += ["--until", str(time.time() + seconds)]
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     }
@@ -156,7 +155,7 @@ def run_part(asked: argparse.Namespace) -> None:
     """
     from gpu_common import run_task
 
-    check = make_check(asked, asked.seconds)
+    check = make_check(asked, asked.until - time.time())
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as output:
         os.dup2(2, 1)
         for task in parts()[asked.part][1]:
