@@ -26,7 +26,7 @@ from charlm.training.step import Stepper
 VOCABULARY, SCALES = 65, 30  # how many scales fp16 may try
 # the most by which loss and gradient may be off, relative; fp32 is TF32 on a GPU
 TOLERANCES = {"fp32": (1e-3, 5e-3), "bf16": (1e-2, 5e-2), "fp16": (2e-3, 2e-2)}
-RESUMED_TOLERANCE = 1e-3  # of a weight; kernels on a GPU may add in any order
+RESUMED_TOLERANCE = 1e-3  # of all weights, relative; kernels on a GPU may add in any order
 
 
 def settings(kind: str, text: str, *overrides: str) -> Config:
@@ -112,14 +112,19 @@ def resumed(kind: str, precision: str, check: Check) -> Found:
         _train(whole, steps)
         folder = _train(start(config, Path(name) / "parts", check.device), steps // 2)
         _train(resume(config, folder, check.device), steps)
-        a, b = (read_tensors(it / LAST, "model.") for it in (whole.run.folder, folder))
-    off = max(float((a[key] - b[key]).abs().max()) for key in a)
+        a, b = (_weights(it / LAST) for it in (folder, whole.run.folder))
+    off = _distance(a, b)
     moved = whole.run.progress
     what = "bit for bit" if off == 0 else f"off by {off:.1e}"
     skipped = (
         f", {moved.skipped_steps} of {moved.step} steps skipped" if precision == "fp16" else ""
     )
     return Found(what + skipped, off <= RESUMED_TOLERANCE)
+
+
+def _weights(path: Path) -> Tensor:
+    tensors = read_tensors(path, "model.")
+    return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
 
 
 def _train(session: Session, until: int) -> Path:
