@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -80,6 +81,7 @@ def run_task(part: str, task: Task, check: Check) -> dict[str, Any]:
     """The row of a task, whatever becomes of it."""
     if check.is_cuda:
         torch.cuda.init()  # type: ignore[no-untyped-call]
+        gc.collect()  # what the task before left, for it counts
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(check.device)
     try:

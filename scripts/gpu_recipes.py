@@ -37,7 +37,7 @@ MUON = (
 # a GPU reads four times as many streams in the time of one: a quarter of the steps will do
 WIDE = (
     "train.batch_size=128",
-    "train.max_steps=400",
+    "train.max_steps=440",
     "train.schedule.warmup_steps=25",
     "train.optimizer.lr=0.03",
     "train.optimizer.adamw_lr=6.0e-3",
