@@ -119,10 +119,12 @@ class _Gather:
                 self._on_device[i : i + AT_ONCE] = stretch
 
     def inputs_and_targets(self, starts: NDArray[np.int64], length: int) -> tuple[Tensor, Tensor]:
-        index = (starts[:, None] + np.arange(length + 1)) % len(self._ids)  # (B, T+1)
-        if self._on_device is not None:
-            ids = self._on_device[torch.from_numpy(index).to(self._device)].long()
+        if self._on_device is not None:  # only the starts travel
+            first = torch.from_numpy(starts).to(self._device)[:, None]
+            ahead = torch.arange(length + 1, device=self._device)
+            ids = self._on_device[(first + ahead) % len(self._ids)].long()  # (B, T+1)
         else:
+            index = (starts[:, None] + np.arange(length + 1)) % len(self._ids)  # (B, T+1)
             ids = torch.from_numpy(self._ids[index].astype(np.int64)).to(self._device)
         return ids[:, :-1], ids[:, 1:]
 

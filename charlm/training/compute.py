@@ -131,13 +131,17 @@ def count_cores() -> int:
 
 
 def _choose_precision(train: TrainConfig, model: CharModel, device: torch.device) -> Precision:
-    """`auto` is bf16, or fp16 on older GPUs, where it is known to be faster; else fp32."""
+    """`auto` is bf16, or fp16 on older GPUs, where it is known to be faster; else fp32.
+
+    A recurrent net on a GPU is in fp16 always: PyTorch's autocast runs cuDNN's layers in nothing
+    else, also when told bfloat16, and with fp16 goes the scaling of the loss that it needs.
+    """
     if train.precision != "auto":
         if train.precision == "bf16" and device.type == "cuda" and not _cuda_has_bf16():
             raise DeviceError("train.precision bf16: this GPU has none; use fp16, fp32 or auto")
         return train.precision
     if device.type == "cuda":
-        return "bf16" if _cuda_has_bf16() else "fp16"
+        return "bf16" if _cuda_has_bf16() and not isinstance(model, Recurrent) else "fp16"
     if device.type == "cpu" and model.bf16_pays_on_cpu and _cpu_has_bf16():
         return "bf16"
     return "fp32"
@@ -185,7 +189,7 @@ def compile_forward(
         return model, None
     devices = [compute.device] if compute.device.type == "cuda" else []
     try:
-        compiled: Forward = torch.compile(model)
+        compiled: Forward = torch.compile(model if carries_state else _without_state(model))
         with torch.random.fork_rng(devices=devices), compute.autocast():
             logits, state = compiled(ids, None)
             if carries_state:
@@ -197,3 +201,13 @@ def compile_forward(
     finally:
         model.zero_grad(set_to_none=True)
     return compiled, None
+
+
+def _without_state(model: CharModel) -> Forward:
+    """The forward pass with no state after it: compiled code would hand back the keys and values of
+    a GPT, and run backward through them, for nothing."""
+
+    def forward(ids: Tensor, state: State | None) -> tuple[Tensor, State]:
+        return model(ids, state)[0], ()
+
+    return forward

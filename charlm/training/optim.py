@@ -16,7 +16,7 @@ from charlm.config import (
 )
 from charlm.kernels.newton_schulz import NewtonSchulz
 from charlm.models import CharModel
-from charlm.training.muon import FastMuon
+from charlm.training.muon import BatchedMuon, FastMuon
 
 
 class Optimizers:
@@ -93,10 +93,9 @@ def _build_muon(model: CharModel, config: MuonConfig) -> list[torch.optim.Optimi
     """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for all else."""
     hidden = model.hidden_matrices()
     rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
+    muon = BatchedMuon if hidden[0].is_cuda else torch.optim.Muon
     return [
-        torch.optim.Muon(
-            hidden, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        ),
+        muon(hidden, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay),
         torch.optim.AdamW(
             _decay_groups(rest, config.weight_decay),
             lr=config.adamw_lr,

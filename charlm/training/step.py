@@ -65,20 +65,20 @@ class Stepper:
         by overflowing gradients now and then, which is no bad sign.
         """
         lr = self._optimizers.set_lr(lr_scale)
-        loss, states = self._forward_backward(x, y)
-        norm = self._clip()
+        total, states = self._forward_backward(x, y)
+        # a GPU is waited for once a step, here
+        loss, norm = torch.stack((total, self._clip())).tolist()
         taken = math.isfinite(loss) and math.isfinite(norm)
-        searching = self.scaler.is_enabled() and self.scaler.get_scale() > 1
-        bad = not taken and not (math.isfinite(loss) and searching)
-        if taken:
+        bad = not taken and not (math.isfinite(loss) and self._searches_scale())
+        if taken:  # so the scaler need not look at the gradients again before a step
             for optimizer in self._optimizers.each:
-                self.scaler.step(optimizer)
+                optimizer.step()
         self._states = [None] * len(states) if bad else states
         self.scaler.update()
         self._optimizers.zero_grad()
         return Step(loss, norm, lr, taken, bad)
 
-    def _forward_backward(self, x: Tensor, y: Tensor) -> tuple[float, list[State | None]]:
+    def _forward_backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[State | None]]:
         """Gradients of the mean loss over x, y (B, T); returns it, and the states to read on with.
 
         With grad_accum the batch is worked through in pieces; the gradient is the same.
@@ -97,14 +97,18 @@ class Stepper:
             total += loss.detach()
             carried = tuple(tensor.detach() for tensor in after) if self._carries_state else None
             states.append(carried)
-        return total.item(), states
+        return total, states
 
-    def _clip(self) -> float:
-        """Clip the gradients to train.grad_clip; returns their norm before."""
+    def _clip(self) -> Tensor:
+        """Clip the gradients to train.grad_clip; returns their norm before, a scalar."""
         for optimizer in self._optimizers.each:
             self.scaler.unscale_(optimizer)
         limit = self._train.grad_clip or math.inf
-        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+
+    def _searches_scale(self) -> bool:
+        """Whether fp16 may overflow for a scale that is too large, which the next steps lower."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() > 1
 
     def is_sound(self, x: Tensor, y: Tensor) -> bool:
         """Whether the weights give a finite loss on a batch x, y (B, T), so are worth keeping."""

@@ -230,6 +230,14 @@ def test_an_item_is_read_from_the_line_end_before_it_to_its_own() -> None:
 # --- which of them ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["streams", "windows"])
+def test_batches_read_off_a_device_are_the_same(kind: str) -> None:
+    make = streams if kind == "streams" else windows
+    host, device = make(50, 4, 7), make(50, 4, 7)
+    device._ids._on_device = torch.arange(50, dtype=torch.int32)  # as if on a GPU
+    assert all(as_lists(host, step) == as_lists(device, step) for step in range(20))
+
+
 def test_the_config_chooses_the_batches_and_the_seed_their_places() -> None:
     ids = np.arange(200, dtype=np.uint8)
     train = TrainConfig(batch_size=4, seq_len=8, seed=5)

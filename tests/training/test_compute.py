@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from charlm.errors import DeviceError
+from charlm.models import build_model
 from charlm.training import compute, session
 from charlm.training.checkpoint import LAST, read_meta
 from charlm.training.telemetry import Observer
@@ -60,10 +61,10 @@ def test_a_compiled_model_takes_the_training_steps_and_trying_it_leaves_no_trace
 ) -> None:
     calls: list[bool] = []
 
-    def compiler(model: torch.nn.Module) -> Callable[..., object]:
-        def compiled(*arguments: object) -> object:
-            calls.append(model.training)
-            return model(*arguments)
+    def compiler(forward: Callable[..., object]) -> Callable[..., object]:
+        def compiled(ids: torch.Tensor, state: object) -> object:
+            calls.append(getattr(forward, "training", True))
+            return forward(ids, state)
 
         return compiled
 
@@ -141,6 +142,20 @@ def test_auto_precision_on_a_cpu_is_bf16_only_where_it_pays(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast}, raising=False)
     ready = session.start(make_config(tiny_text, kind, "train.precision=auto"), tmp_path, "cpu")
     assert ready.run.compute.precision == chosen
+
+
+@pytest.mark.parametrize(
+    ("kind", "has_bf16", "chosen"),
+    [("gpt", True, "bf16"), ("gpt", False, "fp16"), ("lstm", True, "fp16"), ("rnn", True, "fp16")],
+)
+def test_auto_precision_on_a_gpu_is_bf16_but_fp16_where_cudnn_has_nothing_else(
+    kind: str, has_bf16: bool, chosen: str, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bf16)
+    monkeypatch.setattr(compute, "choose_device", torch.device)
+    config = make_config(tiny_text, kind, "train.precision=auto")
+    model = build_model(config.model, 65, seed=1)
+    assert compute.choose_compute(config.train, model, "cuda").precision == chosen
 
 
 @pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "gpt"])

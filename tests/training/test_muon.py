@@ -1,4 +1,4 @@
-"""Muon by our own kernel, against the iteration in float64 and torch.optim.Muon."""
+"""Muon by our own kernel and in batches, against the iteration in float64 and torch.optim.Muon."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from charlm.kernels.amx import cpu_has_amx
 from charlm.kernels.compiler import NoKernelError
 from charlm.kernels.newton_schulz import COEFFICIENTS, Moved, NewtonSchulz
-from charlm.training.muon import FastMuon
+from charlm.training.muon import BatchedMuon, FastMuon
 
 SHAPES = [(32, 32), (64, 96), (96, 64), (256, 64), (64, 256), (512, 128), (1024, 256), (544, 512)]
 ROUNDING = 0.03  # relative: five iterations of products rounded to bfloat16
@@ -112,13 +112,29 @@ def test_of_zeros_nothing_is_made(kernel: NewtonSchulz) -> None:
     assert not factor(kernel, torch.zeros(64, 32)).any()
 
 
+OPTIONS: dict[str, Any] = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.3}
+
+
+def weights(shapes: list[tuple[int, int]]) -> list[nn.Parameter]:
+    return [nn.Parameter(matrix_of(shape)) for shape in shapes]
+
+
 def test_the_steps_are_those_of_pytorch_within_rounding(kernel: NewtonSchulz) -> None:
-    generator = torch.Generator().manual_seed(1)
-    ours, theirs = ([nn.Parameter(matrix_of(shape)) for shape in SHAPES[:5]] for _ in range(2))
-    options: dict[str, Any] = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.3}
-    fast = FastMuon(ours, **options)
-    slow: Any = torch.optim.Muon(theirs, **options)
+    ours = weights(SHAPES[:5])
+    fast = FastMuon(ours, **OPTIONS)
     fast.kernel = kernel
+    assert_steps_as_pytorch(fast, ours)
+
+
+def test_the_steps_in_batches_are_those_of_pytorch_within_rounding() -> None:
+    ours = weights([*SHAPES[:5], *SHAPES[1:4], (48, 20)])  # of a shape: some one, some two
+    assert_steps_as_pytorch(BatchedMuon(ours, **OPTIONS), ours)
+
+
+def assert_steps_as_pytorch(fast: Any, ours: list[nn.Parameter]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    theirs = [nn.Parameter(matrix.detach().clone()) for matrix in ours]
+    slow: Any = torch.optim.Muon(theirs, **OPTIONS)
     start = [matrix.detach().clone() for matrix in ours]
     for step in range(6):
         for mine, own in zip(ours, theirs, strict=True):
@@ -140,6 +156,7 @@ def test_a_matrix_without_a_gradient_stays(kernel: NewtonSchulz) -> None:
     optimizer = FastMuon([matrix], lr=0.1)
     optimizer.kernel = kernel
     optimizer.step()
+    BatchedMuon([matrix], lr=0.1).step()
     assert torch.equal(matrix, before)
 
 
