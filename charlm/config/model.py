@@ -21,8 +21,17 @@ class RecurrentConfig(Group):
         "one input a character",
     )
     dropout: Fraction = Field(0.0, description="probability, between layers")
-    input_dropout: Fraction = Field(0.0, description="probability, on the first layer's input")
-    output_dropout: Fraction = Field(0.0, description="probability, on the last layer's output")
+    input_dropout: Fraction = Field(
+        0.0,
+        description="probability, on the first layer's input, the same units in a whole sequence",
+    )
+    output_dropout: Fraction = Field(
+        0.0,
+        description="probability, on the last layer's output, the same units in a whole sequence",
+    )
+    weight_dropout: Fraction = Field(
+        0.0, description="probability, on the numbers of the recurrent matrices, anew every step"
+    )
     tie_weights: bool = Field(False, description="one matrix serves as embedding and output layer")
 
     @model_validator(mode="after")

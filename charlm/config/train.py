@@ -124,6 +124,9 @@ class TrainConfig(Group):
         "random places with a fresh state, or the items of a list (data.documents), each with a "
         "fresh state; a gpt takes windows or items",
     )
+    fresh_state: Fraction = Field(
+        0.0, description="share of the streams, drawn every step, that go on with a fresh state"
+    )
     grad_accum: Count = Field(
         1, description="pieces a batch is worked through in, to save memory; divides batch_size"
     )
@@ -170,6 +173,10 @@ class TrainConfig(Group):
             f"schedule.warmup_steps: {warmup} is not below train.max_steps {self.max_steps}; the "
             "rate would never reach its height"
             if too_long
+            else None,
+            "fresh_state: windows and items begin with a fresh state always; it goes with "
+            "train.batches streams"
+            if self.fresh_state and self.batches != "streams"
             else None,
             f"grad_accum: {self.grad_accum} does not divide train.batch_size {self.batch_size}"
             if self.batch_size % self.grad_accum

@@ -45,7 +45,7 @@ class FusedLSTM:
         for i in range(rnn.num_layers):
             h = torch.zeros(shape) if state is None else F.pad(state[0][i], (0, 0, 0, more))
             c = torch.zeros(shape) if state is None else F.pad(state[1][i], (0, 0, 0, more))
-            W = getattr(rnn, f"weight_hh_l{i}")
+            W = self._model.recurrent_matrix(i)
             y, last = self._kernel.layer(x, at, W, h.bfloat16(), c.float())  # (T, B, D), (B, D)
             hs.append(y[-1, :B].detach())
             cs.append(last[:B])

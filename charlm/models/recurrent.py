@@ -22,14 +22,31 @@ r, z, n and i, f, g, o, and keep each bias as a sum of two vectors; both are tra
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from charlm.config import RecurrentConfig
 from charlm.models.base import CharModel, State
 
 _LAYERS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class LockedDropout(nn.Module):
+    """Dropout of the same units at every step of a sequence (Gal & Ghahramani 2016)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, B, D)."""
+        if not (self.training and self.p):
+            return x
+        return x * F.dropout(torch.ones_like(x[:1]), self.p)
 
 
 class Recurrent(CharModel):
@@ -51,20 +68,36 @@ class Recurrent(CharModel):
             dropout=config.dropout,
         )
         self.head = nn.Linear(width, vocab_size)
-        self.input_dropout = nn.Dropout(config.input_dropout)
-        self.output_dropout = nn.Dropout(config.output_dropout)
+        self.input_dropout = LockedDropout(config.input_dropout)
+        self.output_dropout = LockedDropout(config.output_dropout)
+        self.weight_dropout = config.weight_dropout
         self._initialise(config)
 
     def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         x = self.look_up(ids.t())  # (B, T) -> (T, B, D), or (T, B, V) one-hot
         hx = state if state is None or isinstance(self.rnn, nn.LSTM) else state[0]
-        y, hx = self.rnn(self.input_dropout(x), hx)  # (T, B, D)
+        y, hx = self._run(self.input_dropout(x), hx)  # (T, B, D)
         logits = self.head(self.output_dropout(y))  # (T, B, V)
         return logits.transpose(0, 1), hx if isinstance(hx, tuple) else (hx,)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         first = {"weight_ih_l0"} if self.embed is None else set()
         return [p for name, p in self.rnn.named_parameters() if p.ndim == 2 and name not in first]
+
+    def recurrent_matrix(self, layer: int) -> Tensor:
+        """W_hh of a layer (G*D, D); in training with some numbers left out, as weight_dropout says
+        (DropConnect: Wan et al. 2013; Merity et al. 2018)."""
+        W: Tensor = getattr(self.rnn, f"weight_hh_l{layer}")
+        return F.dropout(W, self.weight_dropout, self.training)
+
+    def _run(self, x: Tensor, hx: Any) -> tuple[Tensor, Any]:
+        """The layers from a state: x (T, B, D) to y (T, B, D), and the state after."""
+        if not (self.training and self.weight_dropout):
+            y, hx = self.rnn(x, hx)
+            return y, hx
+        names = {f"weight_hh_l{i}": self.recurrent_matrix(i) for i in range(self.rnn.num_layers)}
+        y, hx = functional_call(self.rnn, names, (x, hx))
+        return y, hx
 
     def look_up(self, ids: Tensor) -> Tensor:
         """What the first layer reads of ids of any shape: (*ids.shape, D), or V where one-hot."""

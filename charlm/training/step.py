@@ -91,13 +91,21 @@ class Stepper:
             self._states, x.chunk(pieces), y.chunk(pieces), strict=True
         ):
             with self._compute.autocast():
-                logits, after = self._forward(inputs, state)
+                logits, after = self._forward(inputs, self._refreshed(state))
             loss = summed_nll(logits, targets) / count
             torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()
             carried = tuple(tensor.detach() for tensor in after) if self._carries_state else None
             states.append(carried)
         return total, states
+
+    def _refreshed(self, state: State | None) -> State | None:
+        """A recurrent state, each tensor (L, B, D), with some of its rows begun anew."""
+        share = self._train.fresh_state
+        if state is None or not share:
+            return state
+        kept = torch.rand(state[0].shape[1], 1, device=state[0].device) >= share  # (B, 1)
+        return tuple(tensor * kept for tensor in state)
 
     def _clip(self) -> Tensor:
         """Clip the gradients to train.grad_clip; returns their norm before, a scalar."""

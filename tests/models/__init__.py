@@ -142,7 +142,7 @@ class ModelContract:
     def test_dropout_is_random_in_training_and_absent_in_evaluation(
         self, config: RecurrentConfig | GPTConfig, model: CharModel
     ) -> None:
-        ids = texts(2, 6)
+        ids = texts(8, 6)
         plain = model(ids)[0]
         assert torch.equal(model.train()(ids)[0], plain)  # no dropout, no randomness
         for place in self.dropouts:

@@ -156,6 +156,19 @@ def test_dropout_is_where_the_model_has_it(kernel: LSTMKernel, where: str) -> No
     assert distance(one.detach(), plain.detach()) > 5 * ROUNDING
 
 
+def test_weight_dropout_is_the_models(kernel: LSTMKernel) -> None:
+    model = model_of(n_layer=2, weight_dropout=0.5)
+    ids, targets = texts(16, 10)
+    torch.manual_seed(1)
+    ours = gradients(FusedLSTM(model, kernel), model, ids, targets, None, half=True)
+    torch.manual_seed(1)
+    theirs = gradients(model, model, ids, targets, None, half=True)
+    assert ours[0] == pytest.approx(theirs[0], rel=2e-3)
+    for name, grad in theirs[1].items():
+        assert distance(ours[1][name], grad) < 2 * ROUNDING, name
+        assert torch.equal(ours[1][name] == 0, grad == 0) or "weight_hh" not in name
+
+
 def test_targets_that_are_ignored_move_nothing(kernel: LSTMKernel) -> None:
     model, (ids, targets) = model_of(), texts(16, 10)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -22,6 +22,7 @@ from tests.models import (
     assert_near,
     exact,
     reference,
+    same,
     texts,
     weights_of,
     with_dropout,
@@ -144,7 +145,7 @@ def test_hand_derived_gradients_are_the_slopes_of_the_loss(kind: str) -> None:
 
 
 class TestRecurrent(ModelContract):
-    dropouts = ("dropout", "input_dropout", "output_dropout")
+    dropouts = ("dropout", "input_dropout", "output_dropout", "weight_dropout")
 
     @pytest.fixture(params=[name for name in CONFIGS if "-2-" in name])
     def config(self, request: pytest.FixtureRequest) -> RecurrentConfig:
@@ -237,3 +238,48 @@ def test_dropout_acts_where_its_description_says(name: str) -> None:
     assert torch.equal(logits, logits_of_other)
     assert torch.equal(state[0][1], state_of_other[0][1])
     assert not torch.equal(state[0][0], state_of_other[0][0])  # the first layer has read
+
+
+@pytest.mark.parametrize("place", ["input_dropout", "output_dropout"])
+def test_dropout_leaves_out_the_same_units_in_a_whole_sequence(place: str) -> None:
+    model = with_dropout(RecurrentConfig(hidden_size=400), place, 0.25).train()
+    assert isinstance(model, Recurrent)
+    layer = model.get_submodule(place)
+    out = layer(torch.ones(6, 3, 400))  # (T, B, D)
+    assert torch.equal(out, out[:1].expand_as(out))
+    assert sorted(out.unique().tolist()) == pytest.approx([0, 1 / 0.75])
+    assert (out == 0).double().mean().item() == pytest.approx(0.25, abs=0.06)
+    assert not torch.equal(out[0, 0], out[0, 1])  # each row has its own
+    assert not torch.equal(out, layer(torch.ones(6, 3, 400)))
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+def test_weight_dropout_is_a_model_with_some_of_its_recurrent_weights(kind: Any) -> None:
+    config = RecurrentConfig(kind=kind, n_layer=2, hidden_size=12)
+    model = with_dropout(config, "weight_dropout", 0.5).train()
+    assert isinstance(model, Recurrent)
+    plain = exact(build_model(config, VOCAB, SEED))
+    ids = texts(2, 6)
+    torch.manual_seed(7)
+    logits, state = model(ids)
+    torch.autograd.backward(logits.sum())
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for layer in range(2):
+            name = f"rnn.weight_hh_l{layer}"
+            W = plain.get_parameter(name)
+            dropped = torch.nn.functional.dropout(W, 0.5)
+            assert 0.3 < (dropped == 0).double().mean().item() < 0.7
+            W.copy_(dropped)
+    expected, also = plain(ids)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(state, also)
+    torch.autograd.backward(expected.sum())
+    for name, parameter in model.named_parameters():
+        other, ours = plain.get_parameter(name), parameter.grad
+        assert ours is not None
+        assert other.grad is not None
+        kept = 2 * (other != 0) if "weight_hh" in name else 1
+        torch.testing.assert_close(ours, other.grad * kept)
+    model.eval()
+    assert same(model(ids), exact(build_model(config, VOCAB, SEED))(ids))

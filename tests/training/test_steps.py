@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from charlm.config import Config
+from charlm.config.files import parse_config
 from charlm.data.corpus import open_corpus
 from charlm.models import CharModel, State, build_model
 from charlm.randomness import generator
 from charlm.training import session
 from charlm.training.checkpoint import LAST
+from charlm.training.compute import Compute
+from charlm.training.step import Stepper
 from tests.training.helpers import (
     NETWORKS,
     AfterEachStep,
@@ -66,7 +69,7 @@ def train_by_hand(
         with torch.no_grad():
             for weight, gradient in zip(weights.values(), gradients, strict=True):
                 weight.sub_(LR * gradient * min(1.0, clip / norm))
-        if config.train.batches == "streams":
+        if config.train.batches == "streams" and not config.train.fresh_state:
             state = tuple(tensor.detach() for tensor in after)
         losses.append(loss.item())
         norms.append(norm)
@@ -92,6 +95,27 @@ def test_training_is_the_loop_written_by_hand_whole_or_in_pieces(
     records = metrics(folder, "train")
     assert [record["loss"] for record in records] == pytest.approx(losses, rel=1e-5)
     assert [record["grad_norm"] for record in records] == pytest.approx(norms, rel=1e-4)
+
+
+def test_with_fresh_states_alone_nothing_is_carried_on(tiny_text: Path, tmp_path: Path) -> None:
+    config = plain_config(tiny_text, "lstm", *SGD, "train.fresh_state=0.999999")
+    weights, losses, _ = train_by_hand(config)
+    _, other, _ = train_by_hand(plain_config(tiny_text, "lstm", *SGD))
+    folder = new_run(config, tmp_path)
+    assert_close(saved_weights(folder / LAST), weights)
+    assert losses[1:] != pytest.approx(other[1:], rel=1e-5)
+
+
+def test_each_stream_begins_afresh_by_itself_and_as_often_as_asked() -> None:
+    raw = {"name": "x", "data": {"path": "x"}, "model": {"hidden_size": 4}}
+    config = parse_config(raw, ["train.fresh_state=0.3", "train.batch_size=2000"])
+    compute = Compute(torch.device("cpu"), "fp32", 1)
+    stepper = Stepper(build_model(config.model, 3, 1), config.train, compute, carries_state=True)
+    before = (torch.ones(1, 2000, 4), torch.full((1, 2000, 4), 2.0))
+    h, c = stepper._refreshed(before) or ()
+    assert torch.equal(c, 2 * h)
+    assert torch.equal(h, h[..., :1].expand_as(h))
+    assert (h == 0).double().mean().item() == pytest.approx(0.3, abs=0.05)
 
 
 def test_a_gradient_longer_than_the_limit_is_cut_to_it(tiny_text: Path, tmp_path: Path) -> None:
