@@ -10,7 +10,7 @@ gpt       a step of nanoGPT's recipe for a CPU, beside its own code, or, without
           PyTorch's layers in float32
 overhead  a training run, with its batches, logs and checkpoints, beside its bare steps
 time      with --nanogpt: what its own code makes of the text in its whole time, and what ours does
-          in a tenth of that (LSTM) and a sixth (GPT); loss on the same kind of windows
+          in a tenth of that (LSTM) and a sixth (GPT); loss on 8,000 windows of 64 characters
 recipes   charlm's configs beside those of char-rnn and nanoGPT's CPU recipe, in --seconds each
 
 DIR is a checkout of nanoGPT; its code runs as it is, in a copy. Ratios are their time over ours.
@@ -264,8 +264,10 @@ def overhead(asked: argparse.Namespace) -> Iterator[Comparison]:
 # --- losses ------------------------------------------------------------------------------------
 
 
-def trained(config: Any, data: list[str], overrides: list[str], windows: int) -> dict[str, float]:
-    """Train, and score on 8,000 windows of so many characters, and as one stream."""
+def trained(
+    config: str, data: list[str], overrides: list[str], window: int, n_windows: int
+) -> dict[str, float]:
+    """Train, and score on so many windows, and as one stream."""
     settings = [*overrides, *QUIET]
     config = load_config(ROOT / "configs" / f"{config}.yaml", settings, None, {"path": data})
     with tempfile.TemporaryDirectory() as out:
@@ -274,7 +276,10 @@ def trained(config: Any, data: list[str], overrides: list[str], windows: int) ->
         text = ready.run.corpus.split("val")
         scores = {
             protocol: evaluate(
-                ready.model, text, EvalConfig(protocol=protocol, window=windows, n_windows=8000), 1
+                ready.model,
+                text,
+                EvalConfig(protocol=protocol, window=window, n_windows=n_windows),
+                seed=1,
             ).nats_per_char
             for protocol in ("windows", "stream")
         }
@@ -303,7 +308,7 @@ def seconds_to_loss(asked: argparse.Namespace) -> Iterator[dict[str, object]]:
         yield row("nanoGPT's own code, whole run", asked.data[0].name, seed, theirs)
         for config, share in (("shakespeare-lstm", 10), ("shakespeare-gpt", 6)):
             limits = [f"train.max_seconds={theirs['seconds'] / share}", "train.max_steps=null"]
-            result = trained(config, data, [*limits, f"train.seed={seed}"], windows=64)
+            result = trained(config, data, [*limits, f"train.seed={seed}"], 64, 8000)
             yield row(f"{config}, 1/{share} of that", asked.data[0].name, seed, result)
 
 
@@ -372,9 +377,7 @@ def recipes(asked: argparse.Namespace) -> Iterator[dict[str, object]]:
                     if text == "builtin:python"
                     else "data.val_fraction=0.1"
                 ]
-                result = trained(
-                    config, [text], [*limit, *split, f"train.seed={seed}"], windows=256
-                )
+                result = trained(config, [text], [*limit, *split, f"train.seed={seed}"], 256, 2000)
                 yield row(config, Path(text).name, seed, result)
 
 

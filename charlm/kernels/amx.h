@@ -54,7 +54,7 @@ static inline void configure_tiles(void) {
   _tile_loadconfig(&tiles);
 }
 
-/* Have everything in memory before tiles are loaded: some compilers do not know that they read it. */
+/* Have everything in memory before tiles are loaded: not all compilers know that they read it. */
 static inline void settle(void) { __asm__ volatile("" ::: "memory"); }
 
 /* out (32, 32) = a (32, 32 depth) b, or += where `more`: a is two rows of tiles, b two columns of
@@ -113,8 +113,8 @@ static inline __m512i pairs_of(__m512i even, __m512i odd, int half) {
 
 /* --- threads ----------------------------------------------------------------------------------- */
 
-/* Work of which each of `of` threads does its part, as number `me`. They are OpenMP's, which PyTorch
-   uses, too: no others are made, or left spinning. */
+/* Work of which each of `of` threads does its part, as number `me`. They are OpenMP's, which
+   PyTorch uses, too: no others are made, or left spinning. */
 typedef void Work(const void *job, int me, int of);
 
 static inline void in_parallel(int threads, Work *work, const void *job) {

@@ -25,7 +25,7 @@ typedef struct {
   const float *x, *dout;        /* (B, T, D) each */
   float *out;                   /* (B, T, D): the output, or backward the gradient by x */
   const float *cos, *sin;       /* (T, K / 2) each, where there is rope */
-  const float *weights[6];      /* Wqkv (3D, D), Wo (D, D), Wup (F, D), Wdown (D, F), two gains (D) */
+  const float *weights[6];      /* Wqkv (3D, D), Wo (D, D), Wup (F, D), Wdown (D, F), 2 gains (D) */
   float *gradients;             /* by them, one after the other */
   bf16 *packed;                 /* room for the matrices as tiles, twice */
   float *room;                  /* of each thread, block_room() numbers */
@@ -57,9 +57,10 @@ static size_t max_of(size_t a, size_t b) { return a > b ? a : b; }
 
 /* What a thread works in, for R = group * T rows. */
 typedef struct {
-  float *n1, *qkv, *y, *x1, *n2, *u, *a; /* (R, D), (R, 3D), (R, D), (R, D), (R, D), (R, F), (R, F) */
+  float *n1, *qkv, *y, *x1, *n2, *u, *a; /* (R, D) each, but qkv (R, 3D), u and a (R, F) */
   float *dx1, *dn, *du, *dqkv;           /* (R, D), (R, D), (R, F), (R, 3D) */
-  float *P, *dP, *inverse;               /* (H, T, T) of each sequence, (T, T), (R, 2H): 1 / rms of each q and k */
+  float *P, *dP;                         /* (H, T, T) of each sequence, (T, T) */
+  float *inverse;                        /* (R, 2H): 1 / rms of each q and k */
   float *gradients;
   bf16 *left, *right, *left2, *right2;   /* packed factors of a product */
 } Room;
@@ -116,10 +117,14 @@ static inline void pack(const float *s, size_t stride, size_t size, size_t K, in
 }
 
 /* A factor A (M, K) or its source A^T; B (K, N) or its source B^T, as the names say. */
-static void left(const float *a, size_t stride, size_t M, size_t K, bf16 *to) { pack(a, stride, M, K, 1, 1, to); }
-static void left_t(const float *a, size_t stride, size_t M, size_t K, bf16 *to) { pack(a, stride, M, K, 1, 0, to); }
-static void right(const float *b, size_t stride, size_t N, size_t K, bf16 *to) { pack(b, stride, N, K, 0, 0, to); }
-static void right_t(const float *b, size_t stride, size_t N, size_t K, bf16 *to) { pack(b, stride, N, K, 0, 1, to); }
+#define PACKS(name, is_left, along)                                                              \
+  static void name(const float *s, size_t stride, size_t size, size_t K, bf16 *to) {             \
+    pack(s, stride, size, K, is_left, along, to);                                                \
+  }
+PACKS(left, 1, 1)
+PACKS(left_t, 1, 0)
+PACKS(right, 0, 0)
+PACKS(right_t, 0, 1)
 
 /* The block at (i, j) of a product over k in [from, to), of factors packed along all K. */
 static inline void product_block(const bf16 *l, const bf16 *r, size_t K, size_t i, size_t j,
@@ -353,7 +358,8 @@ static inline __m512 normal_cdf(__m512 x) {
   p = _mm512_fmadd_ps(p, t, set(1.421413741f));
   p = _mm512_fmadd_ps(p, t, set(-.284496736f));
   p = _mm512_mul_ps(_mm512_fmadd_ps(p, t, set(.254829592f)), t);
-  __m512 tail = _mm512_mul_ps(exponential(_mm512_mul_ps(z, _mm512_sub_ps(_mm512_setzero_ps(), z))), p);
+  __m512 square = _mm512_mul_ps(z, _mm512_sub_ps(_mm512_setzero_ps(), z));
+  __m512 tail = _mm512_mul_ps(exponential(square), p);
   tail = _mm512_mul_ps(tail, set(.5f)); /* of the distribution, beyond |x| */
   return _mm512_mask_sub_ps(tail, (__mmask16)~negative, set(1.f), tail);
 }
@@ -387,7 +393,8 @@ static void compute(const Block *s, Room *w, const float *x, size_t R) {
   left(w->n1, D, R, D, w->left);
   product(w->left, tiles_of(s, QKV, 0), R, 3 * D, D, w->qkv, 3 * D, 0);
   prepare(s, w, R);
-  for (size_t r = 0; r < R; r += T) attend(s, w, w->qkv + r * 3 * D, w->P + r * s->H * T, w->y + r * D);
+  for (size_t r = 0; r < R; r += T)
+    attend(s, w, w->qkv + r * 3 * D, w->P + r * s->H * T, w->y + r * D);
   memcpy(w->x1, x, R * D * sizeof(float));
   left(w->y, D, R, D, w->left);
   product(w->left, tiles_of(s, OUT, 0), R, D, D, w->x1, D, 1);

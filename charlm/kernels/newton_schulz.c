@@ -115,7 +115,7 @@ static inline void add_right(const bf16 *tiles, size_t m, float scale, float *bl
     }
 }
 
-/* --- G and U ------------------------------------------------------------------------------------ */
+/* --- G and U ----------------------------------------------------------------------------------- */
 
 static inline size_t size_of_sums(size_t m) { return m * (m + BLOCK) / 2; }
 
@@ -182,7 +182,7 @@ static void polynomial(const Job *job, int me, int of) {
     }
 }
 
-/* --- X ------------------------------------------------------------------------------------------ */
+/* --- X ----------------------------------------------------------------------------------------- */
 
 static inline __m512 update_of(const Job *job, size_t at) {
   __m512 g = _mm512_loadu_ps(job->gradient + at), a = _mm512_loadu_ps(job->average + at);
@@ -327,14 +327,15 @@ typedef struct {
 static void work_alone(const void *given, int me, int of) {
   const Share *share = given;
   for (size_t i = me; i < share->count; i += of) {
-    const Job job = laid_out(&share->matrices[i], share->factors, 1, share->room + me * share->room_size);
+    void *room = share->room + me * share->room_size;
+    const Job job = laid_out(&share->matrices[i], share->factors, 1, room);
     step(&job, 0, 1);
   }
 }
 
-/* `factors` are a, b, c, momentum and decay. The first `large` matrices are worked at by all threads
-   together, the others by one each. In `room` there is space
-   for the largest of the former, and for the largest of the latter once a thread. */
+/* `factors` are a, b, c, momentum and decay. The first `large` matrices are worked at by all
+   threads together, the others by one each. In `room` there is space for the largest of the former,
+   and for the largest of the latter once a thread. */
 void newton_schulz_steps(int threads, const Matrix *matrices, size_t large, size_t count,
                          const float *factors, void *room, size_t room_of_thread) {
   for (size_t i = 0; i < large; i++) {
