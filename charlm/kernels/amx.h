@@ -111,7 +111,7 @@ static inline __m512i pairs_of(__m512i even, __m512i odd, int half) {
   return _mm512_or_si512(shifted, _mm512_cvtepu16_epi32(low));
 }
 
-/* --- threads ----------------------------------------------------------------------------------- */
+/* --- threads -------------------------------------------------------------------------------- */
 
 /* Work of which each of `of` threads does its part, as number `me`. They are OpenMP's, which
    PyTorch uses, too: no others are made, or left spinning. */

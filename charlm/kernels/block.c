@@ -34,7 +34,7 @@ typedef struct {
 
 enum { QKV, OUT, UP, DOWN, GAIN1, GAIN2, WEIGHTS };
 
-/* --- sizes ------------------------------------------------------------------------------------- */
+/* --- sizes ---------------------------------------------------------------------------------- */
 
 static void shape_of(const Block *s, int weight, size_t *rows, size_t *columns) {
   const size_t D = s->D, F = s->F;
@@ -85,7 +85,7 @@ size_t block_room(const Block *s) {
   return lay_out(s, s->room, &room);
 }
 
-/* --- products ---------------------------------------------------------------------------------- */
+/* --- products ------------------------------------------------------------------------------- */
 
 /* Two tiles of 32 rows of a left factor, or 32 columns of a right one, and 32 k: from a place whose
    rows are `stride` apart; k runs along them, or across. */
@@ -168,7 +168,7 @@ static void weight_gradient(const Block *s, const Room *w, int weight, const flo
   product(w->left2, w->right2, O, I, R, w->gradients + offset_of(s, weight), I, more);
 }
 
-/* --- norms ------------------------------------------------------------------------------------- */
+/* --- norms ---------------------------------------------------------------------------------- */
 
 /* The mean (0 for RMSNorm) and the inverse deviation of a row. */
 static inline void moments(const Block *s, const float *x, float *mean, float *inverse) {
@@ -215,7 +215,7 @@ static void normalise_backward(const Block *s, const float *x, const float *gain
   }
 }
 
-/* --- queries and keys -------------------------------------------------------------------------- */
+/* --- queries and keys ----------------------------------------------------------------------- */
 
 /* Turn the pairs (x_i, x_{i+K/2}) of a head at step t, forward or back. */
 static inline void rotate(const Block *s, float *x, size_t t, float direction) {
@@ -260,7 +260,7 @@ static void prepare_backward(const Block *s, Room *w, size_t R) {
     }
 }
 
-/* --- attention --------------------------------------------------------------------------------- */
+/* --- attention ------------------------------------------------------------------------------ */
 
 /* Row t of q k^T to probabilities: softmax over the first t + 1, zeros up to T. */
 static inline void softmax(float *row, size_t t, size_t T, float scale) {
@@ -347,7 +347,7 @@ static void attend_backward(const Block *s, Room *w, const float *qkv, const flo
   }
 }
 
-/* --- the MLP's function ------------------------------------------------------------------------ */
+/* --- the MLP's function --------------------------------------------------------------------- */
 
 /* The normal distribution's function, to some 1e-7 (Abramowitz & Stegun 7.1.26). */
 static inline __m512 normal_cdf(__m512 x) {
@@ -384,7 +384,7 @@ static void activate(const Block *s, const float *u, size_t size, float *a, floa
   }
 }
 
-/* --- the block --------------------------------------------------------------------------------- */
+/* --- the block ------------------------------------------------------------------------------ */
 
 /* All up to a = f(u), of R rows of x. */
 static void compute(const Block *s, Room *w, const float *x, size_t R) {

@@ -17,7 +17,7 @@
 
 int lstm_allowed(void) { return amx_allowed(); }
 
-/* --- the gates' functions of 16 floats --------------------------------------------------------- */
+/* --- the gates' functions of 16 floats ------------------------------------------------------ */
 
 static inline __m512 sigmoid(__m512 x) {
   __m512 d = _mm512_add_ps(set(1.f), exponential(_mm512_sub_ps(_mm512_setzero_ps(), x)));
@@ -33,7 +33,7 @@ static inline __m512 hyperbolic_tangent(__m512 x) {
 static inline __m512 sigmoid_slope(__m512 y) { return _mm512_fnmadd_ps(y, y, y); }
 static inline __m512 tangent_slope(__m512 y) { return _mm512_fnmadd_ps(y, y, set(1.f)); }
 
-/* --- products ---------------------------------------------------------------------------------- */
+/* --- products ------------------------------------------------------------------------------- */
 
 /* out[n] (16, 16) = a (16, 32 depth) b[n], for four packed b; rows of `out` are `stride` apart. */
 static inline void multiply_16(const bf16 *a, size_t lda, const bf16 *const b[4], size_t depth,
@@ -106,7 +106,7 @@ void lstm_pack_backward(size_t H, const float *W, bf16 *tiles) {
       }
 }
 
-/* --- a layer ----------------------------------------------------------------------------------- */
+/* --- a layer -------------------------------------------------------------------------------- */
 
 typedef struct {
   size_t T, B, H;
@@ -182,7 +182,7 @@ static void backward_rows(const Layer *l, size_t from, int rows) {
   }
 }
 
-/* --- threads ----------------------------------------------------------------------------------- */
+/* --- threads -------------------------------------------------------------------------------- */
 
 typedef struct {
   const Layer *layer;

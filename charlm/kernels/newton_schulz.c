@@ -52,7 +52,7 @@ typedef struct {
   bf16 *panel, *panel_transposed, *columns_of_x;
 } Job;
 
-/* --- a block of 32 by 32 numbers, to and from tiles -------------------------------------------- */
+/* --- a block of 32 by 32 numbers, to and from tiles ----------------------------------------- */
 
 #define ALIGNED __attribute__((aligned(64)))
 
@@ -115,7 +115,7 @@ static inline void add_right(const bf16 *tiles, size_t m, float scale, float *bl
     }
 }
 
-/* --- G and U ----------------------------------------------------------------------------------- */
+/* --- G and U -------------------------------------------------------------------------------- */
 
 static inline size_t size_of_sums(size_t m) { return m * (m + BLOCK) / 2; }
 
@@ -182,7 +182,7 @@ static void polynomial(const Job *job, int me, int of) {
     }
 }
 
-/* --- X ----------------------------------------------------------------------------------------- */
+/* --- X -------------------------------------------------------------------------------------- */
 
 static inline __m512 update_of(const Job *job, size_t at) {
   __m512 g = _mm512_loadu_ps(job->gradient + at), a = _mm512_loadu_ps(job->average + at);
