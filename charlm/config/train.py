@@ -154,7 +154,7 @@ class TrainConfig(Group):
     compile: Literal["auto", "off", "on"] = Field(
         "auto",
         description="on: torch.compile; auto: that for a gpt on CUDA, and on a CPU with AMX our "
-        "own kernels for muon and for an lstm in bf16",
+        "own kernels for muon, an lstm in bf16, and a gpt without dropout, biases and swiglu",
     )
     threads: Count | None = Field(None, description="CPU threads; null for one a core, 8 at most")
     log_every: Count = Field(20, description="steps between two records of the training loss")
