@@ -105,7 +105,8 @@ class FusedGPT:
     def __call__(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
         """As the model's `forward`: ids (B, T) to logits (B, T, V), and no state."""
         assert state is None
-        model = self._model
+        model, T = self._model, ids.shape[1]
+        ids = F.pad(ids, (0, -T % MULTIPLE))  # no character sees those after it
         x, rotation = model.position(model.embed(ids), 0)  # (B, T, D)
         for block in model.blocks:
             assert isinstance(block, Block)
@@ -119,4 +120,4 @@ class FusedGPT:
             gain1, qkv, out, gain2, up, down = block.parameters()
             weights = [qkv, out, up, down, gain1, gain2]
             x = self._kernel.block(x, rotation, weights, options)
-        return model.head(model.norm(x)), ()
+        return model.head(model.norm(x[:, :T])), ()

@@ -96,6 +96,8 @@ def test_logits_and_gradients_are_those_of_float64_within_rounding(
         (7, 32, {"context": 32, "n_head": 1}),
         (5, 96, {"context": 96, "n_embd": 192, "n_head": 3}),
         (2, 160, {"context": 160, "tie_weights": True}),
+        (4, 1, {}),
+        (4, 33, {"position": "learned"}),
     ],
 )
 def test_whatever_the_shapes_and_the_threads(
