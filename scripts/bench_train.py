@@ -81,7 +81,7 @@ def main() -> None:
         report(results, asked.json)
     for name, table in tables.items():
         if name in asked.what or not (asked.what or asked.quick):
-            show(list(table(asked)))
+            show(table(asked))
 
 
 # --- steps -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def machine() -> dict[str, object]:
     return {"cpu": cpu, "cores": cores, "load": round(load, 2), "python": platform.python_version()}
 
 
-def show(rows: Sequence[dict[str, object]]) -> None:
+def show(rows: Iterable[dict[str, object]]) -> None:
     """Rows of a Markdown table; a new head where the columns change."""
     head: list[str] = []
     for row in rows:
