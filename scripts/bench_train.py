@@ -215,7 +215,7 @@ def nanogpt_step(folder: Path, B: int, T: int) -> Step:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(loss)
+        return float(loss.detach())
 
     return step
 
@@ -228,7 +228,7 @@ def overhead(asked: argparse.Namespace) -> Iterator[Comparison]:
     for name in names:
         config = load_config(
             ROOT / "configs" / f"{name}.yaml",
-            [f"train.max_steps={n}", "train.schedule.warmup_steps=2", *QUIET],
+            [f"train.max_steps={n}", "train.schedule.warmup_steps=2", "eval.max_chars=100", *QUIET],
             None,
             {"path": [str(path) for path in asked.data]}
             if asked.data
