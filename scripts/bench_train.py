@@ -345,7 +345,7 @@ def nanogpt_scores(folder: Path, text: Path) -> dict[str, float]:
     with torch.inference_mode():
         for some in starts.split(100):
             windows = ids[some[:, None] + torch.arange(65)]
-            _, loss = model(windows[:, :-1], windows[:, 1:])
+            _, loss = model(windows[:, :-1].contiguous(), windows[:, 1:].contiguous())
             total += float(loss) * len(some)
     return {"windows": total / len(starts)}
 
