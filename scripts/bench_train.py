@@ -10,7 +10,7 @@ gpt       a step of nanoGPT's recipe for a CPU, beside its own code, or, without
           PyTorch's layers in float32
 overhead  a training run, with its batches, logs and checkpoints, beside its bare steps
 time      with --nanogpt: what its own code makes of the text in its whole time, and what ours does
-          in a tenth of that (LSTM) and a sixth (GPT); loss on 8,000 windows of 64 characters
+          in a tenth and a sixth of that; loss on 8,000 windows of 64 characters
 recipes   charlm's configs beside those of char-rnn and nanoGPT's CPU recipe, in --seconds each
 
 DIR is a checkout of nanoGPT; its code runs as it is, in a copy. Ratios are their time over ours.
@@ -306,7 +306,7 @@ def seconds_to_loss(asked: argparse.Namespace) -> Iterator[dict[str, object]]:
     for seed in range(1, asked.seeds + 1):
         theirs = nanogpt_run(asked.nanogpt, asked.data[0], seed)
         yield row("nanoGPT's own code, whole run", asked.data[0].name, seed, theirs)
-        for config, share in (("shakespeare-lstm", 10), ("shakespeare-gpt", 6)):
+        for config, share in (("shakespeare-gpt", 10), ("shakespeare-gpt", 6)):
             limits = [f"train.max_seconds={theirs['seconds'] / share}", "train.max_steps=null"]
             result = trained(config, data, [*limits, f"train.seed={seed}"], 64, 8000)
             yield row(f"{config}, 1/{share} of that", asked.data[0].name, seed, result)
