@@ -111,6 +111,51 @@ static inline __m512i pairs_of(__m512i even, __m512i odd, int half) {
   return _mm512_or_si512(shifted, _mm512_cvtepu16_epi32(low));
 }
 
+/* 32 by 32 numbers, in rows `stride` apart, rounded: a row each. */
+static inline void narrow(const float *s, size_t stride, __m512i row[BLOCK]) {
+  for (size_t r = 0; r < BLOCK; r++) {
+    __m512 low = _mm512_loadu_ps(s + r * stride), high = _mm512_loadu_ps(s + r * stride + TILE);
+    row[r] = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+  }
+}
+
+/* Two tiles of 32 rows of a left factor, or 32 columns of a right one, and 32 k: from a place whose
+   rows are `stride` apart; k runs along them, or across. */
+static inline void pack_block(const float *s, size_t stride, int is_left, int along, bf16 *first,
+                              bf16 *second) {
+  __m512i row[BLOCK];
+  narrow(s, stride, row);
+  for (int half = 0; half < 2; half++) {
+    __m512i pairs[TILE]; /* of k */
+    for (size_t r = 0; r < TILE; r++)
+      pairs[r] = along ? row[half * TILE + r] : pairs_of(row[2 * r], row[2 * r + 1], half);
+    if (along != is_left) transpose(pairs);
+    for (size_t r = 0; r < TILE; r++)
+      _mm512_storeu_si512((half ? second : first) + r * DEPTH, pairs[r]);
+  }
+}
+
+static inline void pack(const float *s, size_t stride, size_t size, size_t K, int is_left,
+                        int along, bf16 *tiles) {
+  for (size_t at = 0; at < size; at += BLOCK)
+    for (size_t k = 0; k < K; k += DEPTH) {
+      bf16 *first = tiles + at * K + k * TILE;
+      const float *from = along ? s + at * stride + k : s + k * stride + at;
+      pack_block(from, stride, is_left, along, first, first + TILE * K);
+    }
+}
+
+/* The tiles of A (M, K), of which the source may be A^T; or of B (K, N), or B^T: 16 rows of A or
+   columns of B after the other, each along all k. `size` is M or N. */
+#define PACKS(name, is_left, along) \
+  static inline void name(const float *s, size_t stride, size_t size, size_t K, bf16 *to) { \
+    pack(s, stride, size, K, is_left, along, to); \
+  }
+PACKS(left, 1, 1)
+PACKS(left_t, 1, 0)
+PACKS(right, 0, 0)
+PACKS(right_t, 0, 1)
+
 /* --- threads -------------------------------------------------------------------------------- */
 
 /* Work of which each of `of` threads does its part, as number `me`. They are OpenMP's, which

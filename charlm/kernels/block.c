@@ -62,7 +62,7 @@ typedef struct {
   float *P, *dP;                         /* (H, T, T) of each sequence, (T, T) */
   float *inverse;                        /* (R, 2H): 1 / rms of each q and k */
   float *gradients;
-  bf16 *left, *right, *left2, *right2;   /* packed factors of a product */
+  bf16 *left, *right;                    /* packed factors of a product */
 } Room;
 
 static size_t lay_out(const Block *s, float *at, Room *room) {
@@ -75,8 +75,8 @@ static size_t lay_out(const Block *s, float *at, Room *room) {
                           3 * R * D, R * s->H * T, T * T, 2 * R * s->H, offset_of(s, WEIGHTS)};
   size_t sum = 0;
   for (int i = 0; i < 15; i++) *parts[i] = at + sum, sum += (sizes[i] + TILE - 1) / TILE * TILE;
-  bf16 **const factors[] = {&room->left, &room->right, &room->left2, &room->right2};
-  for (int i = 0; i < 4; i++) *factors[i] = (bf16 *)(at + sum), sum += factor;
+  bf16 **const factors[] = {&room->left, &room->right};
+  for (int i = 0; i < 2; i++) *factors[i] = (bf16 *)(at + sum), sum += factor;
   return sum;
 }
 
@@ -86,45 +86,6 @@ size_t block_room(const Block *s) {
 }
 
 /* --- products ------------------------------------------------------------------------------- */
-
-/* Two tiles of 32 rows of a left factor, or 32 columns of a right one, and 32 k: from a place whose
-   rows are `stride` apart; k runs along them, or across. */
-static inline void pack_block(const float *s, size_t stride, int is_left, int along, bf16 *first,
-                              bf16 *second) {
-  __m512i row[BLOCK];
-  for (size_t r = 0; r < BLOCK; r++) {
-    __m512 low = _mm512_loadu_ps(s + r * stride), high = _mm512_loadu_ps(s + r * stride + TILE);
-    row[r] = (__m512i)_mm512_cvtne2ps_pbh(high, low);
-  }
-  for (int half = 0; half < 2; half++) {
-    __m512i pairs[TILE]; /* of k */
-    for (size_t r = 0; r < TILE; r++)
-      pairs[r] = along ? row[half * TILE + r] : pairs_of(row[2 * r], row[2 * r + 1], half);
-    if (along != is_left) transpose(pairs);
-    for (size_t r = 0; r < TILE; r++)
-      _mm512_storeu_si512((half ? second : first) + r * DEPTH, pairs[r]);
-  }
-}
-
-static inline void pack(const float *s, size_t stride, size_t size, size_t K, int is_left,
-                        int along, bf16 *tiles) {
-  for (size_t at = 0; at < size; at += BLOCK)
-    for (size_t k = 0; k < K; k += DEPTH) {
-      bf16 *first = tiles + at * K + k * TILE;
-      const float *from = along ? s + at * stride + k : s + k * stride + at;
-      pack_block(from, stride, is_left, along, first, first + TILE * K);
-    }
-}
-
-/* A factor A (M, K) or its source A^T; B (K, N) or its source B^T, as the names say. */
-#define PACKS(name, is_left, along)                                                              \
-  static void name(const float *s, size_t stride, size_t size, size_t K, bf16 *to) {             \
-    pack(s, stride, size, K, is_left, along, to);                                                \
-  }
-PACKS(left, 1, 1)
-PACKS(left_t, 1, 0)
-PACKS(right, 0, 0)
-PACKS(right_t, 0, 1)
 
 /* The block at (i, j) of a product over k in [from, to), of factors packed along all K. */
 static inline void product_block(const bf16 *l, const bf16 *r, size_t K, size_t i, size_t j,
@@ -163,9 +124,9 @@ static void weight_gradient(const Block *s, const Room *w, int weight, const flo
                             const float *x, size_t R, int more) {
   size_t O, I;
   shape_of(s, weight, &O, &I);
-  left_t(dy, O, O, R, w->left2);
-  right(x, I, I, R, w->right2);
-  product(w->left2, w->right2, O, I, R, w->gradients + offset_of(s, weight), I, more);
+  left_t(dy, O, O, R, w->left);
+  right(x, I, I, R, w->right);
+  product(w->left, w->right, O, I, R, w->gradients + offset_of(s, weight), I, more);
 }
 
 /* --- norms ---------------------------------------------------------------------------------- */
@@ -295,29 +256,25 @@ static void probabilities(const Block *s, Room *w, const float *qkv, float *P) {
   }
 }
 
-/* y (T, D) of a sequence whose qkv it is, and P (H, T, T). */
-static void attend(const Block *s, Room *w, const float *qkv, float *P, float *y) {
-  const size_t T = s->T, D = s->D, K = D / s->H;
-  for (size_t h = 0; h < s->H; h++, qkv += K, y += K, P += T * T) {
-    probabilities(s, w, qkv, P);
-    left(P, T, T, T, w->left);
-    right(qkv + 2 * D, 3 * D, K, T, w->right);
-    for (size_t j = 0; j < K; j += BLOCK)
-      for (size_t i = 0; i < T; i += BLOCK)
-        product_block(w->left, w->right, T, i, j, 0, i + BLOCK, y, D, 0);
-  }
-}
-
 /* out (T, K) = M X for M (T, T) whose upper triangle is zeros, or its transpose. */
 static void triangular(const Block *s, Room *w, const float *M, int transposed, const float *x,
-                       size_t stride, float *out) {
+                       size_t stride, float *out, size_t out_stride) {
   const size_t T = s->T, K = s->D / s->H;
   (transposed ? left_t : left)(M, T, T, T, w->left);
   right(x, stride, K, T, w->right);
   for (size_t j = 0; j < K; j += BLOCK)
     for (size_t i = 0; i < T; i += BLOCK)
       product_block(w->left, w->right, T, i, j, transposed ? i : 0, transposed ? T : i + BLOCK, out,
-                    3 * s->D, 0);
+                    out_stride, 0);
+}
+
+/* y (T, D) of a sequence whose qkv it is, and P (H, T, T). */
+static void attend(const Block *s, Room *w, const float *qkv, float *P, float *y) {
+  const size_t T = s->T, D = s->D, K = D / s->H;
+  for (size_t h = 0; h < s->H; h++, qkv += K, y += K, P += T * T) {
+    probabilities(s, w, qkv, P);
+    triangular(s, w, P, 0, qkv + 2 * D, 3 * D, y, D);
+  }
 }
 
 /* The gradients dqkv (T, 3D) of a sequence, of dy (T, D). */
@@ -326,7 +283,7 @@ static void attend_backward(const Block *s, Room *w, const float *qkv, const flo
   const size_t T = s->T, D = s->D, K = D / s->H;
   const float scale = 1 / sqrtf(K);
   for (size_t h = 0; h < s->H; h++, qkv += K, dqkv += K, dy += K, P += T * T) {
-    triangular(s, w, P, 1, dy, D, dqkv + 2 * D); /* dv = P^T dy */
+    triangular(s, w, P, 1, dy, D, dqkv + 2 * D, 3 * D); /* dv = P^T dy */
     left(dy, D, T, K, w->left);
     right_t(qkv + 2 * D, 3 * D, T, K, w->right);
     for (size_t i = 0; i < T; i += BLOCK) {
@@ -342,8 +299,8 @@ static void attend_backward(const Block *s, Room *w, const float *qkv, const flo
         for (size_t j = known; j < T; j++) dp[j] = 0;
       }
     }
-    triangular(s, w, w->dP, 0, qkv + D, 3 * D, dqkv);     /* dq = dS k */
-    triangular(s, w, w->dP, 1, qkv, 3 * D, dqkv + D);     /* dk = dS^T q */
+    triangular(s, w, w->dP, 0, qkv + D, 3 * D, dqkv, 3 * D); /* dq = dS k */
+    triangular(s, w, w->dP, 1, qkv, 3 * D, dqkv + D, 3 * D); /* dk = dS^T q */
   }
 }
 

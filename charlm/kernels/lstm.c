@@ -78,33 +78,9 @@ static inline void multiply(int rows, const bf16 *a, size_t lda, const bf16 *con
   else multiply_16(a, lda, b, depth, out, stride);
 }
 
-/* W (G, H) as the tiles of W^T: tile (n, k) has, for the gates from 16 n and the units from 32 k,
-   in row r and column c the pair W[16n + c][32k + 2r], W[16n + c][32k + 2r + 1]. */
-void lstm_pack_forward(size_t H, const float *W, bf16 *tiles) {
-  for (size_t n = 0; n < 4 * H; n += TILE)
-    for (size_t k = 0; k < H; k += DEPTH, tiles += TILE_SIZE)
-      for (size_t c = 0; c < TILE; c++) {
-        const float *row = W + (n + c) * H + k;
-        bf16 pairs[DEPTH];
-        to_bf16(pairs, _mm512_loadu_ps(row)), to_bf16(pairs + 16, _mm512_loadu_ps(row + 16));
-        for (size_t r = 0; r < TILE; r++) memcpy(tiles + r * DEPTH + 2 * c, pairs + 2 * r, 4);
-      }
-}
-
-/* W (G, H) as the tiles of W: tile (n, k) has, for the units from 16 n and the gates from 32 k,
-   in row r and column c the pair W[32k + 2r][16n + c], W[32k + 2r + 1][16n + c]. */
-void lstm_pack_backward(size_t H, const float *W, bf16 *tiles) {
-  for (size_t n = 0; n < H; n += TILE)
-    for (size_t k = 0; k < 4 * H; k += DEPTH, tiles += TILE_SIZE)
-      for (size_t r = 0; r < TILE; r++) {
-        const float *row = W + (k + 2 * r) * H + n;
-        bf16 first[TILE], second[TILE];
-        to_bf16(first, _mm512_loadu_ps(row)), to_bf16(second, _mm512_loadu_ps(row + H));
-        for (size_t c = 0; c < TILE; c++) {
-          tiles[r * DEPTH + 2 * c] = first[c], tiles[r * DEPTH + 2 * c + 1] = second[c];
-        }
-      }
-}
+/* W (G, H) as the tiles of W^T, and of W, to be multiplied from the right. */
+void lstm_pack_forward(size_t H, const float *W, bf16 *tiles) { right_t(W, H, 4 * H, H, tiles); }
+void lstm_pack_backward(size_t H, const float *W, bf16 *tiles) { right(W, H, H, 4 * H, tiles); }
 
 /* --- a layer -------------------------------------------------------------------------------- */
 

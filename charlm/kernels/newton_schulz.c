@@ -56,13 +56,6 @@ typedef struct {
 
 #define ALIGNED __attribute__((aligned(64)))
 
-static inline void narrow(const float *block, __m512i row[BLOCK]) {
-  for (size_t r = 0; r < BLOCK; r++) {
-    __m512 low = _mm512_load_ps(block + r * BLOCK), high = _mm512_load_ps(block + r * BLOCK + TILE);
-    row[r] = (__m512i)_mm512_cvtne2ps_pbh(high, low);
-  }
-}
-
 static void transpose_block(float *block) {
   __m512i quarter[4][TILE];
   for (size_t q = 0; q < 4; q++) {
@@ -138,7 +131,7 @@ static void put_symmetric(float *block, size_t i, size_t j, size_t m, bf16 *out,
   __m512i row[BLOCK];
   for (int mirror = 0; mirror <= (i != j); mirror++) {
     if (mirror) transpose_block(block);
-    narrow(block, row);
+    narrow(block, BLOCK, row);
     put(row, out, mirror ? j : i, mirror ? i : j, m);
     if (out_transposed) put_transposed(row, out_transposed, mirror ? j : i, mirror ? i : j, m);
   }
@@ -263,7 +256,7 @@ static void pass(const Job *job, int me, int of, int done) {
         if (done == 0) begin(job, scale, i, j, block);
         else advance(job, i, j, block);
         if (done == STEPS) { apply(job, i, j, block); continue; }
-        narrow(block, row);
+        narrow(block, BLOCK, row);
         put_right(row, ready + i * TILE, m); /* x itself is still needed for the rows below */
         put(row, panel, i, j - first, width);
         put_transposed(row, transposed, i, j - first, width);
