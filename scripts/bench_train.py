@@ -156,27 +156,27 @@ def seconds(step: Step, times: int) -> Callable[[], float]:
     return run
 
 
-def steps(asked: argparse.Namespace) -> Iterator[Comparison]:
-    B, T, times = 32, 64, 2 if asked.quick else 10
-    for n_layer, width in ((1, 64),) if asked.quick else ((1, 512), (2, 256)):
+def lstm_steps(
+    asked: argparse.Namespace, shapes: list[tuple[int, int]], B: int, T: int, muon: bool
+) -> Iterator[Comparison]:
+    """Steps of LSTMs of (layers, units), beside the obvious ones."""
+    optimizer, called = ("muon", "Muon") if muon else ("rmsprop", "RMSProp")
+    for n_layer, width in shapes:
+        times = 2 if asked.quick or n_layer * width > 1000 else 10
         model = {"kind": "lstm", "n_layer": n_layer, "hidden_size": width}
-        ours = our_step(model, {"optimizer": {"kind": "muon"}}, B, T)
-        theirs = obvious_step(width, n_layer, True, B, T)
-        name = f"step of an LSTM {n_layer}x{width}, Muon, batch {B} of {T}"
+        ours = our_step(model, {"optimizer": {"kind": optimizer}}, B, T)
+        theirs = obvious_step(width, n_layer, muon, B, T)
+        name = f"step of an LSTM {n_layer}x{width}, {called}, batch {B} of {T}"
         pair = seconds(ours, times), seconds(theirs, times)
         yield in_turn(name, *pair, asked.repeats, B * T * times, "chars")
+
+
+def steps(asked: argparse.Namespace) -> Iterator[Comparison]:
+    yield from lstm_steps(asked, [(1, 64)] if asked.quick else [(1, 512), (2, 256)], 32, 64, True)
 
 
 def sizes(asked: argparse.Namespace) -> Iterator[Comparison]:
-    B, T = 50, 50
-    for n_layer, width in ((2, 64),) if asked.quick else ((2, 128), (3, 512)):
-        times = 2 if asked.quick or width == 512 else 10
-        model = {"kind": "lstm", "n_layer": n_layer, "hidden_size": width}
-        ours = our_step(model, {"optimizer": {"kind": "rmsprop"}}, B, T)
-        theirs = obvious_step(width, n_layer, False, B, T)
-        name = f"step of an LSTM {n_layer}x{width}, RMSProp, batch {B} of {T}"
-        pair = seconds(ours, times), seconds(theirs, times)
-        yield in_turn(name, *pair, asked.repeats, B * T * times, "chars")
+    yield from lstm_steps(asked, [(2, 64)] if asked.quick else [(2, 128), (3, 512)], 50, 50, False)
 
 
 def gpt(asked: argparse.Namespace) -> Iterator[Comparison]:

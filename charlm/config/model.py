@@ -69,6 +69,12 @@ class GPTConfig(Group):
     bias: bool = Field(False, description="biases in linear layers and layer norms")
     tie_weights: bool = Field(False, description="one matrix serves as embedding and output layer")
 
+    @property
+    def mlp_width(self) -> int:
+        """Units in the middle of the MLP: 4 D, or for SwiGLU (Shazeer 2020), which has a third
+        matrix, 8/3 D rounded up to a multiple of 8, for the hardware."""
+        return -(-8 * self.n_embd // 3 // 8) * 8 if self.mlp == "swiglu" else 4 * self.n_embd
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         divides = self.n_embd % self.n_head == 0

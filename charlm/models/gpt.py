@@ -202,8 +202,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.out = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.up = nn.Linear(config.n_embd, config.mlp_width, bias=config.bias)
+        self.out = nn.Linear(config.mlp_width, config.n_embd, bias=config.bias)
         self.squared_relu = config.mlp == "relu2"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -221,9 +221,8 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        width = -(-8 * config.n_embd // 3 // 8) * 8  # a multiple of 8, for the hardware
-        self.gate_up = nn.Linear(config.n_embd, 2 * width, bias=config.bias)
-        self.out = nn.Linear(width, config.n_embd, bias=config.bias)
+        self.gate_up = nn.Linear(config.n_embd, 2 * config.mlp_width, bias=config.bias)
+        self.out = nn.Linear(config.mlp_width, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.out(self.hidden(x))

@@ -13,13 +13,13 @@ from torch import Tensor
 from charlm.config import RecurrentConfig
 from charlm.data.batches import IGNORED
 from charlm.kernels import compiler
-from charlm.kernels.amx import cpu_has_amx
 from charlm.kernels.compiler import NoKernelError, load_kernel
 from charlm.kernels.lstm import LSTMKernel
 from charlm.models import build_model
 from charlm.models.fused import FusedLSTM
 from charlm.models.recurrent import Recurrent
 from charlm.training.loss import summed_nll
+from tests.kernels import loaded
 
 V = 21
 ROUNDING = 0.02  # relative: bfloat16 has 8 bits, and sums over time add up
@@ -27,12 +27,7 @@ ROUNDING = 0.02  # relative: bfloat16 has 8 bits, and sums over time add up
 
 @pytest.fixture(scope="module")
 def kernel() -> LSTMKernel:
-    if not cpu_has_amx():
-        pytest.skip("this CPU has no AMX")
-    try:
-        return LSTMKernel()
-    except NoKernelError as error:
-        pytest.skip(str(error))
+    return loaded(LSTMKernel)
 
 
 def model_of(n_layer: int = 1, hidden_size: int = 64, **options: Any) -> Recurrent:

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from charlm.config import GPTConfig
-from charlm.kernels.amx import cpu_has_amx
 from charlm.kernels.block import BlockKernel
-from charlm.kernels.compiler import NoKernelError
 from charlm.models import build_model
 from charlm.models.fused import FusedGPT
 from charlm.models.gpt import GPT
+from tests.kernels import loaded
 
 V = 21
 ROUNDING = 0.03  # relative: bfloat16 has 8 bits, and errors go through two blocks and back
@@ -32,12 +31,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def kernel() -> BlockKernel:
-    if not cpu_has_amx():
-        pytest.skip("this CPU has no AMX")
-    try:
-        return BlockKernel()
-    except NoKernelError as error:
-        pytest.skip(str(error))
+    return loaded(BlockKernel)
 
 
 def model_of(**options: Any) -> GPT:

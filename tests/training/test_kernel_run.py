@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from charlm.config import Config
-from charlm.kernels.amx import cpu_has_amx
 from charlm.kernels.compiler import NoKernelError
 from charlm.kernels.lstm import LSTMKernel
 from charlm.training import compute, session
-from charlm.training.checkpoint import LAST, read_meta
+from charlm.training.checkpoint import LAST, Meta, read_meta
+from tests.kernels import loaded
 from tests.training.helpers import assert_same_run, go_on, make_config, new_run, plain_config
 
 LARGE = ("model.hidden_size=64", "train.batch_size=32", "train.precision=bf16")
@@ -21,28 +21,28 @@ AUTO = (*LARGE, "train.compile=auto")
 
 @pytest.fixture
 def kernel() -> None:
-    try:
-        if not cpu_has_amx():
-            pytest.skip("this CPU has no AMX")
-        LSTMKernel()
-    except NoKernelError as error:
-        pytest.skip(str(error))
+    loaded(LSTMKernel)
 
 
 def kernel_of(folder: Path) -> str:
     return read_meta(folder / LAST).kernel
 
 
-@pytest.mark.parametrize("more", [(), ("train.grad_accum=2",), ("train.optimizer.kind=muon",)])
-def test_a_run_resumed_is_the_run_never_stopped(
-    kernel: None, tiny_text: Path, tmp_path: Path, more: tuple[str, ...]
-) -> None:
-    config = make_config(tiny_text, "lstm", *AUTO, *more)
+def check_resume(config: Config, tmp_path: Path) -> Meta:
+    """A run with a kernel, stopped and resumed, is the run never stopped; its last checkpoint."""
     whole = new_run(config, tmp_path / "whole")
     stopped = new_run(config, tmp_path / "stopped", stop_at=5)
     assert kernel_of(whole) == "amx"
     assert go_on(config, stopped) == "finished"
     assert_same_run(stopped, whole)
+    return read_meta(whole / LAST)
+
+
+@pytest.mark.parametrize("more", [(), ("train.grad_accum=2",), ("train.optimizer.kind=muon",)])
+def test_a_run_resumed_is_the_run_never_stopped(
+    kernel: None, tiny_text: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    check_resume(make_config(tiny_text, "lstm", *AUTO, *more), tmp_path)
 
 
 def test_a_gpt_is_in_bfloat16_where_the_kernel_can_do_it(
@@ -50,12 +50,7 @@ def test_a_gpt_is_in_bfloat16_where_the_kernel_can_do_it(
 ) -> None:
     size = ("model.n_embd=64", "model.n_head=2", "model.context=32", "model.dropout=0")
     config = make_config(tiny_text, "gpt", *size, "train.compile=auto", "train.precision=auto")
-    whole = new_run(config, tmp_path / "whole")
-    stopped = new_run(config, tmp_path / "stopped", stop_at=5)
-    meta = read_meta(whole / LAST)
-    assert (meta.kernel, meta.precision) == ("amx", "bf16")
-    assert go_on(config, stopped) == "finished"
-    assert_same_run(stopped, whole)
+    assert check_resume(config, tmp_path).precision == "bf16"
 
 
 @pytest.mark.parametrize("kind", ["gpt", "gru"])
@@ -64,12 +59,7 @@ def test_muon_has_the_kernel_in_every_model_and_precision(
 ) -> None:
     width = "model.n_embd=64" if kind == "gpt" else "model.hidden_size=64"
     muon = (width, "train.compile=auto", "train.optimizer.kind=muon")
-    config = make_config(tiny_text, kind, *muon)
-    whole = new_run(config, tmp_path / "whole")
-    stopped = new_run(config, tmp_path / "stopped", stop_at=5)
-    assert kernel_of(whole) == "amx"
-    assert go_on(config, stopped) == "finished"
-    assert_same_run(stopped, whole)
+    check_resume(make_config(tiny_text, kind, *muon), tmp_path)
 
 
 def test_training_learns_what_it_does_without_the_kernel(

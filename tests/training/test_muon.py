@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from charlm.kernels.amx import cpu_has_amx
-from charlm.kernels.compiler import NoKernelError
 from charlm.kernels.newton_schulz import COEFFICIENTS, Moved, NewtonSchulz
 from charlm.training.muon import BatchedMuon, FastMuon
+from tests.kernels import loaded
 
 SHAPES = [(32, 32), (64, 96), (96, 64), (256, 64), (64, 256), (512, 128), (1024, 256), (544, 512)]
 ROUNDING = 0.03  # relative: five iterations of products rounded to bfloat16
@@ -19,12 +18,7 @@ ROUNDING = 0.03  # relative: five iterations of products rounded to bfloat16
 
 @pytest.fixture(scope="module")
 def kernel() -> NewtonSchulz:
-    if not cpu_has_amx():
-        pytest.skip("this CPU has no AMX")
-    try:
-        return NewtonSchulz()
-    except NoKernelError as error:
-        pytest.skip(str(error))
+    return loaded(NewtonSchulz)
 
 
 def matrix_of(shape: tuple[int, int]) -> Tensor:

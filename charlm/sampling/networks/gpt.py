@@ -24,14 +24,9 @@ RMS_EPS = float(np.finfo(np.float32).eps)  # as PyTorch's RMSNorm has it where n
 LAYER_EPS = 1e-5
 
 
-def mlp_width(config: GPTConfig) -> int:
-    """Units in the middle of the MLP: 4 D, or 8/3 D rounded up to a multiple of 8 for SwiGLU."""
-    return -(-8 * config.n_embd // 3 // 8) * 8 if config.mlp == "swiglu" else 4 * config.n_embd
-
-
 def shapes(config: GPTConfig, vocab_size: int) -> Shapes:
     """What the weights are called, and their shapes."""
-    V, D, M = vocab_size, config.n_embd, mlp_width(config)
+    V, D, M = vocab_size, config.n_embd, config.mlp_width
     first = ("gate_up", 2 * M) if config.mlp == "swiglu" else ("up", M)
     linears = {"attention.qkv": (3 * D, D), "attention.out": (D, D)}
     linears |= {f"mlp.{first[0]}": (first[1], D), "mlp.out": (D, M)}
