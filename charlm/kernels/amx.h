@@ -1,12 +1,13 @@
 /* What the kernels share: bfloat16 numbers, the tiles that AMX multiplies, and threads. */
 
 #include <immintrin.h>
-#include <omp.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "threads.h"
 
 typedef uint16_t bf16;
 
@@ -46,16 +47,23 @@ static inline __m512 exponential(__m512 x) {
   return _mm512_scalef_ps(p, n);
 }
 
+/* Have everything in memory before tiles are loaded: not all compilers know that they read it. */
+static inline void settle(void) { __asm__ volatile("" ::: "memory"); }
+
 static inline void configure_tiles(void) {
   struct { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } tiles;
   memset(&tiles, 0, sizeof tiles);
   tiles.palette = 1;
   for (int i = 0; i < 8; i++) tiles.bytes[i] = 64, tiles.rows[i] = TILE;
+  settle();
   _tile_loadconfig(&tiles);
 }
 
-/* Have everything in memory before tiles are loaded: not all compilers know that they read it. */
-static inline void settle(void) { __asm__ volatile("" ::: "memory"); }
+static inline void release_tiles(void) { _tile_release(); }
+
+static inline void in_parallel(int threads, Work *work, const void *job) {
+  on_threads(threads, configure_tiles, release_tiles, work, job);
+}
 
 /* out (32, 32) = a (32, 32 depth) b, or += where `more`: a is two rows of tiles, b two columns of
    them, and the rows of out are `stride` apart. */
@@ -155,23 +163,3 @@ PACKS(left, 1, 1)
 PACKS(left_t, 1, 0)
 PACKS(right, 0, 0)
 PACKS(right_t, 0, 1)
-
-/* --- threads -------------------------------------------------------------------------------- */
-
-/* Work of which each of `of` threads does its part, as number `me`. They are OpenMP's, which
-   PyTorch uses, too: no others are made, or left spinning. */
-typedef void Work(const void *job, int me, int of);
-
-static inline void in_parallel(int threads, Work *work, const void *job) {
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    configure_tiles();
-    work(job, omp_get_thread_num(), omp_get_num_threads());
-    _tile_release();
-  }
-}
-
-/* Wait until all threads are here. */
-static inline void meet(void) {
-#pragma omp barrier
-}

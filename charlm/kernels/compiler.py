@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -19,8 +20,11 @@ class NoKernelError(Exception):
     """A kernel is not to be had; the message says why."""
 
 
-def load_kernel(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
+def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) -> ctypes.CDLL:
     """The library of `name`.c, compiled with `flags` unless that was done before.
+
+    Args:
+        of_this_cpu: the flags mean something else on another CPU.
 
     Raises:
         NoKernelError: there is no compiler, or it fails.
@@ -32,6 +36,8 @@ def load_kernel(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
     command = [*compiler.split(), "-O3", "-fno-math-errno", "-shared", "-fPIC", "-fopenmp"]
     command += flags
     made_of = hashlib.sha256("\0".join(command).encode())
+    if of_this_cpu:
+        made_of.update(" ".join([platform.machine(), *sorted(cpu_features())]).encode())
     for path in (source, *sorted(source.parent.glob("*.h"))):
         made_of.update(path.read_bytes())
     library = cache_folder() / "kernels" / f"{name}-{made_of.hexdigest()[:32]}.so"

@@ -7,7 +7,7 @@ from charlm.config import GPTConfig, RecurrentConfig
 from charlm.sampling.networks import gpt, recurrent
 from charlm.sampling.networks.arrays import NUMPY, Arrays, Weights
 
-__all__ = ["NUMPY", "Arrays", "build_network"]
+__all__ = ["NUMPY", "Arrays", "Network", "build_network"]
 
 Network = recurrent.Recurrent | gpt.GPT
 

@@ -57,9 +57,9 @@ class GPT:
     ) -> None:
         self.vocab_size = vocab_size
         self.context: int | None = config.context
-        self._config, self._arrays = config, arrays
-        self._weights = {"head.weight": weights["embed.weight"]} | dict(weights)
-        self._positions = self._make_positions()
+        self.config, self._arrays = config, arrays
+        self.weights = {"head.weight": weights["embed.weight"]} | dict(weights)
+        self.positions = self._make_positions()
         self._cache: list[tuple[Array, Array]] = []  # k, v of each block, (B, H, context, K)
         self._past = 0  # P
 
@@ -75,15 +75,10 @@ class GPT:
 
     def read(self, ids: Array) -> Array:
         """Read T characters of each text, ids (B, T); the logits (B, V) of the next."""
-        (B, T), config = ids.shape, self._config
+        (B, T), config = ids.shape, self.config
         assert self._past + T <= config.context, "more characters than the context holds"
         self._make_room(B)
-        x = self._weights["embed.weight"][ids]  # (B, T, D)
-        if config.position == "sinusoidal":
-            x = x * math.sqrt(config.n_embd)  # Vaswani et al. 2017, 3.4
-        if config.position != "rope":
-            x = x + self._positions[self._past : self._past + T]
-        x = x.reshape(B * T, config.n_embd)
+        x = self.embedded(ids, self._past).reshape(B * T, config.n_embd)
         mask = self._arrays.make(_future(T, self._past + T)) if T > 1 else None
         for layer in range(config.n_layer):
             block = f"blocks.{layer}."
@@ -92,16 +87,25 @@ class GPT:
             x = x + self._mlp(self._norm(x, f"{block}mlp_norm"), f"{block}mlp.")
         self._past += T
         last = x.reshape(B, T, -1)[:, -1]  # (B, D)
-        return linear(self._norm(last, "norm"), self._weights, "head")
+        return linear(self._norm(last, "norm"), self.weights, "head")
+
+    def embedded(self, ids: Array, past: int) -> Array:
+        """The characters ids (B, T) that come after `past` others, with their places: (B, T, D)."""
+        x = self.weights["embed.weight"][ids]
+        if self.config.position == "sinusoidal":
+            x = x * math.sqrt(self.config.n_embd)  # Vaswani et al. 2017, 3.4
+        if self.config.position == "rope":
+            return x
+        return x + self.positions[past : past + ids.shape[1]]
 
     def _attention(self, x: Array, layer: int, shape: tuple[int, int], mask: Array | None) -> Array:
         """softmax(q k^T / sqrt(K)) v in each head, of all keys and values up to the query's own."""
         (B, T), xp, name = shape, self._arrays.xp, f"blocks.{layer}.attention."
-        qkv = linear(x, self._weights, f"{name}qkv").reshape(B, T, 3, self._config.n_head, -1)
+        qkv = linear(x, self.weights, f"{name}qkv").reshape(B, T, 3, self.config.n_head, -1)
         qk = qkv[:, :, :2]  # (B, T, 2, H, K)
-        if self._config.qk_norm:  # Henry et al. 2020
+        if self.config.qk_norm:  # Henry et al. 2020
             qk = self._rms(qk)
-        if self._config.position == "rope":
+        if self.config.position == "rope":
             qk = self._rotated(qk, T)
         k, v = self._cache[layer]
         start, P = self._past, self._past + T
@@ -114,30 +118,30 @@ class GPT:
         weights = xp.exp(scores - xp.amax(scores, axis=-1, keepdims=True))
         weights = weights / weights.sum(-1, keepdims=True)
         y = weights @ v[:, :, :P]  # (B, H, T, K)
-        return linear(y.swapaxes(1, 2).reshape(B * T, -1), self._weights, f"{name}out")
+        return linear(y.swapaxes(1, 2).reshape(B * T, -1), self.weights, f"{name}out")
 
     def _mlp(self, x: Array, name: str) -> Array:
         """out(gelu(up x)), out(relu(up x)^2), or out(silu(gate x) * up x)."""
         xp = self._arrays.xp
-        if self._config.mlp == "swiglu":
-            y = linear(x, self._weights, f"{name}gate_up")
+        if self.config.mlp == "swiglu":
+            y = linear(x, self.weights, f"{name}gate_up")
             width = y.shape[1] // 2
             gate, up = y[:, :width], y[:, width:]
             y = gate * (xp.tanh(gate * 0.5) * 0.5 + 0.5) * up  # silu(x) = x sigma(x)
         else:
-            y = linear(x, self._weights, f"{name}up")
-            y = _gelu(y, xp) if self._config.mlp == "gelu" else y.clip(0) ** 2
-        return linear(y, self._weights, f"{name}out")
+            y = linear(x, self.weights, f"{name}up")
+            y = _gelu(y, xp) if self.config.mlp == "gelu" else y.clip(0) ** 2
+        return linear(y, self.weights, f"{name}out")
 
     def _norm(self, x: Array, name: str) -> Array:
         """LayerNorm: (x - mean) / deviation * gain + bias. RMSNorm: x / sqrt(mean x^2) * gain."""
-        if self._config.norm == "layernorm":
+        if self.config.norm == "layernorm":
             x = x - x.sum(-1, keepdims=True) / x.shape[-1]
             x = self._rms(x, LAYER_EPS)
         else:
             x = self._rms(x)
-        x = x * self._weights[f"{name}.weight"]
-        bias = self._weights.get(f"{name}.bias")
+        x = x * self.weights[f"{name}.weight"]
+        bias = self.weights.get(f"{name}.bias")
         return x if bias is None else x + bias
 
     def _rms(self, x: Array, eps: float = RMS_EPS) -> Array:
@@ -147,16 +151,16 @@ class GPT:
 
     def _rotated(self, x: Array, T: int) -> Array:
         """The pairs (x_i, x_{i+K/2}) of x (B, T, 2, H, K) turned by the angle of their place."""
-        cos, sin = self._positions[:, self._past : self._past + T]  # each (T, 1, 1, K/2)
+        cos, sin = self.positions[:, self._past : self._past + T]  # each (T, 1, 1, K/2)
         half = x.shape[-1] // 2
         a, b = x[..., :half], x[..., half:]
         return self._arrays.xp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
 
     def _make_positions(self) -> Array:
         """By place: vectors (context, D), or for rope cos and sin (2, context, 1, 1, K/2)."""
-        config = self._config
+        config = self.config
         if config.position == "learned":
-            return self._weights["position.table"]
+            return self.weights["position.table"]
         if config.position == "sinusoidal":
             angle = _angles(config.context, config.n_embd)
             table = np.stack([np.sin(angle), np.cos(angle)], axis=-1)  # (context, D/2, 2)
@@ -166,7 +170,7 @@ class GPT:
 
     def _make_room(self, B: int) -> None:
         """A cache for B texts, if there is none yet."""
-        config = self._config
+        config = self.config
         if self._cache:
             return
         shape = (B, config.n_head, config.context, config.n_embd // config.n_head)

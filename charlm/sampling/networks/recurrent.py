@@ -46,19 +46,19 @@ class Recurrent:
         self, config: RecurrentConfig, vocab_size: int, weights: Weights, arrays: Arrays
     ) -> None:
         self.vocab_size = vocab_size
-        self._config, self._arrays = config, arrays
-        self._embed = weights.get("embed.weight")  # none where the input is one-hot
-        self._head = weights.get("head.weight", self._embed).T, weights["head.bias"][None]
-        self._below, self._past = [], []  # of each layer W^T and b, U^T and c
+        self.config, self._arrays = config, arrays
+        self.embed = weights.get("embed.weight")  # none where the input is one-hot
+        self.head = weights.get("head.weight", self.embed).T, weights["head.bias"][None]
+        self.below, self.past = [], []  # of each layer W^T and b, U^T and c
         for layer in range(config.n_layer):
             W, U, b, c = (
                 weights[f"rnn.{what}_l{layer}"]
                 for what in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
             apart = config.kind == "gru"
-            self._below.append((W.T, (b if apart else b + c)[None]))
-            self._past.append((U.T, c[None] if apart else None))
-        self._table = self._make_table(sum(int(np.prod(w.shape)) for w in weights.values()))
+            self.below.append((W.T, (b if apart else b + c)[None]))
+            self.past.append((U.T, c[None] if apart else None))
+        self.table = self._make_table(sum(int(np.prod(w.shape)) for w in weights.values()))
         self._cell = _cell(config.kind, config.hidden_size, arrays)
         self._states: list[State] = []  # a layer each, once something is read
 
@@ -75,37 +75,37 @@ class Recurrent:
     def read(self, ids: Array) -> Array:
         """Read T characters of each text, ids (B, T); the logits (B, V) of the next."""
         if not self._states:
-            zero = self._arrays.zeros(len(ids), self._config.hidden_size)
-            state = (zero, zero) if self._config.kind == "lstm" else (zero,)
-            self._states = [state] * self._config.n_layer
+            zero = self._arrays.zeros(len(ids), self.config.hidden_size)
+            state = (zero, zero) if self.config.kind == "lstm" else (zero,)
+            self._states = [state] * self.config.n_layer
         for t in range(ids.shape[1]):
             self._step(ids[:, t])
-        return _affine(self._states[-1][0], *self._head)
+        return _affine(self._states[-1][0], *self.head)
 
     def _step(self, ids: Array) -> None:
         a = self._first(ids)  # (B, G * D)
         for layer, state in enumerate(self._states):
             if layer:
-                a = _affine(self._states[layer - 1][0], *self._below[layer])
-            U, c = self._past[layer]
+                a = _affine(self._states[layer - 1][0], *self.below[layer])
+            U, c = self.past[layer]
             p = state[0] @ U if c is None else state[0] @ U + c
             self._states[layer] = self._cell(a, p, state)
 
     def _first(self, ids: Array) -> Array:
         """What the first layer's gates get from characters ids (B,): (B, G * D)."""
-        if self._table is not None:
-            return self._table[ids]
-        if self._embed is not None:
-            return _affine(self._embed[ids], *self._below[0])
-        W, b = self._below[0]  # W is (V, G * D)
+        if self.table is not None:
+            return self.table[ids]
+        if self.embed is not None:
+            return _affine(self.embed[ids], *self.below[0])
+        W, b = self.below[0]  # W is (V, G * D)
         return W[ids] + b
 
     def _make_table(self, n_weights: int) -> Array | None:
-        W, b = self._below[0]
+        W, b = self.below[0]
         if self.vocab_size * b.shape[1] > max(SMALL_TABLE, n_weights // 4):
             return None
-        if self._embed is not None:
-            return _affine(self._embed, W, b)
+        if self.embed is not None:
+            return _affine(self.embed, W, b)
         return self._arrays.xp.stack(list(W + b))  # row by row, so that each lies in one piece
 
 

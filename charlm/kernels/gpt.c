@@ -1,0 +1,202 @@
+/* The forward step of a GPT with its cache of keys and values, of B texts.
+
+   T characters are read at once after P in the cache, N = B T; D channels, H heads of width
+   K = D / H, M hidden units of the MLP, V vocabulary.
+
+       x = x + attention(norm(x));  x = x + mlp(norm(x))      in every block
+       logits = head(norm(x))                                 of the last character
+
+   Threads share the outputs of every product, the rows of every norm, and the heads. */
+
+#include <float.h>
+#include <math.h>
+
+#include "product.h"
+
+enum { LAYERNORM, RMSNORM };
+enum { GELU, RELU2, SWIGLU };
+
+typedef struct {
+  const float *gain, *bias; /* (D,); no bias in an RMSNorm, or without biases */
+} Norm;
+
+typedef struct {
+  Norm attention_norm, mlp_norm;
+  Matrix qkv, out, up, down; /* up (M, D), or in a SwiGLU gate and up (2 M, D) */
+  float *k, *v;              /* (B, H, context, K), the cache */
+} Layer;
+
+typedef struct {
+  size_t B, T, P, context, D, H, M, V, n_layer;
+  size_t norm_kind, mlp, qk_norm;
+  const float *angles; /* (2, context, K / 2), cosines and sines of a rotary position; or none */
+  const Layer *layers;
+  Norm norm;
+  Matrix head; /* (V, D) */
+  float *x;    /* (N, D), the characters with their positions, from here on */
+  float *y;    /* (N, max(D, M)), and below (N, max(3 D, 2 M)), room */
+  float *wide;
+  float *scores; /* (threads, context) */
+  void *tiles;   /* y for AMX */
+  float *logits; /* (B, V), after the last character */
+} Network;
+
+/* x / sqrt(mean x^2 + eps), n numbers. */
+static void root_mean_square(const float *x, size_t n, float eps, float *y) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (size_t i = 0; i < n; i++) sum += x[i] * x[i];
+  const float scale = 1 / sqrtf(sum / (float)n + eps);
+#pragma omp simd
+  for (size_t i = 0; i < n; i++) y[i] = x[i] * scale;
+}
+
+static void normalise(const Network *n, const Norm *norm, const float *x, float *restrict y) {
+  const size_t D = n->D;
+  if (n->norm_kind == LAYERNORM) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < D; i++) sum += x[i];
+    const float mean = sum / (float)D;
+#pragma omp simd
+    for (size_t i = 0; i < D; i++) y[i] = x[i] - mean;
+    root_mean_square(y, D, 1e-5f, y);
+  } else {
+    root_mean_square(x, D, FLT_EPSILON, y);
+  }
+#pragma omp simd
+  for (size_t i = 0; i < D; i++) y[i] = y[i] * norm->gain[i] + (norm->bias ? norm->bias[i] : 0);
+}
+
+/* x Phi(x), Phi(x) = (1 + erf(x / sqrt 2)) / 2, erf by Abramowitz & Stegun 7.1.26: with
+   z = |x| / sqrt 2 it is max(x, 0) - |x| (1 - erf z) / 2. */
+INLINE float gelu(float x) {
+  const float z = fabsf(x) * 0.70710678f, t = 1 / (1 + 0.3275911f * z);
+  float p = 1.061405429f;
+  p = p * t - 1.453152027f;
+  p = p * t + 1.421413741f;
+  p = p * t - 0.284496736f;
+  p = p * t + 0.254829592f;
+  return (x > 0 ? x : 0) - .5f * fabsf(x) * p * t * power_of_e(-z * z);
+}
+
+/* The hidden units of one row: from up x, or gate x and up x, to out's input. */
+static void activate(const Network *n, const float *restrict up, float *restrict y) {
+  const size_t M = n->M;
+  switch (n->mlp) {
+    case GELU:
+#pragma omp simd
+      for (size_t i = 0; i < M; i++) y[i] = gelu(up[i]);
+      break;
+    case RELU2:
+#pragma omp simd
+      for (size_t i = 0; i < M; i++) y[i] = up[i] > 0 ? up[i] * up[i] : 0;
+      break;
+    default:
+#pragma omp simd
+      for (size_t i = 0; i < M; i++) y[i] = up[i] * sigmoid(up[i]) * up[M + i];
+  }
+}
+
+/* A query or a key as attention takes it: normalised, and turned by the angles of its place. */
+static void place(const Network *n, const float *from, size_t at, float *restrict to) {
+  const size_t K = n->D / n->H, half = K / 2;
+  if (n->qk_norm) root_mean_square(from, K, FLT_EPSILON, to);
+  else memcpy(to, from, K * sizeof(float));
+  if (!n->angles) return;
+  const float *cosine = n->angles + at * half, *sine = cosine + n->context * half;
+  for (size_t i = 0; i < half; i++) {
+    const float a = to[i], b = to[half + i];
+    to[i] = a * cosine[i] - b * sine[i];
+    to[half + i] = a * sine[i] + b * cosine[i];
+  }
+}
+
+/* scores (P,) become their softmax. */
+static void softmax(float *scores, size_t P) {
+  float top = scores[0], sum = 0;
+  for (size_t j = 1; j < P; j++) top = scores[j] > top ? scores[j] : top;
+#pragma omp simd reduction(+ : sum)
+  for (size_t j = 0; j < P; j++) sum += scores[j] = power_of_e(scores[j] - top);
+  const float scale = 1 / sum;
+#pragma omp simd
+  for (size_t j = 0; j < P; j++) scores[j] *= scale;
+}
+
+/* One head of one text: q, k and v from `wide`, softmax(q k^T / sqrt(K)) v to y. */
+static void attend(const Network *n, const Layer *l, size_t text, size_t head, float *scores) {
+  const size_t D = n->D, K = D / n->H, start = (text * n->H + head) * n->context * K;
+  float *k = l->k + start, *v = l->v + start, q[K];
+  for (size_t t = 0; t < n->T; t++) {
+    const float *qkv = n->wide + (text * n->T + t) * 3 * D + head * K;
+    const size_t at = n->P + t;
+    place(n, qkv, at, q);
+    place(n, qkv + D, at, k + at * K);
+    memcpy(v + at * K, qkv + 2 * D, K * sizeof(float));
+    for (size_t i = 0; i < K; i++) q[i] /= sqrtf((float)K);
+    const Matrix keys = {.O = at + 1, .I = K, .W = k};
+    by_dots(&keys, &(Rows){1, K, q, NULL}, 0, at + 1, scores, 0, 0);
+    softmax(scores, at + 1);
+    float *restrict y = n->y + (text * n->T + t) * D + head * K;
+    memset(y, 0, K * sizeof(float));
+    for (size_t j = 0; j <= at; j++)
+#pragma omp simd
+      for (size_t i = 0; i < K; i++) y[i] += scores[j] * v[j * K + i];
+  }
+}
+
+/* What one thread does, as number `me` of `of`. */
+typedef struct {
+  const Network *n;
+  int me, of;
+} Part;
+
+static void wait_for(const Part *part) {
+  if (part->of > 1) meet();
+}
+
+/* y = norm(x), for `rows` rows of x that lie `stride` apart. */
+static void normalise_rows(const Part *part, const Norm *norm, const float *x, size_t rows,
+                           size_t stride) {
+  const Network *n = part->n;
+  for (size_t r = (size_t)part->me; r < rows; r += (size_t)part->of)
+    normalise(n, norm, x + r * stride, n->y + r * n->D);
+  wait_for(part);
+}
+
+/* out = W y + b, or +=, for `rows` rows of y. */
+static void multiply(const Part *part, const Matrix *m, size_t rows, float *out, int more) {
+  const Rows y = {rows, m->I, part->n->y, part->n->tiles};
+  size_t from, to;
+  prepare(m, &y, part->me, part->of);
+  share(m->O, part->me, part->of, &from, &to);
+  product(m, &y, from, to, out + from, m->O, more);
+  wait_for(part);
+}
+
+static void read_part(const void *job, int me, int of) {
+  const Part part = {job, me, of};
+  const Network *n = job;
+  const size_t N = n->B * n->T, width = n->mlp == SWIGLU ? 2 * n->M : n->M;
+  for (const Layer *l = n->layers; l < n->layers + n->n_layer; l++) {
+    normalise_rows(&part, &l->attention_norm, n->x, N, n->D);
+    multiply(&part, &l->qkv, N, n->wide, 0);
+    for (size_t i = (size_t)me; i < n->B * n->H; i += (size_t)of)
+      attend(n, l, i / n->H, i % n->H, n->scores + (size_t)me * n->context);
+    wait_for(&part);
+    multiply(&part, &l->out, N, n->x, 1);
+    normalise_rows(&part, &l->mlp_norm, n->x, N, n->D);
+    multiply(&part, &l->up, N, n->wide, 0);
+    for (size_t r = (size_t)me; r < N; r += (size_t)of)
+      activate(n, n->wide + r * width, n->y + r * n->M);
+    wait_for(&part);
+    multiply(&part, &l->down, N, n->x, 1);
+  }
+  normalise_rows(&part, &n->norm, n->x + (n->T - 1) * n->D, n->B, n->T * n->D);
+  multiply(&part, &n->head, n->B, n->logits, 0);
+}
+
+/* Read T characters of each text; the logits after the last. */
+void gpt_read(int threads, const Network *n) {
+  multiply_on_threads(&n->head, threads, read_part, n);
+}

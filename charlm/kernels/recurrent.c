@@ -1,0 +1,173 @@
+/* The forward step of a vanilla RNN, a GRU and an LSTM, of B texts.
+
+   D hidden units, G gates, V vocabulary. A step is, for every layer,
+
+       a = W x + b, p = U h + c, (h, ...) = cell(a, p, ...)
+
+   where x is the h of the layer below; of the first, a is a row of a table, by character. It is
+   done for 32 units of 32 texts at a time, all gates of which are still in the nearest cache when
+   the cell needs them. */
+
+#include "product.h"
+
+enum { RNN, GRU, LSTM, GATES = 4 };
+enum { NEAR = 3 << 19 }; /* bytes of weights that stay in the cache of one core */
+
+typedef struct {
+  Matrix below, past; /* (G D, D) each; below the first layer only where there is no table */
+  float *h, *c;       /* (B, D), from here and to here; c only in an LSTM */
+  float *next;        /* (B, D), h while it is made */
+  void *tiles;        /* h for AMX */
+} Layer;
+
+typedef struct {
+  size_t kind, gates, B, T, D, V, n_layer;
+  const Layer *layers;
+  const float *table; /* (V, G D), the first layer's a by character, or none */
+  const float *embed; /* (V, D), its x, where there is no table */
+  Matrix head;        /* (V, D) */
+  const int64_t *ids; /* (B, T) */
+  float *x;           /* (B, D), room for the first layer's x */
+  void *x_tiles;
+  float *logits; /* (B, V), after the last character */
+} Network;
+
+/* What one thread does: as number `me` of `of` that share the work on some of the texts. */
+typedef struct {
+  const Network *n;
+  int me, of;
+  size_t first, texts, from, to; /* its texts, and its units of each layer */
+} Part;
+
+/* What the gates get: of 32 texts, 32 units of each gate. */
+typedef float Gates[GATES][BLOCK * BLOCK];
+
+static void wait_for(const Part *part) {
+  if (part->of > 1) meet();
+}
+
+/* The part's rows of an array (B, D). */
+static Rows rows_of(const Part *part, const float *array, void *tiles) {
+  const size_t D = part->n->D;
+  return (Rows){part->texts, D, array + part->first * D, rows_at(tiles, part->first, D)};
+}
+
+/* One text's next `count` units. The gates of a and p lie so far apart. */
+static void cell(size_t kind, size_t count, const float *restrict a, size_t a_gate,
+                 const float *restrict p, size_t p_gate, const float *restrict h,
+                 float *restrict c, float *restrict next) {
+#define Z(gate) (a[gate * a_gate + u] + p[gate * p_gate + u])
+  switch (kind) {
+    case RNN:
+#pragma omp simd
+      for (size_t u = 0; u < count; u++) next[u] = hyperbolic_tangent(Z(0));
+      break;
+    case GRU:
+#pragma omp simd
+      for (size_t u = 0; u < count; u++) {
+        const float r = sigmoid(Z(0)), z = sigmoid(Z(1));
+        const float n = hyperbolic_tangent(a[2 * a_gate + u] + r * p[2 * p_gate + u]);
+        next[u] = n + z * (h[u] - n);
+      }
+      break;
+    default: /* i, f, g, o */
+#pragma omp simd
+      for (size_t u = 0; u < count; u++) {
+        c[u] = sigmoid(Z(1)) * c[u] + gated_tangent(Z(0), Z(2));
+        next[u] = gated_tangent(Z(3), c[u]);
+      }
+  }
+#undef Z
+}
+
+/* A layer's step for the part's units of its texts; x is not used where there is a table. */
+static void step(const Part *part, const Layer *l, const Rows *x, size_t t) {
+  const Network *n = part->n;
+  const size_t D = n->D;
+  const Rows h = rows_of(part, l->h, l->tiles);
+  _Alignas(64) Gates a, p;
+  for (size_t u = part->from; u < part->to; u += BLOCK)
+    for (size_t text = 0; text < part->texts; text += BLOCK) {
+      const size_t count = u + BLOCK < part->to ? BLOCK : part->to - u;
+      const Rows hs = some_rows(&h, text, D);
+      for (size_t g = 0; g < n->gates; g++) {
+        const size_t o = g * D + u;
+        if (x) {
+          const Rows xs = some_rows(x, text, D);
+          product(&l->below, &xs, o, o + count, a[g], BLOCK, 0);
+        }
+        product(&l->past, &hs, o, o + count, p[g], BLOCK, 0);
+      }
+      for (size_t r = 0; r < hs.N; r++) {
+        const size_t at = (part->first + text + r) * D + u;
+        const int64_t id = n->ids[(part->first + text + r) * n->T + t];
+        const float *as = x ? a[0] + r * BLOCK : n->table + (size_t)id * n->gates * D + u;
+        cell(n->kind, count, as, x ? BLOCK * BLOCK : D, p[0] + r * BLOCK, BLOCK * BLOCK, l->h + at,
+             l->c ? l->c + at : NULL, l->next + at);
+      }
+    }
+}
+
+/* The x of the first layer, where that has no table. */
+static Rows embed(const Part *part, size_t t) {
+  const Network *n = part->n;
+  const Rows x = rows_of(part, n->x, n->x_tiles);
+  for (size_t r = (size_t)part->me; r < part->texts; r += (size_t)part->of) {
+    const size_t text = part->first + r;
+    const float *row = n->embed + (size_t)n->ids[text * n->T + t] * n->D;
+    memcpy(n->x + text * n->D, row, n->D * sizeof(float));
+  }
+  wait_for(part);
+  prepare(&n->layers->below, &x, part->me, part->of);
+  return x;
+}
+
+static void read_part(const Part *part) {
+  const Network *n = part->n;
+  const size_t D = n->D, bytes = (part->to - part->from) * sizeof(float);
+  Rows below = {0}, first;
+  for (size_t i = 0; i < n->n_layer; i++) {
+    below = rows_of(part, n->layers[i].h, n->layers[i].tiles);
+    prepare(&n->layers[i].past, &below, part->me, part->of);
+  }
+  for (size_t t = 0; t < n->T; t++) {
+    if (!n->table) first = embed(part, t);
+    for (size_t i = 0; i < n->n_layer; i++) {
+      const Layer *l = n->layers + i;
+      step(part, l, i ? &below : n->table ? NULL : &first, t);
+      wait_for(part); /* from here on nobody needs the old h */
+      below = rows_of(part, l->next, l->tiles);
+      prepare(&l->past, &below, part->me, part->of);
+      for (size_t text = part->first; text < part->first + part->texts; text++)
+        memcpy(l->h + text * D + part->from, l->next + text * D + part->from, bytes);
+    }
+    if (n->n_layer == 1) wait_for(part); /* otherwise they have waited before they need the new h */
+  }
+  size_t from, to;
+  share(n->V, part->me, part->of, &from, &to);
+  for (size_t text = 0; text < part->texts; text += BLOCK) {
+    const Rows h = some_rows(&below, text, D);
+    product(&n->head, &h, from, to, n->logits + (part->first + text) * n->V + from, n->V, 0);
+  }
+}
+
+/* Threads share the units, and wait for each other at every layer; or, where each can keep all
+   weights near, the texts, and do not. */
+static void read_all(const void *job, int me, int of) {
+  const Network *n = job;
+  const size_t weights = (2 * n->n_layer - 1) * n->gates * n->D * n->D + n->V * n->D;
+  Part part = {.n = n, .me = me, .of = of, .texts = n->B, .to = n->D};
+  if (n->head.tiles && n->B >= BLOCK * (size_t)of && weights * sizeof(float) <= NEAR) {
+    size_t end;
+    share(n->B, me, of, &part.first, &end);
+    part.texts = end - part.first;
+    part.me = 0, part.of = 1;
+  }
+  share(n->D, part.me, part.of, &part.from, &part.to);
+  read_part(&part);
+}
+
+/* Read T characters of each text; the logits after the last. */
+void recurrent_read(int threads, const Network *n) {
+  multiply_on_threads(&n->head, threads, read_all, n);
+}

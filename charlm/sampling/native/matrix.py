@@ -1,0 +1,71 @@
+"""Arrays as product.h has them."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.kernels.compiler import load_kernel
+
+MANY = 8  # `MANY` of product.h: from so many rows on, a CPU's matrix unit is used
+BLOCK = 32  # its matrices are made up of blocks of so many rows and columns
+_ALIGNED = 64  # bytes
+size, pointer = ctypes.c_size_t, ctypes.c_void_p
+Array = NDArray[Any]
+
+
+def load_native(name: str) -> ctypes.CDLL:
+    """The library of `name`.c for the CPU at hand.
+
+    Raises:
+        NoKernelError: there is no C compiler, or it fails.
+    """
+    library = load_kernel(name, ("-march=native", "-fno-trapping-math", "-mprefer-vector-width=512"), of_this_cpu=True)
+    library.product_tiles.restype = size
+    return library
+
+
+def address(array: Array | None) -> int | None:
+    """Where the numbers of a contiguous array lie."""
+    if array is None:
+        return None
+    assert array.flags.c_contiguous
+    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def room(nbytes: int) -> Array:
+    """Memory for so many bytes, where AMX likes it."""
+    memory = np.zeros(nbytes + _ALIGNED, np.uint8)
+    start = -memory.__array_interface__["data"][0] % _ALIGNED
+    return memory[start : start + nbytes]
+
+
+def rows_room(n: int, width: int) -> Array:
+    """Room for (n, width) numbers as tiles: four bytes each, in whole blocks."""
+    return room(4 * (-(-n // BLOCK) * BLOCK) * (-(-width // BLOCK) * BLOCK))
+
+
+class CMatrix(ctypes.Structure):
+    """`Matrix` of product.h."""
+
+    _fields_ = [("O", size), ("I", size), ("W", pointer), ("b", pointer), ("tiles", pointer)]
+
+
+class Matrix:
+    """W (O, I) and b (O,), with what C knows of them."""
+
+    def __init__(self, W: Array, b: Array | None = None) -> None:
+        self._kept = [W, b]  # C has only their places
+        self.c = CMatrix(*W.shape, address(W), address(b))
+
+    def pack(self, library: ctypes.CDLL) -> None:
+        """Make the tiles for MANY rows and more, where there is AMX: as much memory again."""
+        nbytes = library.product_tiles(ctypes.byref(self.c))
+        if nbytes and not self.c.tiles:
+            tiles = room(nbytes)
+            library.product_pack(ctypes.byref(self.c), pointer(address(tiles)))
+            self._kept.append(tiles)
+            self.c.tiles = address(tiles)

@@ -1,0 +1,140 @@
+"""The recurrent networks in C (charlm/kernels/recurrent.c): the equations of
+networks/recurrent.py, with neither Python nor numpy between them."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from copy import copy
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.data.vocab import Ids
+from charlm.sampling.native.matrix import (
+    BLOCK,
+    MANY,
+    Array,
+    CMatrix,
+    Matrix,
+    address,
+    load_native,
+    pointer,
+    rows_room,
+    size,
+)
+from charlm.sampling.native.threads import Threads
+from charlm.sampling.networks.recurrent import GATES, Recurrent
+
+KINDS = list(GATES)  # as recurrent.c numbers them
+
+
+class _Layer(ctypes.Structure):
+    """`Layer` of recurrent.c."""
+
+    _fields_ = [
+        *((name, CMatrix) for name in ("below", "past")),
+        *((name, pointer) for name in ("h", "c", "next", "tiles")),
+    ]
+
+
+class _Network(ctypes.Structure):
+    """`Network` of recurrent.c."""
+
+    _fields_ = [
+        *((name, size) for name in ("kind", "gates", "B", "T", "D", "V", "n_layer")),
+        *((name, pointer) for name in ("layers", "table", "embed")),
+        ("head", CMatrix),
+        *((name, pointer) for name in ("ids", "x", "x_tiles", "logits")),
+    ]
+
+
+class NativeRecurrent:
+    """A recurrent network and what it remembers of B texts.
+
+    Raises:
+        NoKernelError: there is no C compiler, or it fails.
+    """
+
+    context: int | None = None
+
+    def __init__(self, network: Recurrent) -> None:
+        self._library = load_native("recurrent")
+        self._network, self.vocab_size = network, network.vocab_size
+        self._threads = Threads()
+        self._table = network.table
+        if self._table is None and network.embed is None:
+            W, b = network.below[0]
+            self._table = np.ascontiguousarray(W + b)  # (V, G * D)
+        self._below = [Matrix(W.T, b[0]) for W, b in network.below]
+        self._past = [Matrix(U.T, None if c is None else c[0]) for U, c in network.past]
+        W, b = network.head
+        self._head = Matrix(W.T, b[0])
+        self._state: Array | None = None  # h, and of an LSTM c, of each layer: (L, 1 or 2, B, D)
+
+    def fresh(self) -> NativeRecurrent:
+        """Another of the same weights, at the beginning of a text."""
+        other = copy(self)
+        other._state = None
+        return other
+
+    def select(self, texts: list[int]) -> None:
+        """Go on with these of the texts read so far, some perhaps many times."""
+        if self._state is not None:
+            self._begin(self._state[:, :, texts])
+
+    def read(self, ids: Ids) -> NDArray[np.float32]:
+        """Read T characters of each text, ids (B, T); the logits (B, V) of the next."""
+        B, T = ids.shape
+        if self._state is None:
+            config = self._network.config
+            parts = 2 if config.kind == "lstm" else 1
+            self._begin(np.zeros((config.n_layer, parts, B, config.hidden_size), np.float32))
+        places = np.ascontiguousarray(ids, np.int64)
+        self._c.T, self._c.ids = T, address(places)
+        started = time.perf_counter()
+        self._library.recurrent_read(self._threads.now, self._reference)
+        if T == 1:
+            self._threads.took(time.perf_counter() - started)
+        return self._logits.copy()
+
+    def _begin(self, state: Array) -> None:
+        """Go on from a state, of as many texts as that has."""
+        self._state = state = np.ascontiguousarray(state)
+        L, _, B, D = state.shape
+        config, G = self._network.config, GATES[self._network.config.kind]
+        if B >= MANY and D % BLOCK == 0:
+            for matrix in (*self._below[self._table is not None :], *self._past, self._head):
+                matrix.pack(self._library)
+        self._logits = np.empty((B, self.vocab_size), np.float32)
+        scratch = {"x": np.empty((B, D), np.float32), "x_tiles": rows_room(B, D)}
+        nexts = np.empty((L, B, D), np.float32)
+        tiles = [rows_room(B, D) for _ in range(L)]
+        layers = (_Layer * L)(
+            *(
+                _Layer(
+                    self._below[i].c,
+                    self._past[i].c,
+                    *(address(state[i, part]) if part < len(state[i]) else None for part in (0, 1)),
+                    address(nexts[i]),
+                    address(tiles[i]),
+                )
+                for i in range(L)
+            )
+        )
+        self._kept = scratch, nexts, tiles, layers
+        self._c = _Network(
+            kind=KINDS.index(config.kind),
+            gates=G,
+            B=B,
+            D=D,
+            V=self.vocab_size,
+            n_layer=L,
+            layers=ctypes.addressof(layers),
+            table=address(self._table),
+            embed=address(self._network.embed),
+            head=self._head.c,
+            logits=address(self._logits),
+            **{name: address(array) for name, array in scratch.items()},
+        )
+        self._reference = ctypes.byref(self._c)

@@ -1,0 +1,56 @@
+"""How many threads: found out by trying."""
+
+from __future__ import annotations
+
+import os
+
+FEW = 4  # steps that a trial has at least
+FIRST, LONGEST = 0.0002, 0.02  # seconds that a trial takes at least
+PAUSE = 50  # times as long the better number is used before the other is tried again
+ENOUGH = 8  # threads; more are no faster at reading weights
+
+
+class Threads:
+    """One thread or all of them, whichever makes more steps a second now.
+
+    Together they read the weights of a large network faster; for a small one, or beside other busy
+    programs, they wait for each other longer than they work. What is computed is the same to the
+    bit.
+
+    Attributes:
+        now: how many the next step is to take.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self.now, self._other = 1, min(most or _allowed(), ENOUGH)
+        self._rate = 0.0  # steps a second by the better number, when that was last measured
+        self._trial, self._is_trial = FIRST, False
+        self._steps, self._seconds = 0, 0.0
+
+    def took(self, seconds: float) -> None:
+        """A step took so long."""
+        self._steps += 1
+        self._seconds += seconds
+        enough = self._trial * (1 if self._is_trial else PAUSE)
+        if self._seconds < enough or self._steps < FEW or self.now == self._other:
+            return
+        rate = self._steps / self._seconds
+        if not self._is_trial:
+            self._rate = rate
+        else:
+            self._trial = min(2 * self._trial, LONGEST)
+        if not self._is_trial or rate < self._rate:
+            self.now, self._other = self._other, self.now
+        self._is_trial = not self._is_trial
+        self._steps, self._seconds = 0, 0.0
+
+
+def _allowed() -> int:
+    """By OpenMP's own rule: OMP_NUM_THREADS, or the CPUs that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
