@@ -27,7 +27,7 @@ def load(
     Args:
         checkpoint: a file, or a run folder (its best, else its last); by default the newest run
             under checkpoints/.
-        engine: numpy, torch or auto.
+        engine: native, numpy, torch or auto.
         device: auto, cpu, cuda, cuda:N or mps.
 
     Raises:

@@ -8,17 +8,19 @@
         print(piece, end="", flush=True)
     print(model.score("To be, or not to be").bits_per_char)
 
-Which engine: `numpy` computes on the CPU, in one thread unless numpy's own BLAS is told otherwise,
-and needs no torch. `torch` computes on a GPU, or on the CPU in several threads. `auto` is torch
-where the device is named and is not the CPU, where MANY texts or more are written side by side, or
-where bf16 is asked for; else it is numpy. Both compute the same in float32, but for the last bits,
-so that nearly always the same seed gives the same text; each by itself always gives the same.
+Which engine: `native` computes on the CPU in C, compiled once for the machine at hand, in as many
+threads as are faster. `numpy` computes the same where there is no C compiler. Neither needs torch.
+`torch` computes on a GPU, or on the CPU. `auto` is torch where the device is named and is not the
+CPU, or where bf16 is asked for; else it is native; and where that cannot be compiled, torch for
+MANY texts or more side by side, and numpy for fewer. All compute the same in float32, but for the
+last bits, so that nearly always the same seed gives the same text; each by itself always does.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -28,8 +30,10 @@ from charlm.config import SampleConfig
 from charlm.config.files import updated
 from charlm.data.vocab import Ids
 from charlm.errors import CharlmError, DataError
+from charlm.kernels.compiler import NoKernelError
 from charlm.sampling.engine import Engine, Reader
 from charlm.sampling.generate import Conversation, Order, Written, beginning, nats, write
+from charlm.sampling.native import native
 from charlm.sampling.networks import build_network
 from charlm.sampling.novelty import Novelty, compare
 from charlm.training.checkpoint import Meta, find_checkpoint, read_meta, reading
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from charlm.data.corpus import TextIds
 
 MANY = 16
+ENGINES = ("native", "numpy", "torch")
 
 
 class Settings(TypedDict, total=False):
@@ -161,32 +166,41 @@ def open_model(
     path: Path, meta: Meta, engine: str, device: str, texts: int, bf16: bool = False
 ) -> Model:
     """The model of a checkpoint, for writing so many texts side by side; bf16 as TorchEngine."""
-    engine = choose_engine(engine, device, texts, bf16)
-    return Model(path, meta, _open_engine(path, meta, engine, device, bf16))
+    *better, last = choose_engines(engine, device, texts, bf16)
+    for name in better:
+        with suppress(NoKernelError):
+            return Model(path, meta, _open_engine(path, meta, name, device, bf16))
+    try:
+        return Model(path, meta, _open_engine(path, meta, last, device, bf16))
+    except NoKernelError as error:
+        raise CharlmError(f"--engine {engine}: {error}; take auto") from error
 
 
-def choose_engine(engine: str, device: str, texts: int, bf16: bool = False) -> str:
-    """The rule of `auto`, at the top of this file.
+def choose_engines(engine: str, device: str, texts: int, bf16: bool = False) -> list[str]:
+    """The rule of `auto`, at the top of this file: the first that can be had.
 
     Raises:
-        CharlmError: numpy is asked for, and a GPU or bf16.
+        CharlmError: an engine is asked for that cannot do what is asked for.
     """
     elsewhere = device not in ("auto", "cpu")
     if engine == "auto":
-        return "torch" if elsewhere or bf16 or texts >= MANY else "numpy"
-    if engine not in ("numpy", "torch"):
-        raise CharlmError(f"--engine {engine}: choose auto, numpy or torch")
-    if engine == "numpy" and (elsewhere or bf16):
+        if elsewhere or bf16:
+            return ["torch"]
+        return ["native", "torch" if texts >= MANY else "numpy"]
+    if engine not in ENGINES:
+        raise CharlmError(f"--engine {engine}: choose auto, {', '.join(ENGINES[:-1])} or torch")
+    if engine != "torch" and (elsewhere or bf16):
         wanted = f"on the CPU, not on {device}" if elsewhere else "in fp32, not in bf16"
-        raise CharlmError(f"--engine numpy: it computes {wanted}; take torch")
-    return engine
+        raise CharlmError(f"--engine {engine}: it computes {wanted}; take torch")
+    return [engine]
 
 
 def _open_engine(path: Path, meta: Meta, engine: str, device: str, bf16: bool) -> Engine:
-    if engine == "numpy":
+    if engine != "torch":
         weights = map_weights(path)
         with reading(path):
-            return build_network(meta.config.model, len(meta.vocab), weights)
+            network = build_network(meta.config.model, len(meta.vocab), weights)
+        return native(network) if engine == "native" else network
     from charlm.sampling.torch_engine import TorchEngine
     from charlm.training.weights import load_model
 

@@ -54,7 +54,7 @@ def _add_texts(parser: argparse.ArgumentParser) -> None:
         help="how many texts (1; 10 of a model of lists, which writes items)",
     )
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="so many texts side by side (8); the same texts"
+        "--batch", type=int, metavar="N", help="so many texts side by side (32); the same texts"
     )
     parser.add_argument("--stop", metavar="TEXT", help="end before this text is written")
 
@@ -86,10 +86,11 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--engine",
-        choices=["auto", "numpy", "torch"],
+        choices=["auto", "native", "numpy", "torch"],
         default="auto",
-        help="numpy on the CPU; torch on a GPU, or in several threads; auto: torch where --device "
-        "names a GPU, 16 texts or more are written side by side, or for bf16 (%(default)s)",
+        help="native: C for this CPU, compiled once; numpy: the same without a compiler; torch: on "
+        "a GPU, or in bf16; auto: torch where --device names a GPU or for bf16, else native, or "
+        "where that is not to be had numpy, or torch for 16 texts or more at once (%(default)s)",
     )
     parser.add_argument(
         "--precision",

@@ -12,7 +12,7 @@ import torch
 
 import charlm
 from charlm import load
-from charlm.api import choose_engine
+from charlm.api import ENGINES, choose_engines
 from charlm.errors import CharlmError, CheckpointError, ConfigError, DataError
 from charlm.training.checkpoint import BEST, read_meta
 from charlm.training.mapped import map_weights
@@ -20,7 +20,7 @@ from charlm.training.weights import load_model
 from tests.conftest import KINDS, Charlm, TinyRun, python
 
 
-@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_program_writes_what_the_command_does(
     charlm: Charlm, tiny_run: TinyRun, kind: str, engine: str
@@ -57,7 +57,7 @@ def test_mistakes_are_told(tiny_run: TinyRun) -> None:
         model.score("[")
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load("missing")
-    with pytest.raises(CharlmError, match="choose auto, numpy or torch"):
+    with pytest.raises(CharlmError, match="choose auto, native, numpy or torch"):
         load(tiny_run("lstm"), engine="jax")
 
 
@@ -78,16 +78,17 @@ def test_novelty_needs_the_training_text(workplace: Path, tiny_text: Path) -> No
 @pytest.mark.parametrize(
     ("engine", "device", "texts", "chosen"),
     [
-        ("auto", "auto", 1, "numpy"),
-        ("auto", "cpu", 15, "numpy"),
-        ("auto", "auto", 16, "torch"),
-        ("auto", "cuda:0", 1, "torch"),
-        ("numpy", "cpu", 64, "numpy"),
-        ("torch", "cpu", 1, "torch"),
+        ("auto", "auto", 1, ["native", "numpy"]),
+        ("auto", "cpu", 15, ["native", "numpy"]),
+        ("auto", "auto", 16, ["native", "torch"]),
+        ("auto", "cuda:0", 1, ["torch"]),
+        ("native", "cpu", 64, ["native"]),
+        ("numpy", "cpu", 64, ["numpy"]),
+        ("torch", "cpu", 1, ["torch"]),
     ],
 )
-def test_the_rule_of_auto(engine: str, device: str, texts: int, chosen: str) -> None:
-    assert choose_engine(engine, device, texts) == chosen
+def test_the_rule_of_auto(engine: str, device: str, texts: int, chosen: list[str]) -> None:
+    assert choose_engines(engine, device, texts) == chosen
 
 
 @pytest.mark.parametrize("kind", KINDS)

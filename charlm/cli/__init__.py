@@ -26,10 +26,10 @@ from charlm.errors import CharlmError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `charlm` with these arguments; returns the exit status."""
     _write_utf8()
-    _keep_threads_polite()
     try:
         with _output():
             options = make_parser().parse_args(arguments)
+            _keep_threads_polite(options.verb)
             return _VERBS[options.verb](options)
     except CharlmError as error:
         print(f"charlm: {error}", file=sys.stderr)
@@ -85,14 +85,15 @@ def _output() -> Iterator[None]:
         raise CharlmError(f"standard output: cannot write: {error.strerror}") from error
 
 
-def _keep_threads_polite() -> None:
+def _keep_threads_polite(verb: str) -> None:
     """Let idle OpenMP threads spin only briefly before they sleep.
 
     By default they spin for milliseconds, and where another process wants the core, training
-    becomes 20 times slower. Must be set before torch is imported; a user's own setting stands.
+    becomes 20 times slower. Writing finds out by itself when one thread is better, and has more to
+    do between the steps. Must be set before torch is imported; a user's own setting stands.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "50000" if verb == "sample" else "5000")
 
 
 _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from charlm.sampling.novelty import Novelty
     from charlm.training.checkpoint import Meta
 
-AT_ONCE = 8  # texts written side by side where --batch does not say
+AT_ONCE = 32  # texts written side by side where --batch does not say
 
 
 @dataclass(frozen=True)

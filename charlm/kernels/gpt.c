@@ -23,20 +23,21 @@ typedef struct {
 typedef struct {
   Norm attention_norm, mlp_norm;
   Matrix qkv, out, up, down; /* up (M, D), or in a SwiGLU gate and up (2 M, D) */
-  float *k, *v;              /* (B, H, context, K), the cache */
+  float *k, *v;              /* the cache: k (B, H, room / 16, K, 16), v (B, H, room, K) */
 } Layer;
 
 typedef struct {
-  size_t B, T, P, context, D, H, M, V, n_layer;
+  size_t B, T, P, room, D, H, M, V, n_layer; /* room >= P + T, a multiple of 16 */
   size_t norm_kind, mlp, qk_norm;
-  const float *angles; /* (2, context, K / 2), cosines and sines of a rotary position; or none */
+  size_t places;
+  const float *angles; /* (2, places, K / 2), cosines and sines of a rotary position; or none */
   const Layer *layers;
   Norm norm;
   Matrix head; /* (V, D) */
   float *x;    /* (N, D), the characters with their positions, from here on */
   float *y;    /* (N, max(D, M)), and below (N, max(3 D, 2 M)), room */
   float *wide;
-  float *scores; /* (threads, context) */
+  float *scores; /* (threads, room) */
   void *tiles;   /* y for AMX */
   float *logits; /* (B, V), after the last character */
 } Network;
@@ -104,7 +105,7 @@ static void place(const Network *n, const float *from, size_t at, float *restric
   if (n->qk_norm) root_mean_square(from, K, FLT_EPSILON, to);
   else memcpy(to, from, K * sizeof(float));
   if (!n->angles) return;
-  const float *cosine = n->angles + at * half, *sine = cosine + n->context * half;
+  const float *cosine = n->angles + at * half, *sine = cosine + n->places * half;
   for (size_t i = 0; i < half; i++) {
     const float a = to[i], b = to[half + i];
     to[i] = a * cosine[i] - b * sine[i];
@@ -123,25 +124,41 @@ static void softmax(float *scores, size_t P) {
   for (size_t j = 0; j < P; j++) scores[j] *= scale;
 }
 
+enum { SIDE = 16 }; /* so many keys lie side by side, number for number */
+
+/* scores (P,) = q k^T. */
+static void score(const float *q, const float *keys, size_t K, size_t P, float *scores) {
+  for (size_t j = 0; j < P; j += SIDE, keys += K * SIDE) {
+    float sum[4][SIDE] = {{0}}; /* four sums, not to wait for one */
+    size_t i = 0;
+    for (; i + 4 <= K; i += 4)
+#pragma GCC unroll 4
+      for (size_t c = 0; c < 4; c++)
+#pragma omp simd
+        for (size_t s = 0; s < SIDE; s++) sum[c][s] += q[i + c] * keys[(i + c) * SIDE + s];
+    for (; i < K; i++)
+      for (size_t s = 0; s < SIDE; s++) sum[0][s] += q[i] * keys[i * SIDE + s];
+    for (size_t s = 0; s < SIDE; s++) scores[j + s] = sum[0][s] + sum[1][s] + sum[2][s] + sum[3][s];
+  }
+}
+
 /* One head of one text: q, k and v from `wide`, softmax(q k^T / sqrt(K)) v to y. */
 static void attend(const Network *n, const Layer *l, size_t text, size_t head, float *scores) {
-  const size_t D = n->D, K = D / n->H, start = (text * n->H + head) * n->context * K;
-  float *k = l->k + start, *v = l->v + start, q[K];
+  const size_t D = n->D, K = D / n->H, start = (text * n->H + head) * n->room * K;
+  float *k = l->k + start, *v = l->v + start, q[K], key[K];
   for (size_t t = 0; t < n->T; t++) {
     const float *qkv = n->wide + (text * n->T + t) * 3 * D + head * K;
-    const size_t at = n->P + t;
+    const size_t at = n->P + t, P = at + 1;
     place(n, qkv, at, q);
-    place(n, qkv + D, at, k + at * K);
+    place(n, qkv + D, at, key);
+    for (size_t i = 0; i < K; i++) {
+      q[i] /= sqrtf((float)K);
+      k[(at / SIDE * K + i) * SIDE + at % SIDE] = key[i];
+    }
     memcpy(v + at * K, qkv + 2 * D, K * sizeof(float));
-    for (size_t i = 0; i < K; i++) q[i] /= sqrtf((float)K);
-    const Matrix keys = {.O = at + 1, .I = K, .W = k};
-    by_dots(&keys, &(Rows){1, K, q, NULL}, 0, at + 1, scores, 0, 0);
-    softmax(scores, at + 1);
-    float *restrict y = n->y + (text * n->T + t) * D + head * K;
-    memset(y, 0, K * sizeof(float));
-    for (size_t j = 0; j <= at; j++)
-#pragma omp simd
-      for (size_t i = 0; i < K; i++) y[i] += scores[j] * v[j * K + i];
+    score(q, k, K, P, scores);
+    softmax(scores, P);
+    weighted_sum(scores, P, v, K, K, n->y + (text * n->T + t) * D + head * K);
   }
 }
 
@@ -182,7 +199,7 @@ static void read_part(const void *job, int me, int of) {
     normalise_rows(&part, &l->attention_norm, n->x, N, n->D);
     multiply(&part, &l->qkv, N, n->wide, 0);
     for (size_t i = (size_t)me; i < n->B * n->H; i += (size_t)of)
-      attend(n, l, i / n->H, i % n->H, n->scores + (size_t)me * n->context);
+      attend(n, l, i / n->H, i % n->H, n->scores + (size_t)me * n->room);
     wait_for(&part);
     multiply(&part, &l->out, N, n->x, 1);
     normalise_rows(&part, &l->mlp_norm, n->x, N, n->D);

@@ -20,6 +20,7 @@ enum { BLOCK = 32 };
 #endif
 
 #if defined __AVX512F__
+#include <immintrin.h>
 enum { LANES = 16 };
 #elif defined __AVX__
 enum { LANES = 8 };
@@ -130,6 +131,30 @@ static void by_dots(const Matrix *m, const Rows *rows, size_t from, size_t to, f
   }
 }
 
+/* out (width,) = the sum of n rows, `stride` apart, each times its weight. */
+static void weighted_sum(const float *weights, size_t n, const float *rows, size_t stride,
+                         size_t width, float *out) {
+  size_t i = 0;
+  for (; i + 4 * LANES <= width; i += 4 * LANES) {
+    vec sum[4] = {{0}};
+    for (size_t j = 0; j < n; j++)
+#pragma GCC unroll 4
+      for (size_t c = 0; c < 4; c++)
+        sum[c] += weights[j] * *(const loose *)(rows + j * stride + i + c * LANES);
+#pragma GCC unroll 4
+    for (size_t c = 0; c < 4; c++) *(loose *)(out + i + c * LANES) = sum[c];
+  }
+  for (; i + LANES <= width; i += LANES) {
+    vec sum = {0};
+    for (size_t j = 0; j < n; j++) sum += weights[j] * *(const loose *)(rows + j * stride + i);
+    *(loose *)(out + i) = sum;
+  }
+  for (; i < width; i++) {
+    out[i] = 0;
+    for (size_t j = 0; j < n; j++) out[i] += weights[j] * rows[j * stride + i];
+  }
+}
+
 /* --- tiles ---------------------------------------------------------------------------------- */
 
 #if AMX
@@ -191,8 +216,10 @@ static void pack_matrix(const Matrix *m, bf16 *tiles) {
 }
 
 /* out (32, 32) = the rows at x times the columns at w, over `depth` steps of 32. */
-static inline void multiply_split(const bf16 *x, const bf16 *w, size_t depth, float *out) {
-  const size_t row = BLOCK * sizeof(float);
+static inline void multiply_split(const bf16 *x, const bf16 *w, size_t depth, float *out,
+                                  size_t stride) {
+  const size_t row = stride * sizeof(float);
+  float *const low = out + TILE * stride;
   settle();
   _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
   for (size_t k = 0; k < depth; k++, x += 4 * TILE_SIZE, w += 4 * TILE_SIZE) {
@@ -208,29 +235,42 @@ static inline void multiply_split(const bf16 *x, const bf16 *w, size_t depth, fl
     _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
   }
   _tile_stored(0, out, row); _tile_stored(1, out + TILE, row);
-  _tile_stored(2, out + TILE * BLOCK, row); _tile_stored(3, out + TILE * BLOCK + TILE, row);
+  _tile_stored(2, low, row); _tile_stored(3, low + TILE, row);
   settle();
+}
+
+/* Put the first N rows and O columns of a block in place, with what belongs to it. */
+static void put_block(const float *block, size_t N, size_t O, const float *b, float *y,
+                      size_t stride, int more) {
+  for (size_t r = 0; r < N; r++)
+    for (size_t half = 0; half < O; half += TILE) {
+      float *at = y + r * stride + half;
+      const ptrdiff_t left = (ptrdiff_t)(O - half);
+      __m512 sum = _mm512_loadu_ps(block + r * BLOCK + half);
+      if (b) sum = _mm512_add_ps(sum, some(b + half, left));
+      if (more) sum = _mm512_add_ps(sum, some(at, left));
+      _mm512_mask_storeu_ps(at, left >= TILE ? 0xffff : (__mmask16)((1u << left) - 1), sum);
+    }
 }
 
 /* As `product`. */
 static void by_amx(const Matrix *m, const Rows *rows, size_t from, size_t to, float *y,
                    size_t stride, int more) {
   const size_t depth = round_up(m->I) / DEPTH, piece = depth * 4 * TILE_SIZE;
-  _Alignas(64) float out[BLOCK * BLOCK];
-  for (size_t o = from; o < to; o += BLOCK)
-    for (size_t n = 0; n < rows->N; n += BLOCK) {
-      multiply_split((const bf16 *)rows->tiles + n / BLOCK * piece,
-                     (const bf16 *)m->tiles + o / BLOCK * piece, depth, out);
-      for (size_t r = 0; r < BLOCK && n + r < rows->N; r++)
-        for (size_t half = 0; half < BLOCK && o + half < to; half += TILE) {
-          float *at = y + (n + r) * stride + (o - from) + half;
-          const ptrdiff_t left = (ptrdiff_t)(to - o - half);
-          __m512 sum = _mm512_loadu_ps(out + r * BLOCK + half);
-          if (m->b) sum = _mm512_add_ps(sum, some(m->b + o + half, left));
-          if (more) sum = _mm512_add_ps(sum, some(at, left));
-          _mm512_mask_storeu_ps(at, left >= TILE ? 0xffff : (__mmask16)((1u << left) - 1), sum);
-        }
+  const bf16 *w = (const bf16 *)m->tiles + from / BLOCK * piece;
+  for (size_t o = from; o < to; o += BLOCK, w += piece, y += BLOCK) {
+    const bf16 *x = rows->tiles;
+    for (size_t n = 0; n < rows->N; n += BLOCK, x += piece) {
+      _Alignas(64) float block[BLOCK * BLOCK];
+      const size_t N = n + BLOCK < rows->N ? BLOCK : rows->N - n, O = o + BLOCK < to ? BLOCK : to - o;
+      if (N < BLOCK || O < BLOCK || m->b || more) {
+        multiply_split(x, w, depth, block, BLOCK);
+        put_block(block, N, O, m->b ? m->b + o : NULL, y + n * stride, stride, more);
+      } else {
+        multiply_split(x, w, depth, y + n * stride, stride);
+      }
     }
+  }
 }
 #endif
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,11 @@ from charlm.randomness import generator
 from charlm.sampling import filters
 from charlm.sampling.engine import Engine, Reader
 
+PATIENCE = 0.03  # seconds: so often something of several texts is handed out
+
 
 class Written(NamedTuple):
-    """A character, or at times none or some, and what it cost.
+    """A character, or at times none or several, and what it cost.
 
     Attributes:
         units: how many the model wrote for it: bytes, or characters.
@@ -52,26 +55,42 @@ class Order:
 
 
 class Text:
-    """One text while it is being written: its randomness, and what is not yet out of it."""
+    """One text while it is being written: its randomness, and what is not yet out of it.
 
-    def __init__(self, vocab: Vocab, order: Order, randomness: np.random.Generator) -> None:
+    Attributes:
+        uniform: its numbers from [0, 1), each of which draws a character.
+        tail: the ids written last.
+        by_one: it is to be given its characters one at a time, since any may end it.
+    """
+
+    def __init__(self, vocab: Vocab, order: Order, uniform: Iterator[float]) -> None:
         self._order, self._decoder = order, Decoder(vocab)
         self._held: deque[Written] = deque()  # what may be the beginning of the stop text
         self._begun = Written("", 0)  # of a character of several bytes
-        self._at_once = vocab.unit == "char" and order.stop is None  # a character is whole, certain
         self._written = 0
-        self.tail: deque[int] = deque(maxlen=filters.PENALISED)  # the ids written last
-        self.randomness = randomness
+        self.by_one = vocab.unit == "byte" or order.stop is not None
+        self.tail: deque[int] = deque(maxlen=filters.PENALISED)
+        self.uniform = uniform
         self.ended = order.length == 0
 
-    def add(self, id_: int, nats: float) -> Iterable[Written]:
-        """Write a character; what of the text is now certain. To be gone through at once."""
-        self._written += 1
-        self.tail.append(id_)
-        self.ended = self._written == self._order.length
-        if self._at_once:
-            return (Written(self._decoder.add(id_), 1, nats),)
-        return self._add(id_, nats)
+    @property
+    def left(self) -> float:
+        """How many characters it may still be given."""
+        return math.inf if self._order.length is None else self._order.length - self._written
+
+    def add(self, ids: list[int], costs: list[float] | None) -> Iterable[Written]:
+        """Write characters, scored or not; what of the text is now certain.
+
+        To be gone through at once.
+        """
+        self._written += len(ids)
+        self.tail.extend(ids)
+        self.ended = self.left == 0
+        if self.by_one:
+            return self._add(ids[0], costs[0] if costs else 0.0)
+        if costs:
+            return map(Written, map(self._decoder.add, ids), repeat(1), costs)
+        return (Written("".join(map(self._decoder.add, ids)), len(ids)),)
 
     def _add(self, id_: int, nats: float) -> Iterator[Written]:
         yield from self._whole(self._decoder.add(id_), 1, nats)
@@ -141,7 +160,7 @@ def write(
     Yields:
         The number of a text and what was added to it, or None at its end.
     """
-    texts = [Text(vocab, order, generator(seed, "text", number)) for number in numbers]
+    texts = [Text(vocab, order, uniforms(generator(seed, "text", it))) for it in numbers]
     number_of = dict(zip(texts, numbers, strict=True))
     reader, start = Reader(engine, order.slide), beginning(vocab, prompt)[None]  # (1, T)
     if start.shape[1] > 1:
@@ -160,6 +179,12 @@ def beginning(vocab: Vocab, prompt: Ids) -> Ids:
     return vocab.encode("\n" if "\n" in vocab.chars else vocab.chars[0])
 
 
+def uniforms(randomness: np.random.Generator) -> Iterator[float]:
+    """What randomness.random() gives time after time; many at once are had faster."""
+    while True:
+        yield from randomness.random(256).tolist()
+
+
 def write_on(
     reader: Reader, ids: Ids, texts: Sequence[Text], order: Order, before: Ids
 ) -> Iterator[tuple[Text, Written | None]]:
@@ -171,29 +196,54 @@ def write_on(
     Yields:
         A text and what was added to it, or None at its end.
     """
-    texts = list(texts)
     recent = np.broadcast_to(before, (len(texts), before.shape[1]))
-    remember = order.sample.repetition_penalty != 1
     yield from ((text, None) for text in texts if text.ended)
-    while True:
-        if any(text.ended for text in texts):
-            rows = [row for row, text in enumerate(texts) if not text.ended]
-            if not rows:
-                return
+    while rows := [row for row, text in enumerate(texts) if not text.ended]:
+        if len(rows) < len(texts):
             texts, ids, recent = [texts[row] for row in rows], ids[rows], recent[rows]
             reader.select(rows)
-        logits = reader.read(ids).astype(np.float64)  # (B, V)
-        uniform = np.array([text.randomness.random() for text in texts])
-        drawn = choose(logits, order.sample, uniform, recent)  # (B,)
-        costs = nats(logits, drawn).tolist() if order.scored else repeat(0.0)
-        ids = drawn[:, None]
-        if remember:
-            recent = np.concatenate([recent[:, 1 - filters.PENALISED :], ids], axis=1)
-        for text, id_, cost in zip(texts, drawn.tolist(), costs, strict=False):
-            for piece in text.add(id_, cost):
+        steps, costs, recent = _some_steps(reader, ids, texts, order, recent)
+        ids = steps[-1][:, None]
+        for text, its, their in zip(texts, _by_text(steps), _by_text(costs), strict=False):
+            for piece in text.add(its, their):
                 yield text, piece
             if text.ended:
                 yield text, None
+
+
+def _some_steps(
+    reader: Reader, ids: Ids, texts: Sequence[Text], order: Order, recent: Ids
+) -> tuple[list[Ids], list[filters.Floats], Ids]:
+    """Read ids (B, T) and write some characters: one, or of several texts as many as a reader does
+    not have to wait for. To ask each text after each character would cost more than to draw it.
+
+    Returns:
+        Of each character its ids (B,), of each that was scored its costs (B,), what is now recent.
+    """
+    several = len(texts) > 1 and not texts[0].by_one
+    until = time.perf_counter() + PATIENCE if several else 0.0
+    most = texts[0].left  # of each, since none has ended by itself
+    steps: list[Ids] = []
+    costs: list[filters.Floats] = []
+    while True:
+        logits = reader.read(ids).astype(np.float64)  # (B, V)
+        uniform = np.array([next(text.uniform) for text in texts])
+        drawn = choose(logits, order.sample, uniform, recent)  # (B,)
+        steps.append(drawn)
+        if order.scored:
+            costs.append(nats(logits, drawn))
+        ids = drawn[:, None]
+        if order.sample.repetition_penalty != 1:
+            recent = np.concatenate([recent[:, 1 - filters.PENALISED :], ids], axis=1)
+        if not several or len(steps) == most or time.perf_counter() >= until:
+            return steps, costs, recent
+
+
+def _by_text(steps: list[NDArray[Any]]) -> Iterable[Any]:
+    """Of each text the list of what each step (B,) gave it; None if there was none."""
+    if not steps:
+        return repeat(None)
+    return [steps[0].tolist()] if len(steps[0]) == 1 else np.stack(steps, axis=1).tolist()
 
 
 def choose(
@@ -246,7 +296,7 @@ class Conversation:
 
     def draw_by(self, seed: int) -> None:
         """From here on, draw by this seed."""
-        self._randomness = generator(seed, "text", 0)
+        self._uniform = uniforms(generator(seed, "text", 0))
 
     def write(self, ids: Ids, order: Order) -> Iterator[Written]:
         """Go on with the text after ids of the person's; may be broken off between two characters.
@@ -262,6 +312,6 @@ class Conversation:
             self._unread = beginning(self._vocab, self._unread).astype(np.intp)
             ids = self._unread
         self._before = np.concatenate([self._before, written, ids])[-filters.PENALISED :]
-        self._text = Text(self._vocab, order, self._randomness)
+        self._text = Text(self._vocab, order, self._uniform)
         pieces = write_on(self._reader, self._unread[None], [self._text], order, self._before[None])
         yield from (piece for _, piece in pieces if piece is not None)

@@ -62,15 +62,12 @@ def write_side_by_side(engine: Engine, order: Order, numbers: list[int]) -> dict
 
 def until(characters: Iterator[str], stop: str) -> Iterator[str]:
     """What comes out when a text is made of these characters."""
-    text = Text(Vocab("".join(map(chr, range(128)))), Order(PLAIN, None, stop), PASSIVE)
+    text = Text(Vocab("".join(map(chr, range(128)))), Order(PLAIN, None, stop), iter(()))
     for char in characters:
-        yield from (piece.text for piece in text.add(ord(char), 0.0))
+        yield from (piece.text for piece in text.add([ord(char)], None))
         if text.ended:
             return
     yield from (piece.text for piece in text.rest())
-
-
-PASSIVE = np.random.default_rng(0)
 
 
 @torch.no_grad()

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from charlm.config import GPTConfig, RecurrentConfig, SampleConfig
 from charlm.data.vocab import Vocab
+from charlm.kernels.compiler import NoKernelError
 from charlm.models import CharModel, build_model
 from charlm.sampling.engine import Engine
 from charlm.sampling.generate import Order, choose, write
+from charlm.sampling.native import native
 from charlm.sampling.networks import build_network, gpt, recurrent
 from charlm.sampling.torch_engine import TorchEngine
 from charlm.training.checkpoint import BEST, read_meta
@@ -55,9 +58,20 @@ def random_model(config: RecurrentConfig | GPTConfig, std: float = 0.4) -> CharM
     return model
 
 
+def weights_of(model: CharModel) -> dict[str, NDArray[np.float32]]:
+    return {name: p.detach().numpy() for name, p in model.named_parameters()}
+
+
 def numpy_engine(model: CharModel) -> Engine:
-    weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
-    return build_network(model.config, V, weights)
+    return build_network(model.config, V, weights_of(model))
+
+
+def native_engines(model: CharModel) -> list[Engine]:
+    """One, or none where it cannot be compiled."""
+    try:
+        return [native(build_network(model.config, V, weights_of(model)))]
+    except NoKernelError:
+        return []
 
 
 def assert_agree(model: CharModel) -> None:
@@ -66,7 +80,7 @@ def assert_agree(model: CharModel) -> None:
     with torch.no_grad():
         expected = model(torch.from_numpy(ids))[0].numpy()  # (B, T, V)
     tolerance = 1e-5 * max(1.0, np.abs(expected).max())
-    for engine in (numpy_engine(model), TorchEngine(model)):
+    for engine in (numpy_engine(model), TorchEngine(model), *native_engines(model)):
         np.testing.assert_allclose(engine.fresh().read(ids), expected[:, -1], 0, tolerance)
         np.testing.assert_allclose(engine.read(ids[:, :4]), expected[:, 3], 0, tolerance)
         np.testing.assert_allclose(engine.read(ids[:, 4:7]), expected[:, 6], 0, tolerance)
@@ -87,7 +101,7 @@ def test_it_does_so_without_a_table_too(
 ) -> None:
     monkeypatch.setattr(recurrent, "SMALL_TABLE", 0)
     model = random_model(config.model_copy(update={"hidden_size": 1}))
-    assert numpy_engine(model)._table is None  # type: ignore[attr-defined]
+    assert numpy_engine(model).table is None  # type: ignore[attr-defined]
     assert_agree(model)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections import defaultdict
 from copy import copy
 
 import numpy as np
@@ -18,6 +19,7 @@ from charlm.sampling.native.matrix import (
     Matrix,
     address,
     load_native,
+    pack,
     pointer,
     rows_room,
     size,
@@ -26,6 +28,7 @@ from charlm.sampling.native.threads import ENOUGH, Threads
 from charlm.sampling.networks.gpt import GPT
 
 NORMS, MLPS = ("layernorm", "rmsnorm"), ("gelu", "relu2", "swiglu")  # as gpt.c numbers them
+MULTIPLE = 16  # of which the places in the cache are
 MATRICES = ("qkv", "out", "up", "down")
 
 
@@ -49,8 +52,8 @@ class _Network(ctypes.Structure):
     """`Network` of gpt.c."""
 
     _fields_ = [
-        *((name, size) for name in ("B", "T", "P", "context", "D", "H", "M", "V", "n_layer")),
-        *((name, size) for name in ("norm_kind", "mlp", "qk_norm")),
+        *((name, size) for name in ("B", "T", "P", "room", "D", "H", "M", "V", "n_layer")),
+        *((name, size) for name in ("norm_kind", "mlp", "qk_norm", "places")),
         *((name, pointer) for name in ("angles", "layers")),
         ("norm", _Norm),
         ("head", CMatrix),
@@ -69,7 +72,7 @@ class NativeGPT:
         self._library = load_native("gpt")
         self._network = network
         self.vocab_size, self.context = network.vocab_size, network.context
-        self._threads = Threads()
+        self._threads: dict[int, Threads] = defaultdict(Threads)  # by B
         config, weights = network.config, network.weights
         up = "gate_up" if config.mlp == "swiglu" else "up"
         parts = ("attention.qkv", "attention.out", f"mlp.{up}", "mlp.out")
@@ -78,6 +81,8 @@ class NativeGPT:
             for layer in range(config.n_layer)
         ]
         self._head = Matrix(weights["head.weight"])
+        self._room = -(-network.config.context // MULTIPLE) * MULTIPLE  # places in the cache
+        self._tiles: list[Array] = []  # of all that are fresh of this one
         self._cache: Array | None = None  # k and v of each block, (L, 2, B, H, context, K)
         self._past = 0
         self._c: _Network | None = None
@@ -91,8 +96,10 @@ class NativeGPT:
     def select(self, texts: list[int]) -> None:
         """Go on with these of the texts read so far, some perhaps many times."""
         if self._cache is not None:
+            width = self._cache.shape[-1] // self._room
+            used = -(-self._past // MULTIPLE) * MULTIPLE * width  # the rest need not be touched
             cache = self._empty_cache(len(texts))
-            cache[..., : self._past, :] = self._cache[:, :, texts, :, : self._past]
+            cache[..., :used] = self._cache[:, :, texts, :, :used]
             self._cache, self._c = cache, None
 
     def read(self, ids: Ids) -> NDArray[np.float32]:
@@ -102,43 +109,43 @@ class NativeGPT:
         if self._cache is None:
             self._cache = self._empty_cache(B)
         if self._c is None or (self._c.B, self._c.T) != (B, T):
-            self._make_room(B, T)
+            self._c = self._make_room(B, T)
         self._x[:] = network.embedded(ids, self._past)
         self._c.P = self._past
-        started = time.perf_counter()
-        self._library.gpt_read(self._threads.now, self._reference)
+        threads, started = self._threads[B], time.perf_counter()
+        self._library.gpt_read(threads.now, ctypes.byref(self._c))
         if T == 1:
-            self._threads.took(time.perf_counter() - started)
+            threads.took(time.perf_counter() - started)
         self._past += T
         return self._logits.copy()
 
     def _empty_cache(self, B: int) -> Array:
         config = self._network.config
-        heads = (config.n_head, config.context, config.n_embd // config.n_head)
-        return np.zeros((config.n_layer, 2, B, *heads), np.float32)
+        heads = (B, config.n_head, config.n_embd // config.n_head * self._room)
+        return np.zeros((config.n_layer, 2, *heads), np.float32)
 
-    def _make_room(self, B: int, T: int) -> None:
+    def _make_room(self, B: int, T: int) -> _Network:
         """Everything that C needs to read T characters of B texts."""
         config, positions = self._network.config, self._network.positions
         matrices = [matrix for layer in self._layers for matrix in layer] + [self._head]
-        if B >= MANY:
-            for matrix in matrices:
-                matrix.pack(self._library)
+        if B >= MANY and not self._tiles:
+            self._tiles.append(pack(matrices, self._library))
         N, D, widest = B * T, config.n_embd, max(matrix.c.I for matrix in matrices)
         self._x = np.empty((B, T, D), np.float32)
         self._logits = np.empty((B, self.vocab_size), np.float32)
         room = {
             "y": np.empty((N, widest), np.float32),
             "wide": np.empty((N, max(matrix.c.O for matrix in matrices)), np.float32),
-            "scores": np.empty((ENOUGH, config.context), np.float32),
+            "scores": np.empty((ENOUGH, self._room), np.float32),
             "tiles": rows_room(N, widest),
         }
         layers = (_Layer * config.n_layer)(*(self._layer(i) for i in range(config.n_layer)))
         self._kept = room, layers
-        self._c = _Network(
+        return _Network(
             B=B,
             T=T,
-            context=config.context,
+            room=self._room,
+            places=config.context,
             D=D,
             H=config.n_head,
             M=config.mlp_width,
@@ -155,7 +162,6 @@ class NativeGPT:
             logits=address(self._logits),
             **{name: address(array) for name, array in room.items()},
         )
-        self._reference = ctypes.byref(self._c)
 
     def _layer(self, layer: int) -> _Layer:
         assert self._cache is not None

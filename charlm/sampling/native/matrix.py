@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import platform
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from charlm.kernels.compiler import load_kernel
 MANY = 8  # `MANY` of product.h: from so many rows on, a CPU's matrix unit is used
 BLOCK = 32  # its matrices are made up of blocks of so many rows and columns
 _ALIGNED = 64  # bytes
+FLAGS: tuple[str, ...] = ("-march=native", "-fno-trapping-math")
+if platform.machine() in ("x86_64", "AMD64"):
+    FLAGS += ("-mprefer-vector-width=512",)
 size, pointer = ctypes.c_size_t, ctypes.c_void_p
 Array = NDArray[Any]
 
@@ -23,7 +28,7 @@ def load_native(name: str) -> ctypes.CDLL:
     Raises:
         NoKernelError: there is no C compiler, or it fails.
     """
-    library = load_kernel(name, ("-march=native", "-fno-trapping-math", "-mprefer-vector-width=512"), of_this_cpu=True)
+    library = load_kernel(name, FLAGS, of_this_cpu=True)
     library.product_tiles.restype = size
     return library
 
@@ -61,11 +66,17 @@ class Matrix:
         self._kept = [W, b]  # C has only their places
         self.c = CMatrix(*W.shape, address(W), address(b))
 
-    def pack(self, library: ctypes.CDLL) -> None:
-        """Make the tiles for MANY rows and more, where there is AMX: as much memory again."""
-        nbytes = library.product_tiles(ctypes.byref(self.c))
-        if nbytes and not self.c.tiles:
-            tiles = room(nbytes)
-            library.product_pack(ctypes.byref(self.c), pointer(address(tiles)))
-            self._kept.append(tiles)
-            self.c.tiles = address(tiles)
+
+def pack(matrices: Sequence[Matrix], library: ctypes.CDLL) -> Array:
+    """Make the tiles for MANY rows and more, where there is AMX: as much memory again.
+
+    Returns:
+        Where they lie; in one piece, for which the system takes larger pages.
+    """
+    sizes = [library.product_tiles(ctypes.byref(matrix.c)) for matrix in matrices]
+    tiles = room(sum(sizes))
+    for matrix, part in zip(matrices, np.split(tiles, np.cumsum(sizes)[:-1]), strict=True):
+        if len(part):
+            matrix.c.tiles = address(part)
+            library.product_pack(ctypes.byref(matrix.c), pointer(matrix.c.tiles))
+    return tiles

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections import defaultdict
 from copy import copy
 
 import numpy as np
@@ -19,6 +20,7 @@ from charlm.sampling.native.matrix import (
     Matrix,
     address,
     load_native,
+    pack,
     pointer,
     rows_room,
     size,
@@ -61,7 +63,7 @@ class NativeRecurrent:
     def __init__(self, network: Recurrent) -> None:
         self._library = load_native("recurrent")
         self._network, self.vocab_size = network, network.vocab_size
-        self._threads = Threads()
+        self._threads: dict[int, Threads] = defaultdict(Threads)  # by B
         self._table = network.table
         if self._table is None and network.embed is None:
             W, b = network.below[0]
@@ -70,6 +72,7 @@ class NativeRecurrent:
         self._past = [Matrix(U.T, None if c is None else c[0]) for U, c in network.past]
         W, b = network.head
         self._head = Matrix(W.T, b[0])
+        self._tiles: list[Array] = []  # of all that are fresh of this one
         self._state: Array | None = None  # h, and of an LSTM c, of each layer: (L, 1 or 2, B, D)
 
     def fresh(self) -> NativeRecurrent:
@@ -92,10 +95,10 @@ class NativeRecurrent:
             self._begin(np.zeros((config.n_layer, parts, B, config.hidden_size), np.float32))
         places = np.ascontiguousarray(ids, np.int64)
         self._c.T, self._c.ids = T, address(places)
-        started = time.perf_counter()
-        self._library.recurrent_read(self._threads.now, self._reference)
+        threads, started = self._threads[B], time.perf_counter()
+        self._library.recurrent_read(threads.now, self._reference)
         if T == 1:
-            self._threads.took(time.perf_counter() - started)
+            threads.took(time.perf_counter() - started)
         return self._logits.copy()
 
     def _begin(self, state: Array) -> None:
@@ -103,9 +106,10 @@ class NativeRecurrent:
         self._state = state = np.ascontiguousarray(state)
         L, _, B, D = state.shape
         config, G = self._network.config, GATES[self._network.config.kind]
-        if B >= MANY and D % BLOCK == 0:
-            for matrix in (*self._below[self._table is not None :], *self._past, self._head):
-                matrix.pack(self._library)
+        if B >= MANY and D % BLOCK == 0 and not self._tiles:
+            first = 0 if self._table is None else 1  # matrix that is used
+            matrices = (*self._below[first:], *self._past, self._head)
+            self._tiles.append(pack(matrices, self._library))
         self._logits = np.empty((B, self.vocab_size), np.float32)
         scratch = {"x": np.empty((B, D), np.float32), "x_tiles": rows_room(B, D)}
         nexts = np.empty((L, B, D), np.float32)
