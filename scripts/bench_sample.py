@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""How fast text is written, beside what others do, on one CPU core unless said otherwise.
+"""How fast text is written on a CPU, beside what others do.
 
     scripts/bench sample [--repeats 5] [--nanogpt DIR] [--json] [--quick]
 
 Networks are untrained: that does not change how long a character takes. The others are written
 here: a loop over nn.LSTM, which repacks its weights for every character, and one that computes the
 whole window for every character, as nanoGPT's generate does. With --nanogpt, a checkout of it, that
-is done by its own model.py.
+is done by its own model.py. Both sides may use all cores; OMP_NUM_THREADS=1 gives them one.
 
-The read speed of the machine is that of numpy's dot product over an array as large as the weights.
---json prints two lines: the comparisons, then reading and memory.
+The read speed of the machine is that of numpy's dot product over an array as large as the weights,
+a part of it in each thread. --json prints two lines: the comparisons, then reading and memory.
 --quick tries everything on tiny networks, to see that it works; its figures mean nothing.
 """
 
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as charlm sample does
@@ -39,8 +40,8 @@ from charlm.data.vocab import Vocab
 from charlm.models import CharModel, build_model
 from charlm.sampling.engine import Engine
 from charlm.sampling.generate import Order, write
-from charlm.sampling.networks import build_network
-from charlm.sampling.torch_engine import TorchEngine
+from charlm.sampling.native import native
+from charlm.sampling.networks import Network, build_network
 from charlm.training.checkpoint import FORMAT, CorpusInfo, Meta, Progress, save
 
 VOCAB = Vocab("\n" + "".join(map(chr, range(40, 104))))
@@ -54,11 +55,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of nanoGPT")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     repeats = 1 if options.quick else options.repeats
     sizes = [(1, 8)] if options.quick else [(1, 512), (2, 128), (3, 512)]
     gpt = (
@@ -72,8 +71,9 @@ def main() -> None:
     lstms = [RecurrentConfig(n_layer=layers, hidden_size=units) for layers, units in sizes]
     results = [against_lstm(config, repeats, options.quick) for config in lstms]
     results.append(against_windows(gpt, options.nanogpt, min(repeats, 3), options.quick))
-    for bf16 in (False, True):
-        results += [many(config, bf16, repeats, options.quick) for config in (*lstms, gpt)]
+    for config in (*lstms, gpt):
+        for one in (native_engine, numpy_engine):
+            results.append(many(config, one, repeats, options.quick))
     with tempfile.TemporaryDirectory() as folder:
         results += commands(Path(folder), lstms[-1], repeats)
         peaks = [peak(Path(folder), config) for config in (lstms[-1], gpt)]
@@ -94,9 +94,13 @@ def name_of(config: Model) -> str:
     return f"{config.kind} {config.n_layer} x {width}"
 
 
-def numpy_engine(model: CharModel) -> Engine:
+def numpy_engine(model: CharModel) -> Network:
     weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
     return build_network(model.config, len(VOCAB), weights)
+
+
+def native_engine(model: CharModel) -> Engine:
+    return native(numpy_engine(model))
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -114,7 +118,8 @@ def written(engine: Engine, length: int, texts: int = 1) -> None:
 def against_lstm(config: RecurrentConfig, repeats: int, quick: bool) -> Comparison:
     """Our one text against a loop over PyTorch's layer, which draws as simply as it can."""
     model = build_model(config, len(VOCAB), seed=1)
-    engine, length = numpy_engine(model), 20 if quick else 2_000_000 // config.hidden_size**2 * 50
+    engine = native_engine(model)
+    length = 20 if quick else 2_000_000 // (config.n_layer * config.hidden_size**2) * 1000
 
     @torch.inference_mode()
     def loop(count: int) -> None:
@@ -148,7 +153,7 @@ def against_windows(
     that come before the window is full.
     """
     model = build_model(config, len(VOCAB), seed=1).eval()
-    engine, length, few = numpy_engine(model), 20 if quick else 2000, 4 if quick else 40
+    engine, length, few = native_engine(model), 20 if quick else 2000, 4 if quick else 40
     theirs = nanogpt_loop(nanogpt, config) if nanogpt else window_loop(model, config)
     start = torch.zeros(1, config.context, dtype=torch.long)
     return in_turn(
@@ -189,13 +194,15 @@ def nanogpt_loop(folder: Path, config: GPTConfig) -> Loop:
 # --- many texts ------------------------------------------------------------------------------
 
 
-def many(config: Model, bf16: bool, repeats: int, quick: bool) -> Comparison:
-    """MANY texts at once, in all characters a second, against one text."""
+def many(
+    config: Model, engine: Callable[[CharModel], Engine], repeats: int, quick: bool
+) -> Comparison:
+    """MANY texts at once, in all characters a second, against one text by some engine."""
     model = build_model(config, len(VOCAB), seed=1)
-    together, one = TorchEngine(model, bf16), numpy_engine(model)
-    length = 5 if quick else 100
+    together, one = native_engine(model), engine(model)
+    length = 5 if quick else 200
     return in_turn(
-        f"{name_of(config)}, {MANY} texts (torch{', bf16' * bf16}), one text (numpy)",
+        f"{name_of(config)}, {MANY} texts, one text ({engine.__name__.removesuffix('_engine')})",
         lambda: seconds(lambda: written(together, length, MANY)),
         lambda: seconds(lambda: written(one, length)) * MANY,
         repeats,
@@ -216,11 +223,23 @@ def weights_read(config: RecurrentConfig) -> int:
 
 def read_speed(config: RecurrentConfig, ours: Comparison) -> dict[str, object]:
     """How fast the weights could be read at best, and how fast they were."""
-    size = weights_read(config)
+    size, times = weights_read(config), 200
+    count = torch.get_num_threads()
     numbers = np.ones(size // 8, np.float32)  # two arrays make the size
     other = np.ones_like(numbers)
-    times = [seconds(lambda: np.dot(numbers, other)) for _ in range(50)]
-    best = size / statistics.median(times)
+    parts = [
+        range(i * len(numbers) // count, (i + 1) * len(numbers) // count) for i in range(count)
+    ]
+
+    def read_part(part: range) -> None:
+        a, b = numbers[part.start : part.stop], other[part.start : part.stop]
+        for _ in range(times):
+            np.dot(a, b)
+
+    with ThreadPoolExecutor(count) as pool:
+        best = max(
+            size * times / seconds(lambda: list(pool.map(read_part, parts))) for _ in range(5)
+        )
     reached = size * ours.work / statistics.median(ours.ours)
     lua = LUA.get((config.n_layer, config.hidden_size))
     speed = ours.work / statistics.median(ours.ours)

@@ -65,8 +65,11 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     if temperature == 0:
         return np.asarray(np.eye(logits.shape[-1])[logits.argmax(axis=-1)])
     top = np.maximum.reduce(logits, axis=-1, keepdims=True)
-    weights = np.exp((logits - top) / temperature)
-    return np.asarray(weights / np.add.reduce(weights, axis=-1, keepdims=True))
+    weights = logits - top
+    weights /= temperature
+    np.exp(weights, out=weights)
+    weights /= np.add.reduce(weights, axis=-1, keepdims=True)
+    return weights
 
 
 def keep_top_k(probs: Floats, k: int) -> Floats:

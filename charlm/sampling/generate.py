@@ -55,22 +55,20 @@ class Order:
 
 
 class Text:
-    """One text while it is being written: its randomness, and what is not yet out of it.
+    """One text while it is being written: what is not yet out of it.
 
     Attributes:
-        uniform: its numbers from [0, 1), each of which draws a character.
         tail: the ids written last.
         by_one: it is to be given its characters one at a time, since any may end it.
     """
 
-    def __init__(self, vocab: Vocab, order: Order, uniform: Iterator[float]) -> None:
+    def __init__(self, vocab: Vocab, order: Order) -> None:
         self._order, self._decoder = order, Decoder(vocab)
         self._held: deque[Written] = deque()  # what may be the beginning of the stop text
         self._begun = Written("", 0)  # of a character of several bytes
         self._written = 0
         self.by_one = vocab.unit == "byte" or order.stop is not None
         self.tail: deque[int] = deque(maxlen=filters.PENALISED)
-        self.uniform = uniform
         self.ended = order.length == 0
 
     @property
@@ -128,6 +126,28 @@ class Text:
             yield self._held.popleft()
 
 
+class Randomness:
+    """For every character a number from [0, 1) for each of B texts, from a generator of its own."""
+
+    def __init__(self, generators: Iterable[np.random.Generator]) -> None:
+        self._generators = list(generators)
+        self._numbers = np.empty((0, len(self._generators)))
+        self._used = 0
+
+    def next(self) -> filters.Floats:
+        """(B,)"""
+        if self._used == len(self._numbers):  # many at once are had faster, and are the same
+            self._numbers = np.stack([it.random(256) for it in self._generators], axis=1)
+            self._used = 0
+        self._used += 1
+        return np.asarray(self._numbers[self._used - 1])
+
+    def select(self, texts: list[int]) -> None:
+        """Go on with these of the texts."""
+        self._generators = [self._generators[text] for text in texts]
+        self._numbers = self._numbers[:, texts]
+
+
 def _overlap(text: str, stop: str) -> int:
     """The length of the longest end of `text` that is a beginning of `stop`."""
     return next(n for n in range(min(len(text), len(stop)), -1, -1) if text.endswith(stop[:n]))
@@ -160,14 +180,15 @@ def write(
     Yields:
         The number of a text and what was added to it, or None at its end.
     """
-    texts = [Text(vocab, order, uniforms(generator(seed, "text", it))) for it in numbers]
+    texts = [Text(vocab, order) for _ in numbers]
+    randomness = Randomness(generator(seed, "text", number) for number in numbers)
     number_of = dict(zip(texts, numbers, strict=True))
     reader, start = Reader(engine, order.slide), beginning(vocab, prompt)[None]  # (1, T)
     if start.shape[1] > 1:
         reader.read(start[:, :-1])
     reader.select([0] * len(texts))
     rest = start[:, -1:].repeat(len(texts), axis=0)  # (B, 1)
-    for text, piece in write_on(reader, rest, texts, order, start):
+    for text, piece in write_on(reader, rest, texts, randomness, order, start):
         yield number_of[text], piece
 
 
@@ -179,14 +200,13 @@ def beginning(vocab: Vocab, prompt: Ids) -> Ids:
     return vocab.encode("\n" if "\n" in vocab.chars else vocab.chars[0])
 
 
-def uniforms(randomness: np.random.Generator) -> Iterator[float]:
-    """What randomness.random() gives time after time; many at once are had faster."""
-    while True:
-        yield from randomness.random(256).tolist()
-
-
 def write_on(
-    reader: Reader, ids: Ids, texts: Sequence[Text], order: Order, before: Ids
+    reader: Reader,
+    ids: Ids,
+    texts: Sequence[Text],
+    randomness: Randomness,
+    order: Order,
+    before: Ids,
 ) -> Iterator[tuple[Text, Written | None]]:
     """Read ids (B, T), then write until every text has ended. What a text ends with is not read.
 
@@ -202,7 +222,10 @@ def write_on(
         if len(rows) < len(texts):
             texts, ids, recent = [texts[row] for row in rows], ids[rows], recent[rows]
             reader.select(rows)
-        steps, costs, recent = _some_steps(reader, ids, texts, order, recent)
+            randomness.select(rows)
+        several = len(rows) > 1 and not texts[0].by_one
+        most = texts[0].left if several else 1  # of each, since none has ended by itself
+        steps, costs, recent = _some_steps(reader, ids, randomness, order, recent, most)
         ids = steps[-1][:, None]
         for text, its, their in zip(texts, _by_text(steps), _by_text(costs), strict=False):
             for piece in text.add(its, their):
@@ -212,30 +235,28 @@ def write_on(
 
 
 def _some_steps(
-    reader: Reader, ids: Ids, texts: Sequence[Text], order: Order, recent: Ids
+    reader: Reader, ids: Ids, randomness: Randomness, order: Order, recent: Ids, most: float
 ) -> tuple[list[Ids], list[filters.Floats], Ids]:
-    """Read ids (B, T) and write some characters: one, or of several texts as many as a reader does
-    not have to wait for. To ask each text after each character would cost more than to draw it.
+    """Read ids (B, T) and write so many characters, or fewer if a reader would have to wait.
+
+    To ask each text after each character would cost more than to draw it.
 
     Returns:
         Of each character its ids (B,), of each that was scored its costs (B,), what is now recent.
     """
-    several = len(texts) > 1 and not texts[0].by_one
-    until = time.perf_counter() + PATIENCE if several else 0.0
-    most = texts[0].left  # of each, since none has ended by itself
+    until = time.perf_counter() + PATIENCE
     steps: list[Ids] = []
     costs: list[filters.Floats] = []
     while True:
         logits = reader.read(ids).astype(np.float64)  # (B, V)
-        uniform = np.array([next(text.uniform) for text in texts])
-        drawn = choose(logits, order.sample, uniform, recent)  # (B,)
+        drawn = choose(logits, order.sample, randomness.next(), recent)  # (B,)
         steps.append(drawn)
         if order.scored:
             costs.append(nats(logits, drawn))
         ids = drawn[:, None]
         if order.sample.repetition_penalty != 1:
             recent = np.concatenate([recent[:, 1 - filters.PENALISED :], ids], axis=1)
-        if not several or len(steps) == most or time.perf_counter() >= until:
+        if len(steps) == most or time.perf_counter() >= until:
             return steps, costs, recent
 
 
@@ -296,7 +317,7 @@ class Conversation:
 
     def draw_by(self, seed: int) -> None:
         """From here on, draw by this seed."""
-        self._uniform = uniforms(generator(seed, "text", 0))
+        self._randomness = Randomness([generator(seed, "text", 0)])
 
     def write(self, ids: Ids, order: Order) -> Iterator[Written]:
         """Go on with the text after ids of the person's; may be broken off between two characters.
@@ -312,6 +333,13 @@ class Conversation:
             self._unread = beginning(self._vocab, self._unread).astype(np.intp)
             ids = self._unread
         self._before = np.concatenate([self._before, written, ids])[-filters.PENALISED :]
-        self._text = Text(self._vocab, order, self._uniform)
-        pieces = write_on(self._reader, self._unread[None], [self._text], order, self._before[None])
+        self._text = Text(self._vocab, order)
+        pieces = write_on(
+            self._reader,
+            self._unread[None],
+            [self._text],
+            self._randomness,
+            order,
+            self._before[None],
+        )
         yield from (piece for _, piece in pieces if piece is not None)

@@ -62,7 +62,7 @@ def write_side_by_side(engine: Engine, order: Order, numbers: list[int]) -> dict
 
 def until(characters: Iterator[str], stop: str) -> Iterator[str]:
     """What comes out when a text is made of these characters."""
-    text = Text(Vocab("".join(map(chr, range(128)))), Order(PLAIN, None, stop), iter(()))
+    text = Text(Vocab("".join(map(chr, range(128)))), Order(PLAIN, None, stop))
     for char in characters:
         yield from (piece.text for piece in text.add([ord(char)], None))
         if text.ended:

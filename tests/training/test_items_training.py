@@ -290,7 +290,7 @@ def test_the_bytes_a_model_draws_are_those_that_come_out(content: bytes) -> None
 
 @given(st.text("aé€🐍\n", max_size=8))
 def test_a_character_comes_out_when_its_last_byte_is_drawn(text: str) -> None:
-    alone = Text(Vocab.of_bytes(), Order(SampleConfig(), None), iter(()))
+    alone = Text(Vocab.of_bytes(), Order(SampleConfig(), None))
     pieces = ["".join(piece.text for piece in alone.add([byte], None)) for byte in text.encode()]
     expected = [piece for char in text for piece in [""] * (len(char.encode()) - 1) + [char]]
     assert pieces == expected
