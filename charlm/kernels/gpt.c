@@ -142,6 +142,30 @@ static void score(const float *q, const float *keys, size_t K, size_t P, float *
   }
 }
 
+/* out (width,) = the sum of n rows, `stride` apart, each times its weight. */
+static void weighted_sum(const float *weights, size_t n, const float *rows, size_t stride,
+                         size_t width, float *out) {
+  size_t i = 0;
+  for (; i + 4 * LANES <= width; i += 4 * LANES) {
+    vec sum[4] = {{0}};
+    for (size_t j = 0; j < n; j++)
+#pragma GCC unroll 4
+      for (size_t c = 0; c < 4; c++)
+        sum[c] += weights[j] * *(const loose *)(rows + j * stride + i + c * LANES);
+#pragma GCC unroll 4
+    for (size_t c = 0; c < 4; c++) *(loose *)(out + i + c * LANES) = sum[c];
+  }
+  for (; i + LANES <= width; i += LANES) {
+    vec sum = {0};
+    for (size_t j = 0; j < n; j++) sum += weights[j] * *(const loose *)(rows + j * stride + i);
+    *(loose *)(out + i) = sum;
+  }
+  for (; i < width; i++) {
+    out[i] = 0;
+    for (size_t j = 0; j < n; j++) out[i] += weights[j] * rows[j * stride + i];
+  }
+}
+
 /* One head of one text: q, k and v from `wide`, softmax(q k^T / sqrt(K)) v to y. */
 static void attend(const Network *n, const Layer *l, size_t text, size_t head, float *scores) {
   const size_t D = n->D, K = D / n->H, start = (text * n->H + head) * n->room * K;
@@ -198,7 +222,8 @@ static void read_part(const void *job, int me, int of) {
   for (const Layer *l = n->layers; l < n->layers + n->n_layer; l++) {
     normalise_rows(&part, &l->attention_norm, n->x, N, n->D);
     multiply(&part, &l->qkv, N, n->wide, 0);
-    for (size_t i = (size_t)me; i < n->B * n->H; i += (size_t)of)
+    const size_t heads = n->B * n->H;
+    for (size_t i = heads * (size_t)me / (size_t)of; i < heads * (size_t)(me + 1) / (size_t)of; i++)
       attend(n, l, i / n->H, i % n->H, n->scores + (size_t)me * n->room);
     wait_for(&part);
     multiply(&part, &l->out, N, n->x, 1);

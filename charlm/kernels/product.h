@@ -1,10 +1,10 @@
 /* Rows times a matrix, for the networks that write text: one row, a few, or very many.
 
-   One row is as fast as the matrix can be read. Rows in float32 are summed up in one order however
-   many there are and whoever does it, so that a text is the same to the bit alone, beside others,
-   and in any number of threads. Very many are multiplied by AMX, which knows only bfloat16: each
-   number is split into two of them, a = hi + lo, which keeps 16 bits of it, and a b is taken as
-   hi hi + hi lo + lo hi. */
+   One row is as fast as the matrix can be read. A product is summed up in one order, however many
+   rows there are and whichever thread does it, so that a text is the same to the bit alone, beside
+   a few others, and in any number of threads. From MANY on, AMX multiplies, which knows only
+   bfloat16: each number is split into two of them, a = hi + lo, which keeps 16 bits of it, and a b
+   is taken as hi hi + hi lo + lo hi. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -128,30 +128,6 @@ static void by_dots(const Matrix *m, const Rows *rows, size_t from, size_t to, f
       else dots(1, 1, x, 0, m, o, y + n * stride, 0, more);
     }
     o += wide, y += wide;
-  }
-}
-
-/* out (width,) = the sum of n rows, `stride` apart, each times its weight. */
-static void weighted_sum(const float *weights, size_t n, const float *rows, size_t stride,
-                         size_t width, float *out) {
-  size_t i = 0;
-  for (; i + 4 * LANES <= width; i += 4 * LANES) {
-    vec sum[4] = {{0}};
-    for (size_t j = 0; j < n; j++)
-#pragma GCC unroll 4
-      for (size_t c = 0; c < 4; c++)
-        sum[c] += weights[j] * *(const loose *)(rows + j * stride + i + c * LANES);
-#pragma GCC unroll 4
-    for (size_t c = 0; c < 4; c++) *(loose *)(out + i + c * LANES) = sum[c];
-  }
-  for (; i + LANES <= width; i += LANES) {
-    vec sum = {0};
-    for (size_t j = 0; j < n; j++) sum += weights[j] * *(const loose *)(rows + j * stride + i);
-    *(loose *)(out + i) = sum;
-  }
-  for (; i < width; i++) {
-    out[i] = 0;
-    for (size_t j = 0; j < n; j++) out[i] += weights[j] * rows[j * stride + i];
   }
 }
 

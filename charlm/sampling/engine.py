@@ -25,6 +25,9 @@ class Engine(Protocol):
     def fresh(self) -> Engine:
         """Another of the same weights, at the beginning of a text."""
 
+    def restart(self) -> None:
+        """Forget what was read."""
+
     def select(self, texts: list[int]) -> None:
         """Go on with these of the texts read so far, some perhaps many times."""
 
@@ -55,7 +58,7 @@ class Reader:
         if (beyond := window.shape[1] - self._context) > 0:
             # as if every window had been read: the last starts at a multiple of the stride
             window = ids = window[:, -(-beyond // self._stride) * self._stride :]
-            self._engine = self._engine.fresh()
+            self._engine.restart()
         self._window = window
         return self._engine.read(ids)
 

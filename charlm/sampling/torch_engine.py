@@ -38,6 +38,10 @@ class TorchEngine:
         other._network = self._network.fresh()
         return other
 
+    def restart(self) -> None:
+        """Forget what was read."""
+        self._network.restart()
+
     def select(self, texts: list[int]) -> None:
         """Go on with these of the texts read so far, some perhaps many times."""
         self._network.select(texts)

@@ -220,6 +220,9 @@ class Counting:
     def fresh(self) -> Counting:
         return Counting(self.context or 0, self._seen)
 
+    def restart(self) -> None:
+        self._before = 0
+
     def select(self, texts: list[int]) -> None:
         pass
 

@@ -18,6 +18,7 @@ from charlm.sampling.native.matrix import (
     CMatrix,
     Matrix,
     address,
+    floats,
     load_native,
     pack,
     pointer,
@@ -93,6 +94,10 @@ class NativeGPT:
         other._cache, other._past, other._c = None, 0, None
         return other
 
+    def restart(self) -> None:
+        """Forget what was read; its room is used again."""
+        self._past = 0
+
     def select(self, texts: list[int]) -> None:
         """Go on with these of the texts read so far, some perhaps many times."""
         if self._cache is not None:
@@ -106,8 +111,8 @@ class NativeGPT:
         """Read T characters of each text, ids (B, T); the logits (B, V) of the next."""
         (B, T), network = ids.shape, self._network
         assert self._past + T <= network.config.context, "more characters than the context holds"
-        if self._cache is None:
-            self._cache = self._empty_cache(B)
+        if self._cache is None or self._cache.shape[2] != B:
+            self._cache, self._c = self._empty_cache(B), None
         if self._c is None or (self._c.B, self._c.T) != (B, T):
             self._c = self._make_room(B, T)
         self._x[:] = network.embedded(ids, self._past)
@@ -131,12 +136,12 @@ class NativeGPT:
         if B >= MANY and not self._tiles:
             self._tiles.append(pack(matrices, self._library))
         N, D, widest = B * T, config.n_embd, max(matrix.c.I for matrix in matrices)
-        self._x = np.empty((B, T, D), np.float32)
-        self._logits = np.empty((B, self.vocab_size), np.float32)
+        self._x = floats(B, T, D)
+        self._logits = floats(B, self.vocab_size)
         room = {
-            "y": np.empty((N, widest), np.float32),
-            "wide": np.empty((N, max(matrix.c.O for matrix in matrices)), np.float32),
-            "scores": np.empty((ENOUGH, self._room), np.float32),
+            "y": floats(N, widest),
+            "wide": floats(N, max(matrix.c.O for matrix in matrices)),
+            "scores": floats(ENOUGH, self._room),
             "tiles": rows_room(N, widest),
         }
         layers = (_Layer * config.n_layer)(*(self._layer(i) for i in range(config.n_layer)))

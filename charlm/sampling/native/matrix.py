@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -46,6 +47,11 @@ def room(nbytes: int) -> Array:
     memory = np.zeros(nbytes + _ALIGNED, np.uint8)
     start = -memory.__array_interface__["data"][0] % _ALIGNED
     return memory[start : start + nbytes]
+
+
+def floats(*shape: int) -> NDArray[np.float32]:
+    """Numbers not set yet, of which a row of 16 is one line of the cache."""
+    return room(4 * math.prod(shape)).view(np.float32).reshape(shape)
 
 
 def rows_room(n: int, width: int) -> Array:

@@ -78,8 +78,12 @@ class NativeRecurrent:
     def fresh(self) -> NativeRecurrent:
         """Another of the same weights, at the beginning of a text."""
         other = copy(self)
-        other._state = None
+        other.restart()
         return other
+
+    def restart(self) -> None:
+        """Forget what was read."""
+        self._state = None
 
     def select(self, texts: list[int]) -> None:
         """Go on with these of the texts read so far, some perhaps many times."""

@@ -66,8 +66,12 @@ class GPT:
     def fresh(self) -> GPT:
         """Another of the same weights, at the beginning of a text."""
         other = copy(self)
-        other._cache, other._past = [], 0
+        other.restart()
         return other
+
+    def restart(self) -> None:
+        """Forget what was read."""
+        self._cache, self._past = [], 0
 
     def select(self, texts: list[int]) -> None:
         """Go on with these of the texts read so far, some perhaps many times."""

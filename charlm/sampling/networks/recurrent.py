@@ -65,8 +65,12 @@ class Recurrent:
     def fresh(self) -> Recurrent:
         """Another of the same weights, at the beginning of a text."""
         other = copy(self)
-        other._states = []
+        other.restart()
         return other
+
+    def restart(self) -> None:
+        """Forget what was read."""
+        self._states = []
 
     def select(self, texts: list[int]) -> None:
         """Go on with these of the texts read so far, some perhaps many times."""
