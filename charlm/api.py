@@ -32,10 +32,11 @@ from charlm.data.vocab import Ids
 from charlm.errors import CharlmError, DataError
 from charlm.kernels.compiler import NoKernelError
 from charlm.sampling.engine import Engine, Reader
-from charlm.sampling.generate import Conversation, Order, Written, beginning, nats, write
+from charlm.sampling.generate import Conversation, beginning, nats, write
 from charlm.sampling.native import native
 from charlm.sampling.networks import build_network
 from charlm.sampling.novelty import Novelty, compare
+from charlm.sampling.text import Order, Written
 from charlm.training.checkpoint import Meta, find_checkpoint, read_meta, reading
 from charlm.training.mapped import map_weights
 from charlm.units import Likelihood

@@ -39,9 +39,10 @@ from charlm.config.files import parse_config
 from charlm.data.vocab import Vocab
 from charlm.models import CharModel, build_model
 from charlm.sampling.engine import Engine
-from charlm.sampling.generate import Order, write
+from charlm.sampling.generate import write
 from charlm.sampling.native import native
 from charlm.sampling.networks import Network, build_network
+from charlm.sampling.text import Order
 from charlm.training.checkpoint import FORMAT, CorpusInfo, Meta, Progress, save
 
 VOCAB = Vocab("\n" + "".join(map(chr, range(40, 104))))

@@ -16,7 +16,7 @@ from charlm.errors import CharlmError
 if TYPE_CHECKING:
     from charlm.api import Model
     from charlm.data.vocab import Ids
-    from charlm.sampling.generate import Order
+    from charlm.sampling.text import Order
 
 HELP = """\
 what you type is read, without its line end, and the model goes on; an empty line lets it go on

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from charlm.api import Model
     from charlm.config import SampleConfig
     from charlm.data.vocab import Ids
-    from charlm.sampling.generate import Order
     from charlm.sampling.novelty import Novelty
+    from charlm.sampling.text import Order
     from charlm.training.checkpoint import Meta
 
 AT_ONCE = 32  # texts written side by side where --batch does not say
@@ -68,7 +68,7 @@ def sample(options: argparse.Namespace) -> int:
 
 def _make_plan(options: argparse.Namespace, meta: Meta) -> Plan:
     from charlm.api import new_seed
-    from charlm.sampling.generate import Order
+    from charlm.sampling.text import Order
 
     configs = [_settings(options, meta, value) for value in options.temperature or [None]]
     are_items = meta.config.data.documents == "lines"

@@ -11,6 +11,7 @@
 #include <float.h>
 #include <math.h>
 
+#include "functions.h"
 #include "product.h"
 
 enum { LAYERNORM, RMSNORM };

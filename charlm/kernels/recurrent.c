@@ -8,6 +8,7 @@
    done for 32 units of 32 texts at a time, all gates of which are still in the nearest cache when
    the cell needs them. */
 
+#include "functions.h"
 #include "product.h"
 
 enum { RNN, GRU, LSTM, GATES = 4 };

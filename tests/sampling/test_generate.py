@@ -18,17 +18,10 @@ from charlm.models import CharModel
 from charlm.randomness import generator
 from charlm.sampling.engine import Engine, Reader
 from charlm.sampling.filters import Floats
-from charlm.sampling.generate import (
-    Conversation,
-    Order,
-    Text,
-    Written,
-    choose,
-    generate,
-    in_order,
-)
+from charlm.sampling.generate import Conversation, choose, generate, in_order
 from charlm.sampling.generate import write as write_texts
 from charlm.sampling.networks import build_network
+from charlm.sampling.text import Order, Text, Written
 from charlm.sampling.torch_engine import TorchEngine
 from tests.training.helpers import KINDS, decided_model
 

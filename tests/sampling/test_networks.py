@@ -16,9 +16,10 @@ from charlm.data.vocab import Vocab
 from charlm.kernels.compiler import NoKernelError
 from charlm.models import CharModel, build_model
 from charlm.sampling.engine import Engine
-from charlm.sampling.generate import Order, choose, write
+from charlm.sampling.generate import choose, write
 from charlm.sampling.native import native
 from charlm.sampling.networks import build_network, gpt, recurrent
+from charlm.sampling.text import Order
 from charlm.sampling.torch_engine import TorchEngine
 from charlm.training.checkpoint import BEST, read_meta
 from charlm.training.mapped import map_weights

@@ -23,7 +23,8 @@ from charlm.data.vocab import UNKNOWN, Vocab
 from charlm.models import build_model
 from charlm.randomness import generator
 from charlm.sampling import generate as generating
-from charlm.sampling.generate import Order, Text, generate, write
+from charlm.sampling.generate import generate, write
+from charlm.sampling.text import Order, Text
 from charlm.sampling.torch_engine import TorchEngine
 from charlm.training import weights
 from charlm.training.checkpoint import BEST, LAST, read_meta
