@@ -87,7 +87,7 @@ class Model:
         seed: int | None = None,
         **settings: Unpack[Settings],
     ) -> Iterator[str]:
-        """What the model writes after the prompt, as soon as it is written.
+        """What the model writes after the prompt, character by character, as it is written.
 
         Args:
             prompt: an empty one starts as after a line end.
@@ -102,7 +102,7 @@ class Model:
         """
         order = Order(self.settings(**settings), length, stop)
         written = self.write(self.vocab.encode(prompt), order, new_seed(seed), [0])
-        return (piece.text for _, piece in written if piece is not None)
+        return (char for _, piece in written if piece is not None for char in piece.text)
 
     def score(self, text: str, prompt: str = "") -> Likelihood:
         """How likely the model finds a text after a prompt, by the rule it writes by.

@@ -33,7 +33,15 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
     if compiler is None:
         raise NoKernelError("there is no C compiler (cc, gcc or clang)")
     source = Path(__file__).with_name(f"{name}.c")
-    command = [*compiler.split(), "-O3", "-fno-math-errno", "-shared", "-fPIC", "-fopenmp"]
+    command = [
+        *compiler.split(),
+        "-O3",
+        "-fno-math-errno",
+        "-D_GNU_SOURCE",
+        "-shared",
+        "-fPIC",
+        "-fopenmp",
+    ]
     command += flags
     made_of = hashlib.sha256("\0".join(command).encode())
     if of_this_cpu:

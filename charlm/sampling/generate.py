@@ -19,7 +19,7 @@ from charlm.sampling import filters
 from charlm.sampling.engine import Engine, Reader
 from charlm.sampling.text import Order, Text, Written
 
-PATIENCE = 0.03  # seconds: so often something of several texts is handed out
+PATIENCE = 0.02  # seconds that characters may wait to be handed out together
 
 
 class Randomness:
@@ -76,7 +76,7 @@ def write(
         reader.read(start[:, :-1])
     reader.select([0] * len(texts))
     rest = start[:, -1:].repeat(len(texts), axis=0)  # (B, 1)
-    for text, piece in write_on(reader, rest, texts, randomness, order, start):
+    for text, piece in write_on(reader, rest, texts, randomness, order, start, together=True):
         yield number_of[text], piece
 
 
@@ -95,15 +95,19 @@ def write_on(
     randomness: Randomness,
     order: Order,
     before: Ids,
+    together: bool = False,
 ) -> Iterator[tuple[Text, Written | None]]:
     """Read ids (B, T), then write until every text has ended. What a text ends with is not read.
 
     Args:
         before: ids (B or 1, N) of the texts so far, `ids` among them, for the repetition penalty.
+        together: after the first, several characters of a text may come as one, since to hand them
+            out costs more than to draw them.
 
     Yields:
         A text and what was added to it, or None at its end.
     """
+    most: float = 1
     recent = np.broadcast_to(before, (len(texts), before.shape[1]))
     yield from ((text, None) for text in texts if text.ended)
     while rows := [row for row, text in enumerate(texts) if not text.ended]:
@@ -111,8 +115,6 @@ def write_on(
             texts, ids, recent = [texts[row] for row in rows], ids[rows], recent[rows]
             reader.select(rows)
             randomness.select(rows)
-        several = len(rows) > 1 and not texts[0].by_one
-        most = texts[0].left if several else 1  # of each, since none has ended by itself
         steps, costs, recent = _some_steps(reader, ids, randomness, order, recent, most)
         ids = steps[-1][:, None]
         for text, its, their in zip(texts, _by_text(steps), _by_text(costs), strict=False):
@@ -120,14 +122,14 @@ def write_on(
                 yield text, piece
             if text.ended:
                 yield text, None
+        if together and not texts[0].by_one:
+            most = texts[0].left  # of each, since none of them ends by itself
 
 
 def _some_steps(
     reader: Reader, ids: Ids, randomness: Randomness, order: Order, recent: Ids, most: float
 ) -> tuple[list[Ids], list[filters.Floats], Ids]:
-    """Read ids (B, T) and write so many characters, or fewer if a reader would have to wait.
-
-    To ask each text after each character would cost more than to draw it.
+    """Read ids (B, T) and write so many characters, or fewer if that takes long.
 
     Returns:
         Of each character its ids (B,), of each that was scored its costs (B,), what is now recent.
@@ -152,7 +154,8 @@ def _by_text(steps: list[NDArray[Any]]) -> Iterable[Any]:
     """Of each text the list of what each step (B,) gave it; None if there was none."""
     if not steps:
         return repeat(None)
-    return [steps[0].tolist()] if len(steps[0]) == 1 else np.stack(steps, axis=1).tolist()
+    block = steps[0][:, None] if len(steps) == 1 else np.stack(steps, axis=1)
+    return block.tolist()  # type: ignore[no-any-return]
 
 
 def choose(

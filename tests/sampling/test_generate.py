@@ -302,6 +302,32 @@ def test_a_text_written_in_turns_goes_on_from_all_before(kind: str) -> None:
     assert text == f"ab{texts[0]}ccc{texts[1]}{texts[2]}"
 
 
+@pytest.mark.parametrize("numbers", [[0], [3, 1, 2]], ids=len)
+@pytest.mark.parametrize("scored", [False, True])
+def test_characters_handed_out_together_are_those_handed_out_one_by_one(
+    numbers: list[int], scored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, order = numpy_engine(make_model("lstm")), Order(PLAIN, 50, scored=scored)
+    found = []
+    for patience in (0.0, 1e9):
+        monkeypatch.setattr("charlm.sampling.generate.PATIENCE", patience)
+        pieces = list(write_texts(engine, VOCAB, VOCAB.encode("ab"), order, 1, numbers))
+        by_text = {number: [piece for n, piece in pieces if n == number] for number in numbers}
+        assert all(len(its[0].text) == 1 and its[-1] is None for its in by_text.values() if its[0])
+        counts = {number: len(its) for number, its in by_text.items()}
+        together = patience > 0 and not scored
+        assert counts == dict.fromkeys(numbers, 3 if together else 51)  # the first comes alone
+        written = {n: [piece for piece in its if piece] for n, its in by_text.items()}
+        assert all(sum(piece.units for piece in its) == 50 for its in written.values())
+        found.append(
+            {
+                n: ("".join(p.text for p in its), [p.nats for p in its if p.nats])
+                for n, its in written.items()
+            }
+        )
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_text_cost_is_minus_ln_of_its_probability(kind: str) -> None:
     model, order = make_model(kind), Order(SampleConfig(temperature=0.5, top_k=3), 20, scored=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 FEW = 4  # steps that a trial has at least
+WAKING = 2  # steps after a change that do not count: sleeping threads are slow to come
 FIRST, LONGEST = 0.0002, 0.02  # seconds that a trial takes at least
 PAUSE = 50  # times as long the better number is used before the other is tried again
 ENOUGH = 8  # threads; more are no faster at reading weights
@@ -25,12 +26,16 @@ class Threads:
         self.now, self._other = 1, min(most or _allowed(), ENOUGH)
         self._rate = 0.0  # steps a second by the better number, when that was last measured
         self._trial, self._is_trial = FIRST, False
-        self._steps, self._seconds = 0, 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._steps, self._seconds = -WAKING, 0.0
 
     def took(self, seconds: float) -> None:
         """A step took so long."""
         self._steps += 1
-        self._seconds += seconds
+        if self._steps > 0:
+            self._seconds += seconds
         enough = self._trial * (1 if self._is_trial else PAUSE)
         if self._seconds < enough or self._steps < FEW or self.now == self._other:
             return
@@ -42,7 +47,7 @@ class Threads:
         if not self._is_trial or rate < self._rate:
             self.now, self._other = self._other, self.now
         self._is_trial = not self._is_trial
-        self._steps, self._seconds = 0, 0.0
+        self._begin()
 
 
 def _allowed() -> int:
