@@ -4,8 +4,8 @@
 
     model = load("checkpoints/shakespeare-lstm")
     text = model.sample("ROMEO:", length=200, temperature=0.8, seed=1)
-    for piece in model.stream("ROMEO:", length=None):  # without end
-        print(piece, end="", flush=True)
+    for char in model.stream("ROMEO:", length=None):  # without end
+        print(char, end="", flush=True)
     print(model.score("To be, or not to be").bits_per_char)
 
 Which engine: `native` computes on the CPU in C, compiled once for the machine at hand, in as many

@@ -29,6 +29,7 @@ from charlm.sampling.native.threads import Threads
 from charlm.sampling.networks.recurrent import GATES, Recurrent
 
 KINDS = list(GATES)  # as recurrent.c numbers them
+STRETCH = 64  # characters read without a look at Ctrl-C, or at how many threads are best
 
 
 class _Layer(ctypes.Structure):
@@ -97,12 +98,13 @@ class NativeRecurrent:
             config = self._network.config
             parts = 2 if config.kind == "lstm" else 1
             self._begin(np.zeros((config.n_layer, parts, B, config.hidden_size), np.float32))
-        places = np.ascontiguousarray(ids, np.int64)
-        self._c.T, self._c.ids = T, address(places)
-        threads, started = self._threads[B], time.perf_counter()
-        self._library.recurrent_read(threads.now, self._reference)
-        if T == 1:
-            threads.took(time.perf_counter() - started)
+        threads = self._threads[B]
+        for t in range(0, T, STRETCH):
+            places = np.ascontiguousarray(ids[:, t : t + STRETCH], np.int64)
+            self._c.T, self._c.ids = places.shape[1], address(places)
+            started = time.perf_counter()
+            self._library.recurrent_read(threads.now, self._reference)
+            threads.took(time.perf_counter() - started, places.shape[1])
         return self._logits.copy()
 
     def _begin(self, state: Array) -> None:

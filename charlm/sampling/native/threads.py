@@ -31,9 +31,9 @@ class Threads:
     def _begin(self) -> None:
         self._steps, self._seconds = -WAKING, 0.0
 
-    def took(self, seconds: float) -> None:
-        """A step took so long."""
-        self._steps += 1
+    def took(self, seconds: float, steps: int = 1) -> None:
+        """One step, or several, took so long."""
+        self._steps += steps
         if self._steps > 0:
             self._seconds += seconds
         enough = self._trial * (1 if self._is_trial else PAUSE)
