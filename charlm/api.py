@@ -12,8 +12,9 @@ Which engine: `native` computes on the CPU in C, compiled once for the machine a
 threads as are faster. `numpy` computes the same where there is no C compiler. Neither needs torch.
 `torch` computes on a GPU, or on the CPU. `auto` is torch where the device is named and is not the
 CPU, or where bf16 is asked for; else it is native; and where that cannot be compiled, torch for
-MANY texts or more side by side, and numpy for fewer. All compute the same in float32, but for the
-last bits, so that nearly always the same seed gives the same text; each by itself always does.
+FOR_TORCH texts or more side by side, and numpy for fewer. All compute the same in float32, but for
+the last bits (native, from 8 texts on, where the CPU has AMX, with 16 bits of each number), so that
+nearly always the same seed gives the same text; each by itself always does, for as many at once.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from charlm.units import Likelihood
 if TYPE_CHECKING:
     from charlm.data.corpus import TextIds
 
-MANY = 16
+FOR_TORCH = 16
 ENGINES = ("native", "numpy", "torch")
 
 
@@ -187,7 +188,7 @@ def choose_engines(engine: str, device: str, texts: int, bf16: bool = False) -> 
     if engine == "auto":
         if elsewhere or bf16:
             return ["torch"]
-        return ["native", "torch" if texts >= MANY else "numpy"]
+        return ["native", "torch" if texts >= FOR_TORCH else "numpy"]
     if engine not in ENGINES:
         raise CharlmError(f"--engine {engine}: choose auto, {', '.join(ENGINES[:-1])} or torch")
     if engine != "torch" and (elsewhere or bf16):

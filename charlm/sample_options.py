@@ -54,7 +54,10 @@ def _add_texts(parser: argparse.ArgumentParser) -> None:
         help="how many texts (1; 10 of a model of lists, which writes items)",
     )
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="so many texts side by side (32); the same texts"
+        "--batch",
+        type=int,
+        metavar="N",
+        help="so many texts side by side (32); nearly always the same",
     )
     parser.add_argument("--stop", metavar="TEXT", help="end before this text is written")
 
@@ -96,7 +99,7 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=["fp32", "bf16"],
         default="fp32",
-        help="bf16: faster for many texts on a CPU that has it, probabilities off by up to a "
+        help="bf16: by torch, with shorter numbers, for a GPU; probabilities are off by up to a "
         "per cent (%(default)s)",
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from charlm.files import cache_folder
 
+CPUINFO = Path("/proc/cpuinfo")
 SECONDS = 60  # more than enough; a compiler that hangs is not waited for
 
 
@@ -45,7 +46,8 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
     command += flags
     made_of = hashlib.sha256("\0".join(command).encode())
     if of_this_cpu:
-        made_of.update(" ".join([platform.machine(), *sorted(cpu_features())]).encode())
+        features = sorted(cpu_features()) or [platform.node()]
+        made_of.update(" ".join([platform.machine(), *features]).encode())
     for path in (source, *sorted(source.parent.glob("*.h"))):
         made_of.update(path.read_bytes())
     library = cache_folder() / "kernels" / f"{name}-{made_of.hexdigest()[:32]}.so"
@@ -60,10 +62,10 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
 def cpu_features() -> set[str]:
     """What the first CPU can do, as Linux calls it; nothing where the system does not tell."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
         return set()
-    flags = next((line for line in lines if line.startswith("flags")), ":")
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
     return set(flags.partition(":")[2].split())
 
 
@@ -85,6 +87,8 @@ def _compile(command: list[str], library: Path) -> None:
             lines = ended.stderr.strip().splitlines() or [f"status {ended.returncode}"]
             raise NoKernelError(f"{command[0]} fails: {lines[0]:.200}")
         Path(made).replace(library)
+    except FileNotFoundError as error:
+        raise NoKernelError(f"there is no {command[0]}") from error
     except subprocess.TimeoutExpired as error:
         raise NoKernelError(f"{command[0]} took more than {SECONDS} s") from error
     finally:

@@ -92,7 +92,7 @@ static void activate(const Network *n, const float *restrict up, float *restrict
       break;
     case RELU2:
 #pragma omp simd
-      for (size_t i = 0; i < M; i++) y[i] = up[i] > 0 ? up[i] * up[i] : 0;
+      for (size_t i = 0; i < M; i++) y[i] = up[i] < 0 ? 0 : up[i] * up[i]; /* NaN stays */
       break;
     default:
 #pragma omp simd

@@ -47,7 +47,7 @@ class Randomness:
 def generate(
     engine: Engine, vocab: Vocab, prompt: Ids, config: SampleConfig, seed: int, number: int = 0
 ) -> Iterator[str]:
-    """`config.length` characters (or bytes) after `prompt` (ids), as soon as each is whole.
+    """`config.length` characters (or bytes) after `prompt` (ids), one or several at a time.
 
     The same seed and number give the same text.
     """
@@ -63,7 +63,8 @@ def write(
     """Write texts side by side, all after the same prompt (ids).
 
     A text depends on the seed and its number, and not on what is written beside it, but for the
-    last bits: a sum over a row of a matrix may be taken in another order for another B.
+    last bits: for another B, sums may be taken in another order, or with 16 bits of each number
+    (see kernels/product.h). Rarely, a number drawn falls between two such results.
 
     Yields:
         The number of a text and what was added to it, or None at its end.
@@ -82,8 +83,14 @@ def write(
 
 def beginning(vocab: Vocab, prompt: Ids) -> Ids:
     """What a text starts with: the prompt, or where that is empty a line end, or the vocabulary's
-    first character where it has no line end."""
+    first character where it has no line end.
+
+    Raises:
+        ValueError: an id is not in the vocabulary.
+    """
     if len(prompt):
+        if prompt.min() < 0 or prompt.max() >= len(vocab):
+            raise ValueError(f"an id that is not in the vocabulary of {len(vocab)}")
         return prompt
     return vocab.encode("\n" if "\n" in vocab.chars else vocab.chars[0])
 

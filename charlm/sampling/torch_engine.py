@@ -21,7 +21,7 @@ class TorchEngine:
     The next characters are drawn on the host, so a character costs one copy there and one back.
 
     With `bf16`, numbers are rounded to bfloat16 before they are multiplied, where the hardware has
-    that: several times faster for many texts, and probabilities off by up to a per cent.
+    that: faster for many texts, and probabilities off by up to a per cent.
     """
 
     def __init__(self, model: CharModel, bf16: bool = False) -> None:

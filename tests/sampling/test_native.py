@@ -5,6 +5,8 @@ That they compute what the models do, for every option, is in test_networks.py."
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from charlm.models import build_model
 from charlm.sampling.native import NativeNetwork, matrix, native, threads
 from charlm.sampling.native.threads import FEW, Threads
 from charlm.sampling.networks import Network, build_network
+from charlm.sampling.networks.recurrent import Recurrent
 from tests.conftest import TinyRun
 
 V = 37
@@ -123,6 +126,40 @@ def test_what_is_fresh_begins_anew_and_leaves_the_other_alone(config: Config) ->
     np.testing.assert_allclose(going_on.read(ids[:, 8:]), expected, 0, 1e-5)
 
 
+@each_config
+def test_a_text_alone_is_the_same_whatever_was_written_before(config: Config) -> None:
+    compiled, ids = native_of(network_of(config)), ids_of(9)
+    before = compiled.fresh().read(ids[:1])
+    compiled.fresh().read(ids)  # makes the tiles
+    np.testing.assert_array_equal(compiled.fresh().read(ids[:1]), before)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+def test_many_texts_are_right_without_a_table_too(
+    kind: Literal["rnn", "gru", "lstm"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("charlm.sampling.networks.recurrent.SMALL_TABLE", 0)
+    network = network_of(RecurrentConfig(kind=kind, n_layer=1, hidden_size=32))
+    assert isinstance(network, Recurrent)
+    assert network.table is None
+    compiled = native_of(network)
+    for B in (2, 40, 70):
+        for ours, expected in zip(read(compiled, ids_of(B)), read(network, ids_of(B)), strict=True):
+            np.testing.assert_allclose(ours, expected, 0, 2e-5 * np.abs(expected).max())
+
+
+@each_config
+def test_broken_weights_are_not_hidden(config: Config) -> None:
+    """What is not a number makes logits that are none, wherever it stands."""
+    model = build_model(config, V, seed=1)
+    weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    for name in weights:
+        broken = weights | {name: np.full_like(weights[name], np.nan)}
+        compiled = native_of(build_network(config, V, broken))
+        for B in (1, 9):
+            assert not np.isfinite(compiled.fresh().read(ids_of(B)[:, :4])).all(), name
+
+
 @pytest.mark.parametrize("flags", [(), ("-mavx2", "-mfma"), ("-mavx512f",)], ids=str)
 @each_config
 def test_the_code_is_right_for_other_cpus(
@@ -186,6 +223,18 @@ def test_the_users_own_number_of_threads_stands(
     assert threads._allowed() == count
 
 
+def test_a_cpu_is_told_by_its_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As x86 and ARM have them in /proc/cpuinfo."""
+    for line, expected in (
+        ("flags\t\t: fpu avx2\n", {"fpu", "avx2"}),
+        ("Features\t: fp asimd sve\n", {"fp", "asimd", "sve"}),
+        ("other: 1\n", set()),
+    ):
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}", encoding="utf-8")
+        monkeypatch.setattr(compiler, "CPUINFO", tmp_path / "cpuinfo")
+        assert compiler.cpu_features() == expected
+
+
 # --- without a compiler ----------------------------------------------------------------------
 
 
@@ -199,4 +248,7 @@ def test_without_a_compiler_numpy_writes(
     assert type(model._engine).__module__ == "charlm.sampling.networks.recurrent"
     assert model.sample(length=50, seed=1) == with_it
     with pytest.raises(CharlmError, match=r"^--engine native: false fails: .*; take auto$"):
+        charlm.load(tiny_run("lstm"), engine="native")
+    monkeypatch.setenv("CC", "missing-cc")
+    with pytest.raises(CharlmError, match=r"^--engine native: there is no missing-cc; take auto$"):
         charlm.load(tiny_run("lstm"), engine="native")

@@ -84,7 +84,7 @@ class NativeGPT:
         self._head = Matrix(weights["head.weight"])
         self._room = -(-network.config.context // MULTIPLE) * MULTIPLE  # places in the cache
         self._tiles: list[Array] = []  # of all that are fresh of this one
-        self._cache: Array | None = None  # k and v of each block, (L, 2, B, H, context, K)
+        self._cache: Array | None = None  # k and v of each block, (L, 2, B, H, K * room)
         self._past = 0
         self._c: _Network | None = None
 
@@ -112,6 +112,7 @@ class NativeGPT:
         (B, T), network = ids.shape, self._network
         assert self._past + T <= network.config.context, "more characters than the context holds"
         if self._cache is None or self._cache.shape[2] != B:
+            assert not self._past, "other texts"
             self._cache, self._c = self._empty_cache(B), None
         if self._c is None or (self._c.B, self._c.T) != (B, T):
             self._c = self._make_room(B, T)
@@ -144,7 +145,7 @@ class NativeGPT:
             "scores": floats(ENOUGH, self._room),
             "tiles": rows_room(N, widest),
         }
-        layers = (_Layer * config.n_layer)(*(self._layer(i) for i in range(config.n_layer)))
+        layers = (_Layer * config.n_layer)(*(self._layer(i, B) for i in range(config.n_layer)))
         self._kept = room, layers
         return _Network(
             B=B,
@@ -162,16 +163,16 @@ class NativeGPT:
             angles=address(positions) if config.position == "rope" else None,
             layers=ctypes.addressof(layers),
             norm=self._norm("norm"),
-            head=self._head.c,
+            head=self._head.for_texts(B),
             x=address(self._x),
             logits=address(self._logits),
             **{name: address(array) for name, array in room.items()},
         )
 
-    def _layer(self, layer: int) -> _Layer:
+    def _layer(self, layer: int, B: int) -> _Layer:
         assert self._cache is not None
         norms = (self._norm(f"blocks.{layer}.{part}_norm") for part in ("attention", "mlp"))
-        matrices = (matrix.c for matrix in self._layers[layer])
+        matrices = (matrix.for_texts(B) for matrix in self._layers[layer])
         return _Layer(*norms, *matrices, *map(address, self._cache[layer]))
 
     def _norm(self, name: str) -> _Norm:

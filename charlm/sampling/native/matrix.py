@@ -44,7 +44,7 @@ def address(array: Array | None) -> int | None:
 
 def room(nbytes: int) -> Array:
     """Memory for so many bytes, where AMX likes it."""
-    memory = np.zeros(nbytes + _ALIGNED, np.uint8)
+    memory = np.empty(nbytes + _ALIGNED, np.uint8)
     start = -memory.__array_interface__["data"][0] % _ALIGNED
     return memory[start : start + nbytes]
 
@@ -72,6 +72,12 @@ class Matrix:
         self._kept = [W, b]  # C has only their places
         self.c = CMatrix(*W.shape, address(W), address(b))
 
+    def for_texts(self, count: int) -> CMatrix:
+        """As one to MANY texts side by side take it: without tiles, whatever others have made, so
+        that they are the same always."""
+        c = self.c
+        return c if count >= MANY else CMatrix(c.O, c.I, c.W, c.b)
+
 
 def pack(matrices: Sequence[Matrix], library: ctypes.CDLL) -> Array:
     """Make the tiles for MANY rows and more, where there is AMX: as much memory again.
@@ -81,8 +87,9 @@ def pack(matrices: Sequence[Matrix], library: ctypes.CDLL) -> Array:
     """
     sizes = [library.product_tiles(ctypes.byref(matrix.c)) for matrix in matrices]
     tiles = room(sum(sizes))
-    for matrix, part in zip(matrices, np.split(tiles, np.cumsum(sizes)[:-1]), strict=True):
+    parts = np.split(tiles, np.cumsum(sizes)[:-1])
+    for matrix, part in zip(matrices, parts, strict=True):
         if len(part):
-            matrix.c.tiles = address(part)
-            library.product_pack(ctypes.byref(matrix.c), pointer(matrix.c.tiles))
+            library.product_pack(ctypes.byref(matrix.c), pointer(address(part)))
+            matrix.c.tiles = address(part)  # not before: another thread may be using the matrix
     return tiles

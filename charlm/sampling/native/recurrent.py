@@ -98,6 +98,7 @@ class NativeRecurrent:
             config = self._network.config
             parts = 2 if config.kind == "lstm" else 1
             self._begin(np.zeros((config.n_layer, parts, B, config.hidden_size), np.float32))
+        assert self._c.B == B, "other texts"
         threads = self._threads[B]
         for t in range(0, T, STRETCH):
             places = np.ascontiguousarray(ids[:, t : t + STRETCH], np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 FEW = 4  # steps that a trial has at least
-WAKING = 2  # steps after a change that do not count: sleeping threads are slow to come
+WAKING = 2  # calls after a change that do not count: sleeping threads are slow to come
 FIRST, LONGEST = 0.0002, 0.02  # seconds that a trial takes at least
 PAUSE = 50  # times as long the better number is used before the other is tried again
 ENOUGH = 8  # threads; more are no faster at reading weights
@@ -29,13 +29,15 @@ class Threads:
         self._begin()
 
     def _begin(self) -> None:
-        self._steps, self._seconds = -WAKING, 0.0
+        self._waking, self._steps, self._seconds = WAKING, 0, 0.0
 
     def took(self, seconds: float, steps: int = 1) -> None:
         """One step, or several, took so long."""
+        if self._waking:
+            self._waking -= 1
+            return
         self._steps += steps
-        if self._steps > 0:
-            self._seconds += seconds
+        self._seconds += seconds
         enough = self._trial * (1 if self._is_trial else PAUSE)
         if self._seconds < enough or self._steps < FEW or self.now == self._other:
             return
