@@ -22,15 +22,15 @@ INLINE void split(__m512 low, __m512 high, __m512i *hi, __m512i *lo) {
   *lo = (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
-/* The rows as tiles of a left factor: thread `me`'s part of them. */
+/* The rows as tiles of a left factor: thread `me`'s part, which is some of the numbers of each. */
 static void split_rows(const Rows *rows, size_t I, int me, int of) {
   size_t from, to, depth = round_up(I) / DEPTH;
-  share(rows->N, me, of, &from, &to);
-  for (size_t n = from; n < round_up(to); n++) {
-    bf16 *out = (bf16 *)rows->tiles + n / BLOCK * depth * 4 * TILE_SIZE +
+  share(I, me, of, &from, &to);
+  for (size_t n = 0; n < round_up(rows->N); n++) {
+    bf16 *out = (bf16 *)rows->tiles + (n / BLOCK * depth + from / DEPTH) * 4 * TILE_SIZE +
                 n % BLOCK / TILE * TILE_SIZE + n % TILE * DEPTH;
     const float *x = rows->x + n * rows->stride;
-    for (size_t k = 0; k < I; k += DEPTH, out += 4 * TILE_SIZE) {
+    for (size_t k = from; k < to; k += DEPTH, out += 4 * TILE_SIZE) {
       ptrdiff_t left = n < rows->N ? (ptrdiff_t)(I - k) : 0;
       __m512i hi, lo;
       split(some(x + k, left), some(x + k + TILE, left - TILE), &hi, &lo);
