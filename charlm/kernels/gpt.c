@@ -133,7 +133,7 @@ static void score(const float *q, const float *keys, size_t K, size_t P, float *
     float sum[4][SIDE] = {{0}}; /* four sums, not to wait for one */
     size_t i = 0;
     for (; i + 4 <= K; i += 4)
-#pragma GCC unroll 4
+      UNROLL
       for (size_t c = 0; c < 4; c++)
 #pragma omp simd
         for (size_t s = 0; s < SIDE; s++) sum[c][s] += q[i + c] * keys[(i + c) * SIDE + s];
@@ -150,10 +150,10 @@ static void weighted_sum(const float *weights, size_t n, const float *rows, size
   for (; i + 4 * LANES <= width; i += 4 * LANES) {
     vec sum[4] = {{0}};
     for (size_t j = 0; j < n; j++)
-#pragma GCC unroll 4
+      UNROLL
       for (size_t c = 0; c < 4; c++)
         sum[c] += weights[j] * *(const loose *)(rows + j * stride + i + c * LANES);
-#pragma GCC unroll 4
+    UNROLL
     for (size_t c = 0; c < 4; c++) *(loose *)(out + i + c * LANES) = sum[c];
   }
   for (; i + LANES <= width; i += LANES) {

@@ -30,6 +30,13 @@ enum { LANES = 4 };
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* The loop below is of a fixed length, and done without jumps: what it sums up stays in registers. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
@@ -96,18 +103,18 @@ INLINE void dots(const size_t R, const size_t C, const float *x, size_t stride, 
   const float *w = m->W + o * m->I;
   const size_t I = m->I, whole = I / LANES * LANES;
   vec sum[4][8];
-#pragma GCC unroll 32
+  UNROLL
   for (size_t i = 0; i < R * C; i++) sum[i / C][i % C] = (vec){0};
   for (size_t k = 0; k < whole; k += LANES)
-#pragma GCC unroll 8
+    UNROLL
     for (size_t c = 0; c < C; c++) {
       vec a = *(const loose *)(w + c * I + k);
-#pragma GCC unroll 4
+      UNROLL
       for (size_t r = 0; r < R; r++) sum[r][c] += a * *(const loose *)(x + r * stride + k);
     }
-#pragma GCC unroll 4
+  UNROLL
   for (size_t r = 0; r < R; r++)
-#pragma GCC unroll 8
+    UNROLL
     for (size_t c = 0; c < C; c++) {
       float s = total(sum[r][c]);
       for (size_t k = whole; k < I; k++) s += w[c * I + k] * x[r * stride + k];
