@@ -21,7 +21,7 @@ from charlm.sampling.filters import Floats
 from charlm.sampling.generate import Conversation, choose, generate, in_order
 from charlm.sampling.generate import write as write_texts
 from charlm.sampling.networks import build_network
-from charlm.sampling.text import Order, Text, Written
+from charlm.sampling.text import Order, Written
 from charlm.sampling.torch_engine import TorchEngine
 from tests.training.helpers import KINDS, decided_model
 
@@ -51,16 +51,6 @@ def write_side_by_side(engine: Engine, order: Order, numbers: list[int]) -> dict
     for number, piece in write_texts(engine, VOCAB, VOCAB.encode("ab"), order, 1, numbers):
         texts[number] += piece.text if piece else ""
     return texts
-
-
-def until(characters: Iterator[str], stop: str) -> Iterator[str]:
-    """What comes out when a text is made of these characters."""
-    text = Text(Vocab("".join(map(chr, range(128)))), Order(PLAIN, None, stop))
-    for char in characters:
-        yield from (piece.text for piece in text.add([ord(char)], None))
-        if text.ended:
-            return
-    yield from (piece.text for piece in text.rest())
 
 
 @torch.no_grad()
@@ -343,53 +333,6 @@ def test_what_a_text_cost_is_minus_ln_of_its_probability(kind: str) -> None:
 def nats_of(logits: Floats, char: str) -> float:
     probs = np.exp(logits) / np.exp(logits).sum()
     return -float(np.log(probs[VOCAB.chars.index(char)]))
-
-
-# --- where to stop ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "stop", "written"),
-    [
-        ("hello", "l", "he"),
-        ("hello", "ll", "he"),
-        ("hello", "hello", ""),
-        ("hello", "lo!", "hello"),  # held back, then released at the end
-        ("hello", "z", "hello"),
-        ("", "z", ""),
-        ("aaab", "aab", "a"),
-        ("aabaac", "aac", "aab"),
-        ("ababac", "abac", "ab"),
-        ("ababab", "abac", "ababab"),
-        ("xx\n\nyy", "\n\n", "xx"),
-        ("aaaa", "aa", ""),
-    ],
-)
-def test_writing_ends_where_the_stop_text_begins(text: str, stop: str, written: str) -> None:
-    assert "".join(until(iter(text), stop)) == written
-
-
-@settings(deadline=None)
-@given(st.text("ab", max_size=30), st.text("ab", min_size=1, max_size=4))
-def test_what_comes_before_the_stop_text_is_written_whole(text: str, stop: str) -> None:
-    assert "".join(until(iter(text), stop)) == text.partition(stop)[0]
-
-
-def test_a_character_is_held_back_only_while_it_may_belong_to_the_stop_text() -> None:
-    def reading(text: str) -> Iterator[str]:
-        for character in text:
-            asked.append(character)
-            yield character
-
-    asked: list[str] = []
-    came = [("".join(asked), character) for character in until(reading("xabyaabz"), "aab")]
-    assert came == [
-        ("x", "x"),
-        ("xab", "a"),  # "a" could have been the first of "aab" until "b" came
-        ("xab", "b"),
-        ("xaby", "y"),
-    ]
-    assert "".join(asked) == "xabyaab"  # and nothing is written in vain after it
 
 
 def test_generation_stops_when_the_stop_text_is_written() -> None:
