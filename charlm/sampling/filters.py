@@ -2,7 +2,9 @@
 
 repetition penalty -> temperature -> top_k -> top_p -> min_p -> draw
 
-All take arrays (..., V), in float64, a text or more at once, and treat each text by itself.
+All take arrays (..., V), in float64, a text or more at once, and treat each text by itself. What
+comes out of a softmax, and of a filter, is in proportion to the probabilities; that they sum up to
+1 matters to none, and is not seen to.
 """
 
 from __future__ import annotations
@@ -18,21 +20,21 @@ PENALISED = 64  # so many characters back the repetition penalty looks
 
 
 def distribution(logits: Floats, config: SampleConfig, recent: Ids | None = None) -> Floats:
-    """The probabilities (..., V) that the next character is drawn by, all filters applied.
+    """The weights (..., V) that the next character is drawn by, all filters applied.
 
     Args:
         recent: ids (..., N) of the text just before, for the repetition penalty.
     """
     if recent is not None and config.repetition_penalty != 1:
         logits = penalised(logits, recent[..., -PENALISED:], config.repetition_penalty)
-    probs = probabilities(logits, config.temperature)
+    weights = softmax(logits, config.temperature)
     if config.top_k is not None:
-        probs = keep_top_k(probs, config.top_k)
+        weights = keep_top_k(weights, config.top_k)
     if config.top_p is not None:
-        probs = keep_top_p(probs, config.top_p)
+        weights = keep_top_p(weights, config.top_p)
     if config.min_p is not None:
-        probs = keep_min_p(probs, config.min_p)
-    return probs
+        weights = keep_min_p(weights, config.min_p)
+    return weights
 
 
 def penalised(logits: Floats, recent: Ids, penalty: float) -> Floats:
@@ -54,8 +56,8 @@ def penalised(logits: Floats, recent: Ids, penalty: float) -> Floats:
     return changed
 
 
-def probabilities(logits: Floats, temperature: float) -> Floats:
-    """softmax(logits / temperature). At temperature 0 the likeliest character has it all.
+def softmax(logits: Floats, temperature: float) -> Floats:
+    """exp(logits / temperature), in proportion: the likeliest has 1. At temperature 0 it has all.
 
     Raises:
         ValueError: temperature < 0.
@@ -68,11 +70,10 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     weights = logits - top
     weights /= temperature
     np.exp(weights, out=weights)
-    weights /= np.add.reduce(weights, axis=-1, keepdims=True)
     return weights
 
 
-def keep_top_k(probs: Floats, k: int) -> Floats:
+def keep_top_k(weights: Floats, k: int) -> Floats:
     """Only the k likeliest characters (Fan et al. 2018); of equal ones the first in the vocabulary.
 
     Raises:
@@ -80,13 +81,13 @@ def keep_top_k(probs: Floats, k: int) -> Floats:
     """
     if k < 1:
         raise ValueError(f"top_k {k} is below 1")
-    dropped = _by_likelihood(probs)[..., k:]
-    kept = probs.copy()
+    dropped = _by_likelihood(weights)[..., k:]
+    kept = weights.copy()
     np.put_along_axis(kept, dropped, 0.0, axis=-1)
-    return _normalised(kept)
+    return kept
 
 
-def keep_top_p(probs: Floats, p: float) -> Floats:
+def keep_top_p(weights: Floats, p: float) -> Floats:
     """Only the likeliest characters, as few as make up p together (Holtzman et al. 2020).
 
     Raises:
@@ -94,16 +95,17 @@ def keep_top_p(probs: Floats, p: float) -> Floats:
     """
     if not 0 < p <= 1:
         raise ValueError(f"top_p {p} is not above 0 and at most 1")
-    order = _by_likelihood(probs)
-    ordered = np.take_along_axis(probs, order, axis=-1)
+    order = _by_likelihood(weights)
+    ordered = np.take_along_axis(weights, order, axis=-1)
     sums = np.cumsum(ordered, axis=-1)
     before = np.concatenate([np.zeros_like(sums[..., :1]), sums[..., :-1]], axis=-1)
-    kept = np.empty_like(probs)  # `before` is the sum of the likelier ones
-    np.put_along_axis(kept, order, np.where(before < p, ordered, 0.0), axis=-1)
-    return _normalised(kept)
+    enough = p * sums[..., -1:]
+    kept = np.empty_like(weights)  # `before` is the sum of the likelier ones
+    np.put_along_axis(kept, order, np.where(before < enough, ordered, 0.0), axis=-1)
+    return kept
 
 
-def keep_min_p(probs: Floats, p: float) -> Floats:
+def keep_min_p(weights: Floats, p: float) -> Floats:
     """Only characters at least p times as likely as the likeliest (Nguyen et al. 2024).
 
     Raises:
@@ -111,20 +113,16 @@ def keep_min_p(probs: Floats, p: float) -> Floats:
     """
     if not 0 < p <= 1:
         raise ValueError(f"min_p {p} is not above 0 and at most 1")
-    return _normalised(np.where(probs >= p * probs.max(axis=-1, keepdims=True), probs, 0.0))
+    return np.where(weights >= p * weights.max(axis=-1, keepdims=True), weights, 0.0)
 
 
-def draw(probs: Floats, uniform: Floats) -> NDArray[np.intp]:
-    """The characters (...,) where the cumulated probabilities (..., V) pass `uniform` (...,), which
-    is in [0, 1)."""
-    cumulated = np.add.accumulate(probs, axis=-1)
+def draw(weights: Floats, uniform: Floats) -> NDArray[np.intp]:
+    """The characters (...,) where the cumulated weights (..., V) pass a share of their sum, which
+    is `uniform` (...,), in [0, 1)."""
+    cumulated = np.add.accumulate(weights, axis=-1)
     beyond = cumulated > uniform[..., None] * cumulated[..., -1:]
     return np.asarray(beyond.argmax(axis=-1))
 
 
-def _by_likelihood(probs: Floats) -> NDArray[np.intp]:
-    return np.argsort(-probs, axis=-1, kind="stable")
-
-
-def _normalised(probs: Floats) -> Floats:
-    return np.asarray(probs / probs.sum(axis=-1, keepdims=True))
+def _by_likelihood(weights: Floats) -> NDArray[np.intp]:
+    return np.argsort(-weights, axis=-1, kind="stable")

@@ -19,12 +19,23 @@ from charlm.sampling.filters import (
     keep_top_k,
     keep_top_p,
     penalised,
-    probabilities,
+    softmax,
 )
 from charlm.sampling.generate import choose
 from tests.sampling import assert_drawn_from
 
 quick = settings(deadline=None)
+
+
+def probabilities(logits: Floats, temperature: float) -> Floats:
+    return shares(softmax(logits, temperature))
+
+
+def shares(weights: Floats) -> Floats:
+    """Weights so that they sum up to 1."""
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
 logits_ = st.lists(st.floats(-50, 50), min_size=1, max_size=12).map(np.array)
 weights = st.lists(st.integers(0, 20), min_size=1, max_size=12).filter(any)
 probs_ = weights.map(lambda counts: np.array(counts, dtype=np.float64) / sum(counts))
@@ -54,20 +65,20 @@ def test_adding_a_constant_to_all_logits_changes_nothing(
 @quick
 @given(logits_)
 def test_temperature_0_is_greedy_and_takes_the_first_of_equals(logits: Floats) -> None:
-    probs = probabilities(logits, 0)
+    probs = softmax(logits, 0)
     best = list(logits).index(max(logits))
     assert list(probs) == [float(i == best) for i in range(len(logits))]
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-12, 1e-300])
 def test_a_temperature_towards_0_is_greedy_without_overflow(temperature: float) -> None:
-    assert list(probabilities(np.array([1.0, 3.0, 2.0]), temperature)) == [0, 1, 0]
+    assert list(softmax(np.array([1.0, 3.0, 2.0]), temperature)) == [0, 1, 0]
 
 
 @pytest.mark.parametrize("temperature", [-1e-9, -1.0])
 def test_a_negative_temperature_is_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match="is below 0"):
-        probabilities(np.zeros(3), temperature)
+        softmax(np.zeros(3), temperature)
 
 
 # --- top_k -----------------------------------------------------------------------------------
@@ -87,7 +98,7 @@ def only(probs: Floats, kept: list[int]) -> list[float]:
 @given(probs_, st.integers(1, 15))
 def test_top_k_keeps_the_k_likeliest_in_proportion(probs: Floats, k: int) -> None:
     before = probs.copy()
-    kept = keep_top_k(probs, k)
+    kept = shares(keep_top_k(probs, k))
     assert kept == pytest.approx(only(probs, likeliest(probs)[:k]))
     assert np.count_nonzero(kept) == min(k, np.count_nonzero(probs))
     assert (probs == before).all()
@@ -113,7 +124,7 @@ def test_top_p_keeps_as_few_of_the_likeliest_as_make_up_p(counts: list[int], mil
     size = 1 + sum(1000 * s < milli * total for s in sums)
     probs = np.array(counts, dtype=np.float64) / total
     expected = only(probs, order[:size])
-    assert keep_top_p(probs, p) == pytest.approx(expected)
+    assert shares(keep_top_p(3 * probs, p)) == pytest.approx(expected)
 
 
 EXACT = [[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.4, 0.3, 0.2, 0.1], [0.6, 0.2, 0.1, 0.1], [1.0, 0.0]]
@@ -129,8 +140,8 @@ def test_top_p_stops_at_the_character_that_reaches_p_exactly(probs: list[float])
 @quick
 @given(probs_)
 def test_top_p_1_keeps_all_and_a_tiny_one_only_the_likeliest(probs: Floats) -> None:
-    assert keep_top_p(probs, 1.0) == pytest.approx(list(probs))
-    assert keep_top_p(probs, 1e-9) == pytest.approx(only(probs, likeliest(probs)[:1]))
+    assert shares(keep_top_p(probs, 1.0)) == pytest.approx(list(probs))
+    assert shares(keep_top_p(probs, 1e-9)) == pytest.approx(only(probs, likeliest(probs)[:1]))
 
 
 @pytest.mark.parametrize("p", [0.0, -0.1, 1.0001])
@@ -148,7 +159,7 @@ def test_min_p_keeps_what_is_so_likely_beside_the_likeliest(counts: list[int], m
     assume(all(1000 * n != milli * max(counts) for n in counts if n != max(counts)))
     kept = [i for i, n in enumerate(counts) if 1000 * n >= milli * max(counts)]  # nothing rounded
     probs = np.array(counts, dtype=np.float64) / sum(counts)
-    assert keep_min_p(probs, milli / 1000) == pytest.approx(only(probs, kept))
+    assert shares(keep_min_p(3 * probs, milli / 1000)) == pytest.approx(only(probs, kept))
 
 
 @pytest.mark.parametrize("p", [0.0, -0.1, 1.0001])
@@ -179,7 +190,8 @@ def test_only_the_last_characters_are_penalised() -> None:
     config = SampleConfig(temperature=1.0, repetition_penalty=2.0)
     long_ago = np.array([0] + [1] * 64)
     expected = probabilities(np.array([2.0, 1.0, 2.0]), 1.0)
-    assert distribution(np.array([2.0, 2.0, 2.0]), config, long_ago) == pytest.approx(expected)
+    found = shares(distribution(np.array([2.0, 2.0, 2.0]), config, long_ago))
+    assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("penalty", [0.0, -1.0])
