@@ -1,4 +1,4 @@
-"""The networks on torch's arrays: on a GPU, or with torch's threads for many texts at once."""
+"""The networks on torch's arrays: on a GPU, in bfloat16, or for texts of a model in training."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The forward step of every network in plain arrays, from scratch: numpy's, so that writing needs
-no torch, or torch's, for a GPU and for many texts at once. Written once, for both."""
+no torch, or torch's, for a GPU. Written once, for both; charlm.sampling.native has it in C."""
 
 from __future__ import annotations
 
