@@ -60,11 +60,15 @@ class Settings(TypedDict, total=False):
 
 
 class Model:
-    """A trained model, ready to write."""
+    """A trained model, ready to write.
 
-    def __init__(self, path: Path, meta: Meta, engine: Engine) -> None:
+    Attributes:
+        engine: which of ENGINES writes.
+    """
+
+    def __init__(self, path: Path, meta: Meta, engine: str, network: Engine) -> None:
         self.path, self.meta, self.vocab = path, meta, meta.vocabulary
-        self._engine = engine
+        self.engine, self._engine = engine, network
 
     def sample(
         self,
@@ -171,9 +175,9 @@ def open_model(
     *better, last = choose_engines(engine, device, texts, bf16)
     for name in better:
         with suppress(NoKernelError):
-            return Model(path, meta, _open_engine(path, meta, name, device, bf16))
+            return Model(path, meta, name, _open_engine(path, meta, name, device, bf16))
     try:
-        return Model(path, meta, _open_engine(path, meta, last, device, bf16))
+        return Model(path, meta, last, _open_engine(path, meta, last, device, bf16))
     except NoKernelError as error:
         raise CharlmError(f"--engine {engine}: {error}; take auto") from error
 

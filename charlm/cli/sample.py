@@ -50,7 +50,7 @@ def sample(options: argparse.Namespace) -> int:
     bf16 = options.precision == "bf16"
     model = open_model(path, meta, options.engine, options.device, plan.batch, bf16)
     order = plan.orders[0]
-    note(f"{path}, temperature {order.sample.temperature:g}, seed {plan.seed}")
+    note(f"{path}, temperature {order.sample.temperature:g}, seed {plan.seed}, by {model.engine}")
     if options.interactive:
         return talk(model, order, plan.prompt, plan.seed)
     written = [
