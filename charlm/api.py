@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -172,14 +171,13 @@ def open_model(
     path: Path, meta: Meta, engine: str, device: str, texts: int, bf16: bool = False
 ) -> Model:
     """The model of a checkpoint, for writing so many texts side by side; bf16 as TorchEngine."""
-    *better, last = choose_engines(engine, device, texts, bf16)
-    for name in better:
-        with suppress(NoKernelError):
+    reason: NoKernelError | None = None
+    for name in choose_engines(engine, device, texts, bf16):
+        try:
             return Model(path, meta, name, _open_engine(path, meta, name, device, bf16))
-    try:
-        return Model(path, meta, last, _open_engine(path, meta, last, device, bf16))
-    except NoKernelError as error:
-        raise CharlmError(f"--engine {engine}: {error}; take auto") from error
+        except NoKernelError as error:
+            reason = error
+    raise CharlmError(f"--engine {engine}: {reason}; take auto") from reason
 
 
 def choose_engines(engine: str, device: str, texts: int, bf16: bool = False) -> list[str]:

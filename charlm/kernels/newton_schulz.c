@@ -270,14 +270,14 @@ static void pass(const Job *job, int me, int of, int done) {
 /* One matrix by all threads, or one of several matrices by one thread. */
 static void step(const Job *job, int me, int of) {
   average(job, me, of);
-  if (of > 1) meet();
+  meet(of);
   for (int i = 0; i < STEPS; i++) {
     pass(job, me, of, i);
-    if (of > 1) meet();
+    meet(of);
     gather(job, me, of);
-    if (of > 1) meet();
+    meet(of);
     polynomial(job, me, of);
-    if (of > 1) meet();
+    meet(of);
   }
   pass(job, me, of, STEPS);
 }

@@ -61,9 +61,12 @@ INLINE int by_tiles(const Matrix *m, const Rows *rows) {
   return AMX && m->tiles && rows->N >= MANY;
 }
 
+/* To whole blocks. */
+INLINE size_t round_up(size_t n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }
+
 /* Numbers [from, to) of n for thread `me`, in whole blocks. */
 INLINE void share(size_t n, int me, int of, size_t *from, size_t *to) {
-  size_t blocks = (n + BLOCK - 1) / BLOCK;
+  size_t blocks = round_up(n) / BLOCK;
   *from = blocks * (size_t)me / (size_t)of * BLOCK;
   *to = blocks * (size_t)(me + 1) / (size_t)of * BLOCK;
   if (*to > n) *to = n;
@@ -71,7 +74,7 @@ INLINE void share(size_t n, int me, int of, size_t *from, size_t *to) {
 
 /* Of tiles for rows of I numbers, those from row n on, which begins a block. */
 INLINE void *rows_at(void *tiles, size_t n, size_t I) {
-  return (char *)tiles + n * ((I + BLOCK - 1) / BLOCK * BLOCK) * 4;
+  return (char *)tiles + n * round_up(I) * 4;
 }
 
 /* The block of rows from n on. */
@@ -147,7 +150,7 @@ static inline void prepare(const Matrix *m, const Rows *rows, int me, int of) {
 #if AMX
   if (by_tiles(m, rows)) {
     split_rows(rows, m->I, me, of);
-    if (of > 1) meet();
+    meet(of);
   }
 #endif
 }

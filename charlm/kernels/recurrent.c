@@ -43,10 +43,6 @@ typedef struct {
 /* What the gates get: of 32 texts, 32 units of each gate. */
 typedef float Gates[GATES][BLOCK * BLOCK];
 
-static void wait_for(const Part *part) {
-  if (part->of > 1) meet();
-}
-
 /* The part's rows of an array (B, D). */
 static Rows rows_of(const Part *part, const float *array, void *tiles) {
   const size_t D = part->n->D;
@@ -118,7 +114,7 @@ static Rows embed(const Part *part, size_t t) {
     const float *row = n->embed + (size_t)n->ids[text * n->T + t] * n->D;
     memcpy(n->x + text * n->D, row, n->D * sizeof(float));
   }
-  wait_for(part);
+  meet(part->of);
   prepare(&n->layers->below, &x, part->me, part->of);
   return x;
 }
@@ -136,13 +132,13 @@ static void read_part(const Part *part) {
     for (size_t i = 0; i < n->n_layer; i++) {
       const Layer *l = n->layers + i;
       step(part, l, i ? &below : n->table ? NULL : &first, t);
-      wait_for(part); /* from here on nobody needs the old h */
+      meet(part->of); /* from here on nobody needs the old h */
       below = rows_of(part, l->next, l->tiles);
       prepare(&l->past, &below, part->me, part->of);
       for (size_t text = part->first; text < part->first + part->texts; text++)
         memcpy(l->h + text * D + part->from, l->next + text * D + part->from, bytes);
     }
-    if (n->n_layer == 1) wait_for(part); /* otherwise they have waited before they need the new h */
+    if (n->n_layer == 1) meet(part->of); /* otherwise they have waited before they need the new h */
   }
   size_t from, to;
   share(n->V, part->me, part->of, &from, &to);

@@ -3,8 +3,6 @@
 
    Of 32 rows (or outputs) and 32 numbers of each, two tiles of hi and two of lo lie together. */
 
-static inline size_t round_up(size_t n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }
-
 /* Which of 16 numbers there are, when n are left. */
 INLINE __mmask16 there(ptrdiff_t n) {
   return n >= TILE ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);

@@ -10,8 +10,9 @@ typedef void Work(const void *job, int me, int of);
 /* What a thread does before its work, and after. */
 typedef void Chore(void);
 
-/* Wait until all threads are here. */
-static inline void meet(void) {
+/* Wait until all `of` threads that share the work are here. */
+static inline void meet(int of) {
+  if (of == 1) return;
 #pragma omp barrier
 }
 

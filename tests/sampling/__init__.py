@@ -1,4 +1,4 @@
-"""What the tests of sampling share: whether draws are from a distribution."""
+"""What the tests of sampling share: networks of models, whether draws are from a distribution."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from charlm.models import CharModel
+from charlm.sampling.engine import Engine
+from charlm.sampling.networks import build_network
+
+
+def weights_of(model: CharModel) -> dict[str, npt.NDArray[np.float32]]:
+    return {name: p.detach().numpy() for name, p in model.named_parameters()}
+
+
+def numpy_engine(model: CharModel) -> Engine:
+    return build_network(model.config, model.vocab_size, weights_of(model))
 
 
 def assert_drawn_from(drawn: npt.NDArray[Any], probs: npt.NDArray[np.float64]) -> None:

@@ -20,9 +20,9 @@ from charlm.sampling.engine import Engine, Reader
 from charlm.sampling.filters import Floats
 from charlm.sampling.generate import Conversation, choose, generate, in_order
 from charlm.sampling.generate import write as write_texts
-from charlm.sampling.networks import build_network
 from charlm.sampling.text import Order, Written
 from charlm.sampling.torch_engine import TorchEngine
+from tests.sampling import numpy_engine
 from tests.training.helpers import KINDS, decided_model
 
 CONTEXT = 6
@@ -32,11 +32,6 @@ PLAIN = SampleConfig(length=40, temperature=1.0)
 
 def make_model(kind: str, context: int = CONTEXT, vocab_size: int = len(VOCAB)) -> CharModel:
     return decided_model(kind, vocab_size, context)
-
-
-def numpy_engine(model: CharModel) -> Engine:
-    weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
-    return build_network(model.config, model.vocab_size, weights)
 
 
 ENGINES = [numpy_engine, TorchEngine]

@@ -18,11 +18,12 @@ from charlm.errors import CharlmError
 from charlm.kernels import compiler
 from charlm.kernels.compiler import NoKernelError
 from charlm.models import build_model
-from charlm.sampling.native import NativeNetwork, matrix, native, threads
+from charlm.sampling.native import NativeNetwork, code, matrix, native, threads
 from charlm.sampling.native.threads import FEW, Threads
 from charlm.sampling.networks import Network, build_network
 from charlm.sampling.networks.recurrent import Recurrent
 from tests.conftest import TinyRun
+from tests.sampling import weights_of
 
 V = 37
 CONFIGS = [
@@ -39,10 +40,7 @@ Floats = NDArray[np.floating]
 
 
 def network_of(config: Config) -> Network:
-    model = build_model(config, V, seed=1)
-    return build_network(
-        config, V, {name: p.detach().numpy() for name, p in model.named_parameters()}
-    )
+    return build_network(config, V, weights_of(build_model(config, V, seed=1)))
 
 
 def native_of(network: Network) -> NativeNetwork:
@@ -55,8 +53,7 @@ def native_of(network: Network) -> NativeNetwork:
 
 def in_threads(network: NativeNetwork, count: int) -> NativeNetwork:
     """It always takes so many threads."""
-    network._threads.default_factory = lambda: Fixed(count)  # type: ignore[attr-defined]
-    network._threads.clear()
+    network._code.threads.default_factory = lambda: Fixed(count)  # type: ignore[attr-defined]
     return network
 
 
@@ -151,8 +148,7 @@ def test_many_texts_are_right_without_a_table_too(
 @each_config
 def test_broken_weights_are_not_hidden(config: Config) -> None:
     """What is not a number makes logits that are none, wherever it stands."""
-    model = build_model(config, V, seed=1)
-    weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    weights = weights_of(build_model(config, V, seed=1))
     for name in weights:
         broken = weights | {name: np.full_like(weights[name], np.nan)}
         compiled = native_of(build_network(config, V, broken))
@@ -170,7 +166,7 @@ def test_the_code_is_right_for_other_cpus(
         pytest.skip("this CPU cannot run it")
     network = network_of(config)
     native_of(network)
-    monkeypatch.setattr(matrix, "FLAGS", flags)
+    monkeypatch.setattr(code, "FLAGS", flags)
     compiled = native(network)
     for B in (1, 9):
         for ours, expected in zip(read(compiled, ids_of(B)), read(network, ids_of(B)), strict=True):
@@ -243,7 +239,7 @@ def test_without_a_compiler_numpy_writes(
 ) -> None:
     with_it = charlm.load(tiny_run("lstm")).sample(length=50, seed=1)
     monkeypatch.setenv("CC", "false")
-    monkeypatch.setattr(matrix, "FLAGS", ("-DOTHER",))  # not compiled before
+    monkeypatch.setattr(code, "FLAGS", ("-DOTHER",))  # not compiled before
     model = charlm.load(tiny_run("lstm"))
     assert model.engine == "numpy"
     assert model.sample(length=50, seed=1) == with_it

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from charlm.config import GPTConfig, RecurrentConfig, SampleConfig
 from charlm.data.vocab import Vocab
@@ -25,7 +24,7 @@ from charlm.training.checkpoint import BEST, read_meta
 from charlm.training.mapped import map_weights
 from charlm.training.weights import load_model
 from tests.conftest import TinyRun
-from tests.sampling import assert_drawn_from
+from tests.sampling import assert_drawn_from, numpy_engine, weights_of
 
 V, CONTEXT = 7, 16
 RECURRENT = [
@@ -57,14 +56,6 @@ def random_model(config: RecurrentConfig | GPTConfig, std: float = 0.4) -> CharM
         for parameter in model.parameters():
             parameter.normal_(std=std, generator=generator)
     return model
-
-
-def weights_of(model: CharModel) -> dict[str, NDArray[np.float32]]:
-    return {name: p.detach().numpy() for name, p in model.named_parameters()}
-
-
-def numpy_engine(model: CharModel) -> Engine:
-    return build_network(model.config, V, weights_of(model))
 
 
 def native_engines(model: CharModel) -> list[Engine]:
@@ -124,7 +115,7 @@ def test_the_shapes_are_those_of_the_model(config: RecurrentConfig | GPTConfig) 
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
 def test_weights_of_another_network_are_refused(kind: str) -> None:
     config: Any = RECURRENT[-3] if kind == "lstm" else GPTS[0]
-    weights = {name: p.detach().numpy() for name, p in build_model(config, V, 1).named_parameters()}
+    weights = weights_of(build_model(config, V, 1))
     with pytest.raises(ValueError, match=r"head\.weight"):
         build_network(config, V + 1, weights)
     del weights["head.weight"]

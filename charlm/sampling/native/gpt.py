@@ -4,28 +4,25 @@ numpy between them."""
 from __future__ import annotations
 
 import ctypes
-import time
-from collections import defaultdict
 from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.vocab import Ids
+from charlm.sampling.native.code import Code
 from charlm.sampling.native.matrix import (
-    MANY,
     Array,
     CMatrix,
     Matrix,
     address,
     floats,
-    load_native,
-    pack,
     pointer,
+    round_up,
     rows_room,
     size,
 )
-from charlm.sampling.native.threads import ENOUGH, Threads
+from charlm.sampling.native.threads import ENOUGH
 from charlm.sampling.networks.gpt import GPT
 
 NORMS, MLPS = ("layernorm", "rmsnorm"), ("gelu", "relu2", "swiglu")  # as gpt.c numbers them
@@ -70,10 +67,8 @@ class NativeGPT:
     """
 
     def __init__(self, network: GPT) -> None:
-        self._library = load_native("gpt")
         self._network = network
         self.vocab_size, self.context = network.vocab_size, network.context
-        self._threads: dict[int, Threads] = defaultdict(Threads)  # by B
         config, weights = network.config, network.weights
         up = "gate_up" if config.mlp == "swiglu" else "up"
         parts = ("attention.qkv", "attention.out", f"mlp.{up}", "mlp.out")
@@ -82,8 +77,9 @@ class NativeGPT:
             for layer in range(config.n_layer)
         ]
         self._head = Matrix(weights["head.weight"])
-        self._room = -(-network.config.context // MULTIPLE) * MULTIPLE  # places in the cache
-        self._tiles: list[Array] = []  # of all that are fresh of this one
+        self._matrices = [matrix for layer in self._layers for matrix in layer] + [self._head]
+        self._code = Code("gpt", self._matrices)
+        self._room = round_up(config.context, MULTIPLE)  # places in the cache
         self._cache: Array | None = None  # k and v of each block, (L, 2, B, H, K * room)
         self._past = 0
         self._c: _Network | None = None
@@ -102,7 +98,7 @@ class NativeGPT:
         """Go on with these of the texts read so far, some perhaps many times."""
         if self._cache is not None:
             width = self._cache.shape[-1] // self._room
-            used = -(-self._past // MULTIPLE) * MULTIPLE * width  # the rest need not be touched
+            used = round_up(self._past, MULTIPLE) * width  # the rest need not be touched
             cache = self._empty_cache(len(texts))
             cache[..., :used] = self._cache[:, :, texts, :, :used]
             self._cache, self._c = cache, None
@@ -118,10 +114,7 @@ class NativeGPT:
             self._c = self._make_room(B, T)
         self._x[:] = network.embedded(ids, self._past)
         self._c.P = self._past
-        threads, started = self._threads[B], time.perf_counter()
-        self._library.gpt_read(threads.now, ctypes.byref(self._c))
-        if T == 1:
-            threads.took(time.perf_counter() - started)
+        self._code.read(self._c, B, steps=1 if T == 1 else 0)
         self._past += T
         return self._logits.copy()
 
@@ -133,15 +126,13 @@ class NativeGPT:
     def _make_room(self, B: int, T: int) -> _Network:
         """Everything that C needs to read T characters of B texts."""
         config, positions = self._network.config, self._network.positions
-        matrices = [matrix for layer in self._layers for matrix in layer] + [self._head]
-        if B >= MANY and not self._tiles:
-            self._tiles.append(pack(matrices, self._library))
-        N, D, widest = B * T, config.n_embd, max(matrix.c.I for matrix in matrices)
+        self._code.make_tiles(B)
+        N, D, widest = B * T, config.n_embd, max(matrix.c.I for matrix in self._matrices)
         self._x = floats(B, T, D)
         self._logits = floats(B, self.vocab_size)
         room = {
             "y": floats(N, widest),
-            "wide": floats(N, max(matrix.c.O for matrix in matrices)),
+            "wide": floats(N, max(matrix.c.O for matrix in self._matrices)),
             "scores": floats(ENOUGH, self._room),
             "tiles": rows_room(N, widest),
         }

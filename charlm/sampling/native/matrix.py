@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import math
-import platform
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.kernels.compiler import load_kernel
-
 MANY = 8  # `MANY` of product.h: from so many rows on, a CPU's matrix unit is used
 BLOCK = 32  # its matrices are made up of blocks of so many rows and columns
 _ALIGNED = 64  # bytes
-FLAGS: tuple[str, ...] = ("-march=native", "-fno-trapping-math")
-if platform.machine() in ("x86_64", "AMD64"):
-    FLAGS += ("-mprefer-vector-width=512",)
 size, pointer = ctypes.c_size_t, ctypes.c_void_p
 Array = NDArray[Any]
-
-
-def load_native(name: str) -> ctypes.CDLL:
-    """The library of `name`.c for the CPU at hand.
-
-    Raises:
-        NoKernelError: there is no C compiler, or it fails.
-    """
-    library = load_kernel(name, FLAGS, of_this_cpu=True)
-    library.product_tiles.restype = size
-    return library
 
 
 def address(array: Array | None) -> int | None:
@@ -54,9 +37,14 @@ def floats(*shape: int) -> NDArray[np.float32]:
     return room(4 * math.prod(shape)).view(np.float32).reshape(shape)
 
 
+def round_up(n: int, multiple: int) -> int:
+    """The next multiple from n on."""
+    return -(-n // multiple) * multiple
+
+
 def rows_room(n: int, width: int) -> Array:
     """Room for (n, width) numbers as tiles: four bytes each, in whole blocks."""
-    return room(4 * (-(-n // BLOCK) * BLOCK) * (-(-width // BLOCK) * BLOCK))
+    return room(4 * round_up(n, BLOCK) * round_up(width, BLOCK))
 
 
 class CMatrix(ctypes.Structure):

@@ -4,28 +4,23 @@ networks/recurrent.py, with neither Python nor numpy between them."""
 from __future__ import annotations
 
 import ctypes
-import time
-from collections import defaultdict
 from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.vocab import Ids
+from charlm.sampling.native.code import Code
 from charlm.sampling.native.matrix import (
     BLOCK,
-    MANY,
     Array,
     CMatrix,
     Matrix,
     address,
-    load_native,
-    pack,
     pointer,
     rows_room,
     size,
 )
-from charlm.sampling.native.threads import Threads
 from charlm.sampling.networks.recurrent import GATES, Recurrent
 
 KINDS = list(GATES)  # as recurrent.c numbers them
@@ -62,9 +57,7 @@ class NativeRecurrent:
     context: int | None = None
 
     def __init__(self, network: Recurrent) -> None:
-        self._library = load_native("recurrent")
         self._network, self.vocab_size = network, network.vocab_size
-        self._threads: dict[int, Threads] = defaultdict(Threads)  # by B
         self._table = network.table
         if self._table is None and network.embed is None:
             W, b = network.below[0]
@@ -73,7 +66,9 @@ class NativeRecurrent:
         self._past = [Matrix(U.T, None if c is None else c[0]) for U, c in network.past]
         W, b = network.head
         self._head = Matrix(W.T, b[0])
-        self._tiles: list[Array] = []  # of all that are fresh of this one
+        first = 0 if self._table is None else 1  # matrix that is used
+        matrices = [*self._below[first:], *self._past, self._head]
+        self._code = Code("recurrent", [] if network.config.hidden_size % BLOCK else matrices)
         self._state: Array | None = None  # h, and of an LSTM c, of each layer: (L, 1 or 2, B, D)
 
     def fresh(self) -> NativeRecurrent:
@@ -99,13 +94,10 @@ class NativeRecurrent:
             parts = 2 if config.kind == "lstm" else 1
             self._begin(np.zeros((config.n_layer, parts, B, config.hidden_size), np.float32))
         assert self._c.B == B, "other texts"
-        threads = self._threads[B]
         for t in range(0, T, STRETCH):
             places = np.ascontiguousarray(ids[:, t : t + STRETCH], np.int64)
             self._c.T, self._c.ids = places.shape[1], address(places)
-            started = time.perf_counter()
-            self._library.recurrent_read(threads.now, self._reference)
-            threads.took(time.perf_counter() - started, places.shape[1])
+            self._code.read(self._c, B, steps=places.shape[1])
         return self._logits.copy()
 
     def _begin(self, state: Array) -> None:
@@ -113,10 +105,7 @@ class NativeRecurrent:
         self._state = state = np.ascontiguousarray(state)
         L, _, B, D = state.shape
         config, G = self._network.config, GATES[self._network.config.kind]
-        if B >= MANY and D % BLOCK == 0 and not self._tiles:
-            first = 0 if self._table is None else 1  # matrix that is used
-            matrices = (*self._below[first:], *self._past, self._head)
-            self._tiles.append(pack(matrices, self._library))
+        self._code.make_tiles(B)
         self._logits = np.empty((B, self.vocab_size), np.float32)
         scratch = {"x": np.empty((B, D), np.float32), "x_tiles": rows_room(B, D)}
         nexts = np.empty((L, B, D), np.float32)
@@ -148,4 +137,3 @@ class NativeRecurrent:
             logits=address(self._logits),
             **{name: address(array) for name, array in scratch.items()},
         )
-        self._reference = ctypes.byref(self._c)
