@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from charlm.machine import held_to, instruction_set, usable_cpus
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -79,8 +81,13 @@ def machine() -> dict[str, object]:
     except (OSError, StopIteration):
         cpu = platform.processor()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": cpu, "cores": cores, "load": round(load, 2), "python": platform.python_version()}
+    return {
+        "cpu": cpu,
+        "instructions": instruction_set() + (", held to it" if held_to() else ""),
+        "cores": usable_cpus(),
+        "load": round(load, 2),
+        "python": platform.python_version(),
+    }
 
 
 def show(rows: Iterable[dict[str, object]]) -> None:

@@ -6,7 +6,8 @@ import ctypes
 
 from torch import Tensor
 
-from charlm.kernels.compiler import NoKernelError, cpu_features, load_kernel
+from charlm.kernels.compiler import NoKernelError, load_kernel
+from charlm.machine import cpu_features
 
 _FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mamx-tile", "-mamx-bf16")
 _NEEDS = {"avx512f", "avx512bw", "avx512vl", "avx512_bf16", "amx_tile", "amx_bf16"}

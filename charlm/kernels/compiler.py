@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 from charlm.files import cache_folder
+from charlm.machine import cpu_features
 
-CPUINFO = Path("/proc/cpuinfo")
 SECONDS = 60  # more than enough; a compiler that hangs is not waited for
 
 
@@ -57,16 +57,6 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise NoKernelError(f"{library}: {error.strerror or error}") from error
-
-
-def cpu_features() -> set[str]:
-    """What the first CPU can do, as Linux calls it; nothing where the system does not tell."""
-    try:
-        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return set()
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
-    return set(flags.partition(":")[2].split())
 
 
 def _compile(command: list[str], library: Path) -> None:

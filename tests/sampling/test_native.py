@@ -5,7 +5,6 @@ That they compute what the models do, for every option, is in test_networks.py."
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 import charlm.api
 from charlm.config import GPTConfig, RecurrentConfig
 from charlm.errors import CharlmError
-from charlm.kernels import compiler
 from charlm.kernels.compiler import NoKernelError
+from charlm.machine import cpu_features
 from charlm.models import build_model
 from charlm.sampling.native import NativeNetwork, code, matrix, native, threads
 from charlm.sampling.native.threads import FEW, Threads
@@ -161,12 +160,12 @@ def test_broken_weights_are_not_hidden(config: Config) -> None:
 def test_the_code_is_right_for_other_cpus(
     config: Config, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has = compiler.cpu_features()
+    has = cpu_features()
     if not {flag.removeprefix("-m") for flag in flags} <= has:
         pytest.skip("this CPU cannot run it")
     network = network_of(config)
     native_of(network)
-    monkeypatch.setattr(code, "FLAGS", flags)
+    monkeypatch.setattr(code, "compiler_flags", lambda: flags)
     compiled = native(network)
     for B in (1, 9):
         for ours, expected in zip(read(compiled, ids_of(B)), read(network, ids_of(B)), strict=True):
@@ -219,18 +218,6 @@ def test_the_users_own_number_of_threads_stands(
     assert threads._allowed() == count
 
 
-def test_a_cpu_is_told_by_its_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As x86 and ARM have them in /proc/cpuinfo."""
-    for line, expected in (
-        ("flags\t\t: fpu avx2\n", {"fpu", "avx2"}),
-        ("Features\t: fp asimd sve\n", {"fp", "asimd", "sve"}),
-        ("other: 1\n", set()),
-    ):
-        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}", encoding="utf-8")
-        monkeypatch.setattr(compiler, "CPUINFO", tmp_path / "cpuinfo")
-        assert compiler.cpu_features() == expected
-
-
 # --- without a compiler ----------------------------------------------------------------------
 
 
@@ -239,7 +226,7 @@ def test_without_a_compiler_numpy_writes(
 ) -> None:
     with_it = charlm.load(tiny_run("lstm")).sample(length=50, seed=1)
     monkeypatch.setenv("CC", "false")
-    monkeypatch.setattr(code, "FLAGS", ("-DOTHER",))  # not compiled before
+    monkeypatch.setattr(code, "compiler_flags", lambda: ("-DOTHER",))  # not compiled before
     model = charlm.load(tiny_run("lstm"))
     assert model.engine == "numpy"
     assert model.sample(length=50, seed=1) == with_it

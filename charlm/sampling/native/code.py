@@ -10,12 +10,19 @@ from collections.abc import Sequence
 from threading import Lock
 
 from charlm.kernels.compiler import load_kernel
+from charlm.machine import held_to
 from charlm.sampling.native.matrix import MANY, Array, Matrix, pack, size
 from charlm.sampling.native.threads import Threads
 
-FLAGS: tuple[str, ...] = ("-march=native", "-fno-trapping-math")
-if platform.machine() in ("x86_64", "AMD64"):
-    FLAGS += ("-mprefer-vector-width=512",)
+_MARCH = {None: "native", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}  # by held_to()
+
+
+def compiler_flags() -> tuple[str, ...]:
+    """For the CPU at hand, or the older one that charlm is held to."""
+    flags: tuple[str, ...] = (f"-march={_MARCH[held_to()]}", "-fno-trapping-math")
+    if platform.machine() in ("x86_64", "AMD64"):
+        flags += ("-mprefer-vector-width=512",)
+    return flags
 
 
 class Code:
@@ -32,7 +39,7 @@ class Code:
     """
 
     def __init__(self, name: str, matrices: Sequence[Matrix]) -> None:
-        self._library = load_kernel(name, FLAGS, of_this_cpu=True)
+        self._library = load_kernel(name, compiler_flags(), of_this_cpu=True)
         self._library.product_tiles.restype = size
         self._read = getattr(self._library, f"{name}_read")
         self._matrices = matrices

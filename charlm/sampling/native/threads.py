@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from charlm.machine import usable_cpus
+
 FEW = 4  # steps that a trial has at least
 WAKING = 2  # calls after a change that do not count: sleeping threads are slow to come
 FIRST, LONGEST = 0.0002, 0.02  # seconds that a trial takes at least
@@ -53,11 +55,8 @@ class Threads:
 
 
 def _allowed() -> int:
-    """By OpenMP's own rule: OMP_NUM_THREADS, or the CPUs that this process may use."""
+    """OMP_NUM_THREADS, as OpenMP has it; or the CPUs that this process can keep busy."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if wanted.isdecimal() and int(wanted) > 0:
         return int(wanted)
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1
+    return usable_cpus()

@@ -1,0 +1,141 @@
+"""CPUs and their instructions: affinity, the quota of control groups, CHARLM_ISA."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from charlm import machine
+from charlm.machine import cpu_features, instruction_set, usable_cpus
+from charlm.sampling.native.code import compiler_flags
+
+HOST_CPUS = 64
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root folder with no control group, on a host with many CPUs."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(HOST_CPUS), raising=False)
+    return tmp_path
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+
+
+def v2(root: Path, group: str, **quotas: str) -> int:
+    """What is found for a process in a group of version 2; quotas by the group's depth."""
+    write(root, {"proc/self/cgroup": f"0::{group}\n"})
+    parts = [part for part in group.split("/") if part]
+    for depth, quota in quotas.items():
+        folder = "/".join(["sys/fs/cgroup", *parts[: int(depth[1:])]])
+        write(root, {f"{folder}/cpu.max": quota})
+    return usable_cpus(root)
+
+
+def test_without_control_groups_it_is_the_affinity(root: Path) -> None:
+    assert usable_cpus(root) == HOST_CPUS
+    assert usable_cpus(root / "missing") == HOST_CPUS
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus"),
+    [
+        ("max 100000\n", HOST_CPUS),
+        ("100000 100000\n", 1),
+        ("200000 100000\n", 2),
+        ("250000 100000\n", 2),  # a third thread would be stopped half of the time
+        ("50000 100000\n", 1),  # never less
+        ("12800000 100000\n", HOST_CPUS),
+        ("", HOST_CPUS),
+        ("nonsense\n", HOST_CPUS),
+        ("100000 0\n", HOST_CPUS),
+        ("-1 100000\n", HOST_CPUS),
+    ],
+)
+def test_the_quota_of_a_container_counts(root: Path, quota: str, cpus: int) -> None:
+    assert v2(root, "/", d0=quota) == cpus
+
+
+def test_the_smallest_quota_on_the_way_up_counts(root: Path) -> None:
+    path = "/kubepods/pod1/box"
+    assert v2(root, path, d3="max 100000", d2="300000 100000", d1="900000 100000") == 3
+
+
+def test_a_group_that_the_container_cannot_see_is_its_top_one(root: Path) -> None:
+    write(root, {"sys/fs/cgroup/cpu.max": "400000 100000"})
+    assert v2(root, "/../../outside") == 4
+
+
+@pytest.mark.parametrize(
+    ("quota", "period", "cpus"),
+    [("200000", "100000", 2), ("-1", "100000", HOST_CPUS), ("x", "", HOST_CPUS)],
+)
+@pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
+def test_the_quota_of_version_1_counts(
+    root: Path, mount: str, quota: str, period: str, cpus: int
+) -> None:
+    folder = f"sys/fs/cgroup/{mount}/docker/1"
+    groups = f"12:memory:/docker/1\n3:cpuset:/\n2:{mount}:/docker/1\n1:name=systemd:/x\n"
+    write(root, {"proc/self/cgroup": groups, f"{folder}/cpu.cfs_quota_us": quota})
+    write(root, {f"{folder}/cpu.cfs_period_us": period})
+    assert usable_cpus(root) == cpus
+
+
+def test_a_system_without_affinity_has_as_many_as_it_says(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert usable_cpus(root) == 5
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cpus(root) == 1
+
+
+# --- instructions ----------------------------------------------------------------------------
+
+ALL = "fpu avx2 avx512f avx512bw avx512vl avx512_bf16 avx512_fp16 amx_tile amx_bf16 avx_vnni"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected", "widest"),
+    [
+        ("flags\t\t: fpu avx2", {"fpu", "avx2"}, "avx2"),
+        ("Features\t: fp asimd sve", {"fp", "asimd", "sve"}, "neon"),
+        (f"flags\t\t: {ALL}", set(ALL.split()), "amx"),
+        ("other: 1", set(), ""),
+    ],
+)
+def test_a_cpu_is_known_by_its_features(
+    line: str, expected: set[str], widest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As x86 and ARM have them in /proc/cpuinfo."""
+    monkeypatch.delenv("CHARLM_ISA", raising=False)
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n", encoding="utf-8")
+    assert cpu_features() == expected
+    assert instruction_set() == widest
+
+
+@pytest.mark.parametrize(
+    ("level", "left", "march"),
+    [
+        ("avx2", "fpu avx2", "x86-64-v3"),
+        ("avx512", "fpu avx2 avx512f avx512bw avx512vl avx_vnni", "x86-64-v4"),
+        ("other", ALL, "native"),
+    ],
+)
+def test_charlm_can_be_held_to_an_older_cpu(
+    level: str, left: str, march: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(f"flags\t: {ALL}\n", encoding="utf-8")
+    monkeypatch.setenv("CHARLM_ISA", level)
+    assert cpu_features() == set(left.split())
+    assert instruction_set() == {"other": "amx"}.get(level, level)
+    assert f"-march={march}" in compiler_flags()
