@@ -43,6 +43,7 @@ def describe_run(ready: Session) -> list[str]:
         f"{run.compute.device}{threads}, {run.compute.precision}"
         + f", {run.compute.kernel} kernel"
         * (run.compute.kernel != "torch"),
+        *(f"checked {line}" for line in run.compute.checks),
         f"folder  {run.folder}" + (f", from step {run.progress.step:,}" * bool(run.progress.step)),
     ]
 

@@ -28,7 +28,7 @@ from charlm.config.files import parse_config
 from charlm.data.corpus import open_corpus
 from charlm.data.batches import make_batches
 from charlm.models import build_model
-from charlm.training.compute import choose_compute
+from charlm.training.choose import choose_compute
 from charlm.training.step import Stepper
 
 def memory(key):  # MB

@@ -3,8 +3,8 @@
 
     scripts/bench train [--nanogpt DIR] [--data FILE] [--repeats 9] [--quick] [--json] [WHAT ...]
 
-step      a whole step of an LSTM with Muon, beside nn.LSTM under bfloat16 autocast with PyTorch's
-          Muon, AdamW and clipping
+step      a whole step of an LSTM with Muon, beside nn.LSTM, Muon, AdamW and clipping by PyTorch,
+          layers and Muon each in bfloat16 or float32, whichever is faster on this CPU
 sizes     the LSTMs that Lua programs were measured with, beside the same in PyTorch's layers
 gpt       a step of nanoGPT's recipe for a CPU, beside its own code, or, without --nanogpt, beside
           PyTorch's layers in float32
@@ -40,7 +40,7 @@ from charlm.data.batches import make_batches
 from charlm.data.corpus import open_corpus
 from charlm.models import build_model
 from charlm.training import session
-from charlm.training.compute import choose_compute
+from charlm.training.choose import choose_compute
 from charlm.training.evaluate import evaluate
 from charlm.training.step import Stepper
 
@@ -110,7 +110,6 @@ def our_step(model: dict[str, Any], train: dict[str, Any], B: int, T: int) -> St
     network, carries = build_model(config.model, V, seed=1), model["kind"] != "gpt"
     compute = choose_compute(config.train, network, "cpu")
     stepper, batch = Stepper(network, config.train, compute, carries), batches_of(B, T)
-    stepper.compile(batch()[0])
     return lambda: stepper.step(*batch(), 1.0).loss
 
 
@@ -121,8 +120,10 @@ def obvious_step(hidden_size: int, n_layer: int, muon: bool, B: int, T: int) -> 
     everything = nn.ModuleList([embed, rnn, head])
     hidden = [p for p in rnn.parameters() if p.ndim == 2]
     rest = [p for p in everything.parameters() if not any(p is q for q in hidden)]
+    precision, muon_precision = better_precisions(hidden_size, n_layer, B, T)
+    muons = {"bf16": torch.optim.Muon, "fp32": Float32Muon}
     optimizers: list[torch.optim.Optimizer] = (
-        [torch.optim.Muon(hidden, lr=0.02), torch.optim.AdamW(rest, lr=4e-3)]
+        [muons[muon_precision](hidden, lr=0.02), torch.optim.AdamW(rest, lr=4e-3)]
         if muon
         else [torch.optim.RMSprop(everything.parameters(), lr=2e-3, alpha=0.95)]
     )
@@ -131,7 +132,7 @@ def obvious_step(hidden_size: int, n_layer: int, muon: bool, B: int, T: int) -> 
     def step() -> float:
         nonlocal state
         x, y = batch()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
             hs, after = rnn(embed(x.t()), state)
             logits = head(hs)
         loss = F.cross_entropy(logits.float().flatten(0, 1), y.t().flatten())
@@ -144,6 +145,38 @@ def obvious_step(hidden_size: int, n_layer: int, muon: bool, B: int, T: int) -> 
         return loss.item()
 
     return step
+
+
+def better_precisions(hidden_size: int, n_layer: int, B: int, T: int) -> tuple[str, str]:
+    """In which precision PyTorch is faster here: for the layers, and for Muon."""
+    model = {"kind": "lstm", "n_layer": n_layer, "hidden_size": hidden_size}
+    train = {"batch_size": B, "seq_len": T, "compile": "off", "optimizer": {"kind": "muon"}}
+    config = parse_config({"name": "bench", "data": {"path": "-"}, "model": model, "train": train})
+    compute = choose_compute(config.train, build_model(config.model, V, seed=1), "cpu")
+    return compute.precision, compute.muon
+
+
+class Float32Muon(torch.optim.Muon):
+    """torch.optim.Muon, whose products are in bfloat16 always, as one would write it in float32."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        assert closure is None
+        for group in self.param_groups:
+            for W in group["params"]:
+                average = self.state[W].setdefault("momentum_buffer", torch.zeros_like(W))
+                average.lerp_(W.grad, 1 - group["momentum"])
+                X = W.grad.lerp(average, group["momentum"])
+                if tall := len(X) > X.shape[1]:
+                    X = X.T
+                X = X / X.norm()
+                a, b, c = group["ns_coefficients"]
+                for _ in range(group["ns_steps"]):
+                    G = X @ X.T
+                    X = torch.addmm(X, torch.addmm(G, G, G, beta=b, alpha=c), X, beta=a)
+                rate = group["lr"] * max(1, len(W) / W.shape[1]) ** 0.5
+                W.mul_(1 - group["lr"] * group["weight_decay"])
+                W.add_(X.T if tall else X, alpha=-rate)
 
 
 def seconds(step: Step, times: int) -> Callable[[], float]:
@@ -251,7 +284,6 @@ def overhead(asked: argparse.Namespace) -> Iterator[Comparison]:
             stepper = Stepper(model, config.train, compute, carries)
             source = make_batches(corpus.split("train"), config.train, compute.device)
             texts = [source.batch(i) for i in range(n)]
-            stepper.compile(texts[0][0])
             started = time.perf_counter()
             for x, y in texts:
                 stepper.step(x, y, 1.0)

@@ -19,7 +19,7 @@ from charlm.config.files import parse_config
 from charlm.errors import DeviceError
 from charlm.models import CharModel, build_model
 from charlm.training.checkpoint import LAST, read_tensors
-from charlm.training.compute import choose_compute
+from charlm.training.choose import choose_compute
 from charlm.training.session import Session, resume, start
 from charlm.training.step import Stepper
 

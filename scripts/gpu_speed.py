@@ -20,7 +20,9 @@ from charlm.config.files import load_config, parse_config
 from charlm.data.batches import Batches, make_batches
 from charlm.data.corpus import open_corpus
 from charlm.models import build_model
-from charlm.training.compute import Compute, choose_compute
+from charlm.training.choose import choose_compute
+from charlm.training.compiled import compiled_forward
+from charlm.training.compute import Compute
 from charlm.training.muon import BatchedMuon
 from charlm.training.step import Stepper
 
@@ -42,7 +44,10 @@ class Ours:
         model = model.to(self.compute.device).train()
         self.stepper = Stepper(model, config.train, self.compute, carries_state=carries)
         started = time.perf_counter()
-        self.trouble = self.stepper.compile(self.batches.batch(0)[0])
+        forward, self.trouble = compiled_forward(
+            model, config.train, self.compute, *self.batches.batch(0), carries
+        )
+        self.stepper.forward = forward or self.stepper.forward
         self.first_s = time.perf_counter() - started
         self._numbers = itertools.count()
 

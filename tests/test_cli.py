@@ -229,10 +229,10 @@ def test_info_as_json_has_what_others_build_on(charlm: Charlm, tiny_run: TinyRun
     meta = json.loads(charlm("info", tiny_run("lstm"), "--json").out)
     assert set(meta) == {
         *("path", "format", "config", "vocab", "corpus", "parameters", "progress", "log_sizes"),
-        *("device", "precision", "threads", "kernel", "versions"),
+        *("device", "precision", "threads", "kernel", "muon", "versions"),
     }
     assert (meta["format"], meta["progress"]["step"], meta["device"]) == (1, 6, "cpu")
-    assert set(meta["versions"]) == {"charlm", "python", "torch", "numpy"}
+    assert set(meta["versions"]) == {"charlm", "python", "torch", "numpy", "cpu"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

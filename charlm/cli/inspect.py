@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm.arguments import RUNS
+from charlm.cli.streaming import tell
 from charlm.cli.tables import print_table
 from charlm.errors import CharlmError, DataError
 
@@ -44,7 +45,7 @@ def inspect(options: argparse.Namespace) -> int:
     split: Split = "all" if paths else options.split or "val"
     ids, unknown = text_to_score(meta, paths, split, options.on_unknown == "skip")
     before, ngram_text = _text_for_ngrams(meta, split, own=not paths)
-    model = load_model(path, meta, options.device)
+    model = load_model(path, meta, options.device, lambda text: tell(f"note: {text}"))
     found = survey(model, meta, ids.head(options.length), before, path.parent)
     about = {
         "checkpoint": str(path),

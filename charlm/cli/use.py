@@ -5,21 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm.arguments import RUNS
+from charlm.cli.streaming import tell
 from charlm.cli.tables import print_table
 from charlm.errors import CharlmError
 
 if TYPE_CHECKING:
     from charlm.data.corpus import Split
     from charlm.training.checkpoint import Meta
-
-
-def _warn_unknown(count: int) -> None:
-    print(f"charlm: note: {count:,} unknown characters left out", file=sys.stderr)
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -36,8 +32,8 @@ def evaluate(options: argparse.Namespace) -> int:
         raise CharlmError("--window: it goes with --protocol windows")
     ids, unknown = text_to_score(meta, options.data or (), split, options.on_unknown == "skip")
     if unknown:
-        _warn_unknown(unknown)
-    model = load_model(path, meta, options.device)
+        tell(f"note: {unknown:,} unknown characters left out")
+    model = load_model(path, meta, options.device, lambda text: tell(f"note: {text}"))
     score = evaluation.evaluate(model, ids, config, meta.config.train.seed)
     if not math.isfinite(score.nats):
         raise CharlmError(f"{path}: its loss is not finite: the weights are broken; take another")

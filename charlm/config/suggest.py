@@ -33,6 +33,7 @@ def suggest(path: tuple[str, ...], chars: int) -> dict[str, Any]:
         "train": {
             "batch_size": batch_size,
             "seq_len": 64,
+            "expected_minutes": 10,
             **limit,
             "optimizer": {"kind": "muon", "lr": 0.02, "weight_decay": 0.1, "adamw_lr": 4e-3},
             "schedule": {"kind": "wsd", "warmup_steps": 10},

@@ -149,14 +149,29 @@ class TrainConfig(Group):
     optimizer: OptimizerConfig = Field(AdamConfig(), description="what takes the steps")
     schedule: ScheduleConfig = Field(CosineSchedule(), description="how the rate moves")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="of the arithmetic; weights are always float32"
+        "auto",
+        description="of the arithmetic; weights are always float32; auto: on a CPU fp32, or bf16 "
+        "where that is measured to be faster; Muon's products choose for themselves",
     )
     compile: Literal["auto", "off", "on"] = Field(
         "auto",
         description="on: torch.compile; auto: that for a gpt on CUDA, and on a CPU with AMX our "
         "own kernels for muon, an lstm in bf16, and a gpt without dropout, biases and swiglu",
     )
-    threads: Count | None = Field(None, description="CPU threads; null for one a core, 8 at most")
+    verify: bool = Field(
+        True,
+        description="before the first step on a GPU, or by charlm's own kernels or torch.compile, "
+        "compare one batch with float32 on the CPU; and let --device auto take a GPU only where "
+        "its steps are faster",
+    )
+    threads: Count | None = Field(
+        None, description="CPU threads; null for one for each CPU and CPU quota, 8 at most"
+    )
+    expected_minutes: Positive | None = Field(
+        None,
+        description="about how long the run takes on a laptop; where the first steps show that it "
+        "will take ten times as long, one line says so",
+    )
     log_every: Count = Field(20, description="steps between two records of the training loss")
     save_every: Count | None = Field(500, description="steps between two saves of `last`")
     save_minutes: Positive | None = Field(5.0, description="minutes between two saves of `last`")

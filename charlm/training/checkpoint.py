@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
@@ -79,9 +79,10 @@ class Meta(BaseModel):
     progress: Progress
     log_sizes: dict[str, int]  # bytes written to the run's logs so far
     device: str
-    precision: str
+    precision: Literal["fp32", "bf16", "fp16"]
     threads: int
     kernel: str = "torch"  # see Compute
+    muon: Literal["fp32", "bf16"] = "bf16"  # see Compute; before there was a choice, it was bf16
     versions: dict[str, str]
 
     @field_validator("vocab")

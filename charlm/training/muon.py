@@ -9,8 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
-from charlm.kernels.newton_schulz import Moved, NewtonSchulz
+from charlm.kernels.newton_schulz import COEFFICIENTS, Moved, NewtonSchulz
+
+A, B, C = COEFFICIENTS
+STEPS, EPS = 5, 1e-7  # as torch.optim.Muon has them
+GRAM_PAYS = 1.5  # columns for each row, from which on its products are fewer
 
 
 class FastMuon(torch.optim.Muon):
@@ -37,7 +42,11 @@ class FastMuon(torch.optim.Muon):
 
 
 class BatchedMuon(torch.optim.Muon):
-    """Matrices of one shape together: for GPUs, where each small product costs a launch."""
+    """Matrices of one shape together, each made nearly orthogonal in `dtype`."""
+
+    def __init__(self, params: ParamsT, *, dtype: torch.dtype, **settings: Any) -> None:
+        super().__init__(params, **settings)
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -48,9 +57,10 @@ class BatchedMuon(torch.optim.Muon):
             for matrices in _alike(group["params"]):
                 rows, columns = matrices[0].shape
                 rate = lr * math.sqrt(max(1, rows / columns))
-                factors = _orthogonal(torch.stack(self._averages(matrices, group)), group)
+                averages = torch.stack(self._averages(matrices, group))
+                factors = orthogonal(averages, self._dtype).float().unbind()
                 torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
-                torch._foreach_add_(matrices, factors.float().unbind(), alpha=-rate)
+                torch._foreach_add_(matrices, factors, alpha=-rate)
 
     def _averages(self, matrices: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """The gradients averaged with those before, a step ahead as Nesterov has it."""
@@ -69,16 +79,40 @@ def _alike(matrices: list[Tensor]) -> Iterator[list[Tensor]]:
     return (list(them) for _, them in groupby(moved, key=lambda it: tuple(it.shape)))
 
 
-def _orthogonal(matrices: Tensor, group: dict[str, Any]) -> Tensor:
-    """The orthogonal factors of matrices (N, R, C), about, in bfloat16: Newton-Schulz iterations
-    with the coefficients that torch.optim.Muon has."""
-    a, b, c = group["ns_coefficients"]
-    x = matrices.bfloat16()
-    tall = x.shape[1] > x.shape[2]
-    if tall:
+def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """Nearly orthogonal factors of `matrices` (N, m, n), computed in `dtype`.
+
+    Five Newton-Schulz iterations X <- (a I + b G + c G^2) X with G = X X^T (Jordan et al. 2024).
+    """
+    x = matrices.to(dtype)
+    if tall := x.shape[1] > x.shape[2]:
         x = x.mT
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=group["eps"])
-    for _ in range(group["ns_steps"]):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPS)
+    if dtype == torch.float32 and x.shape[2] > GRAM_PAYS * x.shape[1]:
+        x = _through_gram(x)
+    else:
+        for _ in range(STEPS):
+            x = torch.baddbmm(x, _polynomial(x @ x.mT), x, beta=A)
     return x.mT if tall else x
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    """b G + c G^2 of G (N, m, m)."""
+    return torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
+
+
+def _through_gram(x: Tensor) -> Tensor:
+    """The same iterations on the Gram matrix G (N, m, m) alone, and one product with x (N, m, n).
+
+    Each multiplies X by P = a I + b G + c G^2, and so G by P from both sides. This squares the
+    condition number, which float32 has the digits for and bfloat16 has not.
+    """
+    gram, factor = x @ x.mT, None
+    for step in range(STEPS):
+        p = _polynomial(gram)
+        p.diagonal(dim1=1, dim2=2).add_(A)
+        factor = p if factor is None else p @ factor
+        if step + 1 < STEPS:
+            gram = p @ (gram @ p)
+    assert factor is not None
+    return factor @ x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -20,15 +21,24 @@ from charlm.training.muon import BatchedMuon, FastMuon
 
 
 class Optimizers:
-    """The optimizers of a model, stepped together. Every parameter is in exactly one group."""
+    """The optimizers of a model, stepped together. Every parameter is in exactly one group.
+
+    Args:
+        muon: the type in which PyTorch computes Muon's products.
+        newton_schulz: charlm's own kernel, which computes them instead.
+    """
 
     def __init__(
-        self, model: CharModel, config: OptimizerConfig, newton_schulz: NewtonSchulz | None = None
+        self,
+        model: CharModel,
+        config: OptimizerConfig,
+        muon: torch.dtype = torch.bfloat16,
+        newton_schulz: NewtonSchulz | None = None,
     ) -> None:
         self._names: dict[Tensor, str] = {
             parameter: name for name, parameter in model.named_parameters()
         }
-        self.each = _build(model, config)
+        self.each = _build(model, config, muon)
         if newton_schulz is not None:
             self.each = [_with_kernel(optimizer, newton_schulz) for optimizer in self.each]
         self._base_lr: list[float] = [group["lr"] for group in self._groups()]
@@ -74,7 +84,9 @@ class Optimizers:
             owner[parameter].state[parameter][key] = value.clone()
 
 
-def _build(model: CharModel, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+def _build(
+    model: CharModel, config: OptimizerConfig, muon: torch.dtype
+) -> list[torch.optim.Optimizer]:
     groups = _decay_groups(list(model.parameters()), getattr(config, "weight_decay", 0.0))
     match config:
         case SGDConfig():
@@ -85,17 +97,21 @@ def _build(model: CharModel, config: OptimizerConfig) -> list[torch.optim.Optimi
             adam = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
             return [adam(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)]
         case MuonConfig():
-            return _build_muon(model, config)
+            return _build_muon(model, config, muon)
     raise AssertionError(config)
 
 
-def _build_muon(model: CharModel, config: MuonConfig) -> list[torch.optim.Optimizer]:
+def _build_muon(
+    model: CharModel, config: MuonConfig, dtype: torch.dtype
+) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for all else."""
     hidden = model.hidden_matrices()
     rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
-    muon = BatchedMuon if hidden[0].is_cuda else torch.optim.Muon
+    as_pytorch = dtype == torch.bfloat16 and not hidden[0].is_cuda
+    make = torch.optim.Muon if as_pytorch else functools.partial(BatchedMuon, dtype=dtype)
+    muon = make(hidden, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     return [
-        muon(hidden, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay),
+        muon,
         torch.optim.AdamW(
             _decay_groups(rest, config.weight_decay),
             lr=config.adamw_lr,

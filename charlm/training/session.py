@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm.config import Config, CosineSchedule, TrainConfig, WSDSchedule
+from charlm.config import Config, CosineSchedule, WSDSchedule
 from charlm.config.files import load_config, to_yaml
 from charlm.data.amounts import fit_batch, steps_per_epoch
 from charlm.data.corpus import Corpus, Texts, open_corpus
 from charlm.data.vocab import describe
-from charlm.errors import CheckpointError, ConfigError, DataError
+from charlm.devices import choose_device
+from charlm.errors import CheckpointError, ConfigError, DataError, DeviceError
+from charlm.machine import instruction_set, usable_cpus
 from charlm.models import CharModel, build_model
 from charlm.training.checkpoint import (
     LAST,
@@ -25,12 +27,8 @@ from charlm.training.checkpoint import (
     read_meta,
     writing,
 )
-from charlm.training.compute import (
-    Compute,
-    choose_compute,
-    choose_device,
-    count_cores,
-)
+from charlm.training.choose import choose_compute
+from charlm.training.compute import Compute
 from charlm.training.schedule import Limits
 from charlm.training.telemetry import Observer
 from charlm.training.trainer import Run, Trainer
@@ -164,7 +162,9 @@ def resume(config: Config, folder: Path, device: str) -> Session:
     config, _ = _fitted(config, corpus)
     _refuse_changes(meta.config, config, path)
     model = read_model(path, meta)
-    compute = choose_compute(_as_recorded(config, meta, device), model, device)
+    threads = config.train.threads or min(meta.threads, usable_cpus())
+    train = config.train.model_copy(update={"threads": threads})
+    compute = choose_compute(train, model, _recorded_device(meta, device), meta)
     run = Run(folder, config, corpus, compute, _versions(), meta.progress.model_copy(), meta)
     notices = corpus.notices + _resume_notices(meta, run) + _clock_notices(config)
     return Session(run, model, notices)
@@ -185,10 +185,12 @@ _FREE = (
     "train.compile",
     "train.keep_",
     "train.log_every",
+    "train.expected_minutes",
     "train.max_",
     "train.patience",
     "train.save_",
     "train.threads",
+    "train.verify",
 )
 
 
@@ -227,15 +229,15 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _as_recorded(config: Config, meta: Meta, device: str) -> TrainConfig:
-    """Where the settings leave a choice, the choice the run made before: it moves the last bits."""
-    threads = config.train.threads or min(meta.threads, count_cores())
-    recorded: dict[str, Any] = {"threads": threads}
-    if choose_device(device).type == meta.device.partition(":")[0]:
-        recorded["precision"] = meta.precision
-        if meta.kernel == "torch" and config.train.compile == "auto":
-            recorded["compile"] = "off"
-    return config.train.model_copy(update=recorded)
+def _recorded_device(meta: Meta, name: str) -> str:
+    """The device that the run had before, where `auto` leaves the choice and it is still there."""
+    if name != "auto":
+        return name
+    try:
+        choose_device(meta.device)
+    except DeviceError:
+        return name
+    return meta.device
 
 
 def _resume_notices(meta: Meta, run: Run) -> list[str]:
@@ -260,7 +262,7 @@ _LIMITS = ("max_steps", "max_epochs", "max_seconds")
 
 
 def _machine(it: Meta | Compute) -> dict[str, str]:
-    names = ("device", "precision", "threads", "kernel")
+    names = ("device", "precision", "threads", "kernel", "muon")
     return {name: str(getattr(it, name)) for name in names}
 
 
@@ -332,4 +334,5 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "cpu": instruction_set() or platform.machine(),
     }

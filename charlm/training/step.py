@@ -14,7 +14,7 @@ from charlm.data.batches import IGNORED
 from charlm.models import CharModel, State
 from charlm.models.base import evaluating
 from charlm.training.checkpoint import read_tensors, reading
-from charlm.training.compute import Compute, Forward, compile_forward
+from charlm.training.compute import DTYPES, Compute, Forward, forward_of
 from charlm.training.loss import summed_nll
 from charlm.training.optim import Optimizers
 
@@ -37,6 +37,9 @@ class Stepper:
     Args:
         model: on `compute`'s device.
         carries_state: whether a batch goes on where the one before ended.
+
+    Attributes:
+        forward: the forward pass of a training step; a compiled one may take its place.
     """
 
     def __init__(
@@ -44,18 +47,12 @@ class Stepper:
     ) -> None:
         self.model, self._train, self._compute = model, train, compute
         self._carries_state = carries_state
-        self._optimizers = Optimizers(model, train.optimizer, compute.newton_schulz)
-        self._forward: Forward = model
+        self._optimizers = Optimizers(
+            model, train.optimizer, DTYPES[compute.muon], compute.newton_schulz
+        )
+        self.forward: Forward = forward_of(model, compute)
         self._states: list[State | None] = [None] * train.grad_accum  # one a piece of a batch
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
-
-    def compile(self, x: Tensor) -> str | None:
-        """Compile the forward pass for batches like x (B, T); returns a line if that failed."""
-        piece = x[: len(x) // self._train.grad_accum]
-        self._forward, trouble = compile_forward(
-            self.model, self._train, self._compute, piece, self._carries_state
-        )
-        return trouble
 
     def step(self, x: Tensor, y: Tensor, lr_scale: float) -> Step:
         """Move the weights down the gradient of the loss on inputs x and targets y, both (B, T).
@@ -91,7 +88,7 @@ class Stepper:
             self._states, x.chunk(pieces), y.chunk(pieces), strict=True
         ):
             with self._compute.autocast():
-                logits, after = self._forward(inputs, self._refreshed(state))
+                logits, after = self.forward(inputs, self._refreshed(state))
             loss = summed_nll(logits, targets) / count
             torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()

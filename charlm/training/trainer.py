@@ -33,7 +33,9 @@ from charlm.training.checkpoint import (
     save,
     writing,
 )
+from charlm.training.compiled import compiled_forward
 from charlm.training.compute import Compute
+from charlm.training.estimate import Estimate
 from charlm.training.evaluate import InterruptedEvaluationError, evaluate
 from charlm.training.schedule import Limits, lr_scale
 from charlm.training.step import Step, Stepper
@@ -89,6 +91,7 @@ class Trainer:
             run.folder, self.config, device, run.resumed.log_sizes if run.resumed else {}
         )
         self.observers = [self.log, *observers]
+        self._estimate = Estimate(train, self.limits)
         self._saved_time = time.monotonic()
 
     # --- the loop ----------------------------------------------------------------------------
@@ -160,6 +163,8 @@ class Trainer:
         fraction = self.limits.fraction(progress.step, progress.elapsed_s)
         for observer in self.observers:
             observer.progress(fraction)
+        if line := self._estimate.after_step():
+            self._notify(line)
 
     def _diverged(self) -> TrainingError:
         return TrainingError(
@@ -307,6 +312,7 @@ class Trainer:
             precision=run.compute.precision,
             threads=run.compute.threads,
             kernel=run.compute.kernel,
+            muon=run.compute.muon,
             versions=run.versions,
         )
 
@@ -321,8 +327,14 @@ class Trainer:
         return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
     def _compile(self) -> None:
-        x, _ = self.batches.batch(self.progress.step)
-        if trouble := self.stepper.compile(x):
+        pieces = self.config.train.grad_accum
+        x, y = (it.chunk(pieces)[0] for it in self.batches.batch(self.progress.step))
+        forward, trouble = compiled_forward(
+            self.model, self.config.train, self.run.compute, x, y, self.batches.carries_state
+        )
+        if forward is not None:
+            self.stepper.forward = forward
+        if trouble:
             self._notify(trouble)
 
     def _notify(self, text: str) -> None:

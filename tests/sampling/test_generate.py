@@ -146,7 +146,7 @@ def test_samples_written_in_turns_do_not_disturb_each_other(kind: str) -> None:
     alone = [write(model, "ab", seed=seed) for seed in (1, 2, 3)]
     engine = numpy_engine(model)
     writers = [generate(engine, VOCAB, VOCAB.encode("ab"), PLAIN, seed) for seed in (1, 2, 3)]
-    rows = zip(*writers, strict=True)
+    rows = itertools.zip_longest(*writers, fillvalue="")  # in as many pieces as the time allows
     together = ["".join(column) for column in zip(*rows, strict=True)]
     assert together == alone
 

@@ -129,7 +129,7 @@ def test_a_checkpoint_is_a_plain_safetensors_file(
     assert told["progress"]["step"] == 5
     assert told["parameters"] == sum(p.numel() for p in ready.model.parameters())
     assert told["corpus"]["sha256"] == ready.run.corpus.sha256
-    assert set(told["versions"]) == {"charlm", "python", "torch", "numpy"}
+    assert set(told["versions"]) == {"charlm", "python", "torch", "numpy", "cpu"}
 
 
 def test_reading_what_a_checkpoint_is_does_not_touch_its_tensors(own: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from charlm.config import Config
 from charlm.kernels.compiler import NoKernelError
 from charlm.kernels.lstm import LSTMKernel
-from charlm.training import compute, session
+from charlm.training import choose, session
 from charlm.training.checkpoint import LAST, Meta, read_meta
 from tests.kernels import loaded
 from tests.training.helpers import assert_same_run, go_on, make_config, new_run, plain_config
@@ -103,7 +103,7 @@ def test_a_run_begun_without_the_kernel_goes_on_without_it(
     kernel: None, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(compute, "cpu_has_amx", lambda: False)
+        patch.setattr(choose, "cpu_has_amx", lambda: False)
         whole = new_run(config_for(tiny_text), tmp_path / "whole")
         stopped = new_run(config_for(tiny_text), tmp_path / "stopped", stop_at=5)
     assert kernel_of(stopped) == "torch"
@@ -116,7 +116,7 @@ def test_a_run_that_lost_the_kernel_says_so_and_goes_on(
 ) -> None:
     config = config_for(tiny_text)
     folder = new_run(config, tmp_path, stop_at=5)
-    monkeypatch.setattr(compute, "cpu_has_amx", lambda: False)
+    monkeypatch.setattr(choose, "cpu_has_amx", lambda: False)
     ready = session.resume(config, folder, "cpu")
     assert any("kernel was amx and is torch" in notice for notice in ready.notices)
     assert go_on(config, folder) == "finished"
@@ -129,9 +129,9 @@ def test_a_cpu_that_could_and_a_kernel_that_cannot_be_made_are_told_of(
     def refuse(*_arguments: Any) -> None:
         raise NoKernelError("there is no C compiler")
 
-    monkeypatch.setattr(compute, "cpu_has_amx", lambda: True)
+    monkeypatch.setattr(choose, "cpu_has_amx", lambda: True)
     monkeypatch.setattr(LSTMKernel, "__init__", refuse)
-    ready = session.start(config_for(tiny_text), tmp_path, "cpu")
+    ready = session.start(config_for(tiny_text, "train.precision=auto"), tmp_path, "cpu")
     (notice,) = (each for each in ready.notices if "C compiler" in each)
     assert "the result is as good" in notice
     assert ready.run.compute.kernel == "torch"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from charlm.kernels.newton_schulz import COEFFICIENTS, Moved, NewtonSchulz
-from charlm.training.muon import BatchedMuon, FastMuon
+from charlm.training.muon import BatchedMuon, FastMuon, orthogonal
 from tests.kernels import loaded
 
 SHAPES = [(32, 32), (64, 96), (96, 64), (256, 64), (64, 256), (512, 128), (1024, 256), (544, 512)]
@@ -120,9 +120,10 @@ def test_the_steps_are_those_of_pytorch_within_rounding(kernel: NewtonSchulz) ->
     assert_steps_as_pytorch(fast, ours)
 
 
-def test_the_steps_in_batches_are_those_of_pytorch_within_rounding() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_steps_in_batches_are_those_of_pytorch_within_rounding(dtype: torch.dtype) -> None:
     ours = weights([*SHAPES[:5], *SHAPES[1:4], (48, 20)])  # of a shape: some one, some two
-    assert_steps_as_pytorch(BatchedMuon(ours, **OPTIONS), ours)
+    assert_steps_as_pytorch(BatchedMuon(ours, dtype=dtype, **OPTIONS), ours)
 
 
 def assert_steps_as_pytorch(fast: Any, ours: list[nn.Parameter]) -> None:
@@ -150,8 +151,30 @@ def test_a_matrix_without_a_gradient_stays(kernel: NewtonSchulz) -> None:
     optimizer = FastMuon([matrix], lr=0.1)
     optimizer.kernel = kernel
     optimizer.step()
-    BatchedMuon([matrix], lr=0.1).step()
+    BatchedMuon([matrix], dtype=torch.float32, lr=0.1).step()
     assert torch.equal(matrix, before)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (33, 7), (7, 33), (1, 5), (5, 1), (48, 72), (48, 73)])
+def test_in_float32_the_factor_is_that_of_float64(shape: tuple[int, int]) -> None:
+    """Whether it goes by the rectangular matrix or by its Gram matrix alone."""
+    matrices = torch.stack([matrix_of(shape), matrix_of(shape).flip(0)])
+    factors = orthogonal(matrices, torch.float32)
+    for found, matrix in zip(factors, matrices, strict=True):
+        assert distance(found, iterated(matrix)) < 2e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(64, 256), (256, 64), (64, 64)])
+def test_a_matrix_of_low_rank_or_zeros_stays_finite(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    one = matrix_of((shape[0], 1)) @ matrix_of((1, shape[1]))
+    factors = orthogonal(torch.stack([one, torch.zeros(shape), one * 1e-12]), dtype)
+    assert factors.isfinite().all()
+    assert factors[1].count_nonzero() == 0
+    if dtype == torch.float32:
+        assert distance(factors[0], iterated(one)) < 1e-3
 
 
 @pytest.mark.parametrize(
