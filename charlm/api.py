@@ -8,13 +8,7 @@
         print(char, end="", flush=True)
     print(model.score("To be, or not to be").bits_per_char)
 
-Which engine: `native` computes on the CPU in C, compiled once for the machine at hand, in as many
-threads as are faster. `numpy` computes the same where there is no C compiler. Neither needs torch.
-`torch` computes on a GPU, or on the CPU. `auto` is torch where the device is named and is not the
-CPU, or where bf16 is asked for; else it is native; and where that cannot be compiled, torch for
-FOR_TORCH texts or more side by side, and numpy for fewer. All compute the same in float32, but for
-the last bits (native, from 8 texts on, where the CPU has AMX, with 16 bits of each number), so that
-nearly always the same seed gives the same text; each by itself always does, for as many at once.
+Which engine computes: see charlm.sampling.engines.
 """
 
 from __future__ import annotations
@@ -26,26 +20,21 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 
+from charlm.checkpoint.format import Meta
+from charlm.checkpoint.read import find_checkpoint, read_meta
 from charlm.config import SampleConfig
 from charlm.config.files import updated
 from charlm.data.vocab import Ids
-from charlm.errors import CharlmError, DataError
-from charlm.kernels.compiler import NoKernelError
+from charlm.errors import DataError
 from charlm.sampling.engine import Engine, Reader
-from charlm.sampling.generate import Conversation, beginning, nats, write
-from charlm.sampling.native import native
-from charlm.sampling.networks import build_network
+from charlm.sampling.engines import open_engine
+from charlm.sampling.generate import Conversation, beginning, nats, sample_texts
 from charlm.sampling.novelty import Novelty, compare
-from charlm.sampling.text import Order, Written
-from charlm.training.checkpoint import Meta, find_checkpoint, read_meta, reading
-from charlm.training.mapped import map_weights
+from charlm.sampling.text import Chunk, SampleSpec
 from charlm.units import Likelihood
 
 if TYPE_CHECKING:
     from charlm.data.corpus import TextIds
-
-FOR_TORCH = 16
-ENGINES = ("native", "numpy", "torch")
 
 
 class Settings(TypedDict, total=False):
@@ -62,7 +51,7 @@ class Model:
     """A trained model, ready to write.
 
     Attributes:
-        engine: which of ENGINES writes.
+        engine: native, numpy or torch.
     """
 
     def __init__(self, path: Path, meta: Meta, engine: str, network: Engine) -> None:
@@ -104,8 +93,8 @@ class Model:
             DataError: the prompt has a character that the model does not know.
             BrokenModelError: the weights are broken.
         """
-        order = Order(self.settings(**settings), length, stop)
-        written = self.write(self.vocab.encode(prompt), order, new_seed(seed), [0])
+        spec = SampleSpec(self.settings(**settings), length, stop)
+        written = self.sample_texts(self.vocab.encode(prompt), spec, new_seed(seed), [0])
         return (char for _, piece in written if piece is not None for char in piece.text)
 
     def score(self, text: str, prompt: str = "") -> Likelihood:
@@ -130,8 +119,8 @@ class Model:
         Raises:
             DataError: it cannot be found, or is another one now.
         """
-        are_items = self.meta.config.data.documents == "lines"
-        return compare(samples, self.vocab, self._training_text(), are_items)
+        of_documents = self.meta.config.data.documents == "lines"
+        return compare(samples, self.vocab, self._training_text(), of_documents)
 
     def settings(self, **settings: Unpack[Settings]) -> SampleConfig:
         """The model's own settings with some changed.
@@ -141,11 +130,11 @@ class Model:
         """
         return updated(self.meta.config.sample, **settings)
 
-    def write(
-        self, prompt: Ids, order: Order, seed: int, numbers: Sequence[int]
-    ) -> Iterator[tuple[int, Written | None]]:
-        """As charlm.sampling.generate.write."""
-        return write(self._engine, self.vocab, prompt, order, seed, numbers)
+    def sample_texts(
+        self, prompt: Ids, spec: SampleSpec, seed: int, numbers: Sequence[int]
+    ) -> Iterator[tuple[int, Chunk | None]]:
+        """As charlm.sampling.generate.sample_texts."""
+        return sample_texts(self._engine, self.vocab, prompt, spec, seed, numbers)
 
     def converse(self, seed: int) -> Conversation:
         """A text written in turns."""
@@ -170,45 +159,8 @@ def load(checkpoint: str | Path | None, engine: str, device: str) -> Model:
 def open_model(
     path: Path, meta: Meta, engine: str, device: str, texts: int, bf16: bool = False
 ) -> Model:
-    """The model of a checkpoint, for writing so many texts side by side; bf16 as TorchEngine."""
-    reason: NoKernelError | None = None
-    for name in choose_engines(engine, device, texts, bf16):
-        try:
-            return Model(path, meta, name, _open_engine(path, meta, name, device, bf16))
-        except NoKernelError as error:
-            reason = error
-    raise CharlmError(f"--engine {engine}: {reason}; take auto") from reason
-
-
-def choose_engines(engine: str, device: str, texts: int, bf16: bool = False) -> list[str]:
-    """The rule of `auto`, at the top of this file: the first that can be had.
-
-    Raises:
-        CharlmError: an engine is asked for that cannot do what is asked for.
-    """
-    elsewhere = device not in ("auto", "cpu")
-    if engine == "auto":
-        if elsewhere or bf16:
-            return ["torch"]
-        return ["native", "torch" if texts >= FOR_TORCH else "numpy"]
-    if engine not in ENGINES:
-        raise CharlmError(f"--engine {engine}: choose auto, {', '.join(ENGINES[:-1])} or torch")
-    if engine != "torch" and (elsewhere or bf16):
-        wanted = f"on the CPU, not on {device}" if elsewhere else "in fp32, not in bf16"
-        raise CharlmError(f"--engine {engine}: it computes {wanted}; take torch")
-    return [engine]
-
-
-def _open_engine(path: Path, meta: Meta, engine: str, device: str, bf16: bool) -> Engine:
-    if engine != "torch":
-        weights = map_weights(path)
-        with reading(path):
-            network = build_network(meta.config.model, len(meta.vocab), weights)
-        return native(network) if engine == "native" else network
-    from charlm.sampling.torch_engine import TorchEngine
-    from charlm.training.weights import load_model
-
-    return TorchEngine(load_model(path, meta, device), bf16)
+    """The model of a checkpoint, to sample N = `texts` texts side by side; see `open_engine`."""
+    return Model(path, meta, *open_engine(path, meta, engine, device, texts, bf16))
 
 
 def new_seed(seed: int | None) -> int:

@@ -25,19 +25,19 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"--device {name}: choose auto, cpu, cuda, cuda:N or mps") from error
+        raise DeviceError(f"device={name}: choose auto, cpu, cuda, cuda:N or mps") from error
     if device.type == "cpu":
         return CPU
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             has = f"there are {count}, counted from 0" if count else "PyTorch finds no CUDA GPU"
-            raise DeviceError(f"--device {name}: {has}; use --device auto or cpu")
+            raise DeviceError(f"device={name}: {has}; use device=auto or cpu")
         torch.set_float32_matmul_precision("high")  # TF32 in float32 products
     elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(f"--device {name}: PyTorch finds no Apple GPU; use --device auto or cpu")
+        raise DeviceError(f"device={name}: PyTorch finds no Apple GPU; use device=auto or cpu")
     elif device.type != "mps":
-        raise DeviceError(f"--device {name}: choose auto, cpu, cuda, cuda:N or mps")
+        raise DeviceError(f"device={name}: choose auto, cpu, cuda, cuda:N or mps")
     return device
 
 

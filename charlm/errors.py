@@ -33,6 +33,10 @@ class DeviceError(CharlmError):
     """A device, precision or thread count is not to be had on this machine."""
 
 
+class DamageError(ValueError):
+    """The content of a checkpoint fails a check; `reading` makes a CheckpointError of it."""
+
+
 class TrainingError(CharlmError):
     """Training cannot go on, for instance because the loss is no longer a number."""
 

@@ -34,20 +34,21 @@ import numpy as np
 import torch
 from comparing import Comparison, figure, in_turn, report, show
 
+from charlm.checkpoint.format import FORMAT, CorpusInfo, Meta, Progress
+from charlm.checkpoint.write import save
 from charlm.config import Config, GPTConfig, RecurrentConfig, SampleConfig
 from charlm.config.files import parse_config
 from charlm.data.vocab import Vocab
 from charlm.models import CharModel, build_model
 from charlm.sampling.engine import Engine
-from charlm.sampling.generate import write
+from charlm.sampling.generate import sample_texts
 from charlm.sampling.native import native
-from charlm.sampling.networks import Network, build_network
-from charlm.sampling.text import Order
-from charlm.training.checkpoint import FORMAT, CorpusInfo, Meta, Progress, save
+from charlm.sampling.numpy import Network, build_network
+from charlm.sampling.text import SampleSpec
 
 VOCAB = Vocab("\n" + "".join(map(chr, range(40, 104))))
 TEMPERATURE = 0.8
-MANY = 64
+TEXTS = 64
 LUA = {(2, 128): 4200, (3, 512): 560}  # characters a second of char-rnn and torch-rnn, as published
 Model = RecurrentConfig | GPTConfig
 
@@ -111,8 +112,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def written(engine: Engine, length: int, texts: int = 1) -> None:
-    order = Order(SampleConfig(temperature=TEMPERATURE), length)
-    for _ in write(engine, VOCAB, VOCAB.encode(""), order, 1, range(texts)):
+    spec = SampleSpec(SampleConfig(temperature=TEMPERATURE), length)
+    for _ in sample_texts(engine, VOCAB, VOCAB.encode(""), spec, 1, range(texts)):
         pass
 
 
@@ -198,16 +199,16 @@ def nanogpt_loop(folder: Path, config: GPTConfig) -> Loop:
 def many(
     config: Model, engine: Callable[[CharModel], Engine], repeats: int, quick: bool
 ) -> Comparison:
-    """MANY texts at once, in all characters a second, against one text by some engine."""
+    """TEXTS texts at once, in all characters a second, against one text by some engine."""
     model = build_model(config, len(VOCAB), seed=1)
     together, one = native_engine(model), engine(model)
     length = 5 if quick else 200
     return in_turn(
-        f"{name_of(config)}, {MANY} texts, one text ({engine.__name__.removesuffix('_engine')})",
-        lambda: seconds(lambda: written(together, length, MANY)),
-        lambda: seconds(lambda: written(one, length)) * MANY,
+        f"{name_of(config)}, {TEXTS} texts, one text ({engine.__name__.removesuffix('_engine')})",
+        lambda: seconds(lambda: written(together, length, TEXTS)),
+        lambda: seconds(lambda: written(one, length)) * TEXTS,
         repeats,
-        work=length * MANY,
+        work=length * TEXTS,
         unit="chars",
     )
 
@@ -293,6 +294,7 @@ def save_checkpoint(folder: Path, config: Model) -> Path:
         device="cpu",
         precision="fp32",
         threads=1,
+        muon="fp32",
         versions={},
     )
     path = folder / f"{config.kind}.safetensors"

@@ -38,10 +38,10 @@ from charlm.config import EvalConfig
 from charlm.config.files import load_config, parse_config
 from charlm.data.batches import make_batches
 from charlm.data.corpus import open_corpus
+from charlm.evaluation.evaluate import evaluate
 from charlm.models import build_model
 from charlm.training import session
 from charlm.training.choose import choose_compute
-from charlm.training.evaluate import evaluate
 from charlm.training.step import Stepper
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from gpu_common import Check, Found, Task
 from torch import Tensor
 
+from charlm.checkpoint.format import LAST
+from charlm.checkpoint.read import read_tensors
 from charlm.config import Config
 from charlm.config.files import parse_config
 from charlm.errors import DeviceError
 from charlm.models import CharModel, build_model
-from charlm.training.checkpoint import LAST, read_tensors
 from charlm.training.choose import choose_compute
 from charlm.training.session import Session, resume, start
 from charlm.training.step import Stepper

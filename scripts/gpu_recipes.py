@@ -20,8 +20,8 @@ from gpu_common import ROOT, TARGET, Check, Found, Task, running
 from charlm.config import Config, DataConfig
 from charlm.config.files import load_config
 from charlm.data.corpus import open_corpus
+from charlm.observer import Observer, Record
 from charlm.training.session import start
-from charlm.training.telemetry import Observer, Record
 
 # on top of the nanogpt recipe: the same size, a newer architecture, another optimizer, fewer steps
 MUON = (

@@ -12,11 +12,12 @@ import torch
 
 import charlm
 from charlm import load
-from charlm.api import ENGINES, choose_engines
+from charlm.checkpoint.format import BEST
+from charlm.checkpoint.mapped import map_weights
+from charlm.checkpoint.read import read_meta
+from charlm.checkpoint.weights import load_model
 from charlm.errors import CharlmError, CheckpointError, ConfigError, DataError
-from charlm.training.checkpoint import BEST, read_meta
-from charlm.training.mapped import map_weights
-from charlm.training.weights import load_model
+from charlm.sampling.engines import ENGINES, choose_engines
 from tests.conftest import KINDS, Charlm, TinyRun, python
 
 

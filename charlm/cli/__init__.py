@@ -12,14 +12,15 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from charlm.arguments import make_parser
 from charlm.cli import config, data, inspect, sample, train, use
+from charlm.cli.arguments import make_parser
 from charlm.errors import CharlmError
 
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _keep_threads_polite(options.verb)
             return _VERBS[options.verb](options)
     except CharlmError as error:
-        print(f"charlm: {error}", file=sys.stderr)
+        print(f"charlm: {as_options(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(file=sys.stderr)
@@ -48,6 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+
+
+def as_options(message: str) -> str:
+    """A library's message with its arguments as the options of the command line: `device=cpu` is
+    `--device cpu`, and `resume=True` is `--resume`."""
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found[1].replace("_", "-"), found[2]
+        return f"--{name}" if value == "True" else f"--{name} {value}"
+
+    return re.sub(rf"(?<![\w.-])({_ARGUMENTS})=(True\b|(?=\S))", option, message)
+
+
+_ARGUMENTS = "data|device|engine|force|init_from|name|on_unknown|out|precision|resume|split"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -7,18 +7,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.arguments import RUNS
+from charlm.cli.arguments import RUNS
 from charlm.cli.streaming import tell
 from charlm.cli.tables import print_table
 from charlm.errors import CharlmError, DataError
 
 if TYPE_CHECKING:
+    from charlm.checkpoint.format import Meta
     from charlm.data.corpus import Split
     from charlm.data.vocab import Ids
     from charlm.insight.attention import HeadScore
     from charlm.insight.search import Found
     from charlm.insight.survey import Survey
-    from charlm.training.checkpoint import Meta
 
 MOST_CHARS = 100_000  # of text, on a page and in memory
 NGRAM_CHARS = 1_000_000  # of the training text, for the n-gram models
@@ -27,12 +27,12 @@ MOST_TOLD = 8  # discoveries in the terminal
 
 def inspect(options: argparse.Namespace) -> int:
     """Write a page that shows what a network learned, and print what was found."""
-    from charlm.describe import describe_model
+    from charlm.checkpoint.read import find_checkpoint, read_meta
+    from charlm.checkpoint.weights import load_model
+    from charlm.cli.describe import describe_model
+    from charlm.evaluation.scoring import text_to_score
     from charlm.insight.report import check_free, write_report
     from charlm.insight.survey import survey
-    from charlm.training.checkpoint import find_checkpoint, read_meta
-    from charlm.training.scoring import text_to_score
-    from charlm.training.weights import load_model
 
     if not 2 <= options.length <= MOST_CHARS:
         raise CharlmError(f"--length: {options.length} is not from 2 to {MOST_CHARS}")
@@ -69,7 +69,7 @@ def inspect(options: argparse.Namespace) -> int:
 
 def _text_for_ngrams(meta: Meta, split: Split, own: bool) -> tuple[Ids | None, str]:
     """The end of the text trained on, to count n-grams in, and what it is; or why not."""
-    from charlm.training.scoring import text_to_score
+    from charlm.evaluation.scoring import text_to_score
 
     if own and split in ("train", "all"):
         return None, "they would be counted in the very text that they are asked about"

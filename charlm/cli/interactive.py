@@ -16,7 +16,7 @@ from charlm.errors import CharlmError
 if TYPE_CHECKING:
     from charlm.api import Model
     from charlm.data.vocab import Ids
-    from charlm.sampling.text import Order
+    from charlm.sampling.text import SampleSpec
 
 HELP = """\
 what you type is read, without its line end, and the model goes on; an empty line lets it go on
@@ -27,10 +27,10 @@ Ctrl-C stops the model, Ctrl-D ends"""
 SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "length")
 
 
-def talk(model: Model, order: Order, prompt: Ids, seed: int) -> int:
+def talk(model: Model, spec: SampleSpec, prompt: Ids, seed: int) -> int:
     """Read lines from standard input until its end, and write after each."""
     note("type something; /help tells what else there is, Ctrl-D ends")
-    session = _Session(model, order, seed)
+    session = _Session(model, spec, seed)
     if len(prompt):
         session.out.write(model.vocab.decode(prompt))
         session.go_on(prompt)
@@ -62,8 +62,8 @@ def _next_line(out: Stream) -> str | None:
 class _Session:
     """The text so far, and how it goes on."""
 
-    def __init__(self, model: Model, order: Order, seed: int) -> None:
-        self._model, self._order, self._seed = model, order, seed
+    def __init__(self, model: Model, spec: SampleSpec, seed: int) -> None:
+        self._model, self._spec, self._seed = model, spec, seed
         self._text = model.converse(seed)
         self.out = Stream()
 
@@ -96,8 +96,8 @@ class _Session:
     def go_on(self, ids: Ids) -> None:
         """Read ids, and write until the end of the turn or Ctrl-C."""
         with _interruptible() as interrupted:
-            for piece in self._text.write(ids, self._order):
-                if self._order.scored:
+            for piece in self._text.write(ids, self._spec):
+                if self._spec.scored:
                     self.out.write_coloured(piece.text, piece.nats)
                 else:
                     self.out.write(piece.text)
@@ -116,10 +116,10 @@ class _Session:
         except ValueError as error:
             raise CharlmError(f"{key}: {value!r} is not a number") from error
         if off:
-            sample = self._order.sample.model_copy(update={key: None})
+            sample = self._spec.sample.model_copy(update={key: None})
         else:
-            sample = updated(self._order.sample, **{key: number})
-        self._order = replace(self._order, sample=sample, length=sample.length or None)
+            sample = updated(self._spec.sample, **{key: number})
+        self._spec = replace(self._spec, sample=sample, length=sample.length or None)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from charlm.arguments import RUNS
+from charlm.cli.arguments import RUNS
 from charlm.cli.interactive import talk
 from charlm.cli.streaming import Stream, note, tell
 from charlm.errors import CharlmError
@@ -16,25 +16,25 @@ from charlm.units import Likelihood
 
 if TYPE_CHECKING:
     from charlm.api import Model
+    from charlm.checkpoint.format import Meta
     from charlm.config import SampleConfig
     from charlm.data.vocab import Ids
     from charlm.sampling.novelty import Novelty
-    from charlm.sampling.text import Order
-    from charlm.training.checkpoint import Meta
+    from charlm.sampling.text import SampleSpec
 
-AT_ONCE = 32  # texts written side by side where --batch does not say
+DEFAULT_BATCH = 32  # texts written side by side where --batch does not say
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be written: `count` texts by each order, so many side by side."""
+class Request:
+    """What is to be written: `count` texts by each spec, so many side by side."""
 
-    orders: list[Order]
+    specs: list[SampleSpec]
     prompt: Ids
     seed: int
     count: int
     batch: int
-    are_items: bool
+    of_documents: bool
 
 
 def sample(options: argparse.Namespace) -> int:
@@ -42,21 +42,21 @@ def sample(options: argparse.Namespace) -> int:
     # numpy's threads wait for each other so busily that two are slower than one
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from charlm.api import open_model
-    from charlm.training.checkpoint import find_checkpoint, read_meta
+    from charlm.checkpoint.read import find_checkpoint, read_meta
 
     path = find_checkpoint(options.checkpoint, RUNS)
     meta = read_meta(path)
     plan = _make_plan(options, meta)
     bf16 = options.precision == "bf16"
     model = open_model(path, meta, options.engine, options.device, plan.batch, bf16)
-    order = plan.orders[0]
-    note(f"{path}, temperature {order.sample.temperature:g}, seed {plan.seed}, by {model.engine}")
+    spec = plan.specs[0]
+    note(f"{path}, temperature {spec.sample.temperature:g}, seed {plan.seed}, by {model.engine}")
     if options.interactive:
-        return talk(model, order, plan.prompt, plan.seed)
+        return talk(model, spec, plan.prompt, plan.seed)
     written = [
         text
-        for order in plan.orders
-        for text in _write(model, plan, order, options, is_last=order is plan.orders[-1])
+        for spec in plan.specs
+        for text in _write(model, plan, spec, options, is_last=spec is plan.specs[-1])
     ]
     if options.novelty:
         _tell_novelty(model, written, options)
@@ -66,28 +66,28 @@ def sample(options: argparse.Namespace) -> int:
 # --- what is asked for -----------------------------------------------------------------------
 
 
-def _make_plan(options: argparse.Namespace, meta: Meta) -> Plan:
+def _make_plan(options: argparse.Namespace, meta: Meta) -> Request:
     from charlm.api import new_seed
-    from charlm.sampling.text import Order
+    from charlm.sampling.text import SampleSpec
 
     configs = [_settings(options, meta, value) for value in options.temperature or [None]]
-    are_items = meta.config.data.documents == "lines"
-    count = (10 if are_items else 1) if options.num_samples is None else options.num_samples
+    of_documents = meta.config.data.documents == "lines"
+    count = (10 if of_documents else 1) if options.num_samples is None else options.num_samples
     for option, value in (("--num-samples", count), ("--batch", options.batch)):
         if value is not None and value < 1:
             raise CharlmError(f"{option}: {value} is below 1")
     if options.interactive:
         count = 1
-    length, stop = configs[0].length or None, options.stop or ("\n" if are_items else None)
+    length, stop = configs[0].length or None, options.stop or ("\n" if of_documents else None)
     _refuse(options, endless=length is None and stop is None, several=count * len(configs) > 1)
     scored, slide = options.score or options.show_prob, options.past_context == "slide"
-    return Plan(
-        orders=[Order(config, length, stop, scored, slide) for config in configs],
+    return Request(
+        specs=[SampleSpec(config, length, stop, scored, slide) for config in configs],
         prompt=_read_prompt(meta, configs[0].prompt, options),
         seed=new_seed(options.seed),
         count=count,
-        batch=min(count, options.batch or AT_ONCE),
-        are_items=are_items,
+        batch=min(count, options.batch or DEFAULT_BATCH),
+        of_documents=of_documents,
     )
 
 
@@ -155,20 +155,22 @@ def _read_prompt(meta: Meta, usual: str, options: argparse.Namespace) -> Ids:
 
 
 def _write(
-    model: Model, plan: Plan, order: Order, options: argparse.Namespace, is_last: bool
+    model: Model, plan: Request, spec: SampleSpec, options: argparse.Namespace, is_last: bool
 ) -> list[str]:
-    """Write the texts of one order; returns them where they are looked at afterwards."""
+    """Write the texts of one spec; returns them where they are looked at afterwards."""
     from charlm.sampling.generate import in_order
 
-    if len(plan.orders) > 1:
-        note(f"temperature {order.sample.temperature:g}")
-    show = _Lines(model, plan, order) if options.format == "jsonl" else _Plain(model, plan, options)
+    if len(plan.specs) > 1:
+        note(f"temperature {spec.sample.temperature:g}")
+    show = _Lines(model, plan, spec) if options.format == "jsonl" else _Plain(model, plan, options)
     keep = options.novelty or options.format == "jsonl"
     texts: list[str] = []
     for first in range(0, plan.count, plan.batch):
         numbers = range(first, min(first + plan.batch, plan.count))
         text, nats, units, is_new = "", 0.0, 0, True
-        for number, piece in in_order(numbers, model.write(plan.prompt, order, plan.seed, numbers)):
+        for number, piece in in_order(
+            numbers, model.sample_texts(plan.prompt, spec, plan.seed, numbers)
+        ):
             if is_new:
                 show.begin(number)
                 is_new = False
@@ -187,12 +189,12 @@ def _write(
 class _Plain:
     """The texts as they are, each with its prompt."""
 
-    def __init__(self, model: Model, plan: Plan, options: argparse.Namespace) -> None:
+    def __init__(self, model: Model, plan: Request, options: argparse.Namespace) -> None:
         self._out, self._plan, self._coloured = Stream(), plan, options.show_prob
         self._prompt = model.vocab.decode(plan.prompt)
 
     def begin(self, number: int) -> None:
-        if self._plan.count > 1 and not self._plan.are_items:
+        if self._plan.count > 1 and not self._plan.of_documents:
             note(f"sample {number + 1} of {self._plan.count}")
         self._out.write(self._prompt)
 
@@ -203,7 +205,7 @@ class _Plain:
             self._out.write(text)
 
     def end(self, number: int, _text: str, cost: Likelihood | None, is_last: bool) -> None:
-        if not is_last or self._plan.are_items or self._out.is_terminal:
+        if not is_last or self._plan.of_documents or self._out.is_terminal:
             self._out.write("\n")
         if cost is not None:
             tell(
@@ -215,12 +217,12 @@ class _Plain:
 class _Lines:
     """A JSON object a line for each text."""
 
-    def __init__(self, model: Model, plan: Plan, order: Order) -> None:
+    def __init__(self, model: Model, plan: Request, spec: SampleSpec) -> None:
         self._out = Stream()
         self._about = {
             "prompt": model.vocab.decode(plan.prompt),
             "seed": plan.seed,
-            "temperature": order.sample.temperature,
+            "temperature": spec.sample.temperature,
         }
 
     def begin(self, number: int) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from charlm.visible import visible
+from charlm.cli.visible import visible
 
 TERMINAL, ELSEWHERE = 0.03, 0.1  # seconds between two flushes
 # from how likely on a character has which of a terminal's 256 colours, red to green

@@ -21,8 +21,9 @@ LARGE_MB = 300  # a second or two
 
 def train(options: argparse.Namespace) -> int:
     """Train a run to its end, or until a signal."""
-    from charlm import describe, terminal
+    from charlm.cli import describe, terminal
     from charlm.insight.watch import Watch
+    from charlm.sampling.preview import Preview
     from charlm.training import session
 
     config, opened = _config(options)
@@ -37,9 +38,11 @@ def train(options: argparse.Namespace) -> int:
     for notice in ready.notices:
         view.notice(notice)
     began_at = ready.run.progress.step
-    watch = [Watch(ready.run, ready.model)] if ready.run.config.eval.insight else []
+    run = ready.run
+    preview = Preview(run.config, run.corpus.vocab)
+    watch = [Watch(run.folder, run.corpus.split("val"), ready.model)] * run.config.eval.insight
     with _signals() as received, _one_voice():
-        trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed)
+        trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, preview)
         outcome = trainer.train()
     for line in describe.describe_end(ready.run, outcome, began_at, options.out, options.device):
         print(line)
@@ -49,8 +52,9 @@ def train(options: argparse.Namespace) -> int:
 def _config(options: argparse.Namespace) -> tuple[Config, Texts | None]:
     """The settings: of a file, of the run to go on with, or what suits the text; and the text
     where it was read for that."""
+    from charlm.checkpoint.format import LAST
+    from charlm.checkpoint.read import find_checkpoint, read_meta
     from charlm.config.files import load_config, parse_config
-    from charlm.training.checkpoint import LAST, find_checkpoint, read_meta
 
     data = {"path": options.data} if options.data else {}
     if options.config:

@@ -8,22 +8,22 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charlm.arguments import RUNS
+from charlm.cli.arguments import RUNS
 from charlm.cli.streaming import tell
 from charlm.cli.tables import print_table
 from charlm.errors import CharlmError
 
 if TYPE_CHECKING:
+    from charlm.checkpoint.format import Meta
     from charlm.data.corpus import Split
-    from charlm.training.checkpoint import Meta
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Print how well a model predicts a text."""
+    from charlm.checkpoint.weights import load_model
     from charlm.config.files import updated
-    from charlm.training import evaluate as evaluation
-    from charlm.training.scoring import text_to_score
-    from charlm.training.weights import load_model
+    from charlm.evaluation import evaluate as evaluation
+    from charlm.evaluation.scoring import text_to_score
 
     path, meta = _open_checkpoint(options)
     split: Split = options.split or ("all" if options.data else "val")
@@ -67,7 +67,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def info(options: argparse.Namespace) -> int:
     """Print what a checkpoint is."""
-    from charlm.describe import describe_checkpoint
+    from charlm.cli.describe import describe_checkpoint
 
     path, meta = _open_checkpoint(options)
     if options.json:
@@ -78,7 +78,7 @@ def info(options: argparse.Namespace) -> int:
 
 
 def _open_checkpoint(options: argparse.Namespace) -> tuple[Path, Meta]:
-    from charlm.training.checkpoint import find_checkpoint, read_meta
+    from charlm.checkpoint.read import find_checkpoint, read_meta
 
     path = find_checkpoint(options.checkpoint, RUNS)
     return path, read_meta(path)

@@ -7,7 +7,7 @@ says in plain words what is wrong and what there is.
 
 from charlm.config.base import Group
 from charlm.config.data import DataConfig
-from charlm.config.model import GPTConfig, ModelConfig, RecurrentConfig, sliding
+from charlm.config.model import GPTConfig, ModelConfig, RecurrentConfig
 from charlm.config.run import Config, EvalConfig, SampleConfig
 from charlm.config.train import (
     AdamConfig,
@@ -43,5 +43,4 @@ __all__ = [
     "ScheduleConfig",
     "TrainConfig",
     "WSDSchedule",
-    "sliding",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -31,6 +33,21 @@ class Group(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class MayChange:
+    """Marks a setting that a resumed run may change: it says what is read, when to stop or what to
+    record, and never what is computed."""
+
+
+def changeable(group: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted names of the settings that are marked `MayChange`, in a group and below it."""
+    for name, field in group.model_fields.items():
+        if any(isinstance(mark, MayChange) for mark in field.metadata):
+            yield prefix + name
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from changeable(field.annotation, f"{prefix}{name}.")
 
 
 def refuse(*problems: str | None) -> None:

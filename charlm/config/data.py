@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from charlm.config.base import AtLeastTwo, Count, Fraction, Group, refuse
+from charlm.config.base import AtLeastTwo, Count, Fraction, Group, MayChange, refuse
 
 
 def _as_list(value: Any) -> Any:
@@ -68,15 +68,15 @@ _NO_ENCODINGS = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "ut
 class DataConfig(Group):
     """The text."""
 
-    path: Annotated[Texts, Field(min_length=1)] = Field(
+    path: Annotated[Annotated[Texts, Field(min_length=1)], MayChange()] = Field(
         description="the text: a file (also .gz, .bz2 or .xz), a folder, a glob such as "
         "`src/**/*.c`, `-` for standard input, `builtin:python`, `builtin:python-topics`, the name "
         "of a known corpus (`charlm data list`), or a list of these"
     )
-    val_path: Annotated[Texts, Field(min_length=1)] | None = Field(
+    val_path: Annotated[Annotated[Texts, Field(min_length=1)] | None, MayChange()] = Field(
         None, description="a text of its own for validation, in place of val_fraction"
     )
-    test_path: Annotated[Texts, Field(min_length=1)] | None = Field(
+    test_path: Annotated[Annotated[Texts, Field(min_length=1)] | None, MayChange()] = Field(
         None, description="a text of its own for testing, in place of test_fraction"
     )
     val_fraction: Fraction = Field(
@@ -87,10 +87,10 @@ class DataConfig(Group):
     test_fraction: Fraction = Field(
         0.0, description="share of the text, at its very end, that training never looks at"
     )
-    include: Texts = Field(
+    include: Annotated[Texts, MayChange()] = Field(
         (), description="of folders, take only files that match one of these, such as `*.c`"
     )
-    exclude: Texts = Field(
+    exclude: Annotated[Texts, MayChange()] = Field(
         (), description="of folders and globs, leave out what matches one of these"
     )
     separator: str = Field("\n", description="what is put between two files")

@@ -94,15 +94,4 @@ class GPTConfig(Group):
         return self
 
 
-def sliding(context: int) -> tuple[int, int]:
-    """How a model with a context goes on past it: the next window keeps `kept` characters of the
-    one before, and so begins `stride` further on. Evaluation and sampling both do it so.
-
-    Returns:
-        kept, stride; together they are the context.
-    """
-    kept = context // 2
-    return kept, context - kept
-
-
 ModelConfig = Annotated[RecurrentConfig | GPTConfig, Field(discriminator="kind")]

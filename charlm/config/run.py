@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,7 @@ from charlm.config.base import (
     AtLeastTwo,
     Count,
     Group,
+    MayChange,
     NotNegative,
     Positive,
     Ratio,
@@ -24,7 +25,7 @@ from charlm.config.train import TrainConfig
 class EvalConfig(Group):
     """Validation during training, and the defaults of `charlm eval`."""
 
-    every: Count | None = Field(
+    every: Annotated[Count | None, MayChange()] = Field(
         250, description="steps between two evaluations; null for one at the end"
     )
     protocol: Literal["stream", "windows", "items"] = Field(
@@ -40,7 +41,7 @@ class EvalConfig(Group):
     max_chars: AtLeastTwo | None = Field(
         None, description="during training, look at so much of the split only"
     )
-    sample_every: Count | None = Field(
+    sample_every: Annotated[Count | None, MayChange()] = Field(
         500, description="steps between two samples of text; null for none"
     )
     insight: bool = Field(
@@ -80,7 +81,7 @@ DEFAULT_MAX_STEPS = 2000
 class Config(Group):
     """A run of charlm."""
 
-    name: str = Field(
+    name: Annotated[str, MayChange()] = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
         max_length=100,
         description="of the run and its folder; the file's own name where it is not given",
@@ -89,7 +90,7 @@ class Config(Group):
     model: ModelConfig = Field(RecurrentConfig(), description="the network")
     train: TrainConfig = Field(TrainConfig(), description="the loop")
     eval: EvalConfig = Field(EvalConfig(), description="validation")
-    sample: SampleConfig = Field(SampleConfig(), description="writing")
+    sample: Annotated[SampleConfig, MayChange()] = Field(SampleConfig(), description="writing")
 
     @model_validator(mode="before")
     @classmethod

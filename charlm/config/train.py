@@ -11,6 +11,7 @@ from charlm.config.base import (
     Count,
     Fraction,
     Group,
+    MayChange,
     NotNegative,
     Positive,
     Ratio,
@@ -131,18 +132,18 @@ class TrainConfig(Group):
         1, description="pieces a batch is worked through in, to save memory; divides batch_size"
     )
     grad_clip: NotNegative = Field(1.0, description="largest gradient norm; 0 for no clipping")
-    max_steps: Count | None = Field(
+    max_steps: Annotated[Count | None, MayChange()] = Field(
         None, description="stop after so many steps; 2000 where no limit is given"
     )
-    max_epochs: Positive | None = Field(
+    max_epochs: Annotated[Positive | None, MayChange()] = Field(
         None, description="stop after so many passes over the training text"
     )
-    max_seconds: Positive | None = Field(
+    max_seconds: Annotated[Positive | None, MayChange()] = Field(
         None,
         description="stop after so many seconds of training, evaluation not counted; the schedule "
         "then follows the clock, and the run is repeatable only in kind",
     )
-    patience: Count | None = Field(
+    patience: Annotated[Count | None, MayChange()] = Field(
         None, description="stop after so many evaluations in a row without a better loss"
     )
     seed: WholeNumber = Field(1337, description="of every random stream of the run")
@@ -153,32 +154,40 @@ class TrainConfig(Group):
         description="of the arithmetic; weights are always float32; auto: on a CPU fp32, or bf16 "
         "where that is measured to be faster; Muon's products choose for themselves",
     )
-    compile: Literal["auto", "off", "on"] = Field(
+    compile: Annotated[Literal["auto", "off", "on"], MayChange()] = Field(
         "auto",
         description="on: torch.compile; auto: that for a gpt on CUDA, and on a CPU with AMX our "
         "own kernels for muon, an lstm in bf16, and a gpt without dropout, biases and swiglu",
     )
-    verify: bool = Field(
+    verify: Annotated[bool, MayChange()] = Field(
         True,
         description="before the first step on a GPU, or by charlm's own kernels or torch.compile, "
         "compare one batch with float32 on the CPU; and let --device auto take a GPU only where "
         "its steps are faster",
     )
-    threads: Count | None = Field(
+    threads: Annotated[Count | None, MayChange()] = Field(
         None, description="CPU threads; null for one for each CPU and CPU quota, 8 at most"
     )
-    expected_minutes: Positive | None = Field(
+    expected_minutes: Annotated[Positive | None, MayChange()] = Field(
         None,
         description="about how long the run takes on a laptop; where the first steps show that it "
         "will take ten times as long, one line says so",
     )
-    log_every: Count = Field(20, description="steps between two records of the training loss")
-    save_every: Count | None = Field(500, description="steps between two saves of `last`")
-    save_minutes: Positive | None = Field(5.0, description="minutes between two saves of `last`")
-    keep_every: Count | None = Field(
+    log_every: Annotated[Count, MayChange()] = Field(
+        20, description="steps between two records of the training loss"
+    )
+    save_every: Annotated[Count | None, MayChange()] = Field(
+        500, description="steps between two saves of `last`"
+    )
+    save_minutes: Annotated[Positive | None, MayChange()] = Field(
+        5.0, description="minutes between two saves of `last`"
+    )
+    keep_every: Annotated[Count | None, MayChange()] = Field(
         None, description="steps between two checkpoints kept beside `last` and `best`"
     )
-    keep_last: Count = Field(3, description="how many of those are kept, the newest")
+    keep_last: Annotated[Count, MayChange()] = Field(
+        3, description="how many of those are kept, the newest"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

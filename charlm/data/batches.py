@@ -17,7 +17,7 @@ from torch import Tensor
 from charlm.config import TrainConfig
 from charlm.data.amounts import AnyIds, pieces
 from charlm.data.corpus import TextIds
-from charlm.data.vocab import AT_ONCE
+from charlm.data.vocab import CHUNK_CHARS
 from charlm.randomness import generator
 
 IGNORED = -1
@@ -69,7 +69,7 @@ class WindowBatches:
         return self._ids.inputs_and_targets(starts, self._seq_len)
 
 
-class ItemBatches:
+class DocumentBatches:
     """B items of a list a step, each from a fresh state, in a new order with every epoch.
 
     An item is read from the end of the one before it, so that its first character is predicted,
@@ -114,9 +114,9 @@ class _Gather:
         self._on_device: Tensor | None = None
         if device.type == "cuda" and 4 * len(ids) < torch.cuda.mem_get_info(device)[0] // 4:
             self._on_device = torch.empty(len(ids), dtype=torch.int32, device=device)
-            for i in range(0, len(ids), AT_ONCE):
-                stretch = torch.from_numpy(ids[i : i + AT_ONCE].astype(np.int32))
-                self._on_device[i : i + AT_ONCE] = stretch
+            for i in range(0, len(ids), CHUNK_CHARS):
+                stretch = torch.from_numpy(ids[i : i + CHUNK_CHARS].astype(np.int32))
+                self._on_device[i : i + CHUNK_CHARS] = stretch
 
     def inputs_and_targets(self, starts: NDArray[np.int64], length: int) -> tuple[Tensor, Tensor]:
         if self._on_device is not None:  # only the starts travel
@@ -132,7 +132,7 @@ class _Gather:
 def make_batches(ids: AnyIds, train: TrainConfig, device: torch.device) -> Batches:
     """The batches that `train` asks for, out of the training text `ids`, which is long enough."""
     if train.batches == "items" and isinstance(ids, TextIds):
-        return ItemBatches(ids, train.batch_size, train.seq_len, device, train.seed)
+        return DocumentBatches(ids, train.batch_size, train.seq_len, device, train.seed)
     if train.batches == "streams":
         return StreamBatches(ids, train.batch_size, train.seq_len, device)
     return WindowBatches(ids, train.batch_size, train.seq_len, device, train.seed)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.data.vocab import AT_ONCE, Ids
+from charlm.data.vocab import CHUNK_CHARS, Ids
 from charlm.errors import DataError
 from charlm.randomness import generator
 
@@ -33,14 +33,14 @@ def shuffle_items(ids: Ids, chars: str, path: Path) -> NDArray[np.int64]:
     order = generator(SEED, "items").permutation(len(begins))
     begins, lengths = begins[order], lengths[order]
     ends = np.cumsum(lengths)
-    long = np.flatnonzero(lengths > AT_ONCE)  # such a line is written alone, in stretches
-    cuts = np.searchsorted(ends, np.arange(AT_ONCE, ends[-1], AT_ONCE))
+    long = np.flatnonzero(lengths > CHUNK_CHARS)  # such a line is written alone, in stretches
+    cuts = np.searchsorted(ends, np.arange(CHUNK_CHARS, ends[-1], CHUNK_CHARS))
     cuts = np.unique(np.concatenate([[0], cuts, long, long + 1, [len(ends)]]))
     with path.open("wb") as file:
         for first, last in pairwise(cuts):
-            if lengths[first] > AT_ONCE:
-                for start in range(begins[first], begins[first] + lengths[first], AT_ONCE):
-                    end = min(start + AT_ONCE, begins[first] + lengths[first])
+            if lengths[first] > CHUNK_CHARS:
+                for start in range(begins[first], begins[first] + lengths[first], CHUNK_CHARS):
+                    end = min(start + CHUNK_CHARS, begins[first] + lengths[first])
                     file.write(ids[start:end].tobytes())
             else:
                 file.write(_gather(ids, begins[first:last], lengths[first:last]).data)
@@ -51,8 +51,8 @@ def _items(ids: Ids, chars: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where each line that is not blank begins, and how long it is with its line feed."""
     line_feed, carriage_return = chars.index("\n"), chars.find("\r")
     places = [
-        np.flatnonzero(ids[start : start + AT_ONCE] == line_feed) + start
-        for start in range(0, len(ids), AT_ONCE)
+        np.flatnonzero(ids[start : start + CHUNK_CHARS] == line_feed) + start
+        for start in range(0, len(ids), CHUNK_CHARS)
     ]
     ends = np.concatenate(places) + 1
     begins = np.concatenate([[0], ends[:-1]])

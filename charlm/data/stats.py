@@ -11,7 +11,7 @@ import numpy as np
 from charlm.config import DataConfig
 from charlm.data.corpus import Corpus, Split, open_corpus
 from charlm.data.oddities import oddities
-from charlm.data.vocab import AT_ONCE, Ids, Vocab
+from charlm.data.vocab import CHUNK_CHARS, Ids, Vocab
 from charlm.data.yardsticks import compressed_bits, entropies, ngram_bits
 
 MOST_TRAIN, MOST_VAL = 8_000_000, 200_000  # characters that the yardsticks look at
@@ -51,10 +51,10 @@ def _count(corpus: Corpus) -> tuple[Counter[str], int]:
     splits: tuple[Split, ...] = ("train", "val", "test")
     for split in ("all",) if "all" in corpus.parts else splits:
         ids = corpus.parts[split]
-        for start in range(0, len(ids), AT_ONCE):
-            piece = ids[start : start + AT_ONCE + 1]  # and one, so that no pair is missed
+        for start in range(0, len(ids), CHUNK_CHARS):
+            piece = ids[start : start + CHUNK_CHARS + 1]  # and one, so that no pair is missed
             crlf += int(((piece[:-1] == cr) & (piece[1:] == lf)).sum()) if cr >= 0 else 0
-            counts += np.bincount(piece[:AT_ONCE], minlength=len(counts))
+            counts += np.bincount(piece[:CHUNK_CHARS], minlength=len(counts))
     seen = {char: int(n) for char, n in zip(corpus.vocab.chars, counts, strict=True) if n}
     return Counter(seen), crlf
 

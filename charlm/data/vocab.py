@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from charlm.errors import DataError
 
 Ids = NDArray[Any]  # of an unsigned integer type
-AT_ONCE = 1 << 20  # characters of a text worked on together
+CHUNK_CHARS = 1 << 20  # characters of a text worked on together
 UNKNOWN = "\ufffd"  # stands for every character that a limited vocabulary leaves out
 
 

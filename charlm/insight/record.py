@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from charlm.config import sliding
 from charlm.data.vocab import Ids
 from charlm.errors import BrokenModelError
+from charlm.evaluation.windows import windows
 from charlm.insight.trace import Kept, Trace, n_layers, trace, unit_kinds
 from charlm.models import CharModel, State
 
@@ -74,10 +74,8 @@ def spans(n: int, context: int | None, starts: Starts = None) -> Iterator[Span]:
             for start in range(a, b, CHARS_AT_ONCE):
                 yield Span(start, min(start + CHARS_AT_ONCE, b), 0, start == a)
         else:
-            kept, stride = sliding(context)
-            yield Span(a, min(a + context, b), 0, fresh=True)
-            for start in range(a + stride, b - kept, stride):
-                yield Span(start, min(start + context, b), kept, fresh=True)
+            for window in windows(b - a, context):
+                yield Span(a + window.start, a + window.stop, window.skip, fresh=True)
 
 
 def stream(

@@ -49,10 +49,10 @@ def check_free(path: Path, overwrite: bool) -> None:
         CharlmError: it may not.
     """
     if path.is_dir():
-        raise CharlmError(f"{path}: is a folder; --out takes the name of a file")
+        raise CharlmError(f"{path}: is a folder; out takes the name of a file")
     if path.exists() and not overwrite:
         raise CharlmError(
-            f"{path}: exists; --force writes over it, --out FILE chooses another place"
+            f"{path}: exists; force=True writes over it, out=FILE chooses another place"
         )
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise _unwritable(path, "no such folder, or not ours")
@@ -81,7 +81,7 @@ def write_report(path: Path, survey: Survey, about: dict[str, Any], overwrite: b
 
 
 def _unwritable(path: Path, why: str) -> CharlmError:
-    return CharlmError(f"{path}: cannot write the report: {why}; choose another place with --out")
+    return CharlmError(f"{path}: cannot write the report: {why}; choose another place with out=DIR")
 
 
 def build_page(survey: Survey, about: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from charlm.checkpoint.format import Meta
 from charlm.data.corpus import TextIds
 from charlm.data.vocab import Ids
 from charlm.insight.ablate import Ablation, ablate
@@ -30,7 +31,6 @@ from charlm.insight.surprisal import (
     worst_passages,
 )
 from charlm.models import GPT, CharModel, build_model
-from charlm.training.checkpoint import Meta
 from charlm.units import bits
 
 UNTRAINED = 3  # networks with fresh weights to compare with

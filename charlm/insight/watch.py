@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from charlm.checkpoint.write import writing
+from charlm.data.corpus import TextIds
 from charlm.insight.gates import gate_use
 from charlm.insight.record import Array
 from charlm.insight.trace import Trace, trace
 from charlm.models import CharModel
-from charlm.training.checkpoint import writing
-from charlm.training.telemetry import Observer, Record
-from charlm.training.trainer import Run
+from charlm.observer import Observer, Record
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -30,11 +31,15 @@ SHARE = 0.01
 
 
 class Watch(Observer):
-    """Writes what it sees to tb/insight in the run folder."""
+    """Writes what it sees to tb/insight in a run folder.
 
-    def __init__(self, run: Run, model: CharModel) -> None:
-        self._folder, self._model = run.folder / "tb" / "insight", model
-        self._ids = run.corpus.split("val")[: min(CHARS, model.context or CHARS)]  # (T,)
+    Args:
+        ids: the validation split.
+    """
+
+    def __init__(self, folder: Path, ids: TextIds, model: CharModel) -> None:
+        self._folder, self._model = folder / "tb" / "insight", model
+        self._ids = ids[: min(CHARS, model.context or CHARS)]  # (T,)
         self._tb: SummaryWriter | None = None
         self._spent = self._last = 0.0  # seconds: in all, and the last time
 

@@ -6,7 +6,7 @@ import ctypes
 
 from torch import Tensor
 
-from charlm.kernels.compiler import NoKernelError, load_kernel
+from charlm.kernels.build import NoKernelError, load_kernel
 from charlm.machine import cpu_features
 
 _FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mamx-tile", "-mamx-bf16")

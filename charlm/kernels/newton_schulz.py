@@ -49,7 +49,7 @@ class NewtonSchulz:
         self._room = torch.empty(0, dtype=torch.uint8)  # kept: fresh memory is slow to touch
 
     @staticmethod
-    def fits(matrix: Tensor) -> bool:
+    def supports(matrix: Tensor) -> bool:
         """Whether the kernel can do a matrix of this shape."""
         return matrix.ndim == 2 and not any(size % MULTIPLE for size in matrix.shape)
 

@@ -32,15 +32,19 @@ class CharModel(nn.Module):
     compile_pays_on_cuda = False
 
     @abstractmethod
-    def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, ids: Tensor, state: State | None = None, keep_state: bool = True
+    ) -> tuple[Tensor, State]:
         """Read T characters of B texts.
 
         Args:
             ids: (B, T) integers.
             state: what an earlier call returned for the text just before; None at a text's start.
+            keep_state: whether the state after the last character is wanted.
 
         Returns:
-            logits (B, T, V) of the character after each one read, and the state after the last.
+            logits (B, T, V) of the character after each one read, and the state after the last, or
+            () where it is not wanted.
         """
 
     @abstractmethod

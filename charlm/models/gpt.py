@@ -43,7 +43,9 @@ class GPT(CharModel):
             self.head.weight = self.embed.weight
         self._initialise(config)
 
-    def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, ids: Tensor, state: State | None = None, keep_state: bool = True
+    ) -> tuple[Tensor, State]:
         past = state[0].shape[2] if state else 0  # P
         assert past + ids.shape[1] <= self.context, "more characters than the context holds"
         x, rotation = self.position(self.embed(ids), past)  # (B, T, D)
@@ -51,7 +53,7 @@ class GPT(CharModel):
         cache: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x, k, v = block(x, rotation, state[2 * i : 2 * i + 2] if state else ())
-            cache += [k, v]
+            cache += [k, v] if keep_state else []
         return self.head(self.norm(x)), tuple(cache)
 
     def hidden_matrices(self) -> list[nn.Parameter]:

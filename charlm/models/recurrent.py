@@ -73,12 +73,15 @@ class Recurrent(CharModel):
         self.weight_dropout = config.weight_dropout
         self._initialise(config)
 
-    def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, ids: Tensor, state: State | None = None, keep_state: bool = True
+    ) -> tuple[Tensor, State]:
         x = self.look_up(ids.t())  # (B, T) -> (T, B, D), or (T, B, V) one-hot
         hx = state if state is None or isinstance(self.rnn, nn.LSTM) else state[0]
         y, hx = self._run(self.input_dropout(x), hx)  # (T, B, D)
         logits = self.head(self.output_dropout(y))  # (T, B, V)
-        return logits.transpose(0, 1), hx if isinstance(hx, tuple) else (hx,)
+        after: State = hx if isinstance(hx, tuple) else (hx,)
+        return logits.transpose(0, 1), after if keep_state else ()
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         first = {"weight_ih_l0"} if self.embed is None else set()

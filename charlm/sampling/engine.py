@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import sliding
 from charlm.data.vocab import Ids
+from charlm.evaluation.windows import stride_of, window_start
 
 
 class Engine(Protocol):
@@ -47,7 +47,7 @@ class Reader:
     def __init__(self, engine: Engine, slide: bool = False) -> None:
         self._engine = engine.fresh()
         self._context = engine.context
-        self._stride = 1 if slide or self._context is None else sliding(self._context)[1]
+        self._stride = 1 if slide or self._context is None else stride_of(self._context)
         self._window: Ids | None = None  # (B, n), what an engine with a context has read
 
     def read(self, ids: Ids) -> NDArray[np.floating]:
@@ -55,9 +55,8 @@ class Reader:
         if self._context is None:
             return self._engine.read(ids)
         window = ids if self._window is None else np.concatenate([self._window, ids], axis=1)
-        if (beyond := window.shape[1] - self._context) > 0:
-            # as if every window had been read: the last starts at a multiple of the stride
-            window = ids = window[:, -(-beyond // self._stride) * self._stride :]
+        if start := window_start(window.shape[1], self._context, self._stride):
+            window = ids = window[:, start:]
             self._engine.restart()
         self._window = window
         return self._engine.read(ids)

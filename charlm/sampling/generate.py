@@ -17,7 +17,7 @@ from charlm.errors import BrokenModelError
 from charlm.randomness import generator
 from charlm.sampling import filters
 from charlm.sampling.engine import Engine, Reader
-from charlm.sampling.text import Order, Text, Written
+from charlm.sampling.text import Chunk, SampleSpec, Text
 
 PATIENCE = 0.02  # seconds that characters may wait to be handed out together
 
@@ -51,15 +51,15 @@ def generate(
 
     The same seed and number give the same text.
     """
-    order = Order(config, config.length)
-    for _, piece in write(engine, vocab, prompt, order, seed, [number]):
+    spec = SampleSpec(config, config.length)
+    for _, piece in sample_texts(engine, vocab, prompt, spec, seed, [number]):
         if piece is not None:
             yield piece.text
 
 
-def write(
-    engine: Engine, vocab: Vocab, prompt: Ids, order: Order, seed: int, numbers: Sequence[int]
-) -> Iterator[tuple[int, Written | None]]:
+def sample_texts(
+    engine: Engine, vocab: Vocab, prompt: Ids, spec: SampleSpec, seed: int, numbers: Sequence[int]
+) -> Iterator[tuple[int, Chunk | None]]:
     """Write texts side by side, all after the same prompt (ids).
 
     A text depends on the seed and its number, and not on what is written beside it, but for the
@@ -69,15 +69,15 @@ def write(
     Yields:
         The number of a text and what was added to it, or None at its end.
     """
-    texts = [Text(vocab, order) for _ in numbers]
+    texts = [Text(vocab, spec) for _ in numbers]
     randomness = Randomness(generator(seed, "text", number) for number in numbers)
     number_of = dict(zip(texts, numbers, strict=True))
-    reader, start = Reader(engine, order.slide), beginning(vocab, prompt)[None]  # (1, T)
+    reader, start = Reader(engine, spec.slide), beginning(vocab, prompt)[None]  # (1, T)
     if start.shape[1] > 1:
         reader.read(start[:, :-1])
     reader.select([0] * len(texts))
     rest = start[:, -1:].repeat(len(texts), axis=0)  # (B, 1)
-    for text, piece in write_on(reader, rest, texts, randomness, order, start, together=True):
+    for text, piece in continue_texts(reader, rest, texts, randomness, spec, start, together=True):
         yield number_of[text], piece
 
 
@@ -95,15 +95,15 @@ def beginning(vocab: Vocab, prompt: Ids) -> Ids:
     return vocab.encode("\n" if "\n" in vocab.chars else vocab.chars[0])
 
 
-def write_on(
+def continue_texts(
     reader: Reader,
     ids: Ids,
     texts: Sequence[Text],
     randomness: Randomness,
-    order: Order,
+    spec: SampleSpec,
     before: Ids,
     together: bool = False,
-) -> Iterator[tuple[Text, Written | None]]:
+) -> Iterator[tuple[Text, Chunk | None]]:
     """Read ids (B, T), then write until every text has ended. What a text ends with is not read.
 
     Args:
@@ -122,7 +122,7 @@ def write_on(
             texts, ids, recent = [texts[row] for row in rows], ids[rows], recent[rows]
             reader.select(rows)
             randomness.select(rows)
-        steps, costs, recent = _some_steps(reader, ids, randomness, order, recent, most)
+        steps, costs, recent = _some_steps(reader, ids, randomness, spec, recent, most)
         ids = steps[-1][:, None]
         for text, its, their in zip(texts, _by_text(steps), _by_text(costs), strict=False):
             for piece in text.add(its, their):
@@ -134,7 +134,7 @@ def write_on(
 
 
 def _some_steps(
-    reader: Reader, ids: Ids, randomness: Randomness, order: Order, recent: Ids, most: float
+    reader: Reader, ids: Ids, randomness: Randomness, spec: SampleSpec, recent: Ids, most: float
 ) -> tuple[list[Ids], list[filters.Floats], Ids]:
     """Read ids (B, T) and write so many characters, or fewer if that takes long.
 
@@ -146,12 +146,12 @@ def _some_steps(
     costs: list[filters.Floats] = []
     while True:
         logits = reader.read(ids).astype(np.float64)  # (B, V)
-        drawn = choose(logits, order.sample, randomness.next(), recent)  # (B,)
+        drawn = choose(logits, spec.sample, randomness.next(), recent)  # (B,)
         steps.append(drawn)
-        if order.scored:
+        if spec.scored:
             costs.append(nats(logits, drawn))
         ids = drawn[:, None]
-        if order.sample.repetition_penalty != 1:
+        if spec.sample.repetition_penalty != 1:
             recent = np.concatenate([recent[:, 1 - filters.PENALISED :], ids], axis=1)
         if len(steps) == most or time.perf_counter() >= until:
             return steps, costs, recent
@@ -189,10 +189,10 @@ def nats(logits: filters.Floats, ids: NDArray[np.intp]) -> filters.Floats:
 
 
 def in_order(
-    numbers: Sequence[int], written: Iterable[tuple[int, Written | None]]
-) -> Iterator[tuple[int, Written | None]]:
+    numbers: Sequence[int], written: Iterable[tuple[int, Chunk | None]]
+) -> Iterator[tuple[int, Chunk | None]]:
     """What `write` yields, text after text: the first as it comes, the others held until then."""
-    held: dict[int, list[Written | None]] = {number: [] for number in numbers}
+    held: dict[int, list[Chunk | None]] = {number: [] for number in numbers}
     left = list(numbers)
     for number, piece in written:
         held[number].append(piece)
@@ -217,7 +217,7 @@ class Conversation:
         """From here on, draw by this seed."""
         self._randomness = Randomness([generator(seed, "text", 0)])
 
-    def write(self, ids: Ids, order: Order) -> Iterator[Written]:
+    def write(self, ids: Ids, spec: SampleSpec) -> Iterator[Chunk]:
         """Go on with the text after ids of the person's; may be broken off between two characters.
 
         Raises:
@@ -231,13 +231,13 @@ class Conversation:
             self._unread = beginning(self._vocab, self._unread).astype(np.intp)
             ids = self._unread
         self._before = np.concatenate([self._before, written, ids])[-filters.PENALISED :]
-        self._text = Text(self._vocab, order)
-        pieces = write_on(
+        self._text = Text(self._vocab, spec)
+        pieces = continue_texts(
             self._reader,
             self._unread[None],
             [self._text],
             self._randomness,
-            order,
+            spec,
             self._before[None],
         )
         yield from (piece for _, piece in pieces if piece is not None)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.data.vocab import AT_ONCE, Ids, Vocab
+from charlm.data.vocab import CHUNK_CHARS, Ids, Vocab
 
 NGRAMS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 _BETWEEN = 2**32  # stands between two samples; no character has this id
@@ -50,7 +50,7 @@ class Novelty:
     new_items: int | None = None
 
 
-def compare(samples: Sequence[str], vocab: Vocab, text: Text, are_items: bool) -> Novelty:
+def compare(samples: Sequence[str], vocab: Vocab, text: Text, of_documents: bool) -> Novelty:
     """Compare samples, each by itself, with the training text."""
     ids = [vocab.encode(sample) for sample in samples]
     joined = _join(ids)
@@ -59,13 +59,13 @@ def compare(samples: Sequence[str], vocab: Vocab, text: Text, are_items: bool) -
     for n in NGRAMS:
         if (places := _within(joined, n)).any():
             shares[n] = 1 - float(occurs(joined, n, text)[places].mean())
-    items = {sample.removesuffix("\n") for sample in samples} if are_items else set()
+    items = {sample.removesuffix("\n") for sample in samples} if of_documents else set()
     return Novelty(
         chars=sum(map(len, ids)),
         longest=vocab.decode(joined[start : start + length].astype(np.int64).tolist()),
         new_ngrams=shares,
-        items=len(items) if are_items else None,
-        new_items=len(items - _known(items, vocab, text)) if are_items else None,
+        items=len(items) if of_documents else None,
+        new_items=len(items - _known(items, vocab, text)) if of_documents else None,
     )
 
 
@@ -97,8 +97,8 @@ def occurs(sample: Numbers, n: int, text: Text, any_will_do: bool = False) -> ND
         return np.zeros(0, bool)
     _, first, kind = np.unique(kind, return_index=True, return_inverse=True)
     grams = _Grams(sample, n, first)
-    for start in range(0, max(0, len(text) - n + 1), AT_ONCE):
-        stretch = text[start : start + AT_ONCE + n - 1].astype(np.uint64)
+    for start in range(0, max(0, len(text) - n + 1), CHUNK_CHARS):
+        stretch = text[start : start + CHUNK_CHARS + n - 1].astype(np.uint64)
         grams.look_for(stretch)
         if grams.found.all() or (any_will_do and grams.found.any()):
             break
@@ -207,7 +207,7 @@ def _known(items: set[str], vocab: Vocab, text: Text) -> set[str]:
     """Those items that are lines of the text."""
     known: set[str] = set()
     rest = ""
-    for start in range(0, len(text), AT_ONCE):
-        *lines, rest = (rest + vocab.decode(text[start : start + AT_ONCE])).split("\n")
+    for start in range(0, len(text), CHUNK_CHARS):
+        *lines, rest = (rest + vocab.decode(text[start : start + CHUNK_CHARS])).split("\n")
         known |= items.intersection(lines)
     return known | items.intersection([rest])

@@ -14,7 +14,7 @@ from charlm.data.vocab import Decoder, Vocab
 from charlm.sampling.filters import PENALISED
 
 
-class Written(NamedTuple):
+class Chunk(NamedTuple):
     """A character, or at times none or several, and what it cost.
 
     Attributes:
@@ -28,7 +28,7 @@ class Written(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Order:
+class SampleSpec:
     """What is to be written.
 
     Attributes:
@@ -53,21 +53,21 @@ class Text:
         by_one: it is to be given its characters one at a time, since any may end it.
     """
 
-    def __init__(self, vocab: Vocab, order: Order) -> None:
-        self._order, self._decoder = order, Decoder(vocab)
-        self._held: deque[Written] = deque()  # what may be the beginning of the stop text
-        self._begun = Written("", 0)  # of a character of several bytes
+    def __init__(self, vocab: Vocab, spec: SampleSpec) -> None:
+        self._spec, self._decoder = spec, Decoder(vocab)
+        self._held: deque[Chunk] = deque()  # what may be the beginning of the stop text
+        self._begun = Chunk("", 0)  # of a character of several bytes
         self._written = 0
-        self.by_one = vocab.unit == "byte" or order.stop is not None
+        self.by_one = vocab.unit == "byte" or spec.stop is not None
         self.tail: deque[int] = deque(maxlen=PENALISED)
-        self.ended = order.length == 0
+        self.ended = spec.length == 0
 
     @property
     def left(self) -> float:
         """How many characters it may still be given."""
-        return math.inf if self._order.length is None else self._order.length - self._written
+        return math.inf if self._spec.length is None else self._spec.length - self._written
 
-    def add(self, ids: list[int], costs: list[float] | None) -> Iterable[Written]:
+    def add(self, ids: list[int], costs: list[float] | None) -> Iterable[Chunk]:
         """Write characters, scored or not; what of the text is now certain.
 
         To be gone through at once.
@@ -78,32 +78,32 @@ class Text:
         if self.by_one:
             return self._add(ids[0], costs[0] if costs else 0.0)
         if costs:
-            return map(Written, map(self._decoder.add, ids), repeat(1), costs)
-        return (Written("".join(map(self._decoder.add, ids)), len(ids)),)
+            return map(Chunk, map(self._decoder.add, ids), repeat(1), costs)
+        return (Chunk("".join(map(self._decoder.add, ids)), len(ids)),)
 
-    def _add(self, id_: int, nats: float) -> Iterator[Written]:
+    def _add(self, id_: int, nats: float) -> Iterator[Chunk]:
         yield from self._whole(self._decoder.add(id_), 1, nats)
         if self.ended:
             yield from self.rest()
 
-    def rest(self) -> Iterator[Written]:
+    def rest(self) -> Iterator[Chunk]:
         """What was held back, the text having come to its end."""
         yield from self._whole(self._decoder.rest(), 0, 0.0)
         yield from self._released(len(self._held))
 
-    def _whole(self, text: str, units: int, nats: float) -> Iterator[Written]:
+    def _whole(self, text: str, units: int, nats: float) -> Iterator[Chunk]:
         """Characters that are complete, through the search for the stop text."""
-        begun = Written("", self._begun.units + units, self._begun.nats + nats)
-        self._begun = Written("", 0) if text else begun
+        begun = Chunk("", self._begun.units + units, self._begun.nats + nats)
+        self._begun = Chunk("", 0) if text else begun
         for char in text:
-            piece, begun = begun._replace(text=char), Written("", 0)
-            if self._order.stop is None:
+            piece, begun = begun._replace(text=char), Chunk("", 0)
+            if self._spec.stop is None:
                 yield piece
             else:
                 self._held.append(piece)
-                yield from self._certain(self._order.stop)
+                yield from self._certain(self._spec.stop)
 
-    def _certain(self, stop: str) -> Iterator[Written]:
+    def _certain(self, stop: str) -> Iterator[Chunk]:
         held = "".join(piece.text for piece in self._held)
         if held.endswith(stop):
             yield from self._released(len(held) - len(stop))
@@ -112,7 +112,7 @@ class Text:
         else:
             yield from self._released(len(held) - _overlap(held, stop))
 
-    def _released(self, count: int) -> Iterator[Written]:
+    def _released(self, count: int) -> Iterator[Chunk]:
         for _ in range(count):
             yield self._held.popleft()
 

@@ -15,19 +15,19 @@ from dataclasses import replace
 
 import torch
 
+from charlm.checkpoint.format import Meta
 from charlm.config import MuonConfig, SGDConfig, TrainConfig
 from charlm.devices import CPU, choose_device, set_threads
 from charlm.errors import DeviceError
 from charlm.kernels.amx import cpu_has_amx
 from charlm.kernels.block import BlockKernel
-from charlm.kernels.compiler import NoKernelError
+from charlm.kernels.build import NoKernelError
+from charlm.kernels.fused import FusedGPT, FusedLSTM
 from charlm.kernels.lstm import LSTMKernel
 from charlm.kernels.newton_schulz import Moved, NewtonSchulz
 from charlm.models import CharModel
-from charlm.models.fused import FusedGPT, FusedLSTM
 from charlm.models.recurrent import Recurrent
-from charlm.training.checkpoint import Meta
-from charlm.training.compute import DTYPES, Compute, Precision
+from charlm.training.compute import DTYPES, Compute, Fused, Precision
 from charlm.training.muon import orthogonal
 from charlm.training.trial import (
     HOPELESS,
@@ -43,6 +43,7 @@ from charlm.training.trial import (
 
 MARGIN = 1.3  # bfloat16 must be this many times as fast, so that noise does not decide
 SMALL = 128 * 128  # numbers of a matrix whose factor takes no time worth measuring
+ENOUGH_S = 0.02  # seconds for which a short product is repeated
 KERNEL_TOLERANCE = 0.05  # of Newton-Schulz in bfloat16 beside float32, relative
 
 
@@ -84,7 +85,7 @@ class _Chooser:
 
     def _on_cpu(self) -> Compute:
         compute = self._with_kernels(Compute(CPU, "fp32", self._threads))
-        if compute.lstm is None and compute.block is None:
+        if compute.fused is None:
             compute = replace(compute, precision=self._cpu_precision())
         return self._with_muon(compute)
 
@@ -96,12 +97,15 @@ class _Chooser:
         rows = self._train.batch_size // self._train.grad_accum
         takes_bf16 = self._train.precision in ("auto", "bf16")
         muon = isinstance(self._train.optimizer, MuonConfig)
-        muon = muon and all(map(NewtonSchulz.fits, self._model.hidden_matrices()))
+        muon = muon and all(map(NewtonSchulz.supports, self._model.hidden_matrices()))
         try:
-            if takes_bf16 and FusedLSTM.fits(self._model, rows):
-                compute = self._verified(replace(compute, precision="bf16", lstm=LSTMKernel()))
-            if takes_bf16 and FusedGPT.fits(self._model):
-                compute = self._verified(replace(compute, precision="bf16", block=BlockKernel()))
+            if takes_bf16 and FusedLSTM.supports(self._model, rows):
+                fused: Fused = functools.partial(FusedLSTM, kernel=LSTMKernel())
+                compute = self._verified(replace(compute, precision="bf16", fused=fused))
+            if takes_bf16 and FusedGPT.supports(self._model):
+                fused = functools.partial(FusedGPT, kernel=BlockKernel())
+                with_block = replace(compute, precision="bf16", fused=fused, casts_itself=True)
+                compute = self._verified(with_block)
             if muon:
                 compute = self._with_muon_kernel(compute, NewtonSchulz())
         except NoKernelError as error:
@@ -178,8 +182,8 @@ class _Chooser:
                 return self._faster_device(there) if is_auto and self._train.verify else there
         if not is_auto:
             raise DeviceError(
-                f"--device {device}: its results are wrong: {problem}; use --device cpu, or "
-                "--set train.verify=false to train all the same"
+                f"device={device}: its results are wrong: {problem}; use device=cpu, or "
+                "set train.verify=false to train all the same"
             )
         return self._on_cpu()
 
@@ -272,9 +276,9 @@ def muon_seconds(shape: tuple[int, int], device: str, precision: Precision, shar
     """
     rows, columns = (max(1, int(side * share)) for side in shape)
     matrix = torch.randn(1, rows, columns, generator=torch.Generator().manual_seed(0)).to(device)
-    seconds = []
+    seconds: list[float] = []
     try:
-        for _ in range(2):
+        while len(seconds) < 2 or (sum(seconds) < ENOUGH_S and len(seconds) < 20):
             started = time.perf_counter()
             float(orthogonal(matrix, DTYPES[precision])[0, 0, 0])  # waits for a GPU
             seconds.append(time.perf_counter() - started)

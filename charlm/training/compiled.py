@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from charlm.config import TrainConfig
 from charlm.models import CharModel
-from charlm.models.base import State
 from charlm.training.compute import Compute, Forward
 from charlm.training.trial import compare, look
 
@@ -31,7 +32,7 @@ def compiled_forward(
     if train.compile == "off" or (train.compile == "auto" and not pays):
         return None, None
     try:
-        forward: Forward = torch.compile(model if carries else _without_state(model))
+        forward: Forward = functools.partial(torch.compile(model), keep_state=carries)
         if carries:
             _try_with_state(forward, compute, x)
         got = look(model, compute, x, y, forward)
@@ -54,16 +55,6 @@ def _try_with_state(forward: Forward, compute: Compute, x: Tensor) -> None:
     with torch.random.fork_rng(devices=devices), compute.autocast():
         _, state = forward(x, None)
         forward(x, tuple(tensor.detach() for tensor in state))
-
-
-def _without_state(model: CharModel) -> Forward:
-    """The forward pass with no state after it: compiled code would return the keys and values of a
-    GPT, and run backward through them, for nothing."""
-
-    def forward(ids: Tensor, state: State | None) -> tuple[Tensor, State]:
-        return model(ids, state)[0], ()
-
-    return forward
 
 
 def _has_dropout(model: CharModel) -> bool:

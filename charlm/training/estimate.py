@@ -49,7 +49,7 @@ class Estimate:
             f"{minutes / expected:.0f} times the {_duration(expected)} that "
             "train.expected_minutes says; if nothing else "
             "keeps this machine busy, stop with Ctrl-C and set a lower train.max_steps, a smaller "
-            "model, or --device for a GPU"
+            "model, or device=cuda where there is a GPU"
         )
 
 

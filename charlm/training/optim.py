@@ -15,6 +15,7 @@ from charlm.config import (
     RMSPropConfig,
     SGDConfig,
 )
+from charlm.errors import DamageError
 from charlm.kernels.newton_schulz import NewtonSchulz
 from charlm.models import CharModel
 from charlm.training.muon import BatchedMuon, FastMuon
@@ -71,16 +72,15 @@ class Optimizers:
         """Remember what `tensors()` gave; the tensors are on the model's device.
 
         Raises:
-            KeyError: a parameter is not the model's.
-            ValueError: a tensor is not of its parameter's shape.
+            DamageError: a tensor is of no parameter of the model, or of another shape.
         """
         parameters = {name: parameter for parameter, name in self._names.items()}
         owner = {p: o for o in self.each for group in o.param_groups for p in group["params"]}
         for name, value in tensors.items():
             path, _, key = name.rpartition(":")
-            parameter = parameters[path]
-            if value.ndim and value.shape != parameter.shape:
-                raise ValueError(f"{name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")
+            parameter = parameters.get(path)
+            if parameter is None or (value.ndim and value.shape != parameter.shape):
+                raise DamageError(f"optimizer.{name} is {tuple(value.shape)}")
             owner[parameter].state[parameter][key] = value.clone()
 
 

@@ -11,28 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from charlm.checkpoint.format import LAST, Meta
+from charlm.checkpoint.read import find_checkpoint, read_meta
+from charlm.checkpoint.weights import copy_weights, read_model
+from charlm.checkpoint.write import writing
 from charlm.config import Config, CosineSchedule, WSDSchedule
+from charlm.config.base import changeable
 from charlm.config.files import load_config, to_yaml
-from charlm.data.amounts import fit_batch, steps_per_epoch
+from charlm.data.amounts import fit_batch
 from charlm.data.corpus import Corpus, Texts, open_corpus
 from charlm.data.vocab import describe
 from charlm.devices import choose_device
 from charlm.errors import CheckpointError, ConfigError, DataError, DeviceError
 from charlm.machine import instruction_set, usable_cpus
 from charlm.models import CharModel, build_model
-from charlm.training.checkpoint import (
-    LAST,
-    Meta,
-    find_checkpoint,
-    read_meta,
-    writing,
-)
+from charlm.observer import Observer
 from charlm.training.choose import choose_compute
 from charlm.training.compute import Compute
-from charlm.training.schedule import Limits
-from charlm.training.telemetry import Observer
-from charlm.training.trainer import Run, Trainer
-from charlm.training.weights import copy_weights, read_model
+from charlm.training.trainer import Run, Sampler, Trainer
 from charlm.version import __version__
 
 
@@ -44,8 +40,13 @@ class Session:
     model: CharModel
     notices: list[str]
 
-    def trainer(self, observers: list[Observer], should_stop: Callable[[], bool]) -> Trainer:
-        return Trainer(self.run, self.model, observers, should_stop)
+    def trainer(
+        self,
+        observers: list[Observer],
+        should_stop: Callable[[], bool],
+        sampler: Sampler | None = None,
+    ) -> Trainer:
+        return Trainer(self.run, self.model, observers, should_stop, sampler)
 
 
 def start(
@@ -74,8 +75,8 @@ def start(
         corpus, model, notices = _initialise_from(find_checkpoint(init_from), config, opened)
     config, more = _fitted(config, corpus)
     notices = corpus.notices + notices + more
-    _check_warmup(config, corpus)
     run = Run(folder, config, corpus, choose_compute(config.train, model, device), _versions())
+    _check_warmup(run)
     notices += [*run.compute.notices, *_clock_notices(config), *_validation_notices(corpus)]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,8 +91,8 @@ def refuse_to_overwrite(folder: Path) -> None:
     """
     if folder.exists() and not _never_began(folder):
         raise CheckpointError(
-            f"{folder}: this run exists and is not overwritten; go on with it by --resume, or "
-            "start another with --name NAME"
+            f"{folder}: this run exists and is not overwritten; go on with it by resume=True, or "
+            "start another with name=NAME"
         )
 
 
@@ -111,15 +112,13 @@ def _fitted(config: Config, corpus: Corpus) -> tuple[Config, list[str]]:
     return config.model_copy(update={"train": train}), notices
 
 
-def _check_warmup(config: Config, corpus: Corpus) -> None:
+def _check_warmup(run: Run) -> None:
     """A limit in epochs is one in steps once the text is known."""
-    train = config.train
-    limits = Limits.of(train, steps_per_epoch(corpus.split("train"), train))
-    warmup = train.schedule.warmup_steps
-    if limits.steps is not None and warmup >= limits.steps:
+    warmup = run.config.train.schedule.warmup_steps
+    if run.limits.steps is not None and warmup >= run.limits.steps:
         raise ConfigError(
-            f"train.schedule.warmup_steps: {warmup} is not below the {limits.steps} steps of the "
-            "run; the rate would never reach its height"
+            f"train.schedule.warmup_steps: {warmup} is not below the {run.limits.steps} steps of "
+            "the run; the rate would never reach its height"
         )
 
 
@@ -149,7 +148,7 @@ def resume(config: Config, folder: Path, device: str) -> Session:
     """
     path = folder / LAST
     if not path.is_file():
-        raise CheckpointError(f"{folder}: no {LAST} to resume from; start it without --resume")
+        raise CheckpointError(f"{folder}: no {LAST} to resume from; start a new run there")
     meta = read_meta(path)
     _refuse_changes(meta.config, config, path, but=_FITTED)
     corpus = open_corpus(config.data, known=meta.vocabulary, expected=meta.corpus.sha256)
@@ -157,7 +156,7 @@ def resume(config: Config, folder: Path, device: str) -> Session:
         raise DataError(
             f"{corpus.source}: not the text this run was trained on ({meta.corpus.chars:,} "
             f"characters then, {len(corpus):,} now); bring that back, or start a new run from "
-            f"these weights with --init-from {folder}"
+            f"these weights with init_from={folder}"
         )
     config, _ = _fitted(config, corpus)
     _refuse_changes(meta.config, config, path)
@@ -172,44 +171,23 @@ def resume(config: Config, folder: Path, device: str) -> Session:
 
 # --- what a resumed run may change ------------------------------------------------------------
 
-_FREE = (
-    "data.exclude",  # which files they are is free: the text's hash is compared instead
-    "data.include",
-    "data.path",
-    "data.test_path",
-    "data.val_path",
-    "eval.every",
-    "eval.sample_every",
-    "name",  # a run folder may be renamed
-    "sample.",
-    "train.compile",
-    "train.keep_",
-    "train.log_every",
-    "train.expected_minutes",
-    "train.max_",
-    "train.patience",
-    "train.save_",
-    "train.threads",
-    "train.verify",
-)
-
-
 _FITTED = ("train.batch_size", "train.grad_accum")  # compared once the text is known
 
 
 def _refuse_changes(old: Config, new: Config, path: Path, but: tuple[str, ...] = ()) -> None:
     before, after = leaves(old.model_dump(mode="json")), leaves(new.model_dump(mode="json"))
+    free = tuple(f"{name}." for name in changeable(Config))
     changed = [
         f"{key} ({before.get(key)!r}, now {after.get(key)!r})"
         for key in _differing(before, after)
-        if not key.startswith(_FREE) and key not in but
+        if not f"{key}.".startswith(free) and key not in but
     ]
     if changed:
         same_model = old.model == new.model
         raise ConfigError(
             f"{path}: a resumed run cannot change {', '.join(changed)}; leave it as it was, or "
-            "start a new run with --name NAME"
-            + (f" (from these weights: --init-from {path.parent})" if same_model else "")
+            "start a new run with name=NAME"
+            + (f" (from these weights: init_from={path.parent})" if same_model else "")
         )
 
 
@@ -315,7 +293,7 @@ def _initialise_from(
 def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
     if old.data.unit != new.data.unit:
         raise ConfigError(
-            f"--init-from {path}: data.unit is {new.data.unit} here and {old.data.unit} there; "
+            f"init_from={path}: data.unit is {new.data.unit} here and {old.data.unit} there; "
             "their ids do not mean the same"
         )
     before, after = old.model.model_dump(), new.model.model_dump()
@@ -325,7 +303,7 @@ def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
         if not key.endswith("dropout")
     ]
     if changed:
-        raise ConfigError(f"--init-from {path}: another architecture: {'; '.join(changed)}")
+        raise ConfigError(f"init_from={path}: another architecture: {'; '.join(changed)}")
 
 
 def _versions() -> dict[str, str]:

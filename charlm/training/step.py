@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from charlm.checkpoint.read import read_tensors, reading
 from charlm.config import TrainConfig
 from charlm.data.batches import IGNORED
+from charlm.errors import DamageError
+from charlm.evaluation.loss import summed_nll
 from charlm.models import CharModel, State
 from charlm.models.base import evaluating
-from charlm.training.checkpoint import read_tensors, reading
 from charlm.training.compute import DTYPES, Compute, Forward, forward_of
-from charlm.training.loss import summed_nll
 from charlm.training.optim import Optimizers
 
 
@@ -50,7 +51,7 @@ class Stepper:
         self._optimizers = Optimizers(
             model, train.optimizer, DTYPES[compute.muon], compute.newton_schulz
         )
-        self.forward: Forward = forward_of(model, compute)
+        self.forward: Forward = forward_of(model, compute, carries_state)
         self._states: list[State | None] = [None] * train.grad_accum  # one a piece of a batch
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
 
@@ -147,21 +148,34 @@ class Stepper:
             self._optimizers.load(read_tensors(path, "optimizer.", device))
             for piece in range(len(self._states) if with_states else 0):
                 self._states[piece] = self._checked(read_tensors(path, f"state.{piece}.", device))
-            generators = read_tensors(path, "rng.")
-            torch.set_rng_state(generators["cpu"])
-            if device.type == "cuda" and "cuda" in generators:
-                torch.cuda.set_rng_state(generators["cuda"], device)
-        if scaler and self.scaler.is_enabled():
-            self.scaler.load_state_dict(dict(scaler))
+            _restore_generators(read_tensors(path, "rng."), device)
+            if scaler and self.scaler.is_enabled():
+                if scaler.keys() != self.scaler.state_dict().keys():
+                    raise DamageError("no state of the gradient scaler")
+                self.scaler.load_state_dict(dict(scaler))
 
     def _checked(self, tensors: dict[str, Tensor]) -> State | None:
         """The state made of the tensors "0", "1", ...; of the shapes that the model would give."""
-        state = tuple(tensors[key].clone() for key in sorted(tensors, key=int))
-        if state:
-            piece = self._train.batch_size // self._train.grad_accum
-            ids = torch.zeros(piece, 1, dtype=torch.long, device=self._compute.device)
-            with evaluating(self.model), torch.no_grad():
-                _, like = self.model(ids, None)
-            if [tensor.shape for tensor in state] != [tensor.shape for tensor in like]:
-                raise ValueError("a state of another shape")
-        return state or None
+        if not tensors:
+            return None
+        piece = self._train.batch_size // self._train.grad_accum
+        ids = torch.zeros(piece, 1, dtype=torch.long, device=self._compute.device)
+        with evaluating(self.model), torch.no_grad():
+            _, like = self.model(ids, None)
+        state = [tensors.get(str(i)) for i in range(len(tensors))]
+        shapes = [None if tensor is None else tensor.shape for tensor in state]
+        if shapes != [tensor.shape for tensor in like]:
+            raise DamageError("a state of another shape")
+        return tuple(tensor.clone() for tensor in state if tensor is not None)
+
+
+def _restore_generators(states: dict[str, Tensor], device: torch.device) -> None:
+    """Set the generators behind dropout, by PyTorch's own check of their states."""
+    if "cpu" not in states:
+        raise DamageError("no state of the generator")
+    try:
+        torch.set_rng_state(states["cpu"])
+        if device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], device)
+    except (RuntimeError, TypeError) as error:
+        raise DamageError(f"the state of a generator: {error}") from error

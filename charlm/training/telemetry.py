@@ -1,59 +1,23 @@
-"""What a run tells of itself, and to whom: to observers. RunLog, the first, writes the files."""
+"""The files of a run folder that grow during training: metrics.jsonl, samples.txt and tb/."""
 
 from __future__ import annotations
 
 import json
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import torch
 
+from charlm.checkpoint.write import writing
 from charlm.config import Config
 from charlm.config.files import to_yaml
-from charlm.training.checkpoint import writing
+from charlm.observer import Observer, Record
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-
-@dataclass(frozen=True)
-class Record:
-    """One line of metrics.jsonl. Losses are nats per character; times are of training alone."""
-
-    step: int
-    split: str  # "train" or "val"
-    loss: float
-    bits_per_char: float
-    chars_seen: int
-    elapsed_s: float
-    chars_per_s: float | None = None
-    lr: float | None = None
-    grad_norm: float | None = None
-
-
-class Observer:
-    """Hears of a run; every method may be left out."""
-
-    def progress(self, fraction: float) -> None:
-        """A step is done; `fraction` of the run is over, 0 to 1."""
-
-    def record(self, record: Record) -> None:
-        """A loss was measured."""
-
-    def sample(self, step: int, text: str) -> None:
-        """The model wrote a text."""
-
-    def saved(self, path: Path) -> None:
-        """A checkpoint is on the disk."""
-
-    def notice(self, text: str) -> None:
-        """Something a user should know."""
-
-    def close(self) -> None:
-        """The run is over, or interrupted."""
 
 
 class RunLog(Observer):

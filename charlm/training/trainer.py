@@ -12,38 +12,30 @@ from typing import Literal
 
 import torch
 
+from charlm.checkpoint.format import BEST, FORMAT, LAST, CorpusInfo, Meta, Progress
+from charlm.checkpoint.write import exclusive, save, writing
 from charlm.config import Config
 from charlm.config.files import to_yaml
 from charlm.data.amounts import steps_per_epoch
 from charlm.data.batches import make_batches
 from charlm.data.corpus import Corpus
 from charlm.errors import BrokenModelError, TrainingError
+from charlm.evaluation.evaluate import InterruptedEvaluationError, evaluate
 from charlm.models import CharModel
+from charlm.observer import Observer, Record
 from charlm.randomness import torch_seed
-from charlm.sampling.generate import generate
-from charlm.sampling.torch_engine import TorchEngine
-from charlm.training.checkpoint import (
-    BEST,
-    FORMAT,
-    LAST,
-    CorpusInfo,
-    Meta,
-    Progress,
-    exclusive,
-    save,
-    writing,
-)
 from charlm.training.compiled import compiled_forward
 from charlm.training.compute import Compute
 from charlm.training.estimate import Estimate
-from charlm.training.evaluate import InterruptedEvaluationError, evaluate
 from charlm.training.schedule import Limits, lr_scale
 from charlm.training.step import Step, Stepper
-from charlm.training.telemetry import Observer, Record, RunLog
+from charlm.training.telemetry import RunLog
 from charlm.units import bits
 
 MAX_BAD_STEPS = 10  # in a row, with a loss or gradient that is not finite, before the run stops
 Outcome = Literal["finished", "patience", "stopped"]
+Sampler = Callable[[CharModel, int], str]
+"""Samples a text from a model at a step."""
 
 
 @dataclass
@@ -57,6 +49,11 @@ class Run:
     versions: dict[str, str]
     progress: Progress = field(default_factory=Progress)
     resumed: Meta | None = None  # of `last`, where the run goes on from it
+
+    def __post_init__(self) -> None:
+        train = self.config.train
+        self.steps_per_epoch = steps_per_epoch(self.corpus.split("train"), train)
+        self.limits = Limits.of(train, self.steps_per_epoch)
 
 
 class Trainer:
@@ -74,16 +71,16 @@ class Trainer:
         model: CharModel,
         observers: list[Observer],
         should_stop: Callable[[], bool] = lambda: False,
+        sampler: Sampler | None = None,
     ) -> None:
         self.run, self.config, self.progress = run, run.config, run.progress
         self.model = model.to(run.compute.device)
-        self.should_stop = should_stop
+        self.should_stop, self._sampler = should_stop, sampler
         train, device = self.config.train, run.compute.device
         ids = run.corpus.split("train")
         self.batches = make_batches(ids, train, device)
-        self.steps_per_epoch = steps_per_epoch(ids, train)
-        self.limits = Limits.of(train, self.steps_per_epoch)
-        self.chars_per_step = len(ids) / self.steps_per_epoch  # of items, the mean
+        self.limits = run.limits
+        self.chars_per_step = len(ids) / run.steps_per_epoch  # of items, the mean
         self.stepper = Stepper(
             self.model, train, run.compute, carries_state=self.batches.carries_state
         )
@@ -144,7 +141,7 @@ class Trainer:
             train.schedule,
             progress.step,
             self.limits.fraction(progress.step, progress.elapsed_s, train.schedule.warmup_steps),
-            progress.step / self.steps_per_epoch,
+            progress.step / self.run.steps_per_epoch,
         )
         step = self.stepper.step(*self.batches.batch(progress.step), scale)
         if step.taken:
@@ -209,20 +206,19 @@ class Trainer:
         return patience is not None and self.progress.evals_since_best >= patience
 
     def _sample(self) -> None:
-        progress, sample, vocab = self.progress, self.config.sample, self.run.corpus.vocab
-        if self.config.eval.sample_every is None or progress.sampled_at == progress.step:
+        """Show a text that the model samples; a broken model is no reason to stop here."""
+        progress, sampler = self.progress, self._sampler
+        every = self.config.eval.sample_every
+        if sampler is None or every is None or progress.sampled_at == progress.step:
             return
-        prompt, _ = vocab.encode_known(sample.prompt)
-        seed = self.config.train.seed
         try:
-            engine = TorchEngine(self.model)
-            text = "".join(generate(engine, vocab, prompt, sample, seed, progress.step))
+            text = sampler(self.model, progress.step)
         except BrokenModelError as error:
             self._notify(f"step {progress.step}: {error}")
             return
         progress.sampled_at = progress.step
         for observer in self.observers:
-            observer.sample(progress.step, vocab.decode(prompt) + text)
+            observer.sample(progress.step, text)
 
     def _record_training(self, step: Step) -> None:
         """The mean loss since the last such record; steps that were skipped have none."""

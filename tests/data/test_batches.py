@@ -17,7 +17,7 @@ from charlm.data.amounts import AnyIds, fit_batch
 from charlm.data.batches import (
     IGNORED,
     Batches,
-    ItemBatches,
+    DocumentBatches,
     StreamBatches,
     WindowBatches,
     make_batches,
@@ -169,7 +169,7 @@ def test_every_epoch_of_items_has_every_piece_once_in_an_order_of_its_own(
     lengths: list[int], batch_size: int, seq_len: int
 ) -> None:
     ids, pieces = list_of(lengths), pieces_by_hand(lengths, seq_len)
-    batches = ItemBatches(ids, batch_size, seq_len, CPU, seed=3)
+    batches = DocumentBatches(ids, batch_size, seq_len, CPU, seed=3)
     seen: list[list[int]] = []
     for step in range(2 * len(pieces)):  # batch_size epochs, twice
         x, y = batches.batch(step)
@@ -190,19 +190,19 @@ def test_every_epoch_of_items_has_every_piece_once_in_an_order_of_its_own(
 
 def test_items_are_a_pure_function_of_seed_and_step() -> None:
     ids = list_of([3, 1, 4, 1, 5, 9, 2, 6])
-    batches, others = (ItemBatches(ids, 3, 4, CPU, seed=1) for _ in range(2))
+    batches, others = (DocumentBatches(ids, 3, 4, CPU, seed=1) for _ in range(2))
     forwards = [as_lists(batches, step) for step in range(12)]
     torch.manual_seed(0)
     backwards = [as_lists(others, step) for step in reversed(range(12))]
     assert forwards == backwards[::-1]
-    far = ItemBatches(ids, 3, 4, CPU, seed=1).batch(10**12)[1]
+    far = DocumentBatches(ids, 3, 4, CPU, seed=1).batch(10**12)[1]
     assert torch.equal(far, batches.batch(10**12)[1])
 
 
 def test_items_differ_from_epoch_to_epoch_and_from_seed_to_seed() -> None:
     ids = list_of([1] * 50)
     orders = [
-        str(ItemBatches(ids, 50, 4, CPU, seed).batch(epoch)[1].tolist())
+        str(DocumentBatches(ids, 50, 4, CPU, seed).batch(epoch)[1].tolist())
         for seed in (1, 2)
         for epoch in (0, 1)
     ]
@@ -216,7 +216,7 @@ def test_an_item_is_read_from_the_line_end_before_it_to_its_own() -> None:
     starts = np.cumsum([0, *map(len, words)])
     whole = TextIds(raw, np.arange(256, dtype=np.uint8), starts)
     for ids, expected in ((whole, words), (whole.stretch(2, None), words[1:])):
-        x, y = ItemBatches(ids, len(expected), 20, CPU, seed=0).batch(0)
+        x, y = DocumentBatches(ids, len(expected), 20, CPU, seed=0).batch(0)
         rows = zip(x.tolist(), y.tolist(), strict=True)
         read = {
             "".join(chr(i) for i, t in zip(inputs, targets, strict=True) if t != IGNORED): "".join(
@@ -249,8 +249,8 @@ def test_the_config_chooses_the_batches_and_the_seed_their_places() -> None:
     assert as_lists(chosen, 2) == as_lists(windows(200, 4, 8, seed=5), 2)
     items = list_of([9, 2, 7, 1, 5])
     chosen = make_batches(items, train.model_copy(update={"batches": "items"}), CPU)
-    assert isinstance(chosen, ItemBatches)
-    assert as_lists(chosen, 2) == as_lists(ItemBatches(items, 4, 8, CPU, seed=5), 2)
+    assert isinstance(chosen, DocumentBatches)
+    assert as_lists(chosen, 2) == as_lists(DocumentBatches(items, 4, 8, CPU, seed=5), 2)
 
 
 @pytest.mark.parametrize("order", ["streams", "windows"])

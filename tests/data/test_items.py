@@ -71,7 +71,7 @@ def test_the_shuffled_lines_are_the_lines_in_the_order_of_a_permutation(
     text = text.removesuffix("\n") + "\n"
     ids: Ids = np.array([ord(char) for char in text], dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(items, "AT_ONCE", at_once)
+        patch.setattr(items, "CHUNK_CHARS", at_once)
         starts = shuffle_items(ids, "".join(map(chr, range(128))), folder / "shuffled")
     written = "".join(map(chr, np.fromfile(folder / "shuffled", dtype)))
     lines = lines_of(text)
@@ -146,7 +146,7 @@ def test_the_order_is_the_same_however_much_is_read_at_once(
     orders: list[list[str]] = []
     for at_once in (1 << 20, 3, 64, 1 << 20):
         monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / str(len(orders))))
-        monkeypatch.setattr(items, "AT_ONCE", at_once)
+        monkeypatch.setattr(items, "CHUNK_CHARS", at_once)
         orders.append(items_of(list_of("\n".join(NAMES), tmp_path), "all"))
     assert orders[1:] == orders[:1] * 3
     assert sorted(orders[0]) == sorted(name + "\n" for name in NAMES)

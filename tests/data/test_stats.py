@@ -70,7 +70,7 @@ def test_all_is_counted_however_little_is_looked_at_together(
     folder: Path, text: str, at_once: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stats, "AT_ONCE", at_once)
+        patch.setattr(stats, "CHUNK_CHARS", at_once)
         patch.setattr(stats, "compressed_bits", lambda *_: {})  # which take their time
         found = measure(text, folder, val_fraction=0)
     crlf, lf, cr = text.count("\r\n"), text.count("\n"), text.count("\r")

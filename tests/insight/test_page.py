@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from charlm.checkpoint.format import BEST
+from charlm.checkpoint.read import read_meta
+from charlm.checkpoint.weights import read_model
 from charlm.insight.record import Array, record
-from charlm.training.checkpoint import BEST, read_meta
-from charlm.training.weights import read_model
 from tests.conftest import TinyConfig, train_with
 from tests.insight.browser import CHROMIUM, Page, browsing
 

@@ -14,10 +14,10 @@ from charlm.config import EvalConfig
 from charlm.data.corpus import TextIds
 from charlm.data.vocab import Ids
 from charlm.errors import BrokenModelError
+from charlm.evaluation.evaluate import evaluate
 from charlm.insight import record as recording
 from charlm.insight.record import record, record_units, spans
 from charlm.insight.trace import trace
-from charlm.training.evaluate import evaluate
 from tests.insight.helpers import KINDS, RECURRENT, network, random_ids
 
 

@@ -10,14 +10,19 @@ import numpy as np
 import pytest
 import torch
 
+from charlm.checkpoint.format import LAST
 from charlm.insight import watch as watching
 from charlm.insight.trace import trace
 from charlm.insight.watch import Watch
+from charlm.observer import Record
 from charlm.training import session
-from charlm.training.checkpoint import LAST
-from charlm.training.telemetry import Record
+from charlm.training.session import Session
 from tests.conftest import TinyConfig, train_with
 from tests.training.helpers import KINDS, make_config, same_tensors, train
+
+
+def watch_of(ready: Session) -> Watch:
+    return Watch(ready.run.folder, ready.run.corpus.split("val"), ready.model)
 
 
 def shown(folder: Path) -> Any:
@@ -37,7 +42,11 @@ def run(text: Path, kind: str, out: Path, watched: bool, stop_at: int | None = N
         if folder.exists()
         else session.start(config, out, "cpu")
     )
-    train(ready, stop_at, [Watch(ready.run, ready.model)] if watched else [])
+    train(
+        ready,
+        stop_at,
+        [watch_of(ready)] if watched else [],
+    )
     return ready.run.folder
 
 
@@ -65,7 +74,7 @@ def test_a_watched_run_has_the_weights_of_one_that_is_not(
 
 def test_what_is_shown_is_what_the_network_does(tiny_text: Path, tmp_path: Path) -> None:
     ready = session.start(make_config(tiny_text, "lstm"), tmp_path, "cpu")
-    watch = Watch(ready.run, ready.model)
+    watch = watch_of(ready)
     watch.record(Record(3, "train", 1.0, 1.0, 1, 1.0))  # a training loss is none of its business
     watch.record(Record(3, "val", 1.0, 1.0, 1, 1.0))
     watch.close()
@@ -86,7 +95,7 @@ def test_it_takes_no_more_than_its_share_of_the_time(
     ready = session.start(make_config(tiny_text, "rnn"), tmp_path, "cpu")
     now = iter(range(0, 1000, 5))  # each look takes five seconds
     monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: next(now)))
-    watch = Watch(ready.run, ready.model)
+    watch = watch_of(ready)
     for step, elapsed in enumerate((100.0, 900.0, 1001.0, 1002.0, 1499.0, 1501.0)):
         watch.record(Record(step, "val", 1.0, 1.0, 1, elapsed))
     watch.close()

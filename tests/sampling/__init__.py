@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from charlm.models import CharModel
 from charlm.sampling.engine import Engine
-from charlm.sampling.networks import build_network
+from charlm.sampling.numpy import build_network
 
 
 def weights_of(model: CharModel) -> dict[str, npt.NDArray[np.float32]]:

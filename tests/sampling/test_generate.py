@@ -19,9 +19,9 @@ from charlm.randomness import generator
 from charlm.sampling.engine import Engine, Reader
 from charlm.sampling.filters import Floats
 from charlm.sampling.generate import Conversation, choose, generate, in_order
-from charlm.sampling.generate import write as write_texts
-from charlm.sampling.text import Order, Written
-from charlm.sampling.torch_engine import TorchEngine
+from charlm.sampling.generate import sample_texts as write_texts
+from charlm.sampling.text import Chunk, SampleSpec
+from charlm.sampling.torch import TorchEngine
 from tests.sampling import numpy_engine
 from tests.training.helpers import KINDS, decided_model
 
@@ -41,9 +41,9 @@ def write(model: CharModel, prompt: str, config: SampleConfig = PLAIN, seed: int
     return "".join(generate(numpy_engine(model), VOCAB, VOCAB.encode(prompt), config, seed))
 
 
-def write_side_by_side(engine: Engine, order: Order, numbers: list[int]) -> dict[int, str]:
+def write_side_by_side(engine: Engine, spec: SampleSpec, numbers: list[int]) -> dict[int, str]:
     texts = dict.fromkeys(numbers, "")
-    for number, piece in write_texts(engine, VOCAB, VOCAB.encode("ab"), order, 1, numbers):
+    for number, piece in write_texts(engine, VOCAB, VOCAB.encode("ab"), spec, 1, numbers):
         texts[number] += piece.text if piece else ""
     return texts
 
@@ -238,44 +238,44 @@ def test_sliding_is_reading_the_last_characters_of_a_context_each_time() -> None
 @pytest.mark.parametrize("stop", [None, "a", "ca"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_text_does_not_depend_on_what_is_written_beside_it(kind: str, stop: str | None) -> None:
-    model, order = make_model(kind), Order(PLAIN, PLAIN.length, stop)
-    alone = {n: write_side_by_side(numpy_engine(model), order, [n])[n] for n in range(6)}
+    model, spec = make_model(kind), SampleSpec(PLAIN, PLAIN.length, stop)
+    alone = {n: write_side_by_side(numpy_engine(model), spec, [n])[n] for n in range(6)}
     assert len(set(alone.values())) > 2
     for engine in ENGINES:
-        assert write_side_by_side(engine(model), order, list(range(6))) == alone
-        assert write_side_by_side(engine(model), order, [4, 1]) == {n: alone[n] for n in (4, 1)}
+        assert write_side_by_side(engine(model), spec, list(range(6))) == alone
+        assert write_side_by_side(engine(model), spec, [4, 1]) == {n: alone[n] for n in (4, 1)}
 
 
 @given(st.lists(st.integers(0, 3), max_size=30))
 def test_texts_come_out_one_after_the_other(steps: list[int]) -> None:
     numbers = list(dict.fromkeys(steps))
     ends = {step: i for i, step in enumerate(steps)}  # its last stands for its end
-    written = [(n, None if ends[n] == i else Written(str(i))) for i, n in enumerate(steps)]
+    written = [(n, None if ends[n] == i else Chunk(str(i))) for i, n in enumerate(steps)]
     ordered = list(in_order(numbers, iter(written)))
     assert ordered == [it for number in numbers for it in written if it[0] == number]
 
 
 def test_the_first_text_is_not_held_up_by_the_others() -> None:
-    def written() -> Iterator[tuple[int, Written | None]]:
+    def written() -> Iterator[tuple[int, Chunk | None]]:
         for number in (1, 0, 1):
             asked.append(number)
-            yield number, Written("x")
+            yield number, Chunk("x")
 
     asked: list[int] = []
-    assert next(in_order([0, 1], written())) == (0, Written("x"))
+    assert next(in_order([0, 1], written())) == (0, Chunk("x"))
     assert asked == [1, 0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_text_written_in_turns_goes_on_from_all_before(kind: str) -> None:
     penalised = PLAIN.model_copy(update={"repetition_penalty": 1.5})
-    engine, order = numpy_engine(make_model(kind)), Order(penalised, 9)
+    engine, spec = numpy_engine(make_model(kind)), SampleSpec(penalised, 9)
     talk = Conversation(engine, VOCAB, seed=0)
-    texts = ["".join(piece.text for piece in talk.write(VOCAB.encode("ab"), order))]
-    broken_off = talk.write(VOCAB.encode("ccc"), order)
+    texts = ["".join(piece.text for piece in talk.write(VOCAB.encode("ab"), spec))]
+    broken_off = talk.write(VOCAB.encode("ccc"), spec)
     texts.append("".join(next(broken_off).text for _ in range(4)))
     del broken_off
-    texts.append("".join(piece.text for piece in talk.write(VOCAB.encode(""), order)))
+    texts.append("".join(piece.text for piece in talk.write(VOCAB.encode(""), spec)))
     randomness, text = generator(0, "text", 0), ""
     for typed, count in (("ab", 9), ("ccc", 4), ("", 9)):
         text += typed
@@ -292,11 +292,11 @@ def test_a_text_written_in_turns_goes_on_from_all_before(kind: str) -> None:
 def test_characters_handed_out_together_are_those_handed_out_one_by_one(
     numbers: list[int], scored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, order = numpy_engine(make_model("lstm")), Order(PLAIN, 50, scored=scored)
+    engine, spec = numpy_engine(make_model("lstm")), SampleSpec(PLAIN, 50, scored=scored)
     found = []
     for patience in (0.0, 1e9):
         monkeypatch.setattr("charlm.sampling.generate.PATIENCE", patience)
-        pieces = list(write_texts(engine, VOCAB, VOCAB.encode("ab"), order, 1, numbers))
+        pieces = list(write_texts(engine, VOCAB, VOCAB.encode("ab"), spec, 1, numbers))
         by_text = {number: [piece for n, piece in pieces if n == number] for number in numbers}
         assert all(len(its[0].text) == 1 and its[-1] is None for its in by_text.values() if its[0])
         counts = {number: len(its) for number, its in by_text.items()}
@@ -315,9 +315,12 @@ def test_characters_handed_out_together_are_those_handed_out_one_by_one(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_text_cost_is_minus_ln_of_its_probability(kind: str) -> None:
-    model, order = make_model(kind), Order(SampleConfig(temperature=0.5, top_k=3), 20, scored=True)
+    model, spec = (
+        make_model(kind),
+        SampleSpec(SampleConfig(temperature=0.5, top_k=3), 20, scored=True),
+    )
     prompt = VOCAB.encode("ab")
-    pieces = [p for _, p in write_texts(numpy_engine(model), VOCAB, prompt, order, 0, [0]) if p]
+    pieces = [p for _, p in write_texts(numpy_engine(model), VOCAB, prompt, spec, 0, [0]) if p]
     text = [int(i) for i in prompt]
     for piece in pieces:
         logits = whole(model, in_view(model, text))
@@ -332,9 +335,9 @@ def nats_of(logits: Floats, char: str) -> float:
 
 def test_generation_stops_when_the_stop_text_is_written() -> None:
     model = make_model("lstm")
-    order = Order(PLAIN, PLAIN.length)
-    (text,) = write_side_by_side(numpy_engine(model), order, [0]).values()
-    stopped = write_side_by_side(numpy_engine(model), replace(order, stop=text[20:22]), [0])
+    spec = SampleSpec(PLAIN, PLAIN.length)
+    (text,) = write_side_by_side(numpy_engine(model), spec, [0]).values()
+    stopped = write_side_by_side(numpy_engine(model), replace(spec, stop=text[20:22]), [0])
     assert stopped == {0: text.partition(text[20:22])[0]}
 
 

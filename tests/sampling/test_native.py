@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 import charlm.api
 from charlm.config import GPTConfig, RecurrentConfig
 from charlm.errors import CharlmError
-from charlm.kernels.compiler import NoKernelError
+from charlm.kernels.build import NoKernelError
 from charlm.machine import cpu_features
 from charlm.models import build_model
 from charlm.sampling.native import NativeNetwork, code, matrix, native, threads
 from charlm.sampling.native.threads import FEW, Threads
-from charlm.sampling.networks import Network, build_network
-from charlm.sampling.networks.recurrent import Recurrent
+from charlm.sampling.numpy import Network, build_network
+from charlm.sampling.numpy.recurrent import Recurrent
 from tests.conftest import TinyRun
 from tests.sampling import weights_of
 
@@ -87,7 +87,7 @@ def test_many_texts_are_as_in_numpy(config: Config, monkeypatch: pytest.MonkeyPa
     compiled = native_of(network)
     for B in (1, 7, 8, 33, 64, 70):
         for ours, expected in zip(read(compiled, ids_of(B)), read(network, ids_of(B)), strict=True):
-            tolerance = (2e-5 if B >= matrix.MANY else 2e-6) * np.abs(expected).max()
+            tolerance = (2e-5 if B >= matrix.AMX_MIN_ROWS else 2e-6) * np.abs(expected).max()
             np.testing.assert_allclose(ours, expected, 0, tolerance)
 
 
@@ -134,7 +134,7 @@ def test_a_text_alone_is_the_same_whatever_was_written_before(config: Config) ->
 def test_many_texts_are_right_without_a_table_too(
     kind: Literal["rnn", "gru", "lstm"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charlm.sampling.networks.recurrent.SMALL_TABLE", 0)
+    monkeypatch.setattr("charlm.sampling.numpy.recurrent.SMALL_TABLE", 0)
     network = network_of(RecurrentConfig(kind=kind, n_layer=1, hidden_size=32))
     assert isinstance(network, Recurrent)
     assert network.table is None
@@ -230,8 +230,8 @@ def test_without_a_compiler_numpy_writes(
     model = charlm.load(tiny_run("lstm"))
     assert model.engine == "numpy"
     assert model.sample(length=50, seed=1) == with_it
-    with pytest.raises(CharlmError, match=r"^--engine native: false fails: .*; take auto$"):
+    with pytest.raises(CharlmError, match=r"^engine=native: false fails: .*; use engine=auto$"):
         charlm.load(tiny_run("lstm"), engine="native")
     monkeypatch.setenv("CC", "missing-cc")
-    with pytest.raises(CharlmError, match=r"^--engine native: there is no missing-cc; take auto$"):
+    with pytest.raises(CharlmError, match=r"^engine=native: there is no missing-cc; "):
         charlm.load(tiny_run("lstm"), engine="native")

@@ -10,21 +10,22 @@ import numpy as np
 import pytest
 import torch
 
+from charlm.checkpoint.format import BEST
+from charlm.checkpoint.mapped import map_weights
+from charlm.checkpoint.read import read_meta
+from charlm.checkpoint.weights import load_model
 from charlm.config import GPTConfig, RecurrentConfig, SampleConfig
 from charlm.data.vocab import Vocab
 from charlm.errors import DeviceError
-from charlm.kernels.compiler import NoKernelError
+from charlm.kernels.build import NoKernelError
 from charlm.machine import instruction_set
 from charlm.models import CharModel, build_model
 from charlm.sampling.engine import Engine
-from charlm.sampling.generate import choose, write
+from charlm.sampling.generate import choose, sample_texts
 from charlm.sampling.native import native
-from charlm.sampling.networks import build_network, gpt, recurrent
-from charlm.sampling.text import Order
-from charlm.sampling.torch_engine import TorchEngine
-from charlm.training.checkpoint import BEST, read_meta
-from charlm.training.mapped import map_weights
-from charlm.training.weights import load_model
+from charlm.sampling.numpy import build_network, gpt, recurrent
+from charlm.sampling.text import SampleSpec
+from charlm.sampling.torch import TorchEngine
 from tests.conftest import TinyRun
 from tests.sampling import assert_drawn_from, numpy_engine, weights_of
 
@@ -133,7 +134,7 @@ def test_bf16_is_nearly_the_same_and_changes_nothing_else(config: Any) -> None:
         near = TorchEngine(model, bf16=True).read(ids)
     except DeviceError as error:  # not on a CPU that has no such instructions
         assert instruction_set() not in ("amx", "avx512_bf16")
-        assert str(error).startswith("--precision bf16: ")  # noqa: PT017
+        assert str(error).startswith("precision=bf16: ")  # noqa: PT017
         return
     assert np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
     assert torch.get_float32_matmul_precision() == "highest"
@@ -150,9 +151,9 @@ def test_a_text_far_past_the_context_is_the_models_own(kind: str) -> None:
     """Each character is drawn from the model's logits of what it is to see, by the exact rule."""
     config: Any = RECURRENT[-3] if kind == "lstm" else GPTS[-1]
     model, vocab = random_model(config), Vocab("\nabcdef")
-    order = Order(SampleConfig(temperature=1.0), 8 * CONTEXT, scored=True)
+    spec = SampleSpec(SampleConfig(temperature=1.0), 8 * CONTEXT, scored=True)
     view: list[int] = [0]
-    for _, piece in write(numpy_engine(model), vocab, vocab.encode(""), order, 3, [0]):
+    for _, piece in sample_texts(numpy_engine(model), vocab, vocab.encode(""), spec, 3, [0]):
         if piece is None:
             break
         with torch.no_grad():

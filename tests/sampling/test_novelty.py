@@ -18,13 +18,13 @@ samples_ = st.lists(st.text("abc", max_size=25), min_size=1, max_size=3)
 
 @pytest.fixture(autouse=True)
 def _in_small_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(novelty, "AT_ONCE", 16)
+    monkeypatch.setattr(novelty, "CHUNK_CHARS", 16)
 
 
 @given(texts, samples_)
 @example("abababababababababababab", ["bababababababababab"])
 def test_it_finds_what_looking_everywhere_finds(text: str, samples: list[str]) -> None:
-    found = compare(samples, VOCAB, VOCAB.encode(text), are_items=False)
+    found = compare(samples, VOCAB, VOCAB.encode(text), of_documents=False)
     assert found.chars == sum(map(len, samples))
     passages = [s[i:j] for s in samples for i in range(len(s) + 1) for j in range(i, len(s) + 1)]
     assert len(found.longest) == max(len(passage) for passage in passages if passage in text)
@@ -40,10 +40,10 @@ def test_it_finds_what_looking_everywhere_finds(text: str, samples: list[str]) -
 
 @given(texts, samples_)
 def test_hashes_that_say_nothing_change_nothing(text: str, samples: list[str]) -> None:
-    expected = compare(samples, VOCAB, VOCAB.encode(text), are_items=False)
+    expected = compare(samples, VOCAB, VOCAB.encode(text), of_documents=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(novelty, "_hashes", lambda ids, n: np.zeros(max(0, len(ids) - n + 1), "u8"))
-        found = compare(samples, VOCAB, VOCAB.encode(text), are_items=False)
+        found = compare(samples, VOCAB, VOCAB.encode(text), of_documents=False)
     assert found == expected
 
 
@@ -52,6 +52,6 @@ def test_items_are_new_where_they_are_no_line_of_the_text(
     lines: list[str], samples: list[str]
 ) -> None:
     text = VOCAB.encode("".join(f"{line}\n" for line in lines))
-    found = compare(samples, VOCAB, text, are_items=True)
+    found = compare(samples, VOCAB, text, of_documents=True)
     assert found.items == len(set(samples))
     assert found.new_items == len({s for s in samples if s not in {*lines, ""}})

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from charlm.config import SampleConfig
 from charlm.data.vocab import Vocab
-from charlm.sampling.text import Order, Text
+from charlm.sampling.text import SampleSpec, Text
 
 PLAIN = SampleConfig(temperature=1.0)
 
 
 def until(characters: Iterator[str], stop: str) -> Iterator[str]:
     """What comes out when a text is made of these characters."""
-    text = Text(Vocab("".join(map(chr, range(128)))), Order(PLAIN, None, stop))
+    text = Text(Vocab("".join(map(chr, range(128)))), SampleSpec(PLAIN, None, stop))
     for char in characters:
         yield from (piece.text for piece in text.add([ord(char)], None))
         if text.ended:

@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from charlm.checkpoint.format import BEST, LAST
 from charlm.config import Config, GPTConfig, RecurrentConfig
 from charlm.config.files import parse_config
 from charlm.models import CharModel, build_model
+from charlm.observer import Observer
+from charlm.sampling.preview import Preview
 from charlm.training import session
-from charlm.training.checkpoint import BEST, LAST
 from charlm.training.session import Session
-from charlm.training.telemetry import Observer
 from charlm.training.trainer import Outcome
 
 KINDS = ("rnn", "gru", "lstm", "gpt")
@@ -59,7 +60,9 @@ def train(
     """Train to the end, or until someone asks to stop at a step and from then on."""
     progress = ready.run.progress
     trainer = ready.trainer(
-        observers or [], lambda: stop_at is not None and progress.step >= stop_at
+        observers or [],
+        lambda: stop_at is not None and progress.step >= stop_at,
+        Preview(ready.run.config, ready.run.corpus.vocab),
     )
     return trainer.train()
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from charlm.checkpoint.format import LAST
+from charlm.checkpoint.read import read_meta
 from charlm.devices import choose_device
 from charlm.errors import DeviceError
 from charlm.models import build_model
+from charlm.observer import Observer
 from charlm.training import choose, session
-from charlm.training.checkpoint import LAST, read_meta
 from charlm.training.choose import choose_compute
-from charlm.training.telemetry import Observer
 from tests.training.helpers import assert_same_run, make_config, new_run, train
 
 
@@ -34,7 +35,7 @@ def refuses_at_once(_model: object) -> object:
 
 
 def refuses_when_called(_model: object) -> Callable[..., object]:
-    def call(*_: object) -> object:
+    def call(*_: object, **_options: object) -> object:
         raise RuntimeError("no compiler here\nand more about it")
 
     return call
@@ -62,8 +63,8 @@ def test_a_compiled_model_that_is_wrong_is_not_used(
     kind: str, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def compiler(forward: Callable[..., Any]) -> Callable[..., Any]:
-        def compiled(ids: torch.Tensor, state: object) -> Any:
-            logits, after = forward(ids, state)
+        def compiled(ids: torch.Tensor, state: object, **options: bool) -> Any:
+            logits, after = forward(ids, state, **options)
             return 3 * logits.flip(1), after
 
         return compiled
@@ -92,9 +93,9 @@ def test_a_compiled_model_takes_the_training_steps_and_trying_it_leaves_no_trace
     calls: list[bool] = []
 
     def compiler(forward: Callable[..., object]) -> Callable[..., object]:
-        def compiled(ids: torch.Tensor, state: object) -> object:
+        def compiled(ids: torch.Tensor, state: object, **options: bool) -> object:
             calls.append(getattr(forward, "training", True))
-            return forward(ids, state)
+            return forward(ids, state, **options)
 
         return compiled
 
@@ -120,7 +121,7 @@ def test_nothing_is_compiled_unasked_on_a_cpu(
 def test_a_resumed_compiled_run_is_the_run_never_stopped(
     tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch, "compile", lambda model: lambda *arguments: model(*arguments))
+    monkeypatch.setattr(torch, "compile", lambda model: lambda *it, **more: model(*it, **more))
     config = make_config(tiny_text, "lstm", "train.compile=on")
     reference = new_run(config, tmp_path / "never")
     folder = new_run(config, tmp_path / "stopped", stop_at=5)
@@ -133,13 +134,13 @@ def test_a_resumed_compiled_run_is_the_run_never_stopped(
 
 @pytest.mark.parametrize("name", ["nothing", "meta", "cuda:99", "cpu:x"])
 def test_a_device_that_is_not_there_is_named(name: str) -> None:
-    with pytest.raises(DeviceError, match=f"--device {name}"):
+    with pytest.raises(DeviceError, match=f"device={name}"):
         choose_device(name)
 
 
 def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match="PyTorch finds no CUDA GPU; use --device auto or cpu"):
+    with pytest.raises(DeviceError, match="PyTorch finds no CUDA GPU; use device=auto or cpu"):
         choose_device("cuda")
 
 

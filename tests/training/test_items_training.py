@@ -17,19 +17,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from charlm.checkpoint import weights
+from charlm.checkpoint.format import BEST, LAST
+from charlm.checkpoint.read import read_meta
 from charlm.config import Config, SampleConfig
 from charlm.data.corpus import Corpus, Split, open_corpus
 from charlm.data.vocab import UNKNOWN, Vocab
+from charlm.evaluation.evaluate import evaluate
+from charlm.evaluation.scoring import text_to_score
 from charlm.models import build_model
 from charlm.randomness import generator
 from charlm.sampling import generate as generating
-from charlm.sampling.generate import generate, write
-from charlm.sampling.text import Order, Text
-from charlm.sampling.torch_engine import TorchEngine
-from charlm.training import weights
-from charlm.training.checkpoint import BEST, LAST, read_meta
-from charlm.training.evaluate import evaluate
-from charlm.training.scoring import text_to_score
+from charlm.sampling.generate import generate, sample_texts
+from charlm.sampling.text import SampleSpec, Text
+from charlm.sampling.torch import TorchEngine
 from tests.training.helpers import (
     KINDS,
     assert_same_run,
@@ -270,9 +271,9 @@ def written(content: bytes, stop: str | None = None) -> list[str]:
     script = iter(content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generating, "choose", lambda *_: np.array([next(script)]))
-        order = Order(SampleConfig(), len(content), stop)
+        order = SampleSpec(SampleConfig(), len(content), stop)
         prompt = np.empty(0, np.uint8)
-        pieces = write(any_model(), Vocab.of_bytes(), prompt, order, seed=0, numbers=[0])
+        pieces = sample_texts(any_model(), Vocab.of_bytes(), prompt, order, seed=0, numbers=[0])
         return [piece.text for _, piece in pieces if piece]
 
 
@@ -291,7 +292,7 @@ def test_the_bytes_a_model_draws_are_those_that_come_out(content: bytes) -> None
 
 @given(st.text("aé€🐍\n", max_size=8))
 def test_a_character_comes_out_when_its_last_byte_is_drawn(text: str) -> None:
-    alone = Text(Vocab.of_bytes(), Order(SampleConfig(), None))
+    alone = Text(Vocab.of_bytes(), SampleSpec(SampleConfig(), None))
     pieces = ["".join(piece.text for piece in alone.add([byte], None)) for byte in text.encode()]
     expected = [piece for char in text for piece in [""] * (len(char.encode()) - 1) + [char]]
     assert pieces == expected

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from charlm.checkpoint.format import LAST, Meta
+from charlm.checkpoint.read import read_meta
 from charlm.config import Config
-from charlm.kernels.compiler import NoKernelError
+from charlm.kernels.build import NoKernelError
 from charlm.kernels.lstm import LSTMKernel
 from charlm.training import choose, session
-from charlm.training.checkpoint import LAST, Meta, read_meta
 from tests.kernels import loaded
 from tests.training.helpers import assert_same_run, go_on, make_config, new_run, plain_config
 

@@ -11,13 +11,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from charlm.checkpoint import weights
+from charlm.checkpoint.format import BEST, LAST
+from charlm.checkpoint.read import read_meta
+from charlm.cli.describe import describe_end
 from charlm.config import Config
-from charlm.describe import describe_end
 from charlm.errors import CheckpointError
-from charlm.training import evaluate, session, trainer, weights
-from charlm.training.checkpoint import BEST, LAST, read_meta
-from charlm.training.scoring import text_to_score
-from charlm.training.telemetry import Observer
+from charlm.evaluation import evaluate
+from charlm.evaluation.scoring import text_to_score
+from charlm.observer import Observer
+from charlm.training import session, trainer
 from tests.training.helpers import (
     AfterEachStep,
     assert_same_run,
@@ -231,7 +234,7 @@ def test_a_run_folder_that_exists_is_never_overwritten(
     config = plain_config(tiny_text, "rnn", f"name={name}", "train.max_steps=2")
     folder = new_run(config, tmp_path)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(CheckpointError, match="is not overwritten; go on with it by --resume"):
+    with pytest.raises(CheckpointError, match="is not overwritten; go on with it by resume=True"):
         session.start(config, tmp_path, "cpu")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 

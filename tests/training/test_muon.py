@@ -22,7 +22,7 @@ def kernel() -> NewtonSchulz:
 
 
 def matrix_of(shape: tuple[int, int]) -> Tensor:
-    """A matrix whose singular values differ by three orders."""
+    """A matrix whose singular values differ by three specs."""
     generator = torch.Generator().manual_seed(sum(shape))
     return torch.randn(shape, generator=generator) * torch.logspace(-3, 0, shape[1])
 
@@ -181,4 +181,4 @@ def test_a_matrix_of_low_rank_or_zeros_stays_finite(
     ("shape", "fits"), [((32, 64), True), ((64, 48), False), ((33, 32), False), ((32,), False)]
 )
 def test_what_fits_is_told(shape: tuple[int, ...], fits: bool) -> None:
-    assert NewtonSchulz.fits(torch.zeros(shape)) == fits
+    assert NewtonSchulz.supports(torch.zeros(shape)) == fits

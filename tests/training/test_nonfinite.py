@@ -11,14 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from charlm.checkpoint import weights
+from charlm.checkpoint.format import LAST
+from charlm.checkpoint.read import read_meta
+from charlm.cli.describe import describe_end
 from charlm.config import Config
-from charlm.describe import describe_end
 from charlm.errors import TrainingError
+from charlm.evaluation import evaluate
+from charlm.evaluation.loss import summed_nll
+from charlm.evaluation.scoring import text_to_score
 from charlm.models import CharModel, State
-from charlm.training import evaluate, session, step, weights
-from charlm.training.checkpoint import LAST, read_meta
-from charlm.training.loss import summed_nll
-from charlm.training.scoring import text_to_score
+from charlm.training import session, step
 from charlm.training.session import Session
 from charlm.training.trainer import MAX_BAD_STEPS
 from tests.training.helpers import (

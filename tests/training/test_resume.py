@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from charlm.checkpoint.format import LAST
+from charlm.checkpoint.read import read_meta
 from charlm.errors import DeviceError, TrainingError
-from charlm.training import evaluate, session, trainer
-from charlm.training.checkpoint import LAST, read_meta
+from charlm.evaluation import evaluate
+from charlm.training import session, trainer
 from tests.training.helpers import (
     KINDS,
     NETWORKS,

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from charlm.checkpoint.format import LAST, Meta
+from charlm.checkpoint.read import read_meta
 from charlm.config import Config
 from charlm.config.files import to_yaml
-from charlm.training.checkpoint import LAST, Meta, read_meta
 from tests.training.helpers import assert_same_run, make_config, metrics, new_run
 
 ROOT = Path(__file__).parents[2]

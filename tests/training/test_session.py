@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from charlm.checkpoint.format import BEST, LAST
+from charlm.checkpoint.read import read_meta
 from charlm.config.files import load_config
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models import build_model
 from charlm.training import session
-from charlm.training.checkpoint import BEST, LAST, read_meta
 from tests.training.helpers import (
     KINDS,
     go_on,

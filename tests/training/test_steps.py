@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from charlm.checkpoint.format import LAST
 from charlm.config import Config
 from charlm.config.files import parse_config
 from charlm.data.corpus import open_corpus
 from charlm.models import CharModel, State, build_model
 from charlm.randomness import generator
 from charlm.training import session
-from charlm.training.checkpoint import LAST
 from charlm.training.compute import Compute
 from charlm.training.step import Stepper
 from tests.training.helpers import (

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from charlm.checkpoint.format import LAST
+from charlm.checkpoint.read import read_meta
 from charlm.config.files import to_yaml
 from charlm.data.vocab import Vocab
+from charlm.observer import Observer, Record
 from charlm.training import session
-from charlm.training.checkpoint import LAST, read_meta
-from charlm.training.telemetry import Observer, Record
 from tests.training.helpers import (
     AfterEachStep,
     go_on,

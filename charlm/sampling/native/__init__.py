@@ -1,11 +1,11 @@
-"""The networks of charlm.sampling.networks in C, for one text or many on a CPU."""
+"""The networks of charlm.sampling.numpy in C, for one text or many on a CPU."""
 
 from __future__ import annotations
 
 from charlm.sampling.native.gpt import NativeGPT
 from charlm.sampling.native.recurrent import NativeRecurrent
-from charlm.sampling.networks import Network
-from charlm.sampling.networks.gpt import GPT
+from charlm.sampling.numpy import Network
+from charlm.sampling.numpy.gpt import GPT
 
 NativeNetwork = NativeRecurrent | NativeGPT
 

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from threading import Lock
 
-from charlm.kernels.compiler import load_kernel
+from charlm.kernels.build import load_kernel
 from charlm.machine import held_to
-from charlm.sampling.native.matrix import MANY, Array, Matrix, pack, size
+from charlm.sampling.native.matrix import AMX_MIN_ROWS, Array, Matrix, pack, size
 from charlm.sampling.native.threads import Threads
 
 _MARCH = {None: "native", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}  # by held_to()
@@ -50,7 +50,7 @@ class Code:
     def make_tiles(self, texts: int) -> None:
         """See to the tiles for so many texts side by side, where they take any."""
         with self._lock:
-            if texts >= MANY and self._matrices and self._tiles is None:
+            if texts >= AMX_MIN_ROWS and self._matrices and self._tiles is None:
                 self._tiles = pack(self._matrices, self._library)
 
     def read(self, network: ctypes.Structure, texts: int, steps: int) -> None:

@@ -23,7 +23,7 @@ from charlm.sampling.native.matrix import (
     size,
 )
 from charlm.sampling.native.threads import ENOUGH
-from charlm.sampling.networks.gpt import GPT
+from charlm.sampling.numpy.gpt import GPT
 
 NORMS, MLPS = ("layernorm", "rmsnorm"), ("gelu", "relu2", "swiglu")  # as gpt.c numbers them
 MULTIPLE = 16  # of which the places in the cache are

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MANY = 8  # `MANY` of product.h: from so many rows on, a CPU's matrix unit is used
+AMX_MIN_ROWS = 8  # `AMX_MIN_ROWS` of product.h: from so many rows on, a CPU's matrix unit is used
 BLOCK = 32  # its matrices are made up of blocks of so many rows and columns
 _ALIGNED = 64  # bytes
 size, pointer = ctypes.c_size_t, ctypes.c_void_p
@@ -61,14 +61,14 @@ class Matrix:
         self.c = CMatrix(*W.shape, address(W), address(b))
 
     def for_texts(self, count: int) -> CMatrix:
-        """As one to MANY texts side by side take it: without tiles, whatever others have made, so
-        that they are the same always."""
+        """The matrix for B = `count` texts: with tiles from AMX_MIN_ROWS texts on. Fewer texts
+        never use tiles, even where they exist: results must not depend on earlier calls."""
         c = self.c
-        return c if count >= MANY else CMatrix(c.O, c.I, c.W, c.b)
+        return c if count >= AMX_MIN_ROWS else CMatrix(c.O, c.I, c.W, c.b)
 
 
 def pack(matrices: Sequence[Matrix], library: ctypes.CDLL) -> Array:
-    """Make the tiles for MANY rows and more, where there is AMX: as much memory again.
+    """Make the tiles for AMX_MIN_ROWS rows and more, where there is AMX: as much memory again.
 
     Returns:
         Where they lie; in one piece, for which the system takes larger pages.

@@ -1,5 +1,5 @@
 """The recurrent networks in C (charlm/kernels/recurrent.c): the equations of
-networks/recurrent.py, with neither Python nor numpy between them."""
+numpy/recurrent.py, with neither Python nor numpy between them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from charlm.sampling.native.matrix import (
     rows_room,
     size,
 )
-from charlm.sampling.networks.recurrent import GATES, Recurrent
+from charlm.sampling.numpy.recurrent import GATES, Recurrent
 
 KINDS = list(GATES)  # as recurrent.c numbers them
 STRETCH = 64  # characters read without a look at Ctrl-C, or at how many threads are best

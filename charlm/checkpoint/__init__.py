@@ -1,0 +1,1 @@
+"""The checkpoint file: its format, and finding, reading and writing it."""

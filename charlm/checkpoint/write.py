@@ -1,0 +1,78 @@
+"""Writing a checkpoint: whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charlm.checkpoint.format import Meta
+from charlm.errors import CheckpointError
+from charlm.files import locked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line what the disk did not let us do at `path`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
+        raise CheckpointError(
+            f"{error.filename or path}: cannot write: {error.strerror}; what was saved before is "
+            f"as it was; {'make room' if full else 'choose another place with out=DIR'}"
+        ) from error
+
+
+def save(path: Path, meta: Meta, tensors: dict[str, Tensor]) -> None:
+    """Write a checkpoint so that at any moment `path` is the old file, whole, or the new one.
+
+    Raises:
+        CheckpointError: the disk is full or read-only; the old file is as it was.
+    """
+    from safetensors.torch import save as serialise
+
+    payload = serialise(
+        {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
+        metadata={"charlm": meta.model_dump_json()},
+    )
+    temporary = path.with_suffix(".tmp")
+    with writing(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _flush_folder(path.parent)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a run folder, where the system can.
+
+    Raises:
+        CheckpointError: another one is at it.
+    """
+    with locked(folder, wait=False) as ours:
+        if not ours:
+            raise CheckpointError(f"{folder}: another process is training this run")
+        yield
+
+
+def _flush_folder(folder: Path) -> None:
+    """Put a rename on the disk, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

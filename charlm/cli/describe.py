@@ -1,0 +1,142 @@
+"""Runs and checkpoints in plain lines. Needs no torch."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charlm.checkpoint.format import BEST, LAST, Meta, Progress
+from charlm.checkpoint.read import read_meta
+from charlm.cli.arguments import RUNS
+from charlm.config import DataConfig, GPTConfig, RecurrentConfig
+from charlm.units import bits
+
+if TYPE_CHECKING:
+    from charlm.data.corpus import Corpus
+    from charlm.training.session import Session
+    from charlm.training.trainer import Outcome, Run
+
+
+def describe_run(ready: Session) -> list[str]:
+    """What is about to be trained, on what, and where."""
+    run, config = ready.run, ready.run.config
+    corpus, train = run.corpus, config.train
+    parts = {split: len(corpus.split(split)) for split in ("train", "val", "test")}
+    shares = ", ".join(f"{count:,} {split}" for split, count in parts.items() if count)
+    limits = run.limits
+    ends = [f"{limits.steps:,} steps" if limits.steps else ""]
+    ends += [f"{limits.seconds:g} s" if limits.seconds else ""]
+    threads = f", {_count(run.compute.threads, 'thread')}" * (run.compute.device.type == "cpu")
+    epochs = (limits.steps or 0) / run.steps_per_epoch
+    per_step = f"{train.batch_size} x {train.seq_len} characters"
+    if train.batches == "items":
+        per_step = f"{_count(train.batch_size, 'item')}"
+    return [
+        f"model   {describe_model(config.model)}, {ready.model.count_parameters():,} parameters",
+        f"text    {corpus.source}, {len(corpus):,} {_units(config.data)} ({shares}), "
+        f"{_vocabulary(corpus)}",
+        f"train   {' or '.join(filter(None, ends))} of {per_step}"
+        f"{f' ({epochs:.2g} epochs)' if epochs else ''}, {train.optimizer.kind}; "
+        f"{run.compute.device}{threads}, {run.compute.precision}"
+        + f", {run.compute.kernel} kernel"
+        * (run.compute.kernel != "torch"),
+        *(f"checked {line}" for line in run.compute.checks),
+        f"folder  {run.folder}" + (f", from step {run.progress.step:,}" * bool(run.progress.step)),
+    ]
+
+
+def _units(data: DataConfig) -> str:
+    return "bytes" if data.unit == "byte" else "characters"
+
+
+def _vocabulary(corpus: Corpus) -> str:
+    if not corpus.vocab.limited:
+        return f"vocabulary {len(corpus.vocab)}"
+    share = corpus.n_unknown / len(corpus)
+    return (
+        f"vocabulary {len(corpus.vocab)} of {corpus.n_distinct:,} ({share:.2%} of the text is "
+        "other characters, read as U+FFFD)"
+    )
+
+
+def describe_model(model: RecurrentConfig | GPTConfig) -> str:
+    """`lstm, 2 layers of 128`."""
+    layers = _count(model.n_layer, "layer")
+    if isinstance(model, GPTConfig):
+        return f"gpt, {layers} of {model.n_embd}, {model.n_head} heads, context {model.context}"
+    return f"{model.kind}, {layers} of {model.hidden_size}"
+
+
+def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: str) -> list[str]:
+    """How the run ended, where it is, and what to do next."""
+    progress, folder = run.progress, shlex.quote(str(run.folder))
+    where = "" if out == RUNS else f" --out {shlex.quote(str(out))}"
+    where += "" if device == "auto" else f" --device {device}"
+    go_on = f"charlm train --resume --name {run.config.name}{where}"
+    how = {
+        "finished": "finished",
+        "patience": f"stopped: no better for {_count(progress.evals_since_best, 'evaluation')}",
+        "stopped": "interrupted",
+    }[outcome]
+    if outcome == "finished" and progress.step == began_at:
+        how = "already finished"
+    lines = [f"{how} at step {progress.step:,}, after {progress.elapsed_s:,.0f} s of training"]
+    if progress.best_loss is not None:
+        lines.append(f"best    {_best(progress)}")
+    if progress.skipped_steps:
+        skipped = _count(progress.skipped_steps, "step")
+        lines.append(f"skipped {skipped} whose loss or gradient was not finite")
+    kept = run.folder / (BEST if (run.folder / BEST).exists() else LAST)
+    return [
+        *lines,
+        f"saved   {kept}",
+        f"write   charlm sample {folder} --temperature 0.8",
+        f"curves  tensorboard --logdir {shlex.quote(str(out))}",
+        f"go on   {go_on}{'' if outcome == 'stopped' else _longer(run, outcome)}",
+    ]
+
+
+def _longer(run: Run, outcome: Outcome) -> str:
+    """The options that move what ended the run: twice as much of it."""
+    train = run.config.train
+    keys = ["patience"] if outcome == "patience" else ["max_steps", "max_epochs", "max_seconds"]
+    limits = {key: value for key in keys if (value := getattr(train, key)) is not None}
+    return "".join(f" --set train.{key}={2 * value:.12g}" for key, value in limits.items())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def describe_checkpoint(path: Path, meta: Meta) -> dict[str, str]:
+    """What a checkpoint is, a line each."""
+    progress, units = meta.progress, _units(meta.config.data)
+    last = path.with_name(LAST)
+    beside = read_meta(last).progress if path.name == BEST and last.is_file() else None
+    return {
+        "checkpoint": f"{path} (format {meta.format}, {path.stat().st_size:,} bytes)",
+        "run": meta.config.name,
+        "model": f"{describe_model(meta.config.model)}, {meta.parameters:,} parameters",
+        "vocabulary": f"{len(meta.vocab)} {units}"
+        + (f": {meta.vocab[:80]!r}{'...' * (len(meta.vocab) > 80)}" if units != "bytes" else ""),
+        "corpus": f"{meta.corpus.source}, {meta.corpus.chars:,} {units}",
+        "corpus sha256": meta.corpus.sha256,
+        "step": _step(progress),
+        **({} if beside is None else {"beside it": f"{LAST}, at step {_step(beside)}"}),
+        "best": _best(progress),
+        "trained on": f"{meta.device}, {_count(meta.threads, 'thread')}, {meta.precision}",
+        "versions": ", ".join(f"{name} {version}" for name, version in meta.versions.items()),
+    }
+
+
+def _best(progress: Progress) -> str:
+    nats = progress.best_loss
+    if nats is None:
+        return "not evaluated yet"
+    return f"{nats:.4f} nats/char, {bits(nats):.4f} bits/char, at step {progress.best_step:,}"
+
+
+def _step(progress: Progress) -> str:
+    finished = ", finished" * progress.finished
+    return f"{progress.step:,}, after {progress.elapsed_s:,.0f} s of training{finished}"

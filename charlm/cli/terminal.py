@@ -1,0 +1,94 @@
+"""What training looks like in a terminal, and in a pipe: plain lines, no control characters."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from charlm.cli.visible import visible
+from charlm.observer import Observer, Record
+from charlm.training.trainer import Run
+
+SECONDS_BETWEEN_LINES = 5.0  # of training losses, in a pipe
+
+
+class View(Observer):
+    """A progress bar with the losses on a terminal; else a line now and then."""
+
+    def __init__(self, run: Run) -> None:
+        self._bar: tqdm[Any] | None = None
+        self._terminal = sys.stdout.isatty() and sys.stderr.isatty()
+        self._colour = self._terminal and not os.environ.get("NO_COLOR")
+        self.closed = False  # nobody reads standard output any more
+        self._best = run.progress.best_loss
+        self._fraction = self._started_at = 0.0
+        self._started = self._spoke = time.monotonic()
+
+    def progress(self, fraction: float) -> None:
+        if self._terminal and self._bar is None:
+            self._bar = tqdm(
+                total=1.0,
+                initial=fraction,
+                bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]",
+                dynamic_ncols=True,
+                leave=False,
+            )
+        if self._bar is not None:
+            self._bar.update(fraction - self._bar.n)
+        elif self._fraction == 0.0:
+            self._started_at, self._started = fraction, time.monotonic()
+        self._fraction = fraction
+
+    def record(self, record: Record) -> None:
+        text = f"{record.loss:.4f} nats/char  {record.bits_per_char:.4f} bits/char"
+        speed = f"  {record.chars_per_s:,.0f} chars/s" if record.chars_per_s else ""
+        if record.split == "val":
+            better = self._best is None or record.loss < self._best
+            self._best = record.loss if better else self._best
+            best = "  best so far" if better else ""
+            self._line(f"step {record.step:>6,}  val    {text}{self._bold(best)}")
+        elif self._bar is not None:
+            self._bar.set_description_str(
+                f"loss {record.loss:.3f} nats, {record.bits_per_char:.3f} bits/char,"
+                f"{speed.replace('  ', ' ')}",
+                refresh=False,
+            )
+        elif time.monotonic() - self._spoke >= SECONDS_BETWEEN_LINES:
+            self._spoke = time.monotonic()
+            self._line(f"step {record.step:>6,}  train  {text}{speed}{self._time_left()}")
+
+    def sample(self, step: int, text: str) -> None:
+        self._line(self._dim(f"--- the model writes, at step {step:,}"))
+        self._line(visible(text))
+        self._line(self._dim("---"))
+
+    def notice(self, text: str) -> None:
+        tqdm.write(f"charlm: note: {text}", file=sys.stderr)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _line(self, text: str) -> None:
+        try:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+        except OSError:
+            self.closed = True
+
+    def _time_left(self) -> str:
+        done = self._fraction - self._started_at
+        if done <= 0:
+            return ""
+        seconds = (time.monotonic() - self._started) * (1 - self._fraction) / done
+        return f"  {tqdm.format_interval(seconds)} left"
+
+    def _dim(self, text: str) -> str:
+        return f"\033[2m{text}\033[0m" if self._colour else text
+
+    def _bold(self, text: str) -> str:
+        return f"\033[1m{text}\033[0m" if self._colour and text else text

@@ -1,0 +1,289 @@
+"""A checkpoint: what goes in comes out, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from charlm.checkpoint import weights
+from charlm.checkpoint.format import BEST, FORMAT, LAST, Meta
+from charlm.checkpoint.read import find_checkpoint, read_meta, read_tensors
+from charlm.checkpoint.write import save
+from charlm.errors import CheckpointError
+from charlm.training import session
+from tests.training.helpers import KINDS, make_config, new_run
+
+
+@pytest.fixture(scope="module")
+def run(tiny_text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; do not write to it."""
+    config = make_config(tiny_text, "lstm", "train.grad_accum=2", "train.optimizer.kind=muon")
+    return new_run(config, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def own(run: Path, tmp_path: Path) -> Path:
+    """A copy of its `last`, to be maltreated."""
+    return Path(shutil.copy(run / LAST, tmp_path / LAST))
+
+
+TENSORS = {
+    "model.a": torch.arange(6.0).reshape(2, 3).t(),  # not contiguous
+    "model.b": torch.tensor(3.5),
+    "optimizer.a:step": torch.tensor(2, dtype=torch.int64),
+    "rng.cpu": torch.arange(5, dtype=torch.uint8),
+    "state.0.0": torch.full((1, 2), torch.nan, dtype=torch.bfloat16),
+}
+
+
+def changed(meta: Meta, step: int) -> Meta:
+    progress = meta.progress.model_copy(update={"step": step, "loss_sum": 0.1 + 0.2})
+    return meta.model_copy(update={"progress": progress, "vocab": "aé\n\U0001f40d\x00"})
+
+
+# --- round trip ------------------------------------------------------------------------------
+
+
+def test_what_is_saved_is_read_back(run: Path, tmp_path: Path) -> None:
+    path, meta = tmp_path / "x.safetensors", changed(read_meta(run / LAST), 7)
+    save(path, meta, TENSORS)
+    assert read_meta(path) == meta
+    assert read_meta(path).vocabulary.chars == "aé\n\U0001f40d\x00"
+    for prefix in ("model.", "optimizer.", "rng.", "state.0.", "state.1."):
+        expected = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in TENSORS.items()
+            if name.startswith(prefix)
+        }
+        found = read_tensors(path, prefix)
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert found[name].dtype == tensor.dtype
+            torch.testing.assert_close(found[name], tensor, rtol=0, atol=0, equal_nan=True)
+
+
+def test_only_the_tensors_asked_for_are_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    class Spy:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.file: Any = safe_open(*arguments, **options)
+
+        def __enter__(self) -> Spy:
+            self.file.__enter__()
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.file.__exit__(*error)
+
+        def keys(self) -> list[str]:
+            return list(self.file.keys())
+
+        def get_tensor(self, name: str) -> Tensor:
+            read.append(name)
+            tensor: Tensor = self.file.get_tensor(name)
+            return tensor
+
+    monkeypatch.setattr("safetensors.safe_open", Spy)
+    weights.load_model(run / BEST, read_meta(run / BEST), "cpu")
+    assert read
+    assert all(name.startswith("model.") for name in read)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_is_a_plain_safetensors_file(
+    kind: str, tiny_text: Path, tmp_path: Path
+) -> None:
+    config = make_config(tiny_text, kind, "train.max_steps=5")
+    ready = session.start(config, tmp_path, "cpu")
+    ready.trainer([], lambda: False).train()
+    tensors = load_file(ready.run.folder / LAST)
+    groups = {"model", "optimizer", "rng"} | (set() if kind == "gpt" else {"state"})
+    assert {name.partition(".")[0] for name in tensors} == groups
+    for name, parameter in ready.model.named_parameters():
+        assert torch.equal(tensors[f"model.{name}"], parameter)
+    with safe_open(ready.run.folder / LAST, framework="pt") as file:
+        (key,) = file.metadata()
+        told = json.loads(file.metadata()[key])
+    assert key == "charlm"
+    assert told["format"] == FORMAT
+    assert told["config"] == config.model_dump(mode="json")
+    assert told["vocab"] == "".join(sorted(set(tiny_text.read_text(encoding="utf-8"))))
+    assert told["progress"]["step"] == 5
+    assert told["parameters"] == sum(p.numel() for p in ready.model.parameters())
+    assert told["corpus"]["sha256"] == ready.run.corpus.sha256
+    assert set(told["versions"]) == {"charlm", "python", "torch", "numpy", "cpu"}
+
+
+def test_reading_what_a_checkpoint_is_does_not_touch_its_tensors(own: Path) -> None:
+    raw = bytearray(own.read_bytes())
+    header = int.from_bytes(raw[:8], "little")
+    raw[8 + header :] = b"\xff" * (len(raw) - 8 - header)
+    own.write_bytes(raw)
+    assert read_meta(own).progress.step == 12
+
+
+# --- whole or not at all ---------------------------------------------------------------------
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+CRASHES: dict[str, tuple[object, str, Callable[..., None]]] = {
+    "fsync": (os, "fsync", no_space),
+    "rename": (Path, "replace", no_space),
+    "open": (Path, "open", no_space),
+}
+
+
+@pytest.mark.parametrize("crash", CRASHES)
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    crash: str, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, meta = own.read_bytes(), read_meta(own)
+    with monkeypatch.context() as patched:
+        patched.setattr(*CRASHES[crash])
+        with pytest.raises(CheckpointError) as failure:
+            save(own, changed(meta, 99), TENSORS)
+    for part in (str(own), "cannot write: No space left on device", "what was saved before"):
+        assert part in str(failure.value)
+    assert own.read_bytes() == before
+    assert list(own.parent.iterdir()) == [own]
+
+
+def test_power_lost_while_writing_leaves_the_old_file(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PowerCutError(BaseException):
+        pass
+
+    def cut(*_: object) -> None:
+        assert read_meta(own) == meta  # at this moment too the old one is there, and whole
+        raise PowerCutError
+
+    before, meta = own.read_bytes(), read_meta(own)
+    monkeypatch.setattr(os, "fsync", cut)
+    with pytest.raises(PowerCutError):
+        save(own, changed(meta, 99), TENSORS)
+    assert own.read_bytes() == before
+
+
+def test_the_file_is_on_the_disk_before_it_takes_the_name_and_the_name_after(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    flush, replace = os.fsync, Path.replace
+
+    def spy_flush(descriptor: int) -> None:
+        events.append("flush folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "flush")  # noqa: PTH112
+        flush(descriptor)
+
+    def spy_replace(path: Path, target: Path) -> Path:
+        events.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", spy_flush)
+    monkeypatch.setattr(Path, "replace", spy_replace)
+    save(own, read_meta(own), TENSORS)
+    assert events[:2] == ["flush", "rename"]
+    if os.name == "posix" and Path("/proc/self/fd").exists():
+        assert events == ["flush", "rename", "flush folder"]
+
+
+def test_a_full_disk_stops_a_run_in_one_line_and_last_still_loads(
+    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tiny_text, "rnn")
+    folder = new_run(config, tmp_path, stop_at=5)
+    ready = session.resume(config, folder, "cpu")
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        ready.trainer([], lambda: False).train()
+    assert read_meta(folder / LAST).progress.step == 5
+    weights.load_model(folder / LAST, read_meta(folder / LAST), "cpu")
+    assert not list(folder.glob("*.tmp"))
+
+
+# --- what is not one, or not any more --------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.999])
+def test_a_truncated_checkpoint_is_named(share: float, own: Path) -> None:
+    raw = own.read_bytes()
+    own.write_bytes(raw[: int(len(raw) * share)])
+    with pytest.raises(CheckpointError, match=f"^{own}: .*(only the beginning|damaged)"):
+        read_meta(own)
+
+
+def with_header(path: Path, header: object) -> None:
+    encoded = json.dumps(header).encode()
+    path.write_bytes(len(encoded).to_bytes(8, "little") + encoded)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [[], {}, {"__metadata__": None}, {"__metadata__": {"format": "pt"}}]
+    + [{"__metadata__": {"charlm": text}} for text in ("", "[]", "7", "{}", '{"format": null}')],
+    ids=str,
+)
+def test_a_foreign_file_is_not_taken_for_a_checkpoint(header: object, own: Path) -> None:
+    with_header(own, header)
+    with pytest.raises(CheckpointError, match=f"^{own}: not a charlm checkpoint"):
+        read_meta(own)
+
+
+def test_a_text_is_not_taken_for_a_checkpoint(own: Path) -> None:
+    own.write_text("ROMEO:\n" * 100)
+    with pytest.raises(CheckpointError, match="not a charlm checkpoint"):
+        read_meta(own)
+
+
+def test_a_newer_format_asks_for_an_upgrade(own: Path) -> None:
+    with_header(own, {"__metadata__": {"charlm": json.dumps({"format": FORMAT + 1})}})
+    with pytest.raises(CheckpointError, match=f"format {FORMAT + 1}.*upgrade charlm"):
+        read_meta(own)
+
+
+def test_metadata_that_makes_no_sense_is_damage_and_says_where(own: Path, run: Path) -> None:
+    told = read_meta(run / LAST).model_dump(mode="json")
+    told["progress"]["step"] = "many"
+    with_header(own, {"__metadata__": {"charlm": json.dumps(told)}})
+    with pytest.raises(CheckpointError, match=r"cannot read .*: progress\.step"):
+        read_meta(own)
+
+
+# --- which one is meant ----------------------------------------------------------------------
+
+
+def test_a_run_folder_means_its_best_else_its_last(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"no {BEST} and no {LAST}"):
+        find_checkpoint(tmp_path)
+    (tmp_path / LAST).touch()
+    assert find_checkpoint(tmp_path) == tmp_path / LAST
+    (tmp_path / BEST).touch()
+    assert find_checkpoint(tmp_path) == tmp_path / BEST
+    assert find_checkpoint(tmp_path / LAST) == tmp_path / LAST
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        find_checkpoint(tmp_path / "other")
+
+
+def test_nothing_means_the_newest_run(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no run under"):
+        find_checkpoint(None, tmp_path)
+    for age, name in enumerate(("newest", "older", "oldest")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / LAST).touch()
+        os.utime(tmp_path / name / LAST, (1e9 - age, 1e9 - age))
+    assert find_checkpoint(None, tmp_path) == tmp_path / "newest" / LAST

@@ -1,0 +1,347 @@
+"""Mistakes a user can make: each ends with status 2 and one clear line on stderr."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from charlm.checkpoint.format import FORMAT
+from tests.conftest import Charlm, python
+
+RUN = Path("checkpoints") / "lstm"
+LAST = RUN / "last.safetensors"
+
+
+@pytest.fixture
+def mistakes(workplace: Path) -> Path:
+    """A working directory with everything in it that can be wrong with a file."""
+    texts = {
+        "empty.txt": b"",
+        "short.txt": b"too short\n",
+        "one.txt": b"a",
+        "same.txt": b"a" * 1000,
+        "binary.bin": b"\x7fELF\2\1\1\0\0\0",
+        "cut.txt.gz": gzip.compress(b"the quick brown fox " * 1000)[:-20],
+        "plain.xz": b"not compressed at all",
+        "mixed/a.txt": "café au lait\n".encode() * 100,
+        "mixed/b.txt": b"caf\xe9 au lait\n" * 100,
+        "latin1.txt": b"caf\xe9 au lait\n" * 100,
+        "greek.txt": "the fox and αβγ\n".encode() * 10,
+        "broken.yaml": b"data: [1\n",
+        "plain.safetensors": b"These are only words, and no tensors at all.\n",
+        "empty.safetensors": b"",
+    }
+    (workplace / "mixed").mkdir()
+    (workplace / "torn").mkdir()
+    for name, content in texts.items():
+        (workplace / name).write_bytes(content)
+    (workplace / "torn" / "a.txt").write_text("a text\n" * 100, encoding="utf-8")
+    (workplace / "torn" / "b.txt").symlink_to("gone")
+    checkpoint = LAST.read_bytes()
+    header_end = 8 + int.from_bytes(checkpoint[:8], "little")
+    for name, size in {"tail": len(checkpoint) - 1, "head": header_end - 1, "stub": 5}.items():
+        (workplace / f"cut-{name}.safetensors").write_bytes(checkpoint[:size])
+    (workplace / "longer.safetensors").write_bytes(checkpoint + b"\0")
+    save_file({"weight": torch.zeros(2)}, workplace / "foreign.safetensors", {"format": "pt"})
+    save_file({"weight": torch.zeros(2)}, workplace / "bare.safetensors")
+    weights = load_file(LAST)
+    bias = weights["model.head.bias"]
+    for name, changed in {"nan": bias * torch.nan, "other": bias[1:].clone()}.items():
+        weights["model.head.bias"] = changed
+        with safe_open(LAST, "pt") as file:
+            save_file(weights, workplace / f"{name}.safetensors", file.metadata())
+    newer = json.dumps({"format": FORMAT + 1, "what": "only the future knows"})
+    save_file({"weight": torch.zeros(2)}, workplace / "newer.safetensors", {"charlm": newer})
+    damaged = json.dumps({"format": FORMAT, "config": {"name": "a"}})
+    save_file({"weight": torch.zeros(2)}, workplace / "damaged.safetensors", {"charlm": damaged})
+    torch.save({"weight": torch.zeros(2)}, workplace / "torch.pt")
+    (workplace / "old.pickle").write_bytes(pickle.dumps({"weight": [0.0] * 100}))
+    (workplace / "folder").mkdir()
+    return workplace
+
+
+TRAIN = "train --config lstm.yaml --name new"
+SET = f"{TRAIN} --set"
+
+MISTAKES = {
+    # the text
+    f"{SET} data.path=missing.txt": "missing.txt: cannot read this text: No such file",
+    f"{SET} data.path=folder": "folder: this folder has no text",
+    f"{SET} data.path=mixed --set data.include=*.c": "mixed: this folder has no text that "
+    "data.include and data.exclude leave among its 2 files that are not hidden",
+    f"{SET} data.path=mixed": "mixed/b.txt: not utf-8 at byte 3 (0xe9); leave it out with "
+    "data.exclude",
+    f"{SET} data.path=torn": "torn/b.txt: cannot read this text: No such file or directory; leave "
+    "it out with data.exclude",
+    f"{SET} data.path='*.nothing'": "*.nothing: no file matches this pattern",
+    f"{SET} data.path=binary.bin": "binary.bin: not a text: character 7 is a NUL",
+    f"{SET} data.path=cut.txt.gz": "cut.txt.gz: this compressed file is cut short",
+    f"{SET} data.path=plain.xz": "plain.xz: this compressed file is damaged",
+    f"{SET} data.path=same.txt": "same.txt: this text is one character over and over",
+    f"{SET} data.val_path=missing.txt --set data.val_fraction=0": "missing.txt: cannot "
+    "read this text",
+    f"{SET} data.unit=byte --set data.normalize=NFC": "data.normalize: it is of characters",
+    f"{SET} data.encoding=utf9": "data.encoding: 'utf9' should be an encoding that Python knows",
+    f"{SET} train.batches=items": "train.batches: items are of a list; set data.documents to lines",
+    "data stats missing.txt": "missing.txt: cannot read this text",
+    "data stats empty.txt": "empty.txt: this text is empty",
+    "data fetch enwik9": "data fetch: enwik9 is not known; there are tinyshakespeare, shakespeare",
+    f"{SET} data.path=empty.txt": "empty.txt: this text is empty",
+    f"{SET} data.path=short.txt": "has 9 characters, and train.seq_len 16 needs 17; lower it (of a "
+    "gpt, model.context), hold out less (data.val_fraction), or give more text",
+    f"{SET} data.path=latin1.txt": "latin1.txt: not utf-8 at byte 3 (0xe9); name its encoding with "
+    "data.encoding=latin-1 or another, read bad bytes as U+FFFD with data.errors=replace, or learn "
+    "bytes with data.unit=byte",
+    f"{SET} data.path=builtin:pyton": "there are builtin:python, builtin:python-topics",
+    # the config
+    "train": "--data TEXT, or --config FILE, or --resume",
+    "train --config missing.yaml": "missing.yaml: cannot read this config: No such file",
+    "train --config folder": "folder: cannot read this config: Is a directory",
+    "train --config latin1.txt": "latin1.txt: not UTF-8 text at byte 3",
+    "train --config broken.yaml": "broken.yaml:2:1: not valid YAML",
+    f"{SET} model.hiden_size=8": "lstm.yaml: model.hiden_size: unknown key for kind lstm; did you "
+    "mean model.hidden_size?",
+    f"{SET} train.batch_size=many": "lstm.yaml: train.batch_size: 'many' should be a whole number",
+    f"{SET} train.batch_size=true": "lstm.yaml: train.batch_size: True should be a number",
+    f"{SET} train.schedule.warmup_steps=6": "train.schedule.warmup_steps: 6 is not below "
+    "train.max_steps 6",
+    f"{SET} batch_size": "--set batch_size: write KEY=VALUE, such as train.max_steps=500",
+    f"{TRAIN} --name a/b": "name: 'a/b' should be letters",
+    f"{TRAIN} --name {'long' * 100}": "longlong",
+    "config check missing.yaml": "missing.yaml: cannot read this config",
+    # the device
+    f"{TRAIN} --device gpu": "--device gpu: choose auto, cpu, cuda, cuda:N or mps",
+    f"{TRAIN} --device cuda:99": "--device cuda:99: ",
+    f"{TRAIN} --device meta": "--device meta: choose auto, cpu, cuda, cuda:N or mps",
+    "sample --device gpu": "--device gpu: choose auto",
+    "eval --device cuda:99": "; use --device auto or cpu",
+    # the place
+    f"{TRAIN} --out lstm.yaml": "lstm.yaml",
+    f"{TRAIN} --out lstm.yaml/below": "cannot write: Not a directory; what was saved before is as "
+    "it was; choose another place with --out",
+    "train --config lstm.yaml": "checkpoints/lstm: this run exists and is not overwritten; go on "
+    "with it by --resume, or start another with --name",
+    # going on
+    f"{TRAIN} --resume": "checkpoints/new: no last.safetensors to resume from",
+    "train --resume --name new": "checkpoints/new: no such checkpoint or run folder",
+    "train --resume --out nowhere": "no run under nowhere/; train one with charlm train",
+    "train --resume --name lstm --set model.hidden_size=8": "a resumed run cannot change "
+    "model.hidden_size (16, now 8)",
+    "train --resume --name lstm --set train.seed=8": "a resumed run cannot change train.seed",
+    "train --resume --name lstm --set data.path=greek.txt": "greek.txt: not the text this run was "
+    "trained on (20,039 characters then, 160 now)",
+    "train --resume --init-from checkpoints/lstm": "--init-from: not allowed with argument "
+    "--resume",
+    f"{TRAIN} --init-from checkpoints/lstm --set model.hidden_size=8": "another architecture: "
+    "model.hidden_size is 8 here and 16 there",
+    f"{TRAIN} --init-from checkpoints/lstm --set 'model={{kind: gpt}}' --set train.seq_len=128": (
+        "another architecture: model.kind is 'gpt' here and 'lstm' there"
+    ),
+    f"{TRAIN} --init-from missing": "missing: no such checkpoint or run folder",
+    # the checkpoint
+    "info missing": "missing: no such checkpoint or run folder",
+    "info folder": "folder: no best.safetensors and no last.safetensors in this folder",
+    "info checkpoints": "checkpoints: no best.safetensors and no last.safetensors",
+    f"info {'long' * 100}": "longlong",
+    "info cut-tail.safetensors": "cut-tail.safetensors: this checkpoint is damaged",
+    "info longer.safetensors": "longer.safetensors: this checkpoint is damaged",
+    "sample cut-tail.safetensors": "cut-tail.safetensors: this checkpoint is damaged",
+    "info cut-head.safetensors": "not a charlm checkpoint, or only the beginning of one",
+    "info cut-stub.safetensors": "not a charlm checkpoint, or only the beginning of one",
+    "info empty.safetensors": "not a charlm checkpoint, or only the beginning of one",
+    "info foreign.safetensors": "foreign.safetensors: not a charlm checkpoint",
+    "info bare.safetensors": "bare.safetensors: not a charlm checkpoint",
+    "info plain.safetensors": "plain.safetensors: not a charlm checkpoint",
+    "info torch.pt": "torch.pt: not a charlm checkpoint",
+    "sample old.pickle": "old.pickle: not a charlm checkpoint",
+    "eval lstm.yaml": "lstm.yaml: not a charlm checkpoint",
+    "eval newer.safetensors": f"written by a newer charlm (format {FORMAT + 1}, this one reads "
+    f"{FORMAT}); upgrade charlm",
+    "info damaged.safetensors": "this charlm cannot read this checkpoint: config.data: Field",
+    # sampling
+    "sample --prompt '[fox]'": "the prompt: the vocabulary does not have '[' (U+005B), ']' "
+    "(U+005D) (2 of 5 characters, the first at character 0); nearest known: ",
+    "sample --prompt É": "--on-unknown skip leaves such out",
+    "sample --prompt-file missing.txt": "missing.txt: cannot read this text",
+    "sample --prompt-file latin1.txt": "latin1.txt: not utf-8 at byte 3",
+    "sample --prompt a --prompt-file greek.txt": "not allowed with argument --prompt",
+    "sample --temperature -1": "--temperature: -1.0 should be greater than or equal to 0",
+    "sample --temperature nan": "--temperature: nan should be a finite number",
+    "sample --temperature hot": "argument --temperature: invalid float value: 'hot'",
+    "sample --top-k 0": "--top-k: 0 should be greater than or equal to 1",
+    "sample --top-p 0": "--top-p: 0.0 should be greater than 0",
+    "sample --top-p 2": "--top-p: 2.0 should be less than or equal to 1",
+    "sample --temperature 0.5,-2": "--temperature: -2.0 should be greater than or equal to 0",
+    "sample --temperature 0.5,": "argument --temperature: invalid float value: ''",
+    "sample --min-p 1.5": "--min-p: 1.5 should be less than or equal to 1",
+    "sample --repetition-penalty 0": "--repetition-penalty: 0.0 should be greater than 0",
+    "sample --batch 0": "--batch: 0 is below 1",
+    "sample --length 0 --num-samples 2": "--length 0: such a text has no end",
+    "sample --length 0 --format jsonl": "--length 0: such a text has no end",
+    "sample --length 0 --novelty": "give --stop, or leave out",
+    "sample --interactive --num-samples 2": "--interactive: one text in turns; leave out "
+    "--num-samples",
+    "sample --show-prob --format jsonl": "--show-prob: it colours a terminal",
+    "sample --engine numpy --device cuda": "--engine numpy: it computes on the CPU, not on cuda",
+    "sample --engine numpy --precision bf16": "--engine numpy: it computes in fp32, not in bf16",
+    "sample --engine jax": "argument --engine: invalid choice: 'jax'",
+    "sample --engine torch nan.safetensors": "the model's output is not finite: its weights are "
+    "broken",
+    "sample nan.safetensors": "the model's output is not finite: its weights are broken",
+    "sample other.safetensors": "other.safetensors: this checkpoint is damaged "
+    "(weights head.bias); take another",
+    "sample --length -1": "--length: -1 should be greater than or equal to 0",
+    "sample --num-samples 0": "--num-samples: 0 is below 1",
+    "sample --seed -1": "argument --seed: ",
+    "sample --seed one": "argument --seed: ",
+    # evaluation
+    "eval --data missing.txt": "missing.txt: cannot read this text",
+    "eval --data greek.txt": "the vocabulary does not have 'α' (U+03B1), 'β' (U+03B2), 'γ' (U+03B3)"
+    " (30 of 160 characters, the first at character 12); nearest known: ",
+    "eval --data ./greek.txt": "greek.txt: ",
+    "eval --data greek.txt --json": "--on-unknown skip",
+    "eval --data one.txt": "one.txt: the all part has 1 character",
+    "eval --data short.txt --split val": "short.txt: the val part has 0 characters",
+    "eval --window 0 --protocol windows": "--window: 0 should be greater than or equal to 1",
+    # the command line itself
+    "": "the following arguments are required: VERB; see charlm --help",
+    "config": "the following arguments are required: ACTION; see charlm config --help",
+    "trian": "invalid choice: 'trian' (",
+    "train --confg lstm.yaml": "unrecognized arguments: --confg",
+    "eval --split dev": "argument --split: invalid choice: 'dev'",
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), MISTAKES.items(), ids=[command[-50:] for command in MISTAKES]
+)
+def test_a_mistake_ends_with_status_2_and_one_line(
+    charlm: Charlm, mistakes: Path, command: str, words: str
+) -> None:
+    before = sorted(mistakes.rglob("*"))
+    result = charlm(*shlex.split(command))
+    assert (result.status, result.out) == (2, "")
+    (line,) = result.err.splitlines()
+    assert line.startswith("charlm")
+    assert words in line
+    assert not re.search(r"\b_\w", line)  # no name that only the source knows
+    assert sorted(mistakes.rglob("*")) == before  # nothing was begun
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("verb", [TRAIN, "sample", "eval"])
+def test_a_gpu_that_is_not_there_is_a_mistake(charlm: Charlm, workplace: Path, verb: str) -> None:
+    result = charlm(*verb.split(), "--device", "cuda")
+    assert result == (
+        2,
+        "",
+        "charlm: --device cuda: PyTorch finds no CUDA GPU; use --device auto or cpu\n",
+    )
+
+
+def test_where_there_is_no_run_at_all_one_is_asked_for(
+    charlm: Charlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in ("info", "sample", "eval", "train --resume"):
+        result = charlm(*command.split())
+        assert result.status == 2
+        assert result.err == (
+            "charlm: no run under checkpoints/; train one with charlm train, or name a checkpoint\n"
+        )
+
+
+@pytest.mark.parametrize("verb", ["train --config", "config check"])
+def test_all_that_is_wrong_with_a_config_is_told_a_line_each(
+    charlm: Charlm, workplace: Path, verb: str
+) -> None:
+    (workplace / "bad.yaml").write_text(
+        "data: {path: 5}\nmodl: {}\ntrain: {max_step: 5, batch_size: 0, optimizer: {lr: true}}\n",
+        encoding="utf-8",
+    )
+    result = charlm(*verb.split(), "bad.yaml", "--set", "train.schedule.kind=cosin")
+    assert (result.status, result.out) == (2, "")
+    heading, *lines = result.err.splitlines()
+    assert heading == "charlm: bad.yaml: 6 problems:"
+    assert sorted(line.partition(": ")[0] for line in lines) == [
+        *("  data.path", "  modl", "  train.batch_size", "  train.max_step"),
+        *("  train.optimizer.lr", "  train.schedule.kind"),
+    ]
+
+
+def test_several_wrong_options_are_told_a_line_each(charlm: Charlm, workplace: Path) -> None:
+    result = charlm("sample", "--temperature", -1, "--top-k", 0, "--top-p", 2)
+    assert (result.status, result.out) == (2, "")
+    lines = [line for line in result.err.splitlines() if " should be " in line]
+    assert len(lines) == 3
+    for option, line in zip(("--temperature", "--top-k", "--top-p"), lines, strict=True):
+        assert f"{option}: " in line
+
+
+def test_a_corpus_that_is_nowhere_says_how_to_get_it(
+    charlm: Charlm, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHARLM_DATA", str(workplace))
+    result = charlm(*shlex.split(SET), "data.path=tinyshakespeare")
+    assert result.status == 2
+    (line,) = result.err.splitlines()
+    assert "get it with: charlm data fetch tinyshakespeare (or by hand, from https://" in line
+
+
+# --- a full disk -----------------------------------------------------------------------------
+
+LIMITED = """
+import resource, sys
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+from charlm.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE and /dev/full")
+
+
+def limited(bytes_a_file: int, command: str) -> str:
+    """The one line on stderr of a command whose files cannot grow beyond a size."""
+    ended = python("-c", LIMITED, str(bytes_a_file), *command.split(), cwd=Path.cwd())
+    assert ended.returncode == 2, ended.stderr
+    (line,) = (line for line in ended.stderr.splitlines() if ": note: " not in line)
+    return line
+
+
+@LINUX
+def test_on_a_full_disk_the_checkpoint_before_stays_whole(workplace: Path) -> None:
+    before = LAST.read_bytes()
+    resume = "train --resume --device cpu --set train.max_steps=8 --set eval.every="
+    line = limited(len(before) // 2, resume)
+    assert f"{RUN}/" in line
+    assert "cannot write: File too large; what was saved before is as it was; make room" in line
+    assert LAST.read_bytes() == before
+    assert not list(RUN.rglob("*.tmp"))
+
+
+@LINUX
+def test_a_full_disk_is_told_when_not_even_the_log_can_be_written(workplace: Path) -> None:
+    limit = (RUN / "config.yaml").stat().st_size + 40  # TensorBoard's file has it, and more
+    line = limited(limit, TRAIN)
+    assert "checkpoints/new" in line
+    assert "cannot write: File too large" in line
+
+
+@LINUX
+@pytest.mark.parametrize("command", ["--help", "config check lstm.yaml", "config schema"])
+def test_output_that_cannot_be_written_is_told(workplace: Path, command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = python("-m", "charlm", *command.split(), stdout=full, cwd=workplace)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert "No space left on device" in line

@@ -1,0 +1,541 @@
+"""The command line as a user meets it: verbs, help, output, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from charlm import __version__, cli
+from charlm.cli.arguments import make_parser
+from charlm.config.files import load_config, to_schema
+from charlm.config.reference import reference, settings
+from tests.conftest import (
+    KINDS,
+    ROOT,
+    Charlm,
+    TinyConfig,
+    TinyRun,
+    python,
+    train_with,
+    write_yaml,
+)
+
+RUN = Path("checkpoints") / "lstm"
+CPU = ("--device", "cpu")  # where a GPU would move the last bits, or be worth a note
+
+# --- the surface: whoever changes it changes what users have in their fingers ------------------
+
+SURFACE = {
+    "": "--help --version",
+    "train": "--help --config --data --set --name --out --device --resume --init-from",
+    "sample": "--help CHECKPOINT --prompt --prompt-file --interactive --length --temperature "
+    "--top-k --top-p --min-p --repetition-penalty --seed --num-samples --batch --stop --show-prob "
+    "--format --score --novelty --past-context --engine --precision --on-unknown --device",
+    "eval": "--help CHECKPOINT --data --split --protocol --window --json --on-unknown --device",
+    "info": "--help CHECKPOINT --json",
+    "inspect": "--help CHECKPOINT --text --split --length --out --force --json --on-unknown "
+    "--device",
+    "data": "--help",
+    "data stats": "--help PATH --set --json",
+    "data list": "--help",
+    "data fetch": "--help NAME",
+    "config": "--help",
+    "config check": "--help FILE --set",
+    "config schema": "--help",
+    "config reference": "--help",
+}
+
+
+def parsers(
+    parser: argparse.ArgumentParser, verb: str = ""
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    yield verb, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                yield from parsers(inner, f"{verb} {name}".strip())
+
+
+def arguments_of(parser: argparse.ArgumentParser) -> set[str]:
+    return {
+        action.option_strings[-1] if action.option_strings else str(action.metavar)
+        for action in parser._actions
+        if not isinstance(action, argparse._SubParsersAction)
+    }
+
+
+def test_the_verbs_and_their_options_are_those_promised() -> None:
+    surface = {verb: arguments_of(parser) for verb, parser in parsers(make_parser())}
+    assert surface == {verb: set(options.split()) for verb, options in SURFACE.items()}
+
+
+@pytest.mark.parametrize("verb", SURFACE)
+def test_help_has_examples_that_the_command_line_takes(charlm: Charlm, verb: str) -> None:
+    result = charlm(*verb.split(), "--help")
+    assert (result.status, result.err) == (0, "")
+    examples = re.findall(rf"^  (charlm {verb}.*)$", result.out, re.MULTILINE)
+    assert examples
+    for example in examples:
+        command = example.partition(" > ")[0]
+        assert make_parser().parse_args(shlex.split(command)[1:]).verb.startswith(verb)
+
+
+def test_help_to_train_has_every_setting_with_its_meaning(charlm: Charlm) -> None:
+    help_text = charlm("train", "--help").out
+    for setting in settings():
+        assert f"\n  {setting.key}" in help_text
+        assert setting.meaning in help_text
+
+
+def test_the_readme_has_every_verb_as_its_help_has_it() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (verbs,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    for choice in verbs._choices_actions:
+        assert f"| `charlm {choice.dest}` | {choice.help} |" in readme
+
+
+def test_the_version_is_told(charlm: Charlm) -> None:
+    assert charlm("--version") == (0, f"charlm {__version__}\n", "")
+
+
+HEAVY = ("torch", "numpy", "pydantic", "yaml", "tqdm", "safetensors", "tensorboard")
+LIGHT = """
+import sys
+from charlm.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as ending:
+    assert not ending.code
+print("IMPORTED", *sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "banned"),
+    [
+        ("--help", HEAVY),
+        ("--version", HEAVY),
+        ("sample --help", HEAVY),
+        ("train --help", ("torch", "numpy")),
+        ("config schema", ("torch", "numpy")),
+        ("info", ("torch",)),
+        ("sample --seed 1", ("torch", "tqdm", "tensorboard", "pooch")),
+        ("sample --num-samples 9 --format jsonl --score", ("torch",)),
+    ],
+)
+def test_a_verb_imports_only_what_it_needs(
+    arguments: str, banned: tuple[str, ...], workplace: Path
+) -> None:
+    ended = python("-c", LIGHT, *arguments.split(), cwd=workplace)
+    assert ended.returncode == 0
+    imported = ended.stderr.partition("IMPORTED ")[2].split()
+    assert "charlm.cli" in imported
+    assert not set(banned) & set(imported)
+
+
+def test_python_m_charlm_is_charlm() -> None:
+    ended = python("-m", "charlm", "--version")
+    assert (ended.returncode, ended.stdout) == (0, f"charlm {__version__}\n")
+
+
+# --- output ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--help", "train --help", "config schema", "config check lstm.yaml", "sample"]
+)
+def test_a_reader_that_has_seen_enough_is_no_error(workplace: Path, arguments: str) -> None:
+    """As in `charlm sample | head -c 5`, but with the pipe closed before the first character."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed_pipe:
+        ended = python("-m", "charlm", *arguments.split(), stdout=closed_pipe, cwd=workplace)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", ["config check accents.yaml", "info"])
+def test_a_terminal_that_knows_no_accents_is_no_error(
+    workplace: Path, tiny_config: TinyConfig, arguments: str
+) -> None:
+    """As where the locale is not UTF-8, or in a pipe on Windows."""
+    (workplace / "accents.txt").write_text("«é» " * 1000, encoding="utf-8")
+    raw = tiny_config("rnn") | {"data": {"path": "accents.txt"}, "sample": {"prompt": "«é»"}}
+    write_yaml(workplace / "accents.yaml", raw)
+    train_with(raw, Path("checkpoints"))
+    ended = python(
+        "-m", "charlm", *arguments.split(), cwd=workplace, env={"PYTHONIOENCODING": "ascii"}
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback(
+    charlm: Charlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_options: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli._VERBS, "info", interrupted)
+    assert charlm("info") == (130, "", "\n")
+
+
+# --- charlm config ---------------------------------------------------------------------------
+
+
+def test_config_check_prints_a_config_that_loads_back_equal(
+    charlm: Charlm, workplace: Path
+) -> None:
+    result = charlm("config", "check", "lstm.yaml", "--set", "train.seed=7")
+    assert (result.status, result.err) == (0, "")
+    (workplace / "resolved.yaml").write_text(result.out, encoding="utf-8")
+    resolved = load_config(workplace / "resolved.yaml")
+    assert resolved == load_config(workplace / "lstm.yaml", ["train.seed=7"])
+    assert resolved.train.seed == 7
+
+
+def test_config_schema_and_reference_print_just_that(charlm: Charlm) -> None:
+    assert charlm("config", "schema") == (0, to_schema(), "")
+    assert charlm("config", "reference") == (0, reference(), "")
+
+
+# --- charlm info and eval --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_info_tells_what_a_checkpoint_is(charlm: Charlm, tiny_run: TinyRun, kind: str) -> None:
+    run = tiny_run(kind)
+    meta = json.loads(charlm("info", run, "--json").out)
+    assert meta["path"] == str(run / "best.safetensors")
+    assert meta["config"]["model"]["kind"] == kind
+    result = charlm("info", run)
+    assert (result.status, result.err) == (0, "")
+    for part in (
+        *(meta["path"], kind, f"{meta['parameters']:,} parameters", meta["corpus"]["sha256"]),
+        *(meta["corpus"]["source"], repr(meta["vocab"]), f"charlm {__version__}"),
+        f"{meta['progress']['best_loss']:.4f} nats/char",
+    ):
+        assert part in result.out
+
+
+def test_info_as_json_has_what_others_build_on(charlm: Charlm, tiny_run: TinyRun) -> None:
+    meta = json.loads(charlm("info", tiny_run("lstm"), "--json").out)
+    assert set(meta) == {
+        *("path", "format", "config", "vocab", "corpus", "parameters", "progress", "log_sizes"),
+        *("device", "precision", "threads", "kernel", "muon", "versions"),
+    }
+    assert (meta["format"], meta["progress"]["step"], meta["device"]) == (2, 6, "cpu")
+    assert set(meta["versions"]) == {"charlm", "python", "torch", "numpy", "cpu"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_eval_as_json_has_what_others_build_on(
+    charlm: Charlm, tiny_run: TinyRun, kind: str
+) -> None:
+    result = charlm("eval", tiny_run(kind), "--json", *CPU)
+    assert (result.status, result.err) == (0, "")
+    score = json.loads(result.out)
+    assert set(score) == {
+        *("checkpoint", "data", "split", "protocol", "description", "chars", "unknown_chars"),
+        *("unit", "nats_per_char", "bits_per_char", "perplexity"),
+    }
+    assert (score["protocol"], score["split"], score["unknown_chars"]) == ("stream", "val", 0)
+    best = json.loads(charlm("info", tiny_run(kind), "--json").out)["progress"]["best_loss"]
+    assert score["nats_per_char"] == pytest.approx(best, rel=1e-6)
+    assert result == charlm("eval", tiny_run(kind), "--json", *CPU)
+
+
+def test_eval_prints_the_same_numbers_for_people(charlm: Charlm, tiny_run: TinyRun) -> None:
+    score = json.loads(charlm("eval", tiny_run("gru"), "--json", *CPU).out)
+    table = charlm("eval", tiny_run("gru"), *CPU).out
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in table.splitlines())
+    assert set(rows) == set(score)
+    assert rows["nats_per_char"] == f"{score['nats_per_char']:.4f}"
+    assert rows["bits_per_char"] == f"{score['bits_per_char']:.4f}"
+    assert rows["description"] == score["description"]
+
+
+@pytest.mark.parametrize(
+    ("options", "split", "protocol", "chars"),
+    [
+        ("--split test", "test", "stream", None),
+        ("--split all", "all", "stream", None),
+        ("--protocol windows", "val", "windows", 160),
+        ("--protocol windows --window 5", "val", "windows", 50),
+        ("--data other.txt", "all", "stream", 11),
+        ("--data other.txt --split train", "train", "stream", 9),
+    ],
+)
+def test_eval_scores_what_it_is_asked_to(
+    charlm: Charlm,
+    workplace: Path,
+    tiny_text: Path,
+    options: str,
+    split: str,
+    protocol: str,
+    chars: int | None,
+) -> None:
+    (workplace / "other.txt").write_text("ANNE: loves.", encoding="utf-8")
+    score = json.loads(charlm("eval", RUN, "--json", *options.split()).out)
+    if chars is None:
+        text = tiny_text.read_text(encoding="utf-8")
+        chars = len(text) - 1 if split == "all" else len(text) - int(len(text) * 0.95) - 1
+    assert (score["split"], score["protocol"], score["chars"]) == (split, protocol, chars)
+
+
+def test_eval_leaves_unknown_characters_out_when_asked_to(charlm: Charlm, workplace: Path) -> None:
+    (workplace / "other.txt").write_text("the [fox] 12", encoding="utf-8")
+    skipping = ("eval", RUN, *CPU, "--json", "--data", "other.txt", "--on-unknown", "skip")
+    result = charlm(*skipping)
+    (workplace / "other.txt").write_text("the fox ", encoding="utf-8")
+    known = json.loads(charlm(*skipping).out)
+    assert result.err == "charlm: note: 4 unknown characters left out\n"
+    assert json.loads(result.out) == known | {"unknown_chars": 4}
+    assert known["chars"] == 7
+
+
+# --- charlm sample ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sample_writes_the_prompt_and_so_many_characters_and_nothing_else(
+    charlm: Charlm, tiny_run: TinyRun, kind: str
+) -> None:
+    result = charlm("sample", tiny_run(kind), "--prompt", "ANNE:\n", "--length", 50)
+    assert (result.status, result.err) == (0, "")
+    assert result.out.startswith("ANNE:\n")
+    assert len(result.out) == len("ANNE:\n") + 50
+
+
+def test_what_is_not_asked_for_is_as_the_config_has_it(charlm: Charlm, tiny_run: TinyRun) -> None:
+    assert len(charlm("sample", tiny_run("lstm")).out) == 30
+    assert charlm("sample", tiny_run("lstm"), "--length", 1, "--prompt", "fox").out[:-1] == "fox"
+
+
+def test_the_same_seed_writes_the_same_text(charlm: Charlm, tiny_run: TinyRun) -> None:
+    texts = [charlm("sample", tiny_run("gru"), "--seed", seed).out for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_without_a_seed_every_text_is_another(charlm: Charlm, tiny_run: TinyRun) -> None:
+    assert charlm("sample", tiny_run("gru")).out != charlm("sample", tiny_run("gru")).out
+
+
+@pytest.mark.parametrize("greedy", [["--temperature", "0"], ["--top-k", "1"], ["--top-p", "1e-9"]])
+def test_where_only_the_likeliest_counts_the_seed_does_not(
+    charlm: Charlm, tiny_run: TinyRun, greedy: list[str]
+) -> None:
+    likeliest = charlm("sample", tiny_run("gru"), "--temperature", 0).out
+    for seed in (1, 2):
+        assert charlm("sample", tiny_run("gru"), "--seed", seed, *greedy).out == likeliest
+
+
+def test_several_samples_are_several_texts(charlm: Charlm, tiny_run: TinyRun) -> None:
+    common = ("sample", tiny_run("lstm"), "--seed", 1, "--length", 20)
+    three = charlm(*common, "--num-samples", 3).out
+    texts = [three[start : start + 20] for start in (0, 21, 42)]
+    assert three == "\n".join(texts)
+    assert texts[0] == charlm(*common).out
+    assert len(set(texts)) == 3
+
+
+def test_sampling_ends_before_the_stop_text(charlm: Charlm, tiny_run: TinyRun) -> None:
+    common = ("sample", tiny_run("lstm"), "--seed", 1, "--length", 60, "--prompt", "ANNE")
+    whole = charlm(*common).out
+    stop = whole[30:32]
+    expected = "ANNE" + whole.removeprefix("ANNE").partition(stop)[0]
+    assert charlm(*common, "--stop", stop).out == expected
+    assert charlm(*common, "--stop", "not to be found").out == whole
+
+
+def test_a_prompt_may_come_from_a_file_as_it_is(charlm: Charlm, workplace: Path) -> None:
+    (workplace / "prompt.txt").write_bytes(b"BORIS:\nmy lord\n")
+    from_file = charlm("sample", RUN, "--seed", 1, "--prompt-file", "prompt.txt").out
+    assert from_file == charlm("sample", RUN, "--seed", 1, "--prompt", "BORIS:\nmy lord\n").out
+    assert from_file.startswith("BORIS:\nmy lord\n")
+
+
+def test_unknown_characters_of_a_prompt_are_left_out_when_asked_to(
+    charlm: Charlm, tiny_run: TinyRun
+) -> None:
+    common = ("sample", tiny_run("lstm"), "--seed", 1)
+    result = charlm(*common, "--prompt", "f[o]x€", "--on-unknown", "skip")
+    assert result.status == 0
+    assert result.out == charlm(*common, "--prompt", "fox").out
+    assert result.err == "charlm: note: 3 unknown characters left out\n"
+
+
+# --- which checkpoint ------------------------------------------------------------------------
+
+
+def path_told(charlm: Charlm, *checkpoint: str | Path) -> Path:
+    return Path(json.loads(charlm("info", *checkpoint, "--json").out)["path"])
+
+
+def test_a_run_folder_is_its_best_else_its_last(charlm: Charlm, workplace: Path) -> None:
+    assert path_told(charlm, RUN) == RUN / "best.safetensors"
+    assert path_told(charlm, RUN / "last.safetensors") == RUN / "last.safetensors"
+    (RUN / "best.safetensors").unlink()
+    assert path_told(charlm, RUN) == RUN / "last.safetensors"
+
+
+def test_a_checkpoint_that_is_left_out_is_the_newest_run(charlm: Charlm, workplace: Path) -> None:
+    other = Path("checkpoints") / "another"
+    shutil.copytree(RUN, other)
+    for newest, older in ((other, RUN), (RUN, other)):
+        os.utime(newest / "last.safetensors", (2_000_000, 2_000_000))
+        os.utime(older / "last.safetensors", (1_000_000, 1_000_000))
+        assert path_told(charlm).parent == newest
+
+
+def test_a_checkpoint_needs_nothing_but_its_file(charlm: Charlm, workplace: Path) -> None:
+    moved = workplace / "moved.safetensors"
+    (RUN / "best.safetensors").rename(moved)
+    shutil.rmtree("checkpoints")
+    assert len(charlm("sample", moved, "--length", 10).out) == 10
+
+
+# --- charlm train ----------------------------------------------------------------------------
+
+
+def step_of(charlm: Charlm, run: Path) -> int:
+    told = json.loads(charlm("info", run / "last.safetensors", "--json").out)
+    return int(told["progress"]["step"])
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("out", ["checkpoints", "tb"])
+@pytest.mark.parametrize("folder", ["lstm", "mine"])
+def test_a_folder_with_something_in_it_is_never_overwritten(
+    charlm: Charlm, workplace: Path, out: str, folder: str
+) -> None:
+    Path("checkpoints/mine").mkdir()
+    Path("checkpoints/mine/poem.txt").write_text("my own", encoding="utf-8")
+    Path("checkpoints").rename(out)
+    before = contents(workplace)
+    result = charlm("train", "--config", "lstm.yaml", "--out", out, "--name", folder)
+    assert (result.status, result.out) == (2, "")
+    assert f"{out}/{folder}: this run exists" in result.err
+    assert "--resume" in result.err
+    assert "--name" in result.err
+    assert contents(workplace) == before
+
+
+def test_a_folder_in_which_a_run_never_began_is_taken(charlm: Charlm, workplace: Path) -> None:
+    Path("checkpoints/killed").mkdir(parents=True)
+    Path("checkpoints/killed/last.tmp").write_text("left over", encoding="utf-8")
+    config = charlm("config", "check", "lstm.yaml").out
+    Path("checkpoints/killed/config.yaml").write_text(config, encoding="utf-8")
+    assert charlm("train", "--config", "lstm.yaml", "--name", "killed").status == 0
+    assert step_of(charlm, Path("checkpoints/killed")) == 6
+
+
+def test_a_config_of_the_users_own_in_a_run_folder_is_not_overwritten(
+    charlm: Charlm, workplace: Path
+) -> None:
+    own = Path("checkpoints/own/config.yaml")
+    own.parent.mkdir(parents=True)
+    own.write_text("# mine\n" + Path("lstm.yaml").read_text("utf-8"), encoding="utf-8")
+    before = own.read_bytes()
+    result = charlm("train", "--config", own, "--name", "own")
+    assert result.status == 2
+    assert "checkpoints/own: this run exists and is not overwritten" in result.err
+    assert own.read_bytes() == before
+
+
+def test_training_tells_what_it_does_in_plain_lines(charlm: Charlm, workplace: Path) -> None:
+    result = charlm("train", "--config", "lstm.yaml", "--name", "new", *CPU)
+    assert (result.status, result.err) == (0, "")
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", result.out)
+    for word in ("parameters", "vocabulary", "6 steps", "step      3  val", "best so far", "saved"):
+        assert word in result.out
+    samples = Path("checkpoints/new/samples.txt").read_text(encoding="utf-8")
+    assert samples.splitlines()[1] in result.out
+
+
+def test_the_command_that_training_ends_with_samples_from_the_run(
+    charlm: Charlm, workplace: Path
+) -> None:
+    out = charlm("train", "--config", "lstm.yaml", "--name", "new", "--out", "my runs").out
+    command = next(line for line in out.splitlines() if line.startswith("write "))
+    words = shlex.split(command)
+    assert words[1:3] == ["charlm", "sample"]
+    assert len(charlm(*words[2:]).out) == 30
+
+
+def test_a_run_folder_has_what_was_promised(tiny_run: TinyRun) -> None:
+    run = tiny_run("gru")
+    assert {path.name for path in run.iterdir()} == {
+        *("config.yaml", "last.safetensors", "best.safetensors", "metrics.jsonl", "samples.txt"),
+        "tb",
+    }
+    assert load_config(run / "config.yaml") == load_config(run.parent / "gru.yaml")
+
+
+@pytest.mark.parametrize("how", [["--config", "lstm.yaml"], ["--name", "lstm"], []])
+def test_a_run_goes_on_to_a_new_limit(charlm: Charlm, workplace: Path, how: list[str]) -> None:
+    result = charlm("train", "--resume", *how, *CPU, "--set", "train.max_steps=8")
+    assert result.status == 0
+    (note,) = result.err.splitlines()
+    assert "note: the cosine schedule now runs to the new limit" in note
+    assert "finished at step 8" in result.out
+    assert step_of(charlm, RUN) == 8
+
+
+def test_a_finished_run_is_not_trained_again(charlm: Charlm, workplace: Path) -> None:
+    weights = (RUN / "best.safetensors").read_bytes()
+    result = charlm("train", "--resume", "--name", "lstm")
+    assert result.status == 0
+    assert "already finished at step 6" in result.out
+    assert (RUN / "best.safetensors").read_bytes() == weights
+
+
+def test_a_run_whose_folder_was_renamed_goes_on_there(charlm: Charlm, workplace: Path) -> None:
+    moved = RUN.rename("checkpoints/moved")
+    result = charlm("train", "--resume", "--name", "moved", *CPU, "--set", "train.max_steps=8")
+    assert result.status == 0
+    (note,) = result.err.splitlines()
+    assert "note: the cosine schedule now runs to the new limit" in note
+    assert "finished at step 8" in result.out
+    assert not RUN.exists()
+    assert step_of(charlm, moved) == 8
+
+
+def test_a_run_begins_with_the_weights_of_another(
+    charlm: Charlm, workplace: Path, tiny_config: TinyConfig
+) -> None:
+    (workplace / "new.txt").write_text("new [text] " * 100, encoding="utf-8")
+    raw = tiny_config("lstm") | {"name": "tuned", "data": {"path": "new.txt"}}
+    write_yaml(workplace / "tuned.yaml", raw)
+    result = charlm("train", "--config", "tuned.yaml", "--init-from", RUN, *CPU)
+    assert result.status == 0
+    first, second = result.err.splitlines()
+    assert f"weights from {RUN}/best.safetensors (step " in first
+    assert "the vocabulary grew from" in second
+    assert "'[' (U+005B), ']' (U+005D)" in second
+    assert path_told(charlm, "checkpoints/tuned").exists()
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_terminal_sees_a_progress_bar_and_colours_unless_it_wants_none(
+    charlm: Charlm, workplace: Path, monkeypatch: pytest.MonkeyPatch, colour: bool
+) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if not colour:
+        monkeypatch.setenv("NO_COLOR", "1")
+    result = charlm("train", "--config", "lstm.yaml", "--name", "seen")
+    assert result.status == 0
+    assert "%|" in result.err
+    assert ("\033[2m" in result.out) == colour

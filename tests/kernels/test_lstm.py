@@ -1,0 +1,277 @@
+"""The LSTM by our own kernel, against PyTorch's in float64. Skipped where there is no kernel."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from charlm.config import RecurrentConfig
+from charlm.data.batches import IGNORED
+from charlm.evaluation.loss import summed_nll
+from charlm.kernels import build as compiler
+from charlm.kernels.build import NoKernelError, load_kernel
+from charlm.kernels.fused import FusedLSTM
+from charlm.kernels.lstm import LSTMKernel
+from charlm.models import build_model
+from charlm.models.recurrent import Recurrent
+from tests.kernels import loaded
+
+V = 21
+ROUNDING = 0.02  # relative: bfloat16 has 8 bits, and sums over time add up
+
+
+@pytest.fixture(scope="module")
+def kernel() -> LSTMKernel:
+    return loaded(LSTMKernel)
+
+
+def model_of(n_layer: int = 1, hidden_size: int = 64, **options: Any) -> Recurrent:
+    config = RecurrentConfig(kind="lstm", n_layer=n_layer, hidden_size=hidden_size, **options)
+    model = build_model(config, V, seed=3)
+    assert isinstance(model, Recurrent)
+    return model
+
+
+def texts(B: int, T: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(B + T)
+    ids, targets = torch.randint(0, V, (2, B, T), generator=generator)
+    return ids, targets
+
+
+def gradients(
+    forward: Any, model: Recurrent, ids: Tensor, targets: Tensor, state: Any, half: bool
+) -> tuple[float, dict[str, Tensor], tuple[Tensor, ...]]:
+    """The loss, the gradients by all weights, and the states after."""
+    model.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        logits, after = forward(ids, state)
+    loss = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).to(torch.float32 if half else torch.float64), targets.flatten()
+    )
+    torch.autograd.backward(loss)
+    grads = {name: p.grad.double() for name, p in model.named_parameters() if p.grad is not None}
+    return loss.item(), grads, tuple(tensor.detach() for tensor in after)
+
+
+def distance(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("state", [False, True])
+@pytest.mark.parametrize(
+    ("B", "T", "options"),
+    [
+        (16, 30, {}),
+        (32, 30, {"hidden_size": 128}),
+        (48, 9, {"n_layer": 2}),
+        (80, 3, {"n_layer": 3, "hidden_size": 192}),
+        (23, 12, {"n_layer": 2}),  # filled up to 32 rows
+        (16, 1, {"n_layer": 2}),  # fewer places than characters: no table
+        (32, 20, {"input": "one_hot"}),
+        (32, 20, {"tie_weights": True}),
+    ],
+)
+def test_loss_gradients_and_states_are_those_of_float64_within_rounding(
+    kernel: LSTMKernel, B: int, T: int, options: dict[str, Any], state: bool, threads: int
+) -> None:
+    model, exact = model_of(**options), model_of(**options).double()
+    ids, targets = texts(B, T)
+    shape = (model.rnn.num_layers, B, model.rnn.hidden_size)
+    before = (torch.randn(shape) * 0.5, torch.randn(shape)) if state else None
+    double = tuple(tensor.double() for tensor in before) if before else None
+    used = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        ours = gradients(FusedLSTM(model, kernel), model, ids, targets, before, half=True)
+    finally:
+        torch.set_num_threads(used)
+    theirs = gradients(exact, exact, ids, targets, double, half=False)
+    assert ours[0] == pytest.approx(theirs[0], rel=2e-3)
+    assert ours[1].keys() == theirs[1].keys()
+    for name, grad in theirs[1].items():
+        if grad.any():
+            assert distance(ours[1][name], grad) < ROUNDING, name
+        else:  # a recurrent matrix that has only ever seen a state of zeros
+            assert not ours[1][name].any()
+    for mine, own in zip(ours[2], theirs[2], strict=True):
+        assert mine.shape == own.shape
+        assert distance(mine, own) < ROUNDING
+
+
+def test_the_state_carries_a_text_on(kernel: LSTMKernel) -> None:
+    model = model_of(n_layer=2)
+    forward, (ids, _) = FusedLSTM(model, kernel), texts(16, 24)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        whole, end = forward(ids, None)
+        first, middle = forward(ids[:, :11], None)
+        second, also_end = forward(ids[:, 11:], middle)
+    assert torch.equal(torch.cat([first, second], 1), whole)
+    assert all(torch.equal(a, b) for a, b in zip(end, also_end, strict=True))
+
+
+def test_the_same_bits_whatever_the_threads_and_the_rows_beside(kernel: LSTMKernel) -> None:
+    model = model_of()
+    ids, _ = texts(64, 12)
+    results = []
+    used = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                logits, _ = FusedLSTM(model, kernel)(ids, None)
+                few, _ = FusedLSTM(model, kernel)(ids[:16], None)
+            assert torch.equal(few, logits[:16])
+            results.append(logits)
+    finally:
+        torch.set_num_threads(used)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("where", ["input_dropout", "dropout", "output_dropout"])
+def test_dropout_is_where_the_model_has_it(kernel: LSTMKernel, where: str) -> None:
+    options: dict[str, Any] = {where: 0.5}
+    model = model_of(n_layer=2, **options)
+    forward, (ids, _) = FusedLSTM(model, kernel), texts(16, 10)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.manual_seed(1)
+        one, again = forward(ids, None)[0], forward(ids, None)[0]
+        torch.manual_seed(1)
+        same = forward(ids, None)[0]
+        model.eval()
+        without, plain = forward(ids, None)[0], model(ids, None)[0]
+    assert torch.equal(one, same)
+    assert not torch.equal(one, again)
+    assert distance(without.detach(), plain.detach()) < ROUNDING
+    assert distance(one.detach(), plain.detach()) > 5 * ROUNDING
+
+
+def test_weight_dropout_is_the_models(kernel: LSTMKernel) -> None:
+    model = model_of(n_layer=2, weight_dropout=0.5)
+    ids, targets = texts(16, 10)
+    torch.manual_seed(1)
+    ours = gradients(FusedLSTM(model, kernel), model, ids, targets, None, half=True)
+    torch.manual_seed(1)
+    theirs = gradients(model, model, ids, targets, None, half=True)
+    assert ours[0] == pytest.approx(theirs[0], rel=2e-3)
+    for name, grad in theirs[1].items():
+        assert distance(ours[1][name], grad) < 2 * ROUNDING, name
+        assert torch.equal(ours[1][name] == 0, grad == 0) or "weight_hh" not in name
+
+
+def test_targets_that_are_ignored_move_nothing(kernel: LSTMKernel) -> None:
+    model, (ids, targets) = model_of(), texts(16, 10)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, _ = FusedLSTM(model, kernel)(ids, None)
+    torch.autograd.backward(summed_nll(logits, torch.full_like(targets, IGNORED)))
+    assert all(not p.grad.any() for p in model.parameters() if p.grad is not None)
+
+
+def test_what_large_numbers_do_is_finite(kernel: LSTMKernel) -> None:
+    model = model_of()
+    with torch.no_grad():
+        for parameter in model.rnn.parameters():
+            parameter.mul_(1000)
+    _, grads, state = gradients(FusedLSTM(model, kernel), model, *texts(16, 20), None, half=True)
+    assert all(tensor.isfinite().all() for tensor in (*grads.values(), *state))
+
+
+@pytest.mark.parametrize(
+    ("options", "batch_size", "fits"),
+    [
+        ({}, 16, True),
+        ({}, 8, True),
+        ({}, 7, False),
+        ({"hidden_size": 96}, 16, False),
+        ({"hidden_size": 192}, 32, True),
+    ],
+)
+def test_what_fits_is_told(options: dict[str, Any], batch_size: int, fits: bool) -> None:
+    assert FusedLSTM.supports(model_of(**options), batch_size) == fits
+    gru = build_model(RecurrentConfig(kind="gru", hidden_size=64), V, seed=0)
+    assert not FusedLSTM.supports(gru, 16)
+
+
+# --- the compiler ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A C file beside a compiler module of its own, and an empty cache."""
+    monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(compiler, "SOURCES", tmp_path)
+    path = tmp_path / "seven.c"
+    path.write_text("int seven(void) { return 7; }\n", encoding="utf-8")
+    return path
+
+
+def script(path: Path, body: str) -> str:
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_library_is_made_once_for_each_source_and_flags(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        assert load_kernel("seven", ()).seven() == 7
+    except NoKernelError as error:
+        pytest.skip(str(error))
+    made = source.parent / "cache" / "kernels"
+    (library,) = made.iterdir()
+    before = library.stat().st_mtime_ns
+    assert load_kernel("seven", ()).seven() == 7
+    assert (library.stat().st_mtime_ns, len(list(made.iterdir()))) == (before, 1)
+    source.write_text("int seven(void) { return 8; }\n", encoding="utf-8")
+    assert load_kernel("seven", ()).seven() == 8
+    assert len(list(made.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("echo 'no such flag' >&2; exit 1", "no such flag"),
+        ("exit 3", "status 3"),
+        ("exit 0", "seven-"),  # an empty library
+    ],
+)
+def test_a_compiler_that_fails_is_told_and_leaves_nothing_half_made(
+    source: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
+) -> None:
+    monkeypatch.setenv("CC", script(source.parent / "cc", body))
+    with pytest.raises(NoKernelError, match=words):
+        load_kernel("seven", ())
+    assert not list((source.parent / "cache" / "kernels").glob("*.tmp"))
+
+
+def test_where_there_is_no_compiler_that_is_told(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(source.parent))
+    with pytest.raises(NoKernelError, match="there is no C compiler"):
+        load_kernel("seven", ())
+
+
+def test_a_compiler_that_hangs_is_not_waited_for(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "SECONDS", 0.2)
+    monkeypatch.setenv("CC", script(source.parent / "cc", "exec sleep 60"))
+    with pytest.raises(NoKernelError, match=r"took more than 0\.2 s"):
+        load_kernel("seven", ())
+
+
+def test_a_cache_that_cannot_be_written_is_told(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHARLM_CACHE", str(source))
+    monkeypatch.setenv("CC", os.devnull)
+    with pytest.raises(NoKernelError, match="Not a directory"):
+        load_kernel("seven", ())
