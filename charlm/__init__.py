@@ -1,4 +1,4 @@
-"""charlm: train character-level language models, sample from them, and look inside.
+"""charlm: train character-level language models, sample from them, and inspect them.
 
 from charlm import load
 
@@ -22,16 +22,16 @@ __all__ = ["__version__", "load"]
 def load(
     checkpoint: str | Path | None = None, *, engine: str = "auto", device: str = "auto"
 ) -> Model:
-    """Open a trained model for writing: see charlm.api.
+    """Load a trained model to sample from it and to score texts; see charlm.api.Model.
 
     Args:
-        checkpoint: a file, or a run folder (its best, else its last); by default the newest run
-            under checkpoints/.
-        engine: native, numpy, torch or auto.
+        checkpoint: a file, or a run folder (its best checkpoint, otherwise its last). The default
+            is the newest run under checkpoints/.
+        engine: native, numpy, torch or auto; see charlm.sampling.engines.
         device: auto, cpu, cuda, cuda:N or mps.
 
     Raises:
-        CharlmError: there is no such checkpoint, engine or device.
+        CharlmError: the checkpoint, engine or device is not available.
     """
     from charlm import api
 

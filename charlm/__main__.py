@@ -1,4 +1,4 @@
-"""`python -m charlm` is `charlm`."""
+"""`python -m charlm` is the same as `charlm`."""
 
 from charlm.cli import main
 

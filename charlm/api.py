@@ -1,14 +1,14 @@
-"""A trained model in a program of one's own.
+"""Use a trained model from Python.
 
     from charlm import load
 
     model = load("checkpoints/shakespeare-lstm")
     text = model.sample("ROMEO:", length=200, temperature=0.8, seed=1)
-    for char in model.stream("ROMEO:", length=None):  # without end
+    for char in model.stream("ROMEO:", length=None):  # never ends
         print(char, end="", flush=True)
     print(model.score("To be, or not to be").bits_per_char)
 
-Which engine computes: see charlm.sampling.engines.
+charlm.sampling.engines says which engine computes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Settings(TypedDict, total=False):
-    """How to draw; what is not given, or None, is as the model's config has it."""
+    """How characters are drawn. A setting that is missing or None comes from the model's config."""
 
     temperature: float | None
     top_k: int | None
@@ -48,15 +48,18 @@ class Settings(TypedDict, total=False):
 
 
 class Model:
-    """A trained model, ready to write.
+    """A trained model.
 
     Attributes:
+        path: the checkpoint file.
+        meta: its metadata: config, vocabulary, training text, progress.
+        vocab: its vocabulary.
         engine: native, numpy or torch.
     """
 
     def __init__(self, path: Path, meta: Meta, engine: str, network: Engine) -> None:
         self.path, self.meta, self.vocab = path, meta, meta.vocabulary
-        self.engine, self._engine = engine, network
+        self.engine, self._network = engine, network
 
     def sample(
         self,
@@ -67,9 +70,8 @@ class Model:
         seed: int | None = None,
         **settings: Unpack[Settings],
     ) -> str:
-        """What `stream` gives, in one piece."""
-        pieces = self.stream(prompt, length=length, stop=stop, seed=seed, **settings)
-        return "".join(pieces)
+        """Sample a text. As `stream`, but returns the whole text at once."""
+        return "".join(self.stream(prompt, length=length, stop=stop, seed=seed, **settings))
 
     def stream(
         self,
@@ -80,32 +82,36 @@ class Model:
         seed: int | None = None,
         **settings: Unpack[Settings],
     ) -> Iterator[str]:
-        """What the model writes after the prompt, character by character, as it is written.
+        """Sample a text and return its characters one by one, as soon as they are drawn.
 
         Args:
-            prompt: an empty one starts as after a line end.
-            length: characters (or bytes), or None for no end.
-            stop: end before this text is written.
-            seed: the same gives the same text; None a new one every time.
+            prompt: the text to continue. With an empty prompt, the model starts as after a line
+                end.
+            length: the number of characters (or bytes); None for no limit.
+            stop: the text ends before this string would appear in it.
+            seed: the same seed gives the same text; None takes a new seed.
+
+        Returns:
+            The characters that follow the prompt.
 
         Raises:
             ConfigError: a setting is out of range.
-            DataError: the prompt has a character that the model does not know.
+            DataError: the prompt has a character that is not in the vocabulary.
             BrokenModelError: the weights are broken.
         """
         spec = SampleSpec(self.settings(**settings), length, stop)
-        written = self.sample_texts(self.vocab.encode(prompt), spec, new_seed(seed), [0])
-        return (char for _, piece in written if piece is not None for char in piece.text)
+        chunks = self.sample_texts(self.vocab.encode(prompt), spec, new_seed(seed), [0])
+        return (char for _, chunk in chunks if chunk is not None for char in chunk.text)
 
     def score(self, text: str, prompt: str = "") -> Likelihood:
-        """How likely the model finds a text after a prompt, by the rule it writes by.
+        """The negative log-likelihood of a text that follows a prompt, read as in sampling.
 
         Raises:
-            DataError: a character is not known to the model.
+            DataError: a character is not in the vocabulary.
             BrokenModelError: the weights are broken.
         """
-        ids, reader = self.vocab.encode(text), Reader(self._engine)
-        logits = reader.read(beginning(self.vocab, self.vocab.encode(prompt))[None])
+        ids, reader = self.vocab.encode(text), Reader(self._network)
+        logits = reader.read(beginning(self.vocab, self.vocab.encode(prompt))[None])  # (1, V)
         total = 0.0
         for i in range(len(ids)):
             total += float(nats(logits.astype(np.float64), ids[i : i + 1].astype(np.intp))[0])
@@ -114,31 +120,31 @@ class Model:
         return Likelihood(total, len(ids))
 
     def novelty(self, samples: Sequence[str]) -> Novelty:
-        """What samples have from the training text, where that can be found.
+        """Measure how much of the samples is copied from the training text.
 
         Raises:
-            DataError: it cannot be found, or is another one now.
+            DataError: the training text is missing or has changed.
         """
         of_documents = self.meta.config.data.documents == "lines"
         return compare(samples, self.vocab, self._training_text(), of_documents)
 
     def settings(self, **settings: Unpack[Settings]) -> SampleConfig:
-        """The model's own settings with some changed.
+        """The `sample` settings of the model's config, with these settings changed.
 
         Raises:
-            ConfigError: one is out of range.
+            ConfigError: a setting is out of range.
         """
         return updated(self.meta.config.sample, **settings)
 
     def sample_texts(
         self, prompt: Ids, spec: SampleSpec, seed: int, numbers: Sequence[int]
     ) -> Iterator[tuple[int, Chunk | None]]:
-        """As charlm.sampling.generate.sample_texts."""
-        return sample_texts(self._engine, self.vocab, prompt, spec, seed, numbers)
+        """Sample several texts; see charlm.sampling.generate.sample_texts."""
+        return sample_texts(self._network, self.vocab, prompt, spec, seed, numbers)
 
     def converse(self, seed: int) -> Conversation:
-        """A text written in turns."""
-        return Conversation(self._engine, self.vocab, seed)
+        """Start a text that the user and the model continue in turns."""
+        return Conversation(self._network, self.vocab, seed)
 
     def _training_text(self) -> TextIds:
         from charlm.data.corpus import open_corpus
@@ -151,7 +157,7 @@ class Model:
 
 
 def load(checkpoint: str | Path | None, engine: str, device: str) -> Model:
-    """As charlm.load."""
+    """Load a model to sample one text at a time; see charlm.load."""
     path = find_checkpoint(None if checkpoint is None else Path(checkpoint))
     return open_model(path, read_meta(path), engine, device, 1)
 
@@ -159,10 +165,10 @@ def load(checkpoint: str | Path | None, engine: str, device: str) -> Model:
 def open_model(
     path: Path, meta: Meta, engine: str, device: str, texts: int, bf16: bool = False
 ) -> Model:
-    """The model of a checkpoint, to sample N = `texts` texts side by side; see `open_engine`."""
+    """Load a model to sample B = `texts` texts side by side; see `open_engine`."""
     return Model(path, meta, *open_engine(path, meta, engine, device, texts, bf16))
 
 
 def new_seed(seed: int | None) -> int:
-    """This seed, or where there is none, one that nobody has seen."""
+    """This seed, or a random one if it is None."""
     return int.from_bytes(os.urandom(4)) if seed is None else seed

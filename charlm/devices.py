@@ -1,4 +1,4 @@
-"""Devices and CPU threads: which ones this machine has, and which ones a process uses."""
+"""The devices of this machine, and the number of CPU threads of this process."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from charlm.errors import DeviceError
 from charlm.machine import usable_cpus
 
 CPU = torch.device("cpu")
-MAX_THREADS = 8  # with more, layers of a few hundred units lose more at barriers than they gain
+MAX_THREADS = 8  # beyond that, barriers cost layers of a few hundred units more than threads gain
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a name stands for; `auto` is cuda, else mps, else cpu.
+    """The device of a name; `auto` is the first available of cuda, mps and cpu.
 
-    On cuda, float32 products are TF32 from then on.
+    For cuda, this also sets PyTorch to compute float32 products as TF32.
 
     Raises:
         DeviceError: this machine has no such device.
     """
     if name == "auto":
-        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        name = next((kind for kind, is_there in there.items() if is_there), "cpu")
+        gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        name = next((kind for kind, is_available in gpus.items() if is_available), "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -31,9 +31,9 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            has = f"there are {count}, counted from 0" if count else "PyTorch finds no CUDA GPU"
-            raise DeviceError(f"device={name}: {has}; use device=auto or cpu")
-        torch.set_float32_matmul_precision("high")  # TF32 in float32 products
+            what = f"there are {count}, counted from 0" if count else "PyTorch finds no CUDA GPU"
+            raise DeviceError(f"device={name}: {what}; use device=auto or cpu")
+        torch.set_float32_matmul_precision("high")  # TF32
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"device={name}: PyTorch finds no Apple GPU; use device=auto or cpu")
     elif device.type != "mps":
@@ -42,7 +42,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def set_threads(wanted: int | None) -> int:
-    """Set and return the number of CPU threads; None is one for each CPU that can be kept busy."""
+    """Set and return the number of CPU threads.
+
+    Args:
+        wanted: the number, or None: one for each usable CPU, but at most MAX_THREADS and at most
+            the number that PyTorch uses now.
+    """
     if wanted is None:
         wanted = min(torch.get_num_threads(), usable_cpus(), MAX_THREADS)
     torch.set_num_threads(wanted)

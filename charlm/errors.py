@@ -1,45 +1,45 @@
-"""What can go wrong through no fault of charlm.
+"""The errors that are not bugs in charlm.
 
 CharlmError
 ├── ConfigError       a setting is wrong
-├── DataError         a text cannot be read, or does not fit the vocabulary
-├── CheckpointError   a checkpoint or a run folder cannot be opened, or cannot be written
-├── DeviceError       a device, precision or thread count is not to be had
+├── DataError         a text cannot be read, or does not match the vocabulary
+├── CheckpointError   a checkpoint or a run folder cannot be opened or written
+├── DeviceError       a device, precision or thread count is not available
 ├── TrainingError     training cannot go on
-└── BrokenModelError  a model gives no finite numbers
+└── BrokenModelError  a model gives outputs that are not finite
 
-The terminal shows a CharlmError as its message and exits with status 2. Every other exception is
-a bug in charlm and keeps its traceback.
+The command line prints the message of a CharlmError and exits with status 2. Every other exception
+is a bug in charlm and keeps its traceback.
 """
 
 
 class CharlmError(Exception):
-    """The root: the message says what was wrong, where, and what to do."""
+    """The base class: the message says what was wrong, where, and what to do."""
 
 
 class ConfigError(CharlmError):
-    """A setting is wrong; the message has one line for each problem."""
+    """A setting is wrong. The message has one line for each problem."""
 
 
 class DataError(CharlmError):
-    """A text cannot be read, or does not fit the vocabulary."""
+    """A text cannot be read, or does not match the vocabulary."""
 
 
 class CheckpointError(CharlmError):
-    """A checkpoint or a run folder cannot be opened, or cannot be written."""
+    """A checkpoint or a run folder cannot be opened or written."""
 
 
 class DeviceError(CharlmError):
-    """A device, precision or thread count is not to be had on this machine."""
+    """A device, precision or thread count is not available on this machine."""
 
 
 class DamageError(ValueError):
-    """The content of a checkpoint fails a check; `reading` makes a CheckpointError of it."""
+    """The content of a checkpoint fails a check; `reading` turns it into a CheckpointError."""
 
 
 class TrainingError(CharlmError):
-    """Training cannot go on, for instance because the loss is no longer a number."""
+    """Training cannot go on, for example because the loss is NaN."""
 
 
 class BrokenModelError(CharlmError):
-    """A model gives no finite numbers, so its weights are not worth using."""
+    """A model gives outputs that are not finite, so its weights are broken."""

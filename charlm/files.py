@@ -1,4 +1,4 @@
-"""Places for files, and holding them against other processes."""
+"""The cache folder, and locks on folders."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ CAN_LOCK = fcntl is not None
 
 
 def cache_folder() -> Path:
-    """Where charlm keeps what it can make again: $CHARLM_CACHE, or the system's place for it."""
+    """Where charlm keeps files that it can create again: $CHARLM_CACHE, or the system's cache."""
     return Path(os.environ.get("CHARLM_CACHE") or platformdirs.user_cache_dir("charlm"))
 
 
 @contextmanager
 def locked(folder: Path, wait: bool) -> Iterator[bool]:
-    """Hold a folder against other processes, where the system can; yields whether it is ours.
+    """Lock a folder against other processes, if the system supports it.
 
-    A process that ends, however it does, holds nothing any more.
+    The system releases the lock when the process ends, also when it is killed.
+
+    Args:
+        wait: wait until the lock is free.
+
+    Yields:
+        Whether this process has the lock. Always true on a system without locks.
     """
     if fcntl is None:
         yield True
@@ -40,4 +46,4 @@ def locked(folder: Path, wait: bool) -> Iterator[bool]:
         else:
             yield True
     finally:
-        os.close(descriptor)  # and with it the lock
+        os.close(descriptor)  # this also releases the lock

@@ -1,7 +1,7 @@
-"""What this machine lets a process use: CPUs, and the instructions they have. Needs no torch.
+"""The CPUs that this process may use, and their instructions. Needs no torch.
 
-The variable CHARLM_ISA holds charlm to an older CPU than the one at hand; `scripts/as_cpu`
-sets it, with the variables that PyTorch, oneDNN, MKL and OpenBLAS have for the same.
+The environment variable CHARLM_ISA limits charlm to the instructions of an older CPU.
+`scripts/as_cpu` sets it, together with the same variables of PyTorch, oneDNN, MKL and OpenBLAS.
 """
 
 from __future__ import annotations
@@ -10,34 +10,34 @@ import os
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
-# the features that a CPU held to a level does not have, by how their names begin
-_BEYOND = {
+# for each level, prefixes of the feature names that a CPU of this level does not have
+_EXCLUDED = {
     "avx2": ("avx512", "avx_vnni", "amx"),
     "avx512": ("avx512_bf16", "avx512_fp16", "amx"),
 }
 
 
 def held_to() -> str | None:
-    """The level that CHARLM_ISA names, avx2 or avx512; None for the CPU as it is."""
+    """The level that CHARLM_ISA names, avx2 or avx512; None if the CPU is not limited."""
     level = os.environ.get("CHARLM_ISA", "")
-    return level if level in _BEYOND else None
+    return level if level in _EXCLUDED else None
 
 
 def cpu_features() -> set[str]:
-    """The features of the first CPU by Linux's names; empty where the system has no list."""
+    """The features of the first CPU, with Linux's names; empty if the system does not list them."""
     try:
         lines = CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
         return set()
     line = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
-    beyond = _BEYOND.get(held_to() or "", ())
-    return {name for name in line.partition(":")[2].split() if not name.startswith(beyond)}
+    excluded = _EXCLUDED.get(held_to() or "", ())
+    return {name for name in line.partition(":")[2].split() if not name.startswith(excluded)}
 
 
 def instruction_set() -> str:
-    """The widest of the instruction sets that matter here: amx, avx512_bf16, avx512, avx2, ...
+    """The widest of the instruction sets that charlm uses: amx, avx512_bf16, avx512, avx2, ...
 
-    Empty where the system has no list of features.
+    Empty if the system does not list the CPU's features.
     """
     features = cpu_features()
     names = {"amx": "amx_bf16", "avx512_bf16": "avx512_bf16", "avx512": "avx512f"}
@@ -45,26 +45,28 @@ def instruction_set() -> str:
     return next((name for name, feature in names.items() if feature in features), "")
 
 
-# --- how many CPUs ---------------------------------------------------------------------------
+# --- the number of CPUs ----------------------------------------------------------------------
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """How many CPUs this process can keep busy: those it may run on, and no more than the CPU
-    quota of its control groups (Linux), rounded down, because threads that wait for each other
-    lose more by a quota that is used up than they gain. At least 1.
+    """The number of CPUs that this process can keep busy, at least 1.
+
+    This is the number of CPUs in its affinity mask, limited by the CPU quota of its control groups
+    (Linux). The quota is rounded down: threads that wait for each other lose more when the quota is
+    used up than one more thread gains.
 
     Args:
-        root: where /proc and /sys are.
+        root: the folder that contains /proc and /sys.
     """
     try:
         cpus = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
+    except AttributeError:  # not available on every system
         cpus = os.cpu_count() or 1
     return max(1, min([cpus, *map(int, _quotas(root))]))
 
 
 def _quotas(root: Path) -> list[float]:
-    """The CPU quotas of this process's control groups and all above them, in CPUs."""
+    """The CPU quotas, in CPUs, of this process's control groups and of their parents."""
     quotas = []
     for folder, is_v2 in _control_groups(root):
         quota = _read_v2(folder) if is_v2 else _read_v1(folder)
@@ -74,8 +76,9 @@ def _quotas(root: Path) -> list[float]:
 
 
 def _control_groups(root: Path) -> list[tuple[Path, bool]]:
-    """The folders of the groups that limit this process's CPU time, and whether each is of cgroup
-    version 2. A container sees its own group as the top one, or not at all: the top is included.
+    """The folders of the control groups that limit this process's CPU time, and whether each is of
+    cgroup version 2. A container sees its own group as the root group or does not see it, so the
+    root group is included.
     """
     found = []
     for line in _lines(root / "proc/self/cgroup"):
@@ -92,7 +95,7 @@ def _control_groups(root: Path) -> list[tuple[Path, bool]]:
 
 
 def _read_v2(folder: Path) -> float | None:
-    """`cpu.max` is `QUOTA PERIOD` in microseconds, or `max PERIOD`."""
+    """`cpu.max` is `QUOTA PERIOD` in microseconds, or `max PERIOD` for no quota."""
     words = " ".join(_lines(folder / "cpu.max")).split()
     if len(words) != 2 or not all(word.isdecimal() for word in words) or words[1] == "0":
         return None
@@ -100,7 +103,7 @@ def _read_v2(folder: Path) -> float | None:
 
 
 def _read_v1(folder: Path) -> float | None:
-    """`cpu.cfs_quota_us` and `cpu.cfs_period_us`; a quota of -1 is none."""
+    """`cpu.cfs_quota_us` and `cpu.cfs_period_us`; a quota of -1 means no quota."""
     words = [" ".join(_lines(folder / f"cpu.cfs_{name}_us")) for name in ("quota", "period")]
     if not all(word.isdecimal() for word in words) or words[1] == "0":
         return None
@@ -108,7 +111,7 @@ def _read_v1(folder: Path) -> float | None:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a small file; none where it cannot be read."""
+    """The lines of a small file; an empty list if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

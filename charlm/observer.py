@@ -1,4 +1,4 @@
-"""What a training run reports, and to whom: to observers. Needs no torch."""
+"""What a training run reports to its observers. Needs no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Record:
-    """One line of metrics.jsonl. Losses are nats per character; times are of training alone."""
+    """One line of metrics.jsonl.
+
+    Losses are in nats per character. Times count the training steps only.
+    """
 
     step: int
     split: str  # "train" or "val"
@@ -22,22 +25,22 @@ class Record:
 
 
 class Observer:
-    """Hears of a run; every method may be left out."""
+    """Receives the events of a run. A subclass overrides the methods that it needs."""
 
     def progress(self, fraction: float) -> None:
-        """A step is done; `fraction` of the run is over, 0 to 1."""
+        """A step is done. `fraction` is the part of the run that is done, from 0 to 1."""
 
     def record(self, record: Record) -> None:
         """A loss was measured."""
 
     def sample(self, step: int, text: str) -> None:
-        """The model wrote a text."""
+        """A text was sampled from the model."""
 
     def saved(self, path: Path) -> None:
-        """A checkpoint is on the disk."""
+        """A checkpoint was written."""
 
     def notice(self, text: str) -> None:
-        """Something a user should know."""
+        """A message for the user."""
 
     def close(self) -> None:
-        """The run is over, or interrupted."""
+        """The run has ended or was interrupted."""

@@ -1,4 +1,4 @@
-"""Every random stream of a run has a generator of its own, made from the seed and a purpose."""
+"""Random number generators: one for each purpose in a run, made from the seed and the purpose."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import zlib
 import numpy as np
 
 
-def generator(seed: int, purpose: str, *more: int) -> np.random.Generator:
-    """The generator for a purpose, such as "text"; `more` tells apart, for instance, its steps."""
-    return np.random.default_rng((seed, zlib.crc32(purpose.encode()), *more))
+def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
+    """The generator for a purpose such as "text"; `indices` separate, for example, its steps."""
+    return np.random.default_rng((seed, zlib.crc32(purpose.encode()), *indices))
 
 
 def torch_seed(seed: int, purpose: str) -> int:
-    """A seed for one of PyTorch's generators."""
+    """A seed for a generator of PyTorch."""
     return int(generator(seed, purpose).integers(2**63))

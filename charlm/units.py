@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 
 def bits(nats: float) -> float:
-    """So many nats in bits: nats / ln 2."""
+    """Convert nats to bits: nats / ln 2."""
     return nats / math.log(2)
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The summed negative log-likelihood (nats) of so many characters."""
+    """The negative log-likelihood (nats) of a text, summed over its characters."""
 
     nats: float
     chars: int
@@ -28,7 +28,7 @@ class Likelihood:
 
     @property
     def perplexity(self) -> float:
-        """Per character: exp of the nats."""
+        """exp(nats per character)."""
         try:
             return math.exp(self.nats_per_char)
         except OverflowError:

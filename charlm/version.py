@@ -1,3 +1,3 @@
-"""The version of charlm, where setuptools and all parts find it."""
+"""The version of charlm; setuptools reads it too."""
 
 __version__ = "0.1.0"

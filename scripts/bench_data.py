@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""How fast a text is encoded, in how much memory, and how soon training on it begins.
+"""How fast a text is encoded, how much memory that takes, and how soon training can start.
 
     scripts/bench_data.py [--megabytes 1000] [--repeats 3] [FILE ...]
 
-Makes an ASCII and a multi-byte text of the size asked for, and smaller ones, and measures them and
-the files named: reading and `wc -m` beside the encoding, one after the other; one thread. Speeds
-are of the file's bytes, medians of the repeats; memory is the most of a process with torch in it.
+Makes an ASCII and a multi-byte text of the given size, and smaller ones, and measures them and the
+files that are named. Encoding is compared with reading and with `wc -m`, in turn, in one thread.
+Speeds count the file's bytes and are medians of the repeats. Memory is the peak of a process that
+has imported torch.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def main() -> None:
 
 
 def make(folder: Path, kind: str, megabytes: int) -> Path:
-    """A text of words drawn at random, in Latin letters or in many scripts."""
+    """A text of random words, in Latin letters or in many scripts."""
     random.seed(1)
     ranges = (
         [(97, 122)]
@@ -98,7 +99,7 @@ def make(folder: Path, kind: str, megabytes: int) -> Path:
 
 
 def cut(raw: bytes, size: int) -> bytes:
-    """The first bytes, whole characters only, and blanks to fill."""
+    """The first `size` bytes, cut at a whole character and padded with blanks."""
     piece = raw[:size].decode(errors="ignore").encode()
     return piece.ljust(min(size, len(raw)))
 

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""How fast text is written on a CPU, beside what others do.
+"""How fast charlm samples text on a CPU, compared with other code.
 
     scripts/bench sample [--repeats 5] [--nanogpt DIR] [--json] [--quick]
 
-Networks are untrained: that does not change how long a character takes. The others are written
-here: a loop over nn.LSTM, which repacks its weights for every character, and one that computes the
-whole window for every character, as nanoGPT's generate does. With --nanogpt, a checkout of it, that
-is done by its own model.py. Both sides may use all cores; OMP_NUM_THREADS=1 gives them one.
+The networks are untrained; that does not change the time of a character. The other side is a loop
+in this file: one over nn.LSTM, which repacks its weights for every character, or one that computes
+the whole window for every character, as nanoGPT's generate does. With --nanogpt DIR, a checkout of
+nanoGPT, its own model.py is used instead. Both sides may use all cores;
+OMP_NUM_THREADS=1 gives each one core.
 
 The read speed of the machine is that of numpy's dot product over an array as large as the weights,
-a part of it in each thread. --json prints two lines: the comparisons, then reading and memory.
---quick tries everything on tiny networks, to see that it works; its figures mean nothing.
+split over the threads. --json prints two lines: the comparisons, then read speed and memory.
+--quick runs everything on tiny networks, to check that it works; its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -111,14 +112,14 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def written(engine: Engine, length: int, texts: int = 1) -> None:
+def sample_all(engine: Engine, length: int, texts: int = 1) -> None:
     spec = SampleSpec(SampleConfig(temperature=TEMPERATURE), length)
     for _ in sample_texts(engine, VOCAB, VOCAB.encode(""), spec, 1, range(texts)):
         pass
 
 
 def against_lstm(config: RecurrentConfig, repeats: int, quick: bool) -> Comparison:
-    """Our one text against a loop over PyTorch's layer, which draws as simply as it can."""
+    """One text of ours, compared with a loop over nn.LSTM that samples in the simplest way."""
     model = build_model(config, len(VOCAB), seed=1)
     engine = native_engine(model)
     length = 20 if quick else 2_000_000 // (config.n_layer * config.hidden_size**2) * 1000
@@ -135,7 +136,7 @@ def against_lstm(config: RecurrentConfig, repeats: int, quick: bool) -> Comparis
     fewer = max(10, length // 20)  # it is slower
     return in_turn(
         f"{name_of(config)}, one text, nn.LSTM loop",
-        lambda: seconds(lambda: written(engine, length)),
+        lambda: seconds(lambda: sample_all(engine, length)),
         lambda: seconds(lambda: loop(fewer)) * length / fewer,
         repeats,
         work=length,
@@ -149,7 +150,7 @@ Loop = Callable[[torch.Tensor, int], object]
 def against_windows(
     config: GPTConfig, nanogpt: Path | None, repeats: int, quick: bool
 ) -> Comparison:
-    """Our one text against computing the whole window for every character.
+    """One text of ours, compared with computing the whole window for every character.
 
     Theirs is timed for a few characters after a full window, and counted for all but half of those
     that come before the window is full.
@@ -160,7 +161,7 @@ def against_windows(
     start = torch.zeros(1, config.context, dtype=torch.long)
     return in_turn(
         f"{name_of(config)}, one text, {'nanoGPT' if nanogpt else 'whole windows'}",
-        lambda: seconds(lambda: written(engine, length)),
+        lambda: seconds(lambda: sample_all(engine, length)),
         lambda: seconds(lambda: theirs(start, few)) / few * (length - config.context / 2),
         repeats,
         work=length,
@@ -199,14 +200,14 @@ def nanogpt_loop(folder: Path, config: GPTConfig) -> Loop:
 def many(
     config: Model, engine: Callable[[CharModel], Engine], repeats: int, quick: bool
 ) -> Comparison:
-    """TEXTS texts at once, in all characters a second, against one text by some engine."""
+    """TEXTS texts side by side (characters per second of all), compared with one text by `one`."""
     model = build_model(config, len(VOCAB), seed=1)
     together, one = native_engine(model), engine(model)
     length = 5 if quick else 200
     return in_turn(
         f"{name_of(config)}, {TEXTS} texts, one text ({engine.__name__.removesuffix('_engine')})",
-        lambda: seconds(lambda: written(together, length, TEXTS)),
-        lambda: seconds(lambda: written(one, length)) * TEXTS,
+        lambda: seconds(lambda: sample_all(together, length, TEXTS)),
+        lambda: seconds(lambda: sample_all(one, length)) * TEXTS,
         repeats,
         work=length * TEXTS,
         unit="chars",
@@ -217,14 +218,14 @@ def many(
 
 
 def weights_read(config: RecurrentConfig) -> int:
-    """Bytes of the matrices that one character needs."""
+    """Bytes of the matrices that are read for one character."""
     D, gates = config.hidden_size, 4
     matrices = (2 * config.n_layer - 1) * gates * D * D + len(VOCAB) * D
     return 4 * matrices
 
 
 def read_speed(config: RecurrentConfig, ours: Comparison) -> dict[str, object]:
-    """How fast the weights could be read at best, and how fast they were."""
+    """The speed at which this machine reads the weights, and the speed that sampling reaches."""
     size, times = weights_read(config), 200
     count = torch.get_num_threads()
     numbers = np.ones(size // 8, np.float32)  # two arrays make the size
@@ -303,7 +304,7 @@ def save_checkpoint(folder: Path, config: Model) -> Path:
 
 
 def commands(folder: Path, config: RecurrentConfig, repeats: int) -> list[Comparison]:
-    """`charlm sample` against a script that imports torch: the first character, and all 200."""
+    """`charlm sample` compared with a script on torch: the first character, and 200 characters."""
     path = save_checkpoint(folder, config)
     ours = [sys.executable, "-m", "charlm", "sample", str(path), "--length", "200", "--seed", "1"]
     theirs = [sys.executable, "-c", THEIRS, str(path)]
@@ -341,7 +342,7 @@ print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
 
 
 def peak(folder: Path, config: Model) -> dict[str, object]:
-    """The most memory of `charlm sample`, and what is allowed: 1.3 times the weights and 60 MB."""
+    """Peak memory of `charlm sample`, and the limit: 1.3 times the weights plus 60 MB."""
     path = save_checkpoint(folder, config)
     command = [sys.executable, "-c", PEAK, str(path)]
     ended = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")

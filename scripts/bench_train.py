@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""How fast it trains, beside other code on the same machine, in the same run.
+"""How fast charlm trains, compared with other code on the same machine, in the same run.
 
     scripts/bench train [--nanogpt DIR] [--data FILE] [--repeats 9] [--quick] [--json] [WHAT ...]
 
 step      a whole step of an LSTM with Muon, beside nn.LSTM, Muon, AdamW and clipping by PyTorch,
           layers and Muon each in bfloat16 or float32, whichever is faster on this CPU
-sizes     the LSTMs that Lua programs were measured with, beside the same in PyTorch's layers
+sizes     the LSTMs for which Lua programs published speeds, beside the same in PyTorch's layers
 gpt       a step of nanoGPT's recipe for a CPU, beside its own code, or, without --nanogpt, beside
           PyTorch's layers in float32
 overhead  a training run, with its batches, logs and checkpoints, beside its bare steps
-time      with --nanogpt: what its own code makes of the text in its whole time, and what ours does
-          in a tenth and a sixth of that; loss on 8,000 windows of 64 characters
+time      with --nanogpt: the loss of its own code after its whole run, and of ours after a tenth
+          and a sixth of that time; on 8,000 windows of 64 characters
 recipes   charlm's configs beside those of char-rnn and nanoGPT's CPU recipe, in --seconds each
 
-DIR is a checkout of nanoGPT; its code runs as it is, in a copy. Ratios are their time over ours.
+DIR is a checkout of nanoGPT; its code runs unchanged, in a copy. Ratios are their time over ours.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from charlm.training.choose import choose_compute
 from charlm.training.step import Stepper
 
 ROOT = Path(__file__).resolve().parent.parent
-V = 65  # characters, as many as Shakespeare needs
+V = 65  # the vocabulary of tinyshakespeare
 QUIET = ["eval.every=null", "eval.sample_every=null"]
 Step = Callable[[], float]
 SMALL = (
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def batches_of(B: int, T: int) -> Callable[[], tuple[Tensor, Tensor]]:
-    """Inputs and targets (B, T), other ones at each call."""
+    """A function that returns new inputs and targets (B, T) at each call."""
     ids = torch.randint(0, V, (400_000,), generator=torch.Generator().manual_seed(1))
     place = iter(range(0, 10**9, 1009))
 
@@ -101,7 +101,7 @@ def batches_of(B: int, T: int) -> Callable[[], tuple[Tensor, Tensor]]:
 
 
 def our_step(model: dict[str, Any], train: dict[str, Any], B: int, T: int) -> Step:
-    """A step of charlm's, as a run takes it."""
+    """A step of charlm, as a training run takes it."""
     raw = {"name": "bench", "data": {"path": "-"}, "model": model}
     raw["train"] = {"batch_size": B, "max_steps": 10**6} | train
     if model["kind"] != "gpt":
@@ -114,7 +114,7 @@ def our_step(model: dict[str, Any], train: dict[str, Any], B: int, T: int) -> St
 
 
 def obvious_step(hidden_size: int, n_layer: int, muon: bool, B: int, T: int) -> Step:
-    """The same with PyTorch's layers and optimizers, as one would write it down."""
+    """The same step with PyTorch's layers and optimizers, written in the obvious way."""
     embed, rnn = nn.Embedding(V, hidden_size), nn.LSTM(hidden_size, hidden_size, n_layer)
     head = nn.Linear(hidden_size, V)
     everything = nn.ModuleList([embed, rnn, head])
@@ -148,7 +148,7 @@ def obvious_step(hidden_size: int, n_layer: int, muon: bool, B: int, T: int) -> 
 
 
 def better_precisions(hidden_size: int, n_layer: int, B: int, T: int) -> tuple[str, str]:
-    """In which precision PyTorch is faster here: for the layers, and for Muon."""
+    """The precisions in which PyTorch is faster on this CPU: for the layers, and for Muon."""
     model = {"kind": "lstm", "n_layer": n_layer, "hidden_size": hidden_size}
     train = {"batch_size": B, "seq_len": T, "compile": "off", "optimizer": {"kind": "muon"}}
     config = parse_config({"name": "bench", "data": {"path": "-"}, "model": model, "train": train})
@@ -157,7 +157,7 @@ def better_precisions(hidden_size: int, n_layer: int, B: int, T: int) -> tuple[s
 
 
 class Float32Muon(torch.optim.Muon):
-    """torch.optim.Muon, whose products are in bfloat16 always, as one would write it in float32."""
+    """torch.optim.Muon in float32: PyTorch's own computes its products in bfloat16 always."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -192,7 +192,7 @@ def seconds(step: Step, times: int) -> Callable[[], float]:
 def lstm_steps(
     asked: argparse.Namespace, shapes: list[tuple[int, int]], B: int, T: int, muon: bool
 ) -> Iterator[Comparison]:
-    """Steps of LSTMs of (layers, units), beside the obvious ones."""
+    """Steps of LSTMs of (layers, width), compared with the obvious steps."""
     optimizer, called = ("muon", "Muon") if muon else ("rmsprop", "RMSProp")
     for n_layer, width in shapes:
         times = 2 if asked.quick or n_layer * width > 1000 else 10
@@ -213,7 +213,7 @@ def sizes(asked: argparse.Namespace) -> Iterator[Comparison]:
 
 
 def gpt(asked: argparse.Namespace) -> Iterator[Comparison]:
-    """nanoGPT's architecture, optimizer and batch, and then our own recipe's on the same batch."""
+    """nanoGPT's architecture and optimizer, then our own recipe, on the same batch."""
     B, T, times = 12, 64, 2 if asked.quick else 20
     size = {"kind": "gpt", "n_layer": 4, "n_head": 4, "n_embd": 128, "context": T}
     same = size | {"position": "learned", "norm": "layernorm", "mlp": "gelu"}
@@ -234,7 +234,7 @@ def gpt(asked: argparse.Namespace) -> Iterator[Comparison]:
 
 
 def nanogpt_step(folder: Path, B: int, T: int) -> Step:
-    """A step as its train.py takes it on a CPU."""
+    """A step as nanoGPT's train.py takes it on a CPU."""
     sys.path.insert(0, str(folder))
     from model import GPT, GPTConfig  # type: ignore[import-not-found]
 
@@ -254,7 +254,7 @@ def nanogpt_step(folder: Path, B: int, T: int) -> Step:
 
 
 def overhead(asked: argparse.Namespace) -> Iterator[Comparison]:
-    """The bare steps are "theirs": the ratio is the share of a run that its steps take."""
+    """The bare steps are `theirs`: the ratio is the share of a run that its steps take."""
     n, names = 300, ("quickstart", "shakespeare-lstm", "shakespeare-gpt")
     if asked.quick:
         n, names = 5, ("quickstart",)
@@ -299,7 +299,7 @@ def overhead(asked: argparse.Namespace) -> Iterator[Comparison]:
 def trained(
     config: str, data: list[str], overrides: list[str], window: int, n_windows: int
 ) -> dict[str, float]:
-    """Train, and score on so many windows, and as one stream."""
+    """Train, then evaluate by the protocols `windows` and `stream`."""
     settings = [*overrides, *QUIET]
     config = load_config(ROOT / "configs" / f"{config}.yaml", settings, None, {"path": data})
     with tempfile.TemporaryDirectory() as out:
@@ -345,13 +345,13 @@ def seconds_to_loss(asked: argparse.Namespace) -> Iterator[dict[str, object]]:
 
 
 def nanogpt_run(folder: Path, text: Path, seed: int) -> dict[str, float]:
-    """Its train.py in a copy, timed as a whole; its best checkpoint scored as ours are."""
+    """nanoGPT's train.py, run in a copy and timed; its best checkpoint is evaluated as ours are."""
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name) / "nanogpt"
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(".git"))
         prepared = copy / "data" / "shakespeare_char"
         shutil.copy(text, prepared / "input.txt")
-        (prepared / "requests.py").touch()  # it is imported, and only used to download
+        (prepared / "requests.py").touch()  # imported there, but only used to download
         run(copy, str(prepared / "prepare.py"))
         train = (copy / "train.py").read_text(encoding="utf-8")
         (copy / "train.py").write_text(train.replace("manual_seed(1337", f"manual_seed({seed}"))
@@ -393,7 +393,7 @@ def run(folder: Path, *command: str) -> None:
 
 
 def recipes(asked: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """Equal time for all, the schedule too; dropout and all else as configured."""
+    """All recipes for the same time, with the schedule fitted to it; the rest as configured."""
     limit = [f"train.max_seconds={asked.seconds}", "train.max_steps=null", "train.max_epochs=null"]
     for text in [str(path) for path in asked.data or ["builtin:python"]]:
         for config in (

@@ -1,4 +1,4 @@
-"""What the benchmarks share: two things in turn, ratios with their spread, and a table."""
+"""Shared by the benchmarks: two things measured in turn, ratios with their spread, a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from charlm.machine import held_to, instruction_set, usable_cpus
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same work done by us and by another, in turn; seconds of each repeat.
+    """The same work by our code and by other code, in turn: the seconds of each repeat.
 
     Attributes:
         work: how much each repeat did, of `unit`.
@@ -53,7 +53,7 @@ def in_turn(
     work: float = 1,
     unit: str = "runs",
 ) -> Comparison:
-    """Call both, one after the other, `repeats` times; each returns the seconds it took.
+    """Call both in turn, `repeats` times; each call returns the seconds it took.
 
     Whoever begins takes turns, too, and a first pair is not counted.
     """
@@ -69,12 +69,12 @@ def in_turn(
 
 
 def figure(number: float) -> str:
-    """Three digits that count."""
+    """A number with three significant digits."""
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 def machine() -> dict[str, object]:
-    """What it ran on, and how busy that was."""
+    """The machine and its load."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next(line.partition(":")[2].strip() for line in lines if "model name" in line)
@@ -91,7 +91,7 @@ def machine() -> dict[str, object]:
 
 
 def show(rows: Iterable[dict[str, object]]) -> None:
-    """Rows of a Markdown table; a new head where the columns change."""
+    """Print rows of a Markdown table, with a new header where the columns change."""
     head: list[str] = []
     for row in rows:
         if list(row) != head:
@@ -101,7 +101,7 @@ def show(rows: Iterable[dict[str, object]]) -> None:
 
 
 def report(results: Sequence[Comparison], as_json: bool) -> None:
-    """Everything measured: as a table and the machine's line, or as JSON with every repeat."""
+    """Print all results: as a table with a line for the machine, or as JSON with every repeat."""
     if as_json:
         print(json.dumps({"machine": machine(), "results": [asdict(it) for it in results]}))
         return

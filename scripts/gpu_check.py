@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What charlm does on a GPU: is it exact, fast, and how soon is a model good? One table.
+"""Checks charlm on a GPU: is it exact, is it fast, how soon does it reach a loss? One table.
 
     scripts/gpu_check [--data FILE] [--nanogpt DIR] [--minutes 10] [--json FILE]
 
@@ -35,8 +35,8 @@ NEEDED = (
     "tensorboard",
     "tqdm",
 )
-GRACE_S = 8  # from a part's own end to the end that is made of it
-PLACES = ("shared/corpora", "../shared/corpora", "data")  # where the text may lie
+GRACE_S = 8  # after its deadline, a part is killed
+TEXT_FOLDERS = ("shared/corpora", "../shared/corpora", "data")  # where the text may lie
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def parse() -> argparse.Namespace:
 
 
 def parts() -> dict[str, tuple[float, list[Any]]]:
-    """The tasks of each part, and its share of the time."""
+    """Each part: its share of the time, and its tasks."""
     import gpu_exact
     import gpu_recipes
     import gpu_speed
@@ -109,7 +109,7 @@ def parts() -> dict[str, tuple[float, list[Any]]]:
 
 
 def all_parts(asked: argparse.Namespace, began: float) -> Iterator[dict[str, Any]]:
-    """Every row, as it comes; what a part leaves of its time is the others'."""
+    """Yield every row when it is measured; time that a part does not use goes to the others."""
     from gpu_common import Found, row
     from gpu_recipes import BESIDE, beside
 
@@ -134,7 +134,7 @@ def all_parts(asked: argparse.Namespace, began: float) -> Iterator[dict[str, Any
 
 
 def rows_of(part: str, seconds: float) -> Iterator[dict[str, Any]]:
-    """The rows that a part's process prints before its time is over."""
+    """The rows that the process of a part prints before its deadline."""
     from gpu_common import running
 
     command = [sys.executable, __file__, *sys.argv[1:], "--part", part]
@@ -163,7 +163,7 @@ def run_part(asked: argparse.Namespace) -> None:
 
 
 def make_check(asked: argparse.Namespace, seconds: float) -> Any:
-    """What the parts are told."""
+    """The options of a part."""
     from gpu_common import Check
 
     text, comparable = read_text(asked)
@@ -177,7 +177,7 @@ def read_text(asked: argparse.Namespace) -> tuple[str, bool]:
     from charlm.data.library import KNOWN, have
 
     known = KNOWN["tinyshakespeare"]
-    places = [ROOT / place / known.file for place in PLACES]
+    places = [ROOT / place / known.file for place in TEXT_FOLDERS]
     found = next((place for place in places if place.is_file()), have("tinyshakespeare"))
     path = asked.data or found
     if path is None:
@@ -189,7 +189,7 @@ def read_text(asked: argparse.Namespace) -> tuple[str, bool]:
 
 
 def headline(device: str) -> str:
-    """The card and the versions, in a line."""
+    """One line with the card and the versions."""
     import torch
 
     card = platform.processor() or platform.machine()
@@ -201,7 +201,7 @@ def headline(device: str) -> str:
 
 
 def show(row: dict[str, Any], first: bool) -> None:
-    """A row of a Markdown table, under its head if it is the first."""
+    """Print a row of a Markdown table, and the header before the first."""
     if first:
         print("| part | what | asked | got | met | memory |\n|---|---|---|---|---|---|")
     met = {True: "yes", False: "NO", None: "–"}[row["met"]]

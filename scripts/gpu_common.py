@@ -1,4 +1,4 @@
-"""What the parts of scripts/gpu_check share: what they are told, what they find, and a clock."""
+"""Shared by the parts of scripts/gpu_check: options, results, and processes with a deadline."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TARGET = 1.4697  # nats per character: what nanoGPT publishes for its Shakespear
 
 @dataclass(frozen=True)
 class Check:
-    """What a part is told.
+    """The options of a part.
 
     Attributes:
         text: a file, or a built-in text.
@@ -47,14 +47,14 @@ class Check:
         return time.monotonic() > self.deadline
 
     def wait(self) -> None:
-        """Until the device has done all it was asked to."""
+        """Wait until the device has finished its work."""
         if self.is_cuda:
             torch.cuda.synchronize(self.device)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a task found.
+    """The result of a task.
 
     Attributes:
         met: whether it is what was asked for; None where nothing is asked, or not of such a run.
@@ -70,7 +70,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Task:
-    """A row of the table: what is measured, what is asked of it, and how it is found."""
+    """A row of the table: what is measured, the target, and the function that measures it."""
 
     what: str
     asked: str
@@ -78,15 +78,15 @@ class Task:
 
 
 def run_task(part: str, task: Task, check: Check) -> dict[str, Any]:
-    """The row of a task, whatever becomes of it."""
+    """Run a task and return its row, also if it fails."""
     if check.is_cuda:
         torch.cuda.init()  # type: ignore[no-untyped-call]
-        gc.collect()  # what the task before left, for it counts
+        gc.collect()  # of the task before, which would be counted
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(check.device)
     try:
         found = Found("cut: no time left", False) if check.late() else task.run(check)
-    except Exception as error:  # of one row; the others are still of use
+    except Exception as error:  # in one row; the others are still useful
         reason = str(error).strip().splitlines() or [""]
         found = Found(f"failed: {type(error).__name__}: {reason[0]:.200}", False)
     memory = found.memory_mb
@@ -96,7 +96,7 @@ def run_task(part: str, task: Task, check: Check) -> dict[str, Any]:
 
 
 def row(part: str, task: Task, found: Found, memory_mb: float | None = None) -> dict[str, Any]:
-    """What is known of a task, to print or to write as JSON."""
+    """The row of a task, to be printed or written as JSON."""
     return {
         "part": part,
         "what": task.what,
@@ -112,7 +112,7 @@ def row(part: str, task: Task, found: Found, memory_mb: float | None = None) -> 
 def running(
     command: Sequence[str], seconds: float, leads: bool = False, **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
-    """A process whose output is read here, ended after so many seconds or when we are done.
+    """A process whose output is read here; killed after `seconds`, or on leaving the context.
 
     Args:
         leads: whether the processes that it starts are ended with it.

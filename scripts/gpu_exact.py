@@ -24,14 +24,14 @@ from charlm.training.choose import choose_compute
 from charlm.training.session import Session, resume, start
 from charlm.training.step import Stepper
 
-VOCABULARY, SCALES = 65, 30  # how many scales fp16 may try
-# the most by which loss and gradient may be off, relative; fp32 is TF32 on a GPU
+VOCABULARY, SCALES = 65, 30  # the number of loss scales that fp16 may try
+# largest relative errors of loss and gradient; fp32 is TF32 on a GPU
 TOLERANCES = {"fp32": (1e-3, 5e-3), "bf16": (1e-2, 5e-2), "fp16": (2e-3, 2e-2)}
-RESUMED_TOLERANCE = 1e-3  # of all weights, relative; kernels on a GPU may add in any order
+RESUMED_TOLERANCE = 1e-3  # of all weights, relative: kernels on a GPU may sum in any order
 
 
 def settings(kind: str, text: str, *overrides: str) -> Config:
-    """A small model of a kind, of two layers with dropout between them."""
+    """The settings of a small model: two layers with dropout between them."""
     size = {"n_head": 2, "n_embd": 64, "context": 32} if kind == "gpt" else {"hidden_size": 64}
     raw = {
         "name": kind,
@@ -45,7 +45,7 @@ def settings(kind: str, text: str, *overrides: str) -> Config:
 
 
 def agree(kind: str, check: Check) -> Found:
-    """One step of plain gradient descent in each precision, against float64 by hand."""
+    """One step of plain gradient descent in each precision, compared with float64."""
     plain = ("optimizer.kind=sgd", "optimizer.lr=1", "optimizer.momentum=0", "grad_clip=0")
     config = settings(kind, check.text, *(f"train.{it}" for it in plain))
     model = build_model(config.model, VOCABULARY, seed=1)
@@ -77,7 +77,7 @@ def _exactly(model: CharModel, ids: Tensor) -> tuple[Tensor, Tensor]:
 def _by_stepping(
     model: CharModel, ids: Tensor, config: Config, precision: str, device: str
 ) -> tuple[Tensor, Tensor]:
-    """The same from a step at rate 1 on the device: what was taken off the weights."""
+    """The same from one step with learning rate 1 on the device: the change of the weights."""
     train = config.train.model_copy(update={"precision": precision})
     compute = choose_compute(train, model, device)
     model = copy.deepcopy(model).to(compute.device)
@@ -96,12 +96,12 @@ def _flat(model: CharModel) -> Tensor:
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    """Relative to b."""
+    """The norm of a - b, relative to that of b."""
     return float((a - b).norm() / b.norm())
 
 
 def resumed(kind: str, precision: str, check: Check) -> Found:
-    """Trains with dropout, once in one go and once stopped half-way, and compares the weights."""
+    """Train with dropout, once without a stop and once stopped half-way; compare the weights."""
     steps = 6 if check.quick else 40
     overrides = (f"train.max_steps={steps}", f"train.precision={precision}", "model.dropout=0.1")
     config = settings(kind, check.text, *overrides)

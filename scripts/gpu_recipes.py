@@ -1,4 +1,4 @@
-"""Parts of scripts/gpu_check that train: the losses recipes reach, and how long they take to it."""
+"""Parts of scripts/gpu_check that train: the losses that recipes reach, and after how long."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MUON = (
     "train.schedule={kind: wsd, warmup_steps: 50}",
     "train.max_steps=1000",
 )
-# a GPU reads four times as many streams in the time of one: a quarter of the steps will do
+# a GPU reads four times as many streams in the same time, so a quarter of the steps is enough
 WIDE = (
     "train.batch_size=128",
     "train.max_steps=440",
@@ -58,7 +58,7 @@ HURRIED = (
 
 
 def shrunk(check: Check, kind: str) -> tuple[str, ...]:
-    """What makes a recipe so small that it only shows whether it runs, if that is asked for."""
+    """Settings that make a recipe tiny, with --quick, to check only that it runs."""
     return (*SMALL[kind], *HURRIED) if check.quick else ()
 
 
@@ -66,7 +66,7 @@ def shrunk(check: Check, kind: str) -> tuple[str, ...]:
 
 
 class Watch(Observer):
-    """Keeps the best loss, and when the target was reached."""
+    """Records the best loss, and when the target was reached."""
 
     def __init__(self) -> None:
         self.best: Record | None = None
@@ -82,7 +82,7 @@ class Watch(Observer):
 
 
 def recipe(check: Check) -> Found:
-    """The nanogpt recipe to its end; the best loss, as nanoGPT reports it."""
+    """Train the nanogpt recipe to its end; the best loss, as nanoGPT reports it."""
     watch, seconds, over = train(check, _config(check, "nanogpt", "gpt"), to_target=False)
     if watch.best is None:
         return Found("cut: no time for an evaluation", False)
@@ -94,7 +94,7 @@ def recipe(check: Check) -> Found:
 
 
 def race(name: str, kind: str, overrides: tuple[str, ...], check: Check) -> Found:
-    """A recipe until it reaches the target: seconds of training, evaluation not counted."""
+    """Train a recipe until it reaches the target: seconds of training without evaluation."""
     config = _config(check, name, kind, *SCORED, *overrides)
     watch, seconds, over = train(check, config, to_target=True)
     if watch.best is None:
@@ -131,7 +131,7 @@ def _config(check: Check, name: str, kind: str, *overrides: str) -> Config:
 
 
 def _judged(check: Check, met: bool) -> bool | None:
-    """Of another text or a tiny model nothing can be asked."""
+    """Whether a target was met; None for another text or a tiny model."""
     return met if check.comparable and not check.quick else None
 
 
@@ -142,7 +142,7 @@ EVALUATION = re.compile(r"step (\d+): train loss [^,]*, val loss ([\d.]+)")
 
 
 class Timeline:
-    """What its output says, with the time at which each line came."""
+    """Reads the output of nanoGPT, with the time of each line."""
 
     def __init__(self) -> None:
         self.losses: list[tuple[int, float, float]] = []  # iteration, loss, seconds since the start
@@ -150,7 +150,7 @@ class Timeline:
         self._last: tuple[int, float] | None = None
 
     def hear(self, line: str, at: float) -> None:
-        """A line that came `at` seconds after the start."""
+        """Read a line that was printed `at` seconds after the start."""
         if found := EVALUATION.match(line):
             self.losses.append((int(found[1]), float(found[2]), at))
             self._last = None  # the next iteration's time has the evaluation in it
@@ -162,12 +162,12 @@ class Timeline:
             self._last = number, at
 
     def seconds(self, iterations: int) -> float:
-        """Of training alone: neither compiling nor evaluation."""
+        """Seconds of training alone, without compiling and evaluation."""
         return iterations * self._seconds / self._iterations if self._iterations else math.nan
 
 
 def nanogpt(check: Check) -> Found:
-    """nanoGPT's train.py as it is, with its own Shakespeare settings."""
+    """nanoGPT's own train.py, unchanged, with its Shakespeare settings."""
     assert check.nanogpt is not None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "nanoGPT"
@@ -211,7 +211,7 @@ def _told(timeline: Timeline, over: bool, used: float | None) -> Found:
 
 
 def _in_use(check: Check) -> float:
-    """Memory of the card that is not free, MB."""
+    """Memory of the card in use, MB."""
     if not check.is_cuda:
         return 0.0
     free, total = torch.cuda.mem_get_info(check.device)
@@ -219,7 +219,7 @@ def _in_use(check: Check) -> float:
 
 
 def _prepare(folder: Path, check: Check) -> None:
-    """The text in the form that train.py reads: ids, nine tenths of them to train on."""
+    """Write the text as train.py reads it: ids, nine tenths of them for training."""
     corpus = open_corpus(DataConfig.model_validate({"path": check.text}))
     ids = corpus.split("all")[:].astype(np.uint16)
     cut = int(len(ids) * 0.9)
@@ -246,7 +246,7 @@ BESIDE = Task("our time to the loss, over nanoGPT's", "0.25 at most", lambda _: 
 
 
 def beside(values: Mapping[str, float | None], check: Check) -> Found:
-    """The shorter of our times over theirs; `values` are by the names of the tasks."""
+    """The shorter of our times divided by theirs; `values` has the results by task name."""
     theirs = values.get(OWN.what)
     ours = [it for task in RACES if (it := values.get(task.what)) is not None]
     if not theirs:

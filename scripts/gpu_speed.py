@@ -1,4 +1,4 @@
-"""Part `speed` of scripts/gpu_check: steps a second beside a bare loop's, and compiled or not."""
+"""Part `speed` of scripts/gpu_check: steps per second, compared with a bare loop and compiled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from charlm.training.compute import Compute
 from charlm.training.muon import BatchedMuon
 from charlm.training.step import Stepper
 
-PREPARED = 16  # batches of a bare loop, which it goes through again and again
+PREPARED = 16  # batches of a bare loop, which repeats them
 
 
 class Ours:
@@ -56,8 +56,8 @@ class Ours:
 
 
 class Bare:
-    """Embedding, nn.LSTM and an output layer in the loop that a tutorial has, all of it on the
-    device: the precision, optimizer and clipping are `ours`, and it looks at no loss."""
+    """Embedding, nn.LSTM and an output layer in the loop of a tutorial, with data on the device and
+    the precision, optimizer and clipping of `ours`; it never reads the loss."""
 
     def __init__(self, ours: Ours) -> None:
         model, train, device = ours.config.model, ours.config.train, ours.compute.device
@@ -93,7 +93,7 @@ class Bare:
 def compare(
     check: Check, ours: Callable[[], None], theirs: Callable[[], None], work: float = 1
 ) -> Comparison:
-    """Both in turn, some dozens of steps each time."""
+    """Measure both in turn, some dozens of steps each time."""
     steps, repeats = (2, 1) if check.quick else (50, 5)
 
     def seconds(step: Callable[[], None]) -> float:
@@ -109,7 +109,7 @@ def compare(
 
 
 def describe(it: Comparison, ours: str, theirs: str, unit: str) -> str:
-    """Both speeds, and how many times theirs is ours."""
+    """Both speeds, and the ratio of ours to theirs."""
     row, ratios = it.row(), it.ratios
     a, b = row[f"ours, {it.unit}/s"], row[f"theirs, {it.unit}/s"]
     spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
@@ -123,7 +123,7 @@ def is_met(check: Check, it: Comparison, least: float) -> bool | None:
 
 
 def lstm(n_layer: int, width: int, precision: str, check: Check) -> Found:
-    """An LSTM beside a bare loop; batch and sequence are char-rnn's."""
+    """An LSTM compared with a bare loop; batch_size and seq_len are char-rnn's."""
     raw: dict[str, Any] = {
         "name": "speed",
         "data": {"path": check.text},
@@ -141,7 +141,7 @@ def lstm(n_layer: int, width: int, precision: str, check: Check) -> Found:
 
 
 def compiled(overrides: tuple[str, ...], check: Check) -> Found:
-    """The GPT of the nanogpt recipe with what train.compile auto does, beside off."""
+    """The GPT of the nanogpt recipe with train.compile auto, compared with off."""
     each = {}
     for choice in ("auto", "off"):
         settings = (*overrides, *shrunk(check, "gpt"), f"train.compile={choice}")
@@ -151,13 +151,13 @@ def compiled(overrides: tuple[str, ...], check: Check) -> Found:
     result = compare(check, auto.step, off.step)
     text = describe(result, "auto", "off", "steps")
     trouble = f"; {auto.trouble}" if auto.trouble else ""
-    # auto may be as fast as off, but for what the measurement wavers
+    # auto may be as slow as off within the noise of the measurement
     met = is_met(check, result, 0.97)
     return Found(f"{text}; compiling took {auto.first_s:.0f} s{trouble}", met)
 
 
 def graphed(check: Check) -> Found:
-    """A whole step of shakespeare-lstm as one CUDA graph on one batch, beside charlm's."""
+    """A whole step of shakespeare-lstm as one CUDA graph on one batch, compared with charlm."""
     if not check.is_cuda:
         return Found("needs CUDA")
     path = ROOT / "configs" / "shakespeare-lstm.yaml"
@@ -173,12 +173,12 @@ def graphed(check: Check) -> Found:
 
 
 def _capture(ours: Ours) -> Callable[[], None]:
-    """Forward, backward, clipping, Muon and AdamW, recorded once; the rates are as they were."""
+    """Forward, backward, clipping, Muon and AdamW, recorded once with fixed learning rates."""
     model = build_model(ours.config.model, ours.vocab_size, seed=1).to(ours.compute.device)
     hidden = model.hidden_matrices()
     rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
     optimizers = [
-        BatchedMuon(hidden, lr=1e-3),
+        BatchedMuon(hidden, dtype=torch.bfloat16, lr=1e-3),
         torch.optim.AdamW(rest, lr=1e-3, fused=True, capturable=True),
     ]
     x, y = (tensor.contiguous() for tensor in ours.batches.batch(0))
@@ -191,7 +191,7 @@ def _capture(ours: Ours) -> Callable[[], None]:
         for optimizer in optimizers:
             optimizer.step()
 
-    # to be captured, a step must have been run on another stream than the usual
+    # capturing needs a step that has run on another stream than the default
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):

@@ -1,4 +1,4 @@
-"""What tests share: a small text, small configs, a small trained run of each kind of model."""
+"""Shared fixtures: a small text, small configs, a small trained run of each kind of model."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ KINDS = ("rnn", "gru", "lstm", "gpt")
 if (_corpora := ROOT.parent / "shared" / "corpora").is_dir():
     os.environ.setdefault("CHARLM_DATA", str(_corpora))
 
-# the same examples at every run, and no example is too slow for a busy machine
+# the same examples in every run, and no time limit, since the machine may be busy
 hypothesis.settings.register_profile("charlm", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.load_profile("charlm")
 
 
 class Result(NamedTuple):
-    """What a command did."""
+    """The result of a command."""
 
     status: int
     out: str
@@ -50,7 +50,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def charlm(capsys: pytest.CaptureFixture[str]) -> Charlm:
-    """`charlm` in this process: called with its arguments, returns status, output and errors."""
+    """Run `charlm` in this process with these arguments; returns status, stdout and stderr."""
 
     def run(*arguments: str | Path) -> Result:
         capsys.readouterr()
@@ -64,9 +64,9 @@ def charlm(capsys: pytest.CaptureFixture[str]) -> Charlm:
 
 
 def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """The interpreter in a process of its own, in the repository's root unless told otherwise.
+    """Run the Python interpreter in a new process.
 
-    What it prints is captured, unless it is sent elsewhere.
+    By default, the working directory is the root of the repository, and the output is captured.
     """
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     env |= {"PYTHONPATH": str(ROOT)} | options.pop("env", {})
@@ -80,7 +80,7 @@ def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
 
 @pytest.fixture(scope="session")
 def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of about 20 kB: speeches of short sentences, the same at every call."""
+    """A file of about 20 kB: speeches of short sentences, the same in every run."""
     choose = random.Random(7).choice
     subjects = ("the fox", "a quiet sea", "my lord", "every small bird", "the old king", "no one")
     verbs = ("sees", "loves", "fears", "follows", "forgets", "sings to")
@@ -127,8 +127,10 @@ def tiny_config(tiny_text: Path) -> TinyConfig:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """The run folder of each kind of tiny model, trained when first asked for. Do not write to it:
-    copy it."""
+    """The run folder of each kind of tiny model, trained at the first call.
+
+    Tests share it. Copy it before you write to it.
+    """
     out = tmp_path_factory.mktemp("runs")
 
     @functools.cache
@@ -139,7 +141,7 @@ def tiny_run(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def train_with(raw: dict[str, Any], out: Path, *arguments: str | Path) -> Path:
-    """Train what a raw config says in this process; returns the run folder, below `out`."""
+    """Train with a raw config in this process; returns the run folder in `out`."""
     file = out / f"{raw['name']}.yaml"
     write_yaml(file, raw)
     command: Sequence[str | Path] = ("train", "--config", file, "--out", out, "--device", "cpu")
@@ -148,7 +150,7 @@ def train_with(raw: dict[str, Any], out: Path, *arguments: str | Path) -> Path:
 
 
 def write_yaml(path: Path, raw: dict[str, Any]) -> Path:
-    """A config as a file."""
+    """Write a raw config to a file; returns its path."""
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     return path
 
@@ -157,7 +159,7 @@ def write_yaml(path: Path, raw: dict[str, Any]) -> Path:
 def workplace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_config: TinyConfig, tiny_run: TinyRun
 ) -> Path:
-    """The working directory of a test: `lstm.yaml` and the run it made, `checkpoints/lstm`."""
+    """The working directory of a test, with `lstm.yaml` and its run `checkpoints/lstm`."""
     monkeypatch.chdir(tmp_path)
     write_yaml(tmp_path / "lstm.yaml", tiny_config("lstm"))
     shutil.copytree(tiny_run("lstm"), tmp_path / "checkpoints" / "lstm")

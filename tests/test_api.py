@@ -1,4 +1,4 @@
-"""A model in a program of one's own."""
+"""charlm.load and charlm.api.Model."""
 
 from __future__ import annotations
 
@@ -17,24 +17,30 @@ from charlm.checkpoint.mapped import map_weights
 from charlm.checkpoint.read import read_meta
 from charlm.checkpoint.weights import load_model
 from charlm.errors import CharlmError, CheckpointError, ConfigError, DataError
+from charlm.kernels.build import NoKernelError
 from charlm.sampling.engines import ENGINES, choose_engines
 from tests.conftest import KINDS, Charlm, TinyRun, python
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_program_writes_what_the_command_does(
+def test_a_model_samples_what_the_command_samples(
     charlm: Charlm, tiny_run: TinyRun, kind: str, engine: str
 ) -> None:
     out = charlm("sample", tiny_run(kind), "--prompt", "ANNE:", "--length", 50, "--seed", 3).out
-    model = load(tiny_run(kind), engine=engine, device="cpu")
+    try:
+        model = load(tiny_run(kind), engine=engine, device="cpu")
+    except CharlmError as error:
+        if not isinstance(error.__cause__, NoKernelError):
+            raise
+        pytest.skip(str(error))
     assert "ANNE:" + model.sample("ANNE:", length=50, seed=3) == out
     endless = model.stream("ANNE:", length=None, seed=3)
     assert "".join(itertools.islice(endless, 50)) == out.removeprefix("ANNE:")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_score_is_the_sum_over_the_models_own_probabilities(tiny_run: TinyRun, kind: str) -> None:
+def test_a_score_is_the_sum_of_the_models_log_probabilities(tiny_run: TinyRun, kind: str) -> None:
     text, path = "The old king", tiny_run(kind) / BEST  # within the context
     model = load(path)
     network = load_model(path, read_meta(path), "cpu")
@@ -50,7 +56,7 @@ def test_a_score_is_the_sum_over_the_models_own_probabilities(tiny_run: TinyRun,
     assert with_prompt == pytest.approx(score.nats - model.score(text[:5]).nats, abs=1e-4)
 
 
-def test_mistakes_are_told(tiny_run: TinyRun) -> None:
+def test_mistakes_are_reported(tiny_run: TinyRun) -> None:
     model = load(tiny_run("lstm"))
     with pytest.raises(ConfigError, match="temperature"):
         model.sample(temperature=-1)
@@ -88,23 +94,25 @@ def test_novelty_needs_the_training_text(workplace: Path, tiny_text: Path) -> No
         ("torch", "cpu", 1, ["torch"]),
     ],
 )
-def test_the_rule_of_auto(engine: str, device: str, texts: int, chosen: list[str]) -> None:
+def test_auto_chooses_the_documented_engines(
+    engine: str, device: str, texts: int, chosen: list[str]
+) -> None:
     assert choose_engines(engine, device, texts) == chosen
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_mapped_and_those_of_the_model(tiny_run: TinyRun, kind: str) -> None:
+def test_weights_are_mapped_from_the_file_unchanged(tiny_run: TinyRun, kind: str) -> None:
     path = tiny_run(kind) / BEST
     mapped = map_weights(path)
     model = load_model(path, read_meta(path), "cpu")
     assert mapped.keys() == dict(model.named_parameters()).keys()
     for name, parameter in model.named_parameters():
         np.testing.assert_array_equal(mapped[name], parameter.detach().numpy())
-        assert not mapped[name].flags.writeable  # it lies in the file
+        assert not mapped[name].flags.writeable  # it is a view of the file
         assert not mapped[name].flags.owndata
 
 
-def test_importing_charlm_is_light() -> None:
+def test_importing_charlm_imports_nothing_heavy() -> None:
     ended = python("-c", "import charlm, sys; print(*sys.modules)")
     assert not set(ended.stdout.split()) & {"torch", "numpy", "pydantic"}
     assert charlm.__all__ == ["__version__", "load"]

@@ -1,4 +1,4 @@
-"""Places for files, and holding them against other processes."""
+"""The cache folder, and locks on folders."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 from charlm.files import CAN_LOCK, cache_folder, locked
 
-LOCKS = pytest.mark.skipif(not CAN_LOCK, reason="no locks here")
+LOCKS = pytest.mark.skipif(not CAN_LOCK, reason="this system has no locks")
 
 
 @LOCKS
-def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     inside: list[int] = []
 
     def visit(number: int) -> None:
@@ -24,7 +24,7 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
             with locked(tmp_path, wait=True) as ours:
                 assert ours
                 inside.append(number)
-                time.sleep(0)  # let another one try
+                time.sleep(0)  # let another thread try
                 assert inside == [number]
                 inside.remove(number)
 
@@ -33,7 +33,7 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
 
 
 @LOCKS
-def test_who_does_not_wait_is_told_that_it_is_held(tmp_path: Path) -> None:
+def test_without_waiting_a_held_lock_is_reported(tmp_path: Path) -> None:
     with locked(tmp_path, wait=False) as first, locked(tmp_path, wait=False) as second:
         assert (first, second) == (True, False)
     with locked(tmp_path, wait=False) as third:
@@ -41,7 +41,7 @@ def test_who_does_not_wait_is_told_that_it_is_held(tmp_path: Path) -> None:
 
 
 @LOCKS
-def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
+def test_a_killed_process_releases_its_lock(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from charlm.files import locked\n"
         "with locked(Path(sys.argv[1]), wait=True): print('held', flush=True); time.sleep(60)"

@@ -1,4 +1,4 @@
-"""CPUs and their instructions: affinity, the quota of control groups, CHARLM_ISA."""
+"""CPUs and their instructions: affinity, quotas of control groups, CHARLM_ISA."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOST_CPUS = 64
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A root folder with no control group, on a host with many CPUs."""
+    """A root folder without control groups, on a host with many CPUs."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(HOST_CPUS), raising=False)
     return tmp_path
 
@@ -29,7 +29,7 @@ def write(root: Path, files: dict[str, str]) -> None:
 
 
 def v2(root: Path, group: str, **quotas: str) -> int:
-    """What is found for a process in a group of version 2; quotas by the group's depth."""
+    """usable_cpus for a process in a group of cgroup version 2; quotas by the group's depth."""
     write(root, {"proc/self/cgroup": f"0::{group}\n"})
     parts = [part for part in group.split("/") if part]
     for depth, quota in quotas.items():
@@ -38,7 +38,7 @@ def v2(root: Path, group: str, **quotas: str) -> int:
     return usable_cpus(root)
 
 
-def test_without_control_groups_it_is_the_affinity(root: Path) -> None:
+def test_without_control_groups_the_affinity_counts(root: Path) -> None:
     assert usable_cpus(root) == HOST_CPUS
     assert usable_cpus(root / "missing") == HOST_CPUS
 
@@ -49,8 +49,8 @@ def test_without_control_groups_it_is_the_affinity(root: Path) -> None:
         ("max 100000\n", HOST_CPUS),
         ("100000 100000\n", 1),
         ("200000 100000\n", 2),
-        ("250000 100000\n", 2),  # a third thread would be stopped half of the time
-        ("50000 100000\n", 1),  # never less
+        ("250000 100000\n", 2),  # a third thread would wait half of the time
+        ("50000 100000\n", 1),  # at least 1
         ("12800000 100000\n", HOST_CPUS),
         ("", HOST_CPUS),
         ("nonsense\n", HOST_CPUS),
@@ -62,12 +62,12 @@ def test_the_quota_of_a_container_counts(root: Path, quota: str, cpus: int) -> N
     assert v2(root, "/", d0=quota) == cpus
 
 
-def test_the_smallest_quota_on_the_way_up_counts(root: Path) -> None:
+def test_the_smallest_quota_of_all_parent_groups_counts(root: Path) -> None:
     path = "/kubepods/pod1/box"
     assert v2(root, path, d3="max 100000", d2="300000 100000", d1="900000 100000") == 3
 
 
-def test_a_group_that_the_container_cannot_see_is_its_top_one(root: Path) -> None:
+def test_a_group_outside_the_container_is_its_root_group(root: Path) -> None:
     write(root, {"sys/fs/cgroup/cpu.max": "400000 100000"})
     assert v2(root, "/../../outside") == 4
 
@@ -87,7 +87,7 @@ def test_the_quota_of_version_1_counts(
     assert usable_cpus(root) == cpus
 
 
-def test_a_system_without_affinity_has_as_many_as_it_says(
+def test_without_affinity_the_cpu_count_is_used(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
@@ -111,10 +111,10 @@ ALL = "fpu avx2 avx512f avx512bw avx512vl avx512_bf16 avx512_fp16 amx_tile amx_b
         ("other: 1", set(), ""),
     ],
 )
-def test_a_cpu_is_known_by_its_features(
+def test_features_are_read_from_cpuinfo(
     line: str, expected: set[str], widest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As x86 and ARM have them in /proc/cpuinfo."""
+    """x86 calls them flags, ARM Features."""
     monkeypatch.delenv("CHARLM_ISA", raising=False)
     monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n", encoding="utf-8")
@@ -130,7 +130,7 @@ def test_a_cpu_is_known_by_its_features(
         ("other", ALL, "native"),
     ],
 )
-def test_charlm_can_be_held_to_an_older_cpu(
+def test_charlm_can_be_limited_to_an_older_cpu(
     level: str, left: str, march: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")

@@ -1,1 +1,1 @@
-"""The checkpoint file: its format, and finding, reading and writing it."""
+"""Checkpoint files: the format, and how they are found, read and written."""

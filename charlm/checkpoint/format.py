@@ -1,14 +1,15 @@
 """A checkpoint: one .safetensors file that needs nothing else.
 
-Tensors, by the beginning of their names:
+Tensors, by the prefixes of their names:
     model.      the weights
-    optimizer.  what the optimizers remember
-    state.      what the model remembers of the text, one group for each piece of a batch
-    rng.        the generators behind dropout, `rng.cpu` and `rng.cuda`
+    optimizer.  the states of the optimizers
+    state.      the state of the model, one group for each part of a batch (train.grad_accum)
+    rng.        the states of the random generators for dropout, `rng.cpu` and `rng.cuda`
 Metadata, under the key `charlm`: a JSON object, see `Meta`.
 
-The file layout (an 8-byte little-endian length, a JSON header, the tensors' bytes) is that of
-github.com/huggingface/safetensors. It holds no code, so a stranger's file is safe to open.
+The layout of the file is that of github.com/huggingface/safetensors: the length of the header in 8
+little-endian bytes, a JSON header, the bytes of the tensors. It holds no code, so a file from an
+unknown source is safe to open.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from charlm.config import Config
 from charlm.data.vocab import UNKNOWN, Vocab
 
-FORMAT = 2  # the version of this layout; a reader refuses a newer one
+FORMAT = 2  # a reader refuses newer formats, and upgrades older ones
 LAST, BEST = "last.safetensors", "best.safetensors"
 
 
 class Progress(BaseModel):
-    """How far a run has come: all that changes and is not a tensor."""
+    """The progress of a run: everything that changes and is not a tensor."""
 
     step: int = 0
-    elapsed_s: float = 0.0  # training only, evaluation and saving not counted
+    elapsed_s: float = 0.0  # training only, without evaluation and saving
     skipped_steps: int = 0
     bad_in_a_row: int = 0
     best_loss: float | None = None  # nats per character on the validation split
     best_step: int | None = None
     evals_since_best: int = 0
-    evaluated_at: int | None = None  # the last step at which each of these was done
-    sampled_at: int | None = None
+    evaluated_at: int | None = None  # the step of the last evaluation
+    sampled_at: int | None = None  # the step of the last sample
     finished: bool = False
     logged_at: int = 0  # the step at which the training loss was last recorded
     logged_elapsed_s: float = 0.0
-    loss_sum: float = 0.0  # of the steps since
-    loss_count: int = 0
-    scaler: dict[str, int | float] = {}  # of fp16's gradient scaling
+    loss_sum: float = 0.0  # over the steps since then
+    loss_count: int = 0  # the number of those steps
+    scaler: dict[str, int | float] = {}  # the state of fp16's gradient scaling
 
 
 class CorpusInfo(BaseModel):
@@ -51,21 +52,21 @@ class CorpusInfo(BaseModel):
 
     source: str
     chars: int
-    sha256: str  # as Corpus has it
+    sha256: str  # as `Corpus.sha256`
 
 
 class Meta(BaseModel):
-    """All that a checkpoint says besides its tensors."""
+    """The metadata of a checkpoint: everything but its tensors."""
 
     model_config = ConfigDict(frozen=True)
 
     format: int
     config: Config
-    vocab: str  # every character, in the order of ids
+    vocab: str  # every character, in the order of the ids
     corpus: CorpusInfo
     parameters: int
     progress: Progress
-    log_sizes: dict[str, int]  # bytes written to the run's logs so far
+    log_sizes: dict[str, int]  # bytes of the run's log files so far
     device: str
     precision: Literal["fp32", "bf16", "fp16"]
     threads: int
@@ -77,7 +78,7 @@ class Meta(BaseModel):
     @classmethod
     def _check_vocab(cls, vocab: str) -> str:
         if not vocab or len(set(vocab)) < len(vocab):
-            raise ValueError("it is empty, or a character stands twice")
+            raise ValueError("it is empty, or has a character twice")
         return vocab
 
     @model_validator(mode="after")
@@ -85,11 +86,11 @@ class Meta(BaseModel):
         data = self.config.data
         whole = self.vocab == Vocab.of_bytes().chars
         if (data.unit == "byte" and not whole) or (data.is_limited and UNKNOWN not in self.vocab):
-            raise ValueError("the vocabulary is not of the kind that the config has")
+            raise ValueError("the vocabulary does not match data.unit, min_count and max_size")
         return self
 
     @property
     def vocabulary(self) -> Vocab:
-        """The characters the model knows."""
+        """The characters that the model knows."""
         data = self.config.data
         return Vocab(self.vocab, limited=data.is_limited, unit=data.unit)

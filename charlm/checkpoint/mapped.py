@@ -1,6 +1,7 @@
-"""The weights in a checkpoint as arrays of numpy that lie on the disk until they are read.
+"""The weights of a checkpoint as NumPy arrays that are memory-mapped from the file.
 
-Nothing is copied, and processes that write with one checkpoint share the memory. Needs no torch.
+Nothing is copied, and processes that sample from the same checkpoint share the memory. Needs no
+torch.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
 def map_weights(path: Path) -> dict[str, NDArray[np.float32]]:
-    """The weights by the names that a model has for them; not to be written to.
+    """Map the weights of a checkpoint.
+
+    Returns:
+        Read-only arrays by the names that the model's parameters have.
 
     Raises:
-        CheckpointError: the file is damaged, or has weights of a type that charlm does not make.
+        CheckpointError: the file is damaged, or has weights of a type that charlm does not write.
     """
     with reading(path):
         with path.open("rb") as file:
@@ -37,7 +41,7 @@ def map_weights(path: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def _array(tensor: TensorEntry, content: memoryview) -> NDArray[np.float32]:
-    """A tensor of the bytes after the header, as an array of float32."""
+    """A tensor as a float32 array; `content` is the bytes after the header."""
     dtype = np.dtype(_TYPES.get(tensor.dtype, "V0"))
     size = math.prod(tensor.shape) * dtype.itemsize
     if dtype.itemsize == 0 or tensor.end - tensor.begin != size or tensor.end > len(content):

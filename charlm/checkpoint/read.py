@@ -1,4 +1,4 @@
-"""Finding a checkpoint, and reading it; the file may come from anybody."""
+"""Finding and reading a checkpoint. The file may come from anywhere, so its content is checked."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 
 def find_checkpoint(given: Path | None, runs: Path = Path("checkpoints")) -> Path:
-    """The file meant by `given`: itself, or of a run folder its best, else its last.
+    """Find a checkpoint file.
 
-    None is the newest run under `runs`.
+    Args:
+        given: a checkpoint, or a run folder: its best checkpoint, else its last. None for the run
+            under `runs` that was saved last.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no such checkpoint.
     """
     if given is None:
         found = sorted(runs.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
@@ -44,16 +46,16 @@ def find_checkpoint(given: Path | None, runs: Path = Path("checkpoints")) -> Pat
             raise CheckpointError(f"{given}: no {BEST} and no {LAST} in this folder")
         if not given.exists():
             raise CheckpointError(f"{given}: no such checkpoint or run folder")
-    except OSError as error:  # a name too long, a folder not to be entered
-        raise CheckpointError(f"{given}: cannot look there: {error.strerror}") from error
+    except OSError as error:  # a name that is too long, a folder without permission
+        raise CheckpointError(f"{given}: cannot open this path: {error.strerror}") from error
     return given
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Say in one line that a file is not what it should be; a checkpoint may come from anywhere.
+    """Turn the errors of reading and checking a file into a CheckpointError with one line.
 
-    Only what reading and checking a file raise is caught: a bug of charlm's keeps its traceback.
+    Other errors are bugs of charlm and keep their traceback.
 
     Raises:
         CheckpointError: the file cannot be read, or its content fails a check.
@@ -68,19 +70,20 @@ def reading(path: Path) -> Iterator[None]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise CheckpointError(
-            f"{path}: this charlm cannot read this checkpoint: {where}: {first['msg']}"
+            f"{path}: this version of charlm cannot read this checkpoint: {where}: {first['msg']}"
         ) from error
     except (SafetensorError, DamageError) as error:
         raise CheckpointError(
-            f"{path}: this checkpoint is damaged ({error}); take another of the run"
+            f"{path}: this checkpoint is damaged ({error}); use another one of the run"
         ) from error
 
 
 def read_meta(path: Path) -> Meta:
-    """What a checkpoint says besides its tensors. Needs no torch, and reads only the header.
+    """Read the metadata of a checkpoint, and nothing else of the file. Needs no torch.
 
     Raises:
-        CheckpointError: it cannot be read, is cut short, is not charlm's, or is of a newer format.
+        CheckpointError: the file cannot be read, is incomplete, is not a checkpoint of charlm, or
+            has a newer format.
     """
     with reading(path):
         with path.open("rb") as file:
@@ -89,19 +92,19 @@ def read_meta(path: Path) -> Meta:
             if 8 + header_size > size:
                 raise _not_a_checkpoint(path)
             header = parse_header(path, file.read(header_size))
-        own = _own_metadata(path, header)
-        wanted = 8 + header_size + max((tensor.end for tensor in tensors_in(header)), default=0)
-        if size != wanted:
+        metadata = _charlm_metadata(path, header)
+        expected = 8 + header_size + max((tensor.end for tensor in tensors_in(header)), default=0)
+        if size != expected:
             raise CheckpointError(
-                f"{path}: this checkpoint is damaged: {size:,} bytes of {wanted:,}; take another "
-                "of the run"
+                f"{path}: this checkpoint is damaged: {size:,} bytes of {expected:,}; use another "
+                "one of the run"
             )
-        return Meta.model_validate(upgraded(own))
+        return Meta.model_validate(upgraded(metadata))
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """A tensor in a safetensors header: its type, shape, and the bytes begin to end after it."""
+    """A tensor in a safetensors header; begin and end count bytes from the end of the header."""
 
     name: str
     dtype: str
@@ -114,7 +117,7 @@ def tensors_in(header: dict[str, Any]) -> list[TensorEntry]:
     """The tensors that a safetensors header lists.
 
     Raises:
-        DamageError: an entry is not of the kind that safetensors writes.
+        DamageError: an entry is not as safetensors writes it.
     """
     entries = []
     for name, entry in header.items():
@@ -123,10 +126,10 @@ def tensors_in(header: dict[str, Any]) -> list[TensorEntry]:
         try:
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         except (KeyError, TypeError, ValueError) as error:
-            raise DamageError(f"no type, shape and place of {name!r:.100}") from error
+            raise DamageError(f"no dtype, shape and data_offsets of {name!r:.100}") from error
         numbers = [*shape, begin, end] if isinstance(shape, list) else [None]
         if not (isinstance(dtype, str) and all(type(n) is int and n >= 0 for n in numbers)):
-            raise DamageError(f"no type, shape and place of {name!r:.100}")
+            raise DamageError(f"no dtype, shape and data_offsets of {name!r:.100}")
         entries.append(TensorEntry(name, dtype, tuple(shape), begin, end))
     return entries
 
@@ -135,7 +138,7 @@ def parse_header(path: Path, content: bytes) -> dict[str, Any]:
     """The header of a safetensors file.
 
     Raises:
-        CheckpointError: it is no JSON object.
+        CheckpointError: it is not a JSON object.
     """
     try:
         header = json.loads(content)
@@ -146,11 +149,11 @@ def parse_header(path: Path, content: bytes) -> dict[str, Any]:
     return header
 
 
-def _own_metadata(path: Path, header: dict[str, Any]) -> dict[str, Any]:
-    """charlm's part of a safetensors header, of a format this version knows."""
+def _charlm_metadata(path: Path, header: dict[str, Any]) -> dict[str, Any]:
+    """charlm's part of a safetensors header, in a format that this version can read."""
     try:
-        own = json.loads(header["__metadata__"]["charlm"])
-        version = own["format"]
+        metadata = json.loads(header["__metadata__"]["charlm"])
+        version = metadata["format"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _not_a_checkpoint(path) from error
     if not isinstance(version, int):
@@ -160,7 +163,7 @@ def _own_metadata(path: Path, header: dict[str, Any]) -> dict[str, Any]:
             f"{path}: written by a newer charlm (format {version}, this one reads {FORMAT}); "
             "upgrade charlm"
         )
-    return dict(own)
+    return dict(metadata)
 
 
 def _not_a_checkpoint(path: Path) -> CheckpointError:
@@ -168,7 +171,7 @@ def _not_a_checkpoint(path: Path) -> CheckpointError:
 
 
 def read_tensors(path: Path, prefix: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, by the rest of the name; only they are read."""
+    """Read the tensors whose names begin with `prefix`; the keys are the names without it."""
     from safetensors import safe_open
 
     with reading(path), safe_open(path, framework="pt", device=str(device)) as file:

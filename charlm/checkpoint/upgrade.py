@@ -1,8 +1,7 @@
-"""From the metadata of older formats to today's, one step for each, so that no model is lost when a
-setting is renamed.
+"""Upgrading the metadata of older formats, one format at a time.
 
-To change the format: raise FORMAT in format.py, add a step here, and keep a file of the old format
-(tests/checkpoint/formats/README.md says how).
+To change the format, raise FORMAT in format.py, add a step here, and keep a file of the old format
+(see tests/checkpoint/formats/README.md).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ Metadata = dict[str, Any]
 
 
 def _from_1(meta: Metadata) -> Metadata:
-    """Format 2 records in which precision Muon computes its products; before, it was bfloat16."""
+    """Format 2 records the precision of Muon's products; in format 1 it was always bfloat16."""
     return {"muon": "bf16"} | meta
 
 
@@ -24,10 +23,10 @@ _STEPS: dict[int, Callable[[Metadata], Metadata]] = {1: _from_1}
 
 
 def upgraded(meta: Metadata) -> Metadata:
-    """The metadata of a checkpoint of any format up to FORMAT, as FORMAT has it.
+    """Upgrade the metadata of a checkpoint to FORMAT.
 
     Args:
-        meta: with its own `format`; what is not known to this version is left to be refused.
+        meta: of any format up to FORMAT. Its content is not checked here.
     """
     for version in range(max(1, meta["format"]), FORMAT):
         meta = _STEPS[version](meta) | {"format": version + 1}

@@ -1,4 +1,4 @@
-"""Weights out of a checkpoint, into a model to use or into one to train further."""
+"""Loading the weights of a checkpoint into a model, to use it or to train it further."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ from charlm.devices import CPU, choose_device, set_threads
 from charlm.errors import DamageError, DeviceError
 from charlm.models import CharModel, build_model
 
-LOGITS_TOLERANCE = 1e-2  # relative; a GPU multiplies float32 matrices as TF32
-BATCH = (16, 64)  # texts and characters of the batch that a GPU is tried on
+LOGITS_TOLERANCE = 1e-2  # relative; a GPU computes float32 products as TF32
+BATCH = (16, 64)  # (B, T) of the batch that a GPU is tried on
 
 
 def load_model(
     path: Path, meta: Meta, device: str, notify: Callable[[str], None] = lambda _: None
 ) -> CharModel:
-    """The model of a checkpoint, on a device, ready for evaluation and sampling.
+    """Load the model of a checkpoint on a device, ready for evaluation and sampling.
 
-    A GPU is believed only after one batch gave there what it gives on the CPU; and `auto` takes it
-    only where that batch is faster.
+    A GPU is used only if one batch gives the same logits there as on the CPU. With `auto`, it must
+    also be faster than the CPU for that batch.
 
     Args:
-        notify: called with a line where `auto` does not take the GPU that is there.
+        notify: called with one line if `auto` finds a GPU and does not use it.
 
     Raises:
-        DeviceError: the device is missing, or gives wrong numbers.
+        DeviceError: the device is missing, or gives wrong logits.
     """
-    where = choose_device(device)
+    chosen = choose_device(device)
     set_threads(None)
     model = read_model(path, meta).eval()
-    if where == CPU:
+    if chosen == CPU:
         return model
-    there = copy.deepcopy(model).to(where)
-    problem = _difference(model, there)
+    on_gpu = copy.deepcopy(model).to(chosen)
+    problem = _difference(model, on_gpu)
     if problem and device != "auto":
         raise DeviceError(f"device={device}: its results are wrong: {problem}; use device=cpu")
     if not problem and device == "auto":
-        seconds, on_cpu = (min(_read(it)[1] for _ in range(2)) for it in (there, model))
-        if seconds > on_cpu:
-            problem = f"a batch takes {1e3 * seconds:.3g} ms, on the CPU {1e3 * on_cpu:.3g} ms"
+        gpu_s, cpu_s = (min(_run_batch(it)[1] for _ in range(2)) for it in (on_gpu, model))
+        if gpu_s > cpu_s:
+            problem = f"a batch takes {1e3 * gpu_s:.3g} ms, and {1e3 * cpu_s:.3g} ms on the CPU"
     if problem:
-        notify(f"{where} is not used: {problem}")
+        notify(f"{chosen} is not used: {problem}")
         return model
-    return there
+    return on_gpu
 
 
-def _difference(model: CharModel, there: CharModel) -> str | None:
-    """How far the logits of two copies of a model are apart, if that is too far."""
-    exact, got = _read(model)[0], _read(there)[0]
-    off = float((got - exact).norm() / exact.norm())
-    return None if off <= LOGITS_TOLERANCE else f"logits {off:.1%} off those of the CPU"
+def _difference(model: CharModel, on_gpu: CharModel) -> str | None:
+    """How much the logits on the GPU differ from those on the CPU; None within the tolerance."""
+    exact, got = _run_batch(model)[0], _run_batch(on_gpu)[0]
+    error = float((got - exact).norm() / exact.norm())
+    return None if error <= LOGITS_TOLERANCE else f"its logits differ by {error:.1%} from the CPU's"
 
 
 @torch.inference_mode()
-def _read(model: CharModel) -> tuple[Tensor, float]:
-    """The logits (B, T, V) of a batch, float32 on the CPU, and the seconds that it took."""
+def _run_batch(model: CharModel) -> tuple[Tensor, float]:
+    """Run a batch; return its logits (B, T, V), float32 on the CPU, and the seconds it took."""
     T = min(BATCH[1], model.context or BATCH[1])
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(model.vocab_size, (BATCH[0], T), generator=generator)
@@ -73,7 +73,7 @@ def _read(model: CharModel) -> tuple[Tensor, float]:
 
 @torch.no_grad()
 def read_model(path: Path, meta: Meta) -> CharModel:
-    """The model of a checkpoint, on the CPU, with all its weights and nothing else."""
+    """Load the model of a checkpoint on the CPU; its weights must be exactly those of the model."""
     model = build_model(meta.config.model, len(meta.vocab), seed=0)
     weights, parameters = read_tensors(path, "model."), dict(model.named_parameters())
     with reading(path):
@@ -89,7 +89,10 @@ def read_model(path: Path, meta: Meta) -> CharModel:
 
 @torch.no_grad()
 def copy_weights(old: CharModel, new: CharModel) -> None:
-    """Copy weights into a model that may know more characters; what it knows beyond them stays."""
+    """Copy weights into a model that may have a larger vocabulary.
+
+    The rows of its additional characters keep their values.
+    """
     for (_, value), (_, parameter) in zip(
         old.named_parameters(), new.named_parameters(), strict=True
     ):

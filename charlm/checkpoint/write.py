@@ -1,4 +1,4 @@
-"""Writing a checkpoint: whole or not at all."""
+"""Writing a checkpoint: the file on the disk is always complete."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one line what the disk did not let us do at `path`."""
+    """Turn an error of writing to `path` into a CheckpointError with one line."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
         raise CheckpointError(
-            f"{error.filename or path}: cannot write: {error.strerror}; what was saved before is "
-            f"as it was; {'make room' if full else 'choose another place with out=DIR'}"
+            f"{error.filename or path}: cannot write: {error.strerror}; files saved before are "
+            f"unchanged; {'free disk space' if full else 'choose another folder with out=DIR'}"
         ) from error
 
 
 def save(path: Path, meta: Meta, tensors: dict[str, Tensor]) -> None:
-    """Write a checkpoint so that at any moment `path` is the old file, whole, or the new one.
+    """Write a checkpoint. At any moment, `path` is the complete old file or the complete new one.
 
     Raises:
-        CheckpointError: the disk is full or read-only; the old file is as it was.
+        CheckpointError: the disk is full or read-only; the old file is unchanged.
     """
     from safetensors.torch import save as serialise
 
@@ -57,19 +57,19 @@ def save(path: Path, meta: Meta, tensors: dict[str, Tensor]) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in a run folder, where the system can.
+    """Keep other processes from training in a run folder, where the system supports locks.
 
     Raises:
-        CheckpointError: another one is at it.
+        CheckpointError: another process is training in it.
     """
-    with locked(folder, wait=False) as ours:
-        if not ours:
+    with locked(folder, wait=False) as is_locked:
+        if not is_locked:
             raise CheckpointError(f"{folder}: another process is training this run")
         yield
 
 
 def _flush_folder(folder: Path) -> None:
-    """Put a rename on the disk, where the system can."""
+    """Flush a rename to the disk, where the system supports it."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

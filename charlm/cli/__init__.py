@@ -1,10 +1,10 @@
-"""The terminal: parse, call one verb, print, exit. The only place that does.
+"""The command line: parses the arguments, calls one verb, prints, and returns the exit status.
 
-Exit status: 0 done; 2 the user's mistake, told in one line; 130, 143 and 129 interrupted by
-SIGINT, SIGTERM or SIGHUP, after saving what there was to save. Anything else is a bug and shows
-its traceback.
+No other package prints or exits. Exit status: 0 success; 2 a mistake of the user, reported in one
+line; 130, 143 and 129 interrupted by SIGINT, SIGTERM or SIGHUP, with the run saved. Any other error
+is a bug and shows its traceback.
 
-Each verb imports what it needs when it is called, so that `charlm --help` is quick.
+Each verb imports what it needs when it is called, so that `charlm --help` is fast.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _output():
             options = make_parser().parse_args(arguments)
-            _keep_threads_polite(options.verb)
+            _limit_spinning(options.verb)
             return _VERBS[options.verb](options)
     except CharlmError as error:
         print(f"charlm: {as_options(str(error))}", file=sys.stderr)
@@ -38,22 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, for example head, has closed the pipe
         return 0
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
         print(
-            "charlm: out of memory; make the model smaller, lower train.batch_size, or raise "
-            "train.grad_accum, which keeps the batch",
+            "charlm: out of memory; use a smaller model, lower train.batch_size, or raise "
+            "train.grad_accum, which keeps the batch size",
             file=sys.stderr,
         )
         return 2
 
 
 def as_options(message: str) -> str:
-    """A library's message with its arguments as the options of the command line: `device=cpu` is
-    `--device cpu`, and `resume=True` is `--resume`."""
+    """Replace the arguments in a library's message by command-line options: `device=cpu` by
+    `--device cpu`, and `resume=True` by `--resume`."""
 
     def option(found: re.Match[str]) -> str:
         name, value = found[1].replace("_", "-"), found[2]
@@ -62,11 +62,11 @@ def as_options(message: str) -> str:
     return re.sub(rf"(?<![\w.-])({_ARGUMENTS})=(True\b|(?=\S))", option, message)
 
 
-_ARGUMENTS = "data|device|engine|force|init_from|name|on_unknown|out|precision|resume|split"
+_ARGUMENTS = "data|device|engine|force|init_from|name|on_unknown|out|precision|resume|set|split"
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """PyTorch has a class for it on a GPU, and only a text on a CPU."""
+    """PyTorch raises OutOfMemoryError on a GPU, but on a CPU a RuntimeError with this message."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -75,24 +75,25 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _write_utf8() -> None:
-    """A model's characters go out as UTF-8 whatever the locale, and line ends as they are."""
+    """Make the standard streams write UTF-8 in every locale, and leave line ends unchanged."""
     if sys.stdout is None:  # closed by `>&-`
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  (as long as the process)
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  (open until the process ends)
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
-        if isinstance(stream, io.TextIOWrapper):  # a model's bytes that are no UTF-8 go out as such
+        if isinstance(stream, io.TextIOWrapper):
+            # surrogateescape writes a model's bytes unchanged where they are not valid UTF-8
             stream.reconfigure(encoding="utf-8", errors=errors, newline="")
 
 
 @contextmanager
 def _output() -> Iterator[None]:
-    """Flush standard output at the end; where it cannot be written, write no more."""
+    """Flush standard output at the end. If it cannot be written, discard further output."""
     try:
         try:
             yield
         finally:
             sys.stdout.flush()
     except OSError as error:
-        if error.filename is not None:  # not of standard output, which has no name
+        if error.filename is not None:  # an error of another file: standard output has no name
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
@@ -100,12 +101,13 @@ def _output() -> Iterator[None]:
         raise CharlmError(f"standard output: cannot write: {error.strerror}") from error
 
 
-def _keep_threads_polite(verb: str) -> None:
+def _limit_spinning(verb: str) -> None:
     """Let idle OpenMP threads spin only briefly before they sleep.
 
-    By default they spin for milliseconds, and where another process wants the core, training
-    becomes 20 times slower. Writing finds out by itself when one thread is better, and has more to
-    do between the steps. Must be set before torch is imported; a user's own setting stands.
+    By default they spin for milliseconds. If another process needs the core, training then becomes
+    20 times slower. Sampling may spin longer: it does more between two steps, and it uses one
+    thread when that is faster. The variable must be set before torch is imported. A value set by
+    the user is kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "50000" if verb == "sample" else "5000")

@@ -1,4 +1,4 @@
-"""The command line: verbs, options, help. What the verbs do is cli's."""
+"""The argument parser: verbs, options and help texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Verbs = Any  # argparse's own type for the result of add_subparsers is private
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors are one line; help can end with a text that is only made when it is asked for."""
+    """Prints errors in one line. `late_epilog` makes the end of the help only when it is shown."""
 
     late_epilog: Callable[[], str] | None = None
 
@@ -32,10 +32,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of `charlm`; in what it returns, `verb` is the verb's name."""
+    """The parser of `charlm`. In the result of parse_args, `verb` is the name of the verb."""
     parser = _Parser(
         prog="charlm",
-        description="Train character-level language models on plain text, and write with them.",
+        description="Train character-level language models on plain text, and sample from them.",
         epilog="""\
 examples:
   charlm train --config configs/quickstart.yaml
@@ -46,8 +46,8 @@ examples:
   charlm inspect checkpoints/quickstart
   tensorboard --logdir checkpoints
 
-`charlm VERB --help` tells more. Exit status: 0 done, 2 your mistake, 130 or 143
-interrupted, with the run saved.""",
+`charlm VERB --help` describes a verb. Exit status: 0 success; 2 an error in the input;
+130 or 143 interrupted, with the run saved.""",
     )
     parser.add_argument("--version", action="version", version=f"charlm {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
@@ -83,39 +83,48 @@ examples:
   charlm train --resume --name wide --set train.max_steps=5000
   charlm train --config configs/mine.yaml --init-from checkpoints/wide
 
-Without --config the settings are those that suit the text; charlm data stats shows them. The
-run folder is OUT/NAME. Ctrl-C saves at the next step and says how to go on.
+Without --config, charlm chooses settings that suit the text; `charlm data stats` shows them.
+The run folder is OUT/NAME. Ctrl-C saves the run after the current step and prints how to resume
+it.
 """,
     )
     parser.late_epilog = _settings_table
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the run's settings, in YAML")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with the settings")
     parser.add_argument(
-        "--data", nargs="+", metavar="PATH", help="the text, in place of the config's data.path"
+        "--data",
+        nargs="+",
+        metavar="PATH",
+        help="the text to train on, instead of the config's data.path",
     )
     _add_set(parser)
-    parser.add_argument("--name", help="name of the run; the config's by default")
+    parser.add_argument("--name", help="name of the run (default: the name in the config)")
     parser.add_argument(
-        "--out", type=Path, default=RUNS, metavar="DIR", help="where run folders lie (%(default)s)"
+        "--out",
+        type=Path,
+        default=RUNS,
+        metavar="DIR",
+        help="where to create the run folder (default: %(default)s)",
     )
     _add_device(parser)
     either = parser.add_mutually_exclusive_group()
     either.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run NAME (or the config's, or the newest) as if it had never stopped",
+        help="continue the run NAME (default: the config's, or the newest) as if it had never "
+        "stopped",
     )
     either.add_argument(
         "--init-from",
         type=Path,
         metavar="CHECKPOINT",
-        help="start a new run from the weights of this file or run folder",
+        help="start a new run with the weights of this file or run folder",
     )
 
 
 def _settings_table() -> str:
     from charlm.config.reference import settings
 
-    lines = ["\nsettings, for the config and --set:\n"]
+    lines = ["\nsettings for the config and for --set:\n"]
     for setting in settings():
         only = f" [{', '.join(setting.only)}]" if setting.only else ""
         default = f" ({setting.default})" if setting.default else ""
@@ -127,7 +136,7 @@ def _add_sample(verbs: _Verbs) -> None:
     parser = _add_verb(
         verbs,
         "sample",
-        "write text with a model",
+        "sample text from a model",
         """\
 examples:
   charlm sample
@@ -138,14 +147,16 @@ examples:
   charlm sample --length 0 --seed 1 > endless.txt
   charlm sample --interactive --show-prob
 
-Only the text goes to standard output, prompt included; --score and --novelty tell on standard
-error. What is not given is as the model's config has it, under `sample`.
+Standard output gets the prompt and the sampled text, and nothing else. --score and --novelty
+print to standard error. Settings that you do not give come from `sample` in the model's config.
 """,
     )
     _add_checkpoint(parser)
     prompts = parser.add_mutually_exclusive_group()
     prompts.add_argument("--prompt", metavar="TEXT", help="the text to continue")
-    prompts.add_argument("--prompt-file", type=Path, metavar="F", help="a file to continue")
+    prompts.add_argument(
+        "--prompt-file", type=Path, metavar="F", help="a file with the text to continue"
+    )
     sample_options.add(parser)
     _add_unknown(parser)
     _add_device(parser)
@@ -168,20 +179,20 @@ Prints nats per character, bits per character (nats / ln 2) and perplexity per c
     )
     _add_checkpoint(parser)
     parser.add_argument(
-        "--data", nargs="+", metavar="PATH", help="another text than the one trained on"
+        "--data", nargs="+", metavar="PATH", help="the text (default: the one trained on)"
     )
     parser.add_argument(
         "--split",
         choices=["train", "val", "test", "all"],
-        help="part of the text (val; all for --data)",
+        help="part of the text (default: val; with --data: all)",
     )
     parser.add_argument(
         "--protocol",
         choices=["stream", "windows", "items"],
-        help="stream: every character once, state carried on; windows: random windows, fresh "
-        "state; items: those of a list, fresh state",
+        help="stream: every character once, the state is carried on; windows: random windows, "
+        "each from a fresh state; items: each document, from a fresh state",
     )
-    parser.add_argument("--window", type=int, metavar="N", help="characters a window")
+    parser.add_argument("--window", type=int, metavar="N", help="characters in a window")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     _add_unknown(parser)
     _add_device(parser)
@@ -191,7 +202,7 @@ def _add_info(verbs: _Verbs) -> None:
     parser = _add_verb(
         verbs,
         "info",
-        "tell what a checkpoint is",
+        "describe a checkpoint",
         "examples:\n  charlm info\n  charlm info checkpoints/quickstart --json\n",
     )
     _add_checkpoint(parser)
@@ -212,17 +223,24 @@ examples:
     )
     _add_checkpoint(parser)
     texts = parser.add_mutually_exclusive_group()
-    texts.add_argument("--text", metavar="FILE", help="another text than the one trained on")
     texts.add_argument(
-        "--split", choices=["train", "val", "test", "all"], help="part of the text (val)"
+        "--text", metavar="FILE", help="the text to read (default: the one trained on)"
     )
-    about_length = "characters to read; more find more, and make a larger page (%(default)s)"
+    texts.add_argument(
+        "--split", choices=["train", "val", "test", "all"], help="part of the text (default: val)"
+    )
+    about_length = (
+        "characters to read; more text finds more, but makes a larger page (default: %(default)s)"
+    )
     parser.add_argument("--length", type=int, default=5000, metavar="N", help=about_length)
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the page (report.html beside the checkpoint)"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the page (default: report.html next to the checkpoint)",
     )
-    parser.add_argument("--force", action="store_true", help="write over a file that is there")
-    about_json = "print the numbers as one JSON object; a page only where --out is given"
+    parser.add_argument("--force", action="store_true", help="overwrite an existing file")
+    about_json = "print the numbers as one JSON object; write a page only if --out is given"
     parser.add_argument("--json", action="store_true", help=about_json)
     _add_unknown(parser)
     _add_device(parser)
@@ -232,30 +250,32 @@ def _add_data(verbs: _Verbs) -> None:
     parser = _add_verb(
         verbs,
         "data",
-        "tell what is in a text, or get a well-known one",
+        "describe a text, or fetch a well-known one",
         "examples:\n  charlm data stats mybook.txt\n  charlm data fetch enwik8\n",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     stats = _add_verb(
         actions,
         "stats",
-        "tell what is in a text, what simple models make of it, and a config to begin with",
+        "describe a text: its characters, the score of simple models, and a config to start with",
         """\
 examples:
   charlm data stats mybook.txt
   charlm data stats src/ --set data.include=*.c --json
   charlm data stats old.txt --set data.encoding=cp1252
 
-Bits per character: what a compressor or an n-gram model needs is what a network has to beat.
+A trained network should need fewer bits per character than the compressors and the n-gram model.
 """,
     )
-    stats.add_argument("path", nargs="+", metavar="PATH", help="as data.path has it")
+    stats.add_argument(
+        "path", nargs="+", metavar="PATH", help="files, folders and globs, as for data.path"
+    )
     _add_set(stats)
     stats.add_argument("--json", action="store_true", help="print one JSON object")
     _add_verb(
         actions,
         "list",
-        "list well-known texts, to be named in a config",
+        "list the well-known texts that data.path can name",
         "example:\n  charlm data list\n",
     )
     fetch = _add_verb(
@@ -264,14 +284,16 @@ Bits per character: what a compressor or an n-gram model needs is what a network
         "download well-known texts",
         "examples:\n  charlm data fetch names\n  charlm data fetch tinyshakespeare text8\n",
     )
-    fetch.add_argument("name", nargs="+", metavar="NAME", help="as charlm data list has it")
+    fetch.add_argument(
+        "name", nargs="+", metavar="NAME", help="a name that charlm data list prints"
+    )
 
 
 def _add_config(verbs: _Verbs) -> None:
     parser = _add_verb(
         verbs,
         "config",
-        "check a config, or tell what one can say",
+        "check a config, or list the settings",
         "examples:\n  charlm config check configs/quickstart.yaml --set train.seed=7\n"
         "  charlm config schema > configs/schema.json\n",
     )
@@ -279,7 +301,7 @@ def _add_config(verbs: _Verbs) -> None:
     check = _add_verb(
         actions,
         "check",
-        "print the resolved settings of a config, or all that is wrong with it",
+        "print the resolved settings of a config, or all its errors",
         "example:\n  charlm config check configs/quickstart.yaml --set train.seed=7\n",
     )
     check.add_argument("file", type=Path, metavar="FILE", help="the config")
@@ -304,8 +326,8 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=Path,
         metavar="CHECKPOINT",
-        help=f"a file, or a run folder (its best, else its last); by default the newest run "
-        f"under {RUNS}/",
+        help="a file, or a run folder (its best checkpoint, otherwise its last); default: the "
+        f"newest run under {RUNS}/",
     )
 
 
@@ -315,13 +337,16 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a setting, such as train.max_steps=500; can be given many times",
+        help="change a setting, for example train.max_steps=500; may be repeated",
     )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (%(default)s)"
+        "--device",
+        default="auto",
+        metavar="D",
+        help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)",
     )
 
 
@@ -330,5 +355,6 @@ def _add_unknown(parser: argparse.ArgumentParser) -> None:
         "--on-unknown",
         choices=["error", "skip"],
         default="error",
-        help="for characters the model has never seen: refuse, or leave out (%(default)s)",
+        help="characters that are not in the vocabulary: report an error, or skip them "
+        "(default: %(default)s)",
     )

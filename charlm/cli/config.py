@@ -6,7 +6,7 @@ import argparse
 
 
 def check(options: argparse.Namespace) -> int:
-    """Print the resolved settings of a file."""
+    """Print the resolved settings of a config."""
     from charlm.config.files import load_config, to_yaml
 
     print(to_yaml(load_config(options.file, options.set)), end="")
@@ -14,7 +14,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def schema(_options: argparse.Namespace) -> int:
-    """Print the JSON Schema."""
+    """Print the JSON Schema of configs."""
     from charlm.config.files import to_schema
 
     print(to_schema(), end="")
@@ -22,7 +22,7 @@ def schema(_options: argparse.Namespace) -> int:
 
 
 def print_reference(_options: argparse.Namespace) -> int:
-    """Print a table of all settings."""
+    """Print a Markdown table of all settings."""
     from charlm.config.reference import reference
 
     print(reference(), end="")

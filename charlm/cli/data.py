@@ -1,4 +1,4 @@
-"""`charlm data`: what is in a text, and where well-known texts are to be had."""
+"""`charlm data`: describe a text, list and download well-known texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from charlm.errors import CharlmError
 
 
 def stats(options: argparse.Namespace) -> int:
-    """Print what is in a text."""
+    """Print a description of a text."""
     from charlm.config.files import parse_config
     from charlm.config.suggest import suggest
     from charlm.data.stats import measure
@@ -38,32 +38,32 @@ def _print_stats(found: dict[str, Any]) -> None:
         "text": found["source"],
         "size": f"{found['chars']:,} {units} ({parts}), {found['lines']:,} line ends"
         + f", {found['utf8_bytes']:,} bytes as UTF-8" * (units == "characters"),
-        "vocabulary": f"{found['distinct']:,}, the most frequent first: {found['most_frequent']!r}",
+        "vocabulary": f"{found['distinct']:,}, most frequent first: {found['most_frequent']!r}",
     }
     for oddity in found["oddities"]:
         shown = repr(oddity["chars"][:20])[1:-1] + "..." * (len(oddity["chars"]) > 20)
         rows[oddity["kind"]] = f"{oddity['count']:,} ({shown}): {oddity['advice']}"
     print_table(rows | _describe_yardsticks(found["yardsticks"]))
-    print("\na config to begin with, which is what charlm train --data takes:\n")
+    print("\na config to start with, as charlm train --data chooses it:\n")
     print(write_yaml(found["suggestion"]), end="")
 
 
 def _describe_yardsticks(found: dict[str, Any]) -> dict[str, str]:
-    """A model that has learnt something needs fewer bits than these."""
+    """Bits per character that a trained network should need fewer than."""
     if "entropy" not in found:
         return {}
     given = ", ".join(f"{bits:.3f}" for bits in found["entropy"])
     packed = ", ".join(f"{name} {found[name]:.3f}" for name in ("gzip", "bzip2", "xz"))
     of = f"{found['train_chars']:,} characters of the training part"
     rows = {
-        "entropy": f"{given} bits/char, given 0, 1 and 2 characters before ({of})",
+        "entropy": f"{given} bits/char, given the 0, 1 and 2 characters before ({of})",
         "compressed": f"{packed} bits/char ({of})",
     }
     if "ngram" in found:
         ngram = found["ngram"]
         rows["n-gram"] = (
             f"{ngram['bits_per_char']:.3f} bits/char on {found['val_chars']:,} characters of the "
-            f"validation part, given {ngram['order']} characters before"
+            f"validation part, given the {ngram['order']} characters before"
         )
     return rows
 
@@ -73,7 +73,7 @@ def list_texts(_options: argparse.Namespace) -> int:
     from charlm.data.library import KNOWN, corpora_folder, have
 
     checked = {"the file": "yes", "as published": "published", "unknown": "no"}
-    rows = [("NAME", "HERE", "BYTES", "SHA-256", "WHAT")]
+    rows = [("NAME", "HERE", "BYTES", "SHA-256", "DESCRIPTION")]
     for name, known in KNOWN.items():
         size = f"{known.size:,}" if known.size else "?"
         rows.append((name, "yes" if have(name) else "-", size, checked[known.checked], known.about))
@@ -82,10 +82,9 @@ def list_texts(_options: argparse.Namespace) -> int:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         print("  ".join(cells).rstrip())
     print(
-        "\nSHA-256: yes, of a file that we had; published, as others give it; no, not known, and\n"
-        "then only the length is checked. The addresses are as published, and were not tried when\n"
-        "this table was made.\n"
-        f"charlm data fetch NAME puts one into {corpora_folder()}."
+        "\nSHA-256: yes: computed from the file; published: from the publisher; no: not known, so\n"
+        "only the length is checked. The addresses are as published; they were not tested.\n"
+        f"charlm data fetch NAME downloads a text into {corpora_folder()}."
     )
     return 0
 
@@ -97,7 +96,7 @@ def fetch(options: argparse.Namespace) -> int:
 
     for name in options.name:
         if name not in KNOWN:
-            raise CharlmError(f"data fetch: {name} is not known; there are {', '.join(KNOWN)}")
+            raise CharlmError(f"data fetch: {name} is not a known text; choose {', '.join(KNOWN)}")
     for name in options.name:
         known, path = KNOWN[name], have(name)
         if path is None:

@@ -1,4 +1,4 @@
-"""Runs and checkpoints in plain lines. Needs no torch."""
+"""Descriptions of runs and checkpoints, as lines of text. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ if TYPE_CHECKING:
 
 
 def describe_run(ready: Session) -> list[str]:
-    """What is about to be trained, on what, and where."""
+    """The model, the text, the training and the run folder of a run that is about to start."""
     run, config = ready.run, ready.run.config
     corpus, train = run.corpus, config.train
     parts = {split: len(corpus.split(split)) for split in ("train", "val", "test")}
     shares = ", ".join(f"{count:,} {split}" for split, count in parts.items() if count)
     limits = run.limits
-    ends = [f"{limits.steps:,} steps" if limits.steps else ""]
-    ends += [f"{limits.seconds:g} s" if limits.seconds else ""]
+    ends = [f"{limits.steps:,} steps"] if limits.steps else []
+    ends += [f"{limits.seconds:g} s"] if limits.seconds else []
     threads = f", {_count(run.compute.threads, 'thread')}" * (run.compute.device.type == "cpu")
+    kernel = f", {run.compute.kernel} kernel" * (run.compute.kernel != "torch")
     epochs = (limits.steps or 0) / run.steps_per_epoch
     per_step = f"{train.batch_size} x {train.seq_len} characters"
     if train.batches == "items":
-        per_step = f"{_count(train.batch_size, 'item')}"
+        per_step = _count(train.batch_size, "document")
     return [
         f"model   {describe_model(config.model)}, {ready.model.count_parameters():,} parameters",
         f"text    {corpus.source}, {len(corpus):,} {_units(config.data)} ({shares}), "
         f"{_vocabulary(corpus)}",
-        f"train   {' or '.join(filter(None, ends))} of {per_step}"
+        f"train   {' or '.join(ends)} of {per_step}"
         f"{f' ({epochs:.2g} epochs)' if epochs else ''}, {train.optimizer.kind}; "
-        f"{run.compute.device}{threads}, {run.compute.precision}"
-        + f", {run.compute.kernel} kernel"
-        * (run.compute.kernel != "torch"),
+        f"{run.compute.device}{threads}, {run.compute.precision}{kernel}",
         *(f"checked {line}" for line in run.compute.checks),
         f"folder  {run.folder}" + (f", from step {run.progress.step:,}" * bool(run.progress.step)),
     ]
@@ -69,14 +68,14 @@ def describe_model(model: RecurrentConfig | GPTConfig) -> str:
 
 
 def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: str) -> list[str]:
-    """How the run ended, where it is, and what to do next."""
+    """How the run ended, where its files are, and the commands to use next."""
     progress, folder = run.progress, shlex.quote(str(run.folder))
     where = "" if out == RUNS else f" --out {shlex.quote(str(out))}"
     where += "" if device == "auto" else f" --device {device}"
-    go_on = f"charlm train --resume --name {run.config.name}{where}"
+    resume = f"charlm train --resume --name {run.config.name}{where}"
     how = {
         "finished": "finished",
-        "patience": f"stopped: no better for {_count(progress.evals_since_best, 'evaluation')}",
+        "patience": f"stopped: no improvement in {_count(progress.evals_since_best, 'evaluation')}",
         "stopped": "interrupted",
     }[outcome]
     if outcome == "finished" and progress.step == began_at:
@@ -91,14 +90,14 @@ def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: s
     return [
         *lines,
         f"saved   {kept}",
-        f"write   charlm sample {folder} --temperature 0.8",
+        f"sample  charlm sample {folder} --temperature 0.8",
         f"curves  tensorboard --logdir {shlex.quote(str(out))}",
-        f"go on   {go_on}{'' if outcome == 'stopped' else _longer(run, outcome)}",
+        f"resume  {resume}{'' if outcome == 'stopped' else _longer(run, outcome)}",
     ]
 
 
 def _longer(run: Run, outcome: Outcome) -> str:
-    """The options that move what ended the run: twice as much of it."""
+    """The options that double the limit that ended the run."""
     train = run.config.train
     keys = ["patience"] if outcome == "patience" else ["max_steps", "max_epochs", "max_seconds"]
     limits = {key: value for key in keys if (value := getattr(train, key)) is not None}
@@ -110,10 +109,10 @@ def _count(number: int, noun: str) -> str:
 
 
 def describe_checkpoint(path: Path, meta: Meta) -> dict[str, str]:
-    """What a checkpoint is, a line each."""
+    """The rows of the table that `charlm info` prints."""
     progress, units = meta.progress, _units(meta.config.data)
     last = path.with_name(LAST)
-    beside = read_meta(last).progress if path.name == BEST and last.is_file() else None
+    newest = read_meta(last).progress if path.name == BEST and last.is_file() else None
     return {
         "checkpoint": f"{path} (format {meta.format}, {path.stat().st_size:,} bytes)",
         "run": meta.config.name,
@@ -123,7 +122,7 @@ def describe_checkpoint(path: Path, meta: Meta) -> dict[str, str]:
         "corpus": f"{meta.corpus.source}, {meta.corpus.chars:,} {units}",
         "corpus sha256": meta.corpus.sha256,
         "step": _step(progress),
-        **({} if beside is None else {"beside it": f"{LAST}, at step {_step(beside)}"}),
+        **({} if newest is None else {"last": f"{LAST}, at step {_step(newest)}"}),
         "best": _best(progress),
         "trained on": f"{meta.device}, {_count(meta.threads, 'thread')}, {meta.precision}",
         "versions": ", ".join(f"{name} {version}" for name, version in meta.versions.items()),

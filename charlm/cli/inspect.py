@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.arguments import RUNS
-from charlm.cli.streaming import tell
+from charlm.cli.streaming import print_message
 from charlm.cli.tables import print_table
 from charlm.errors import CharlmError, DataError
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from charlm.insight.search import Found
     from charlm.insight.survey import Survey
 
-MOST_CHARS = 100_000  # of text, on a page and in memory
-NGRAM_CHARS = 1_000_000  # of the training text, for the n-gram models
-MOST_TOLD = 8  # discoveries in the terminal
+MOST_CHARS = 100_000  # characters on a page and in memory
+NGRAM_CHARS = 1_000_000  # characters of the training text that the n-gram models count
+MOST_SHOWN = 8  # discoveries in the terminal
 
 
 def inspect(options: argparse.Namespace) -> int:
-    """Write a page that shows what a network learned, and print what was found."""
+    """Write a page that shows what a network learned, and print the main results."""
     from charlm.checkpoint.read import find_checkpoint, read_meta
     from charlm.checkpoint.weights import load_model
     from charlm.cli.describe import describe_model
@@ -35,7 +35,7 @@ def inspect(options: argparse.Namespace) -> int:
     from charlm.insight.survey import survey
 
     if not 2 <= options.length <= MOST_CHARS:
-        raise CharlmError(f"--length: {options.length} is not from 2 to {MOST_CHARS}")
+        raise CharlmError(f"--length: {options.length} should be from 2 to {MOST_CHARS}")
     path = find_checkpoint(options.checkpoint, RUNS)
     meta = read_meta(path)
     out = options.out or (None if options.json else path.parent / "report.html")
@@ -45,7 +45,7 @@ def inspect(options: argparse.Namespace) -> int:
     split: Split = "all" if paths else options.split or "val"
     ids, unknown = text_to_score(meta, paths, split, options.on_unknown == "skip")
     before, ngram_text = _text_for_ngrams(meta, split, own=not paths)
-    model = load_model(path, meta, options.device, lambda text: tell(f"note: {text}"))
+    model = load_model(path, meta, options.device, lambda text: print_message(f"note: {text}"))
     found = survey(model, meta, ids.head(options.length), before, path.parent)
     about = {
         "checkpoint": str(path),
@@ -68,17 +68,20 @@ def inspect(options: argparse.Namespace) -> int:
 
 
 def _text_for_ngrams(meta: Meta, split: Split, own: bool) -> tuple[Ids | None, str]:
-    """The end of the text trained on, to count n-grams in, and what it is; or why not."""
+    """The end of the training text, in which n-grams are counted, and a description of it.
+
+    If it cannot be used, None and the reason.
+    """
     from charlm.evaluation.scoring import text_to_score
 
     if own and split in ("train", "all"):
-        return None, "they would be counted in the very text that they are asked about"
+        return None, "they would be counted in the text that they predict"
     try:
         train, _ = text_to_score(meta, (), "train", skip_unknown=True)
     except DataError as error:
-        return None, f"the text trained on is not to be had: {error}"
+        return None, f"the training text is not available: {error}"
     ids = train.stretch(max(0, len(train) - NGRAM_CHARS), None)[:]
-    return ids, f"the last {len(ids):,} characters of the text trained on"
+    return ids, f"the last {len(ids):,} characters of the training text"
 
 
 def _print(found: Survey, about: dict[str, Any], out: Path) -> None:
@@ -87,12 +90,12 @@ def _print(found: Survey, about: dict[str, Any], out: Path) -> None:
         {
             "report": f"{out} ({out.stat().st_size / 1e6:.1f} MB)",
             "text": f"{about['source']}, {len(found.text):,} characters"
-            + f", {unknown:,} unknown ones left out" * bool(unknown),
+            + f", {unknown:,} unknown characters skipped" * bool(unknown),
             "loss": f"{found.bits_per_char:.4f} bits/char",
-            "found": f"{len(found.discoveries)} of {len(found.found)} features tracked by a unit",
+            "found": f"a unit tracks {len(found.discoveries)} of {len(found.found)} features",
         }
     )
-    for each in found.discoveries[:MOST_TOLD]:
+    for each in found.discoveries[:MOST_SHOWN]:
         print(f"  {_describe_found(each)}")
     for head in _best(found.heads):
         print(f"  {_describe_head(head)}")
@@ -109,7 +112,11 @@ def _describe_found(found: Found) -> str:
 
 
 def _best(heads: list[HeadScore]) -> list[HeadScore]:
-    """The best head for each target, where it is a discovery; the list has the best first."""
+    """The best head for each target, if it is a discovery.
+
+    Args:
+        heads: the best head of each target comes first.
+    """
     best = {head.target: head for head in reversed(heads)}
     return [head for head in best.values() if head.discovery]
 

@@ -1,4 +1,4 @@
-"""`charlm sample --interactive`: a person and a model write one text in turns."""
+"""`charlm sample --interactive`: the user and the model continue one text in turns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from charlm.cli.streaming import Stream, note, tell
+from charlm.cli.streaming import Stream, print_message, print_status
 from charlm.errors import CharlmError
 
 if TYPE_CHECKING:
@@ -19,33 +19,37 @@ if TYPE_CHECKING:
     from charlm.sampling.text import SampleSpec
 
 HELP = """\
-what you type is read, without its line end, and the model goes on; an empty line lets it go on
-/temperature T  /top_k K  /top_p P  /min_p P  /repetition_penalty R   how it draws; off for none
-/length N   characters a turn, 0 until Ctrl-C      /seed N   draw by this seed from here on
-/reset      a new text      /help   this      //text   text that begins with a slash
-Ctrl-C stops the model, Ctrl-D ends"""
+type a line, and the model continues it; an empty line continues the text
+/temperature T  /repetition_penalty R   change how characters are drawn
+/top_k K  /top_p P  /min_p P            the same; "off" removes the limit
+/length N   characters in a turn; 0: until Ctrl-C
+/seed N     set the seed
+/reset      start a new text
+/help       print this help
+//text      a line that starts with a slash
+Ctrl-C stops the model, Ctrl-D ends the program"""
 SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "length")
 
 
-def talk(model: Model, spec: SampleSpec, prompt: Ids, seed: int) -> int:
-    """Read lines from standard input until its end, and write after each."""
-    note("type something; /help tells what else there is, Ctrl-D ends")
+def run_interactive(model: Model, spec: SampleSpec, prompt: Ids, seed: int) -> int:
+    """Read lines from standard input until its end, and sample after each line."""
+    print_status("type a line; /help lists the commands, Ctrl-D ends the program")
     session = _Session(model, spec, seed)
     if len(prompt):
         session.out.write(model.vocab.decode(prompt))
-        session.go_on(prompt)
+        session.continue_text(prompt)
     while (line := _next_line(session.out)) is not None:
         try:
-            session.obey(line)
+            session.handle_line(line)
         except (CharlmError, ValueError) as error:
-            tell(str(error).removeprefix("--"))
+            print_message(str(error).removeprefix("--"))
     if session.out.is_terminal:
         session.out.write("\n")
     return 0
 
 
 def _next_line(out: Stream) -> str | None:
-    """What was typed, or None at the end. Ctrl-C on an empty line is as an unknown command."""
+    """The next line, or None at the end of the input. Ctrl-C does not end the program here."""
     out.flush()
     while True:
         try:
@@ -54,60 +58,61 @@ def _next_line(out: Stream) -> str | None:
             line = sys.stdin.readline()
         except KeyboardInterrupt:
             print(file=sys.stderr)
-            tell("Ctrl-D ends")
+            print_message("Ctrl-D ends the program")
         else:
             return line.rstrip("\r\n") if line else None
 
 
 class _Session:
-    """The text so far, and how it goes on."""
+    """The text so far and the current settings."""
 
     def __init__(self, model: Model, spec: SampleSpec, seed: int) -> None:
         self._model, self._spec, self._seed = model, spec, seed
-        self._text = model.converse(seed)
+        self._conversation = model.converse(seed)
         self.out = Stream()
 
-    def obey(self, line: str) -> None:
-        """A command, or text.
+    def handle_line(self, line: str) -> None:
+        """Execute a command, or continue the text after this line.
 
         Raises:
-            CharlmError: the line cannot be obeyed.
+            CharlmError: the command is not known, its value is wrong, or the line has a character
+                that is not in the vocabulary.
         """
         if not line.startswith("/") or line.startswith("//"):
             text = line.removeprefix("/") if line.startswith("//") else line
-            self.go_on(self._model.vocab.encode(text))
+            self.continue_text(self._model.vocab.encode(text))
             return
         command, _, value = line[1:].partition(" ")
         value = value.strip()
         if command == "help":
             print(HELP, file=sys.stderr)
         elif command == "reset":
-            self._text = self._model.converse(self._seed)
+            self._conversation = self._model.converse(self._seed)
         elif command == "seed":
             if not value.isdecimal():
-                raise CharlmError(f"seed: {value!r} is not a whole number of 0 or more")
+                raise CharlmError(f"seed: {value!r} should be an integer, 0 or greater")
             self._seed = int(value)
-            self._text.draw_by(self._seed)
+            self._conversation.draw_by(self._seed)
         elif command in SETTINGS:
             self._set(command, value)
         else:
-            raise CharlmError(f"/{command}: no such command; /help tells which there are")
+            raise CharlmError(f"/{command}: no such command; /help lists the commands")
 
-    def go_on(self, ids: Ids) -> None:
-        """Read ids, and write until the end of the turn or Ctrl-C."""
+    def continue_text(self, ids: Ids) -> None:
+        """Read ids, then sample until the end of the turn or until Ctrl-C."""
         with _interruptible() as interrupted:
-            for piece in self._text.write(ids, self._spec):
+            for chunk in self._conversation.write(ids, self._spec):
                 if self._spec.scored:
-                    self.out.write_coloured(piece.text, piece.nats)
+                    self.out.write_coloured(chunk.text, chunk.nats)
                 else:
-                    self.out.write(piece.text)
+                    self.out.write(chunk.text)
                 if interrupted:
                     break
         self.out.write("\n")
         self.out.flush()
 
     def _set(self, key: str, value: str) -> None:
-        """Change a setting from here on."""
+        """Change a setting for the next turns."""
         from charlm.config.files import updated
 
         off = value == "off" and key in ("top_k", "top_p", "min_p")
@@ -124,15 +129,15 @@ class _Session:
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """Inside, Ctrl-C ends nothing by itself: the list is then no longer empty."""
+    """Inside, the first Ctrl-C only adds to the list that is yielded."""
     interrupted: list[int] = []
 
-    def remember(number: int, _frame: FrameType | None) -> None:
-        if interrupted:  # a second time: whatever it is that takes so long
+    def receive(number: int, _frame: FrameType | None) -> None:
+        if interrupted:  # a second Ctrl-C: stop a step that takes too long
             raise KeyboardInterrupt
         interrupted.append(number)
 
-    before = signal.signal(signal.SIGINT, remember)
+    before = signal.signal(signal.SIGINT, receive)
     try:
         yield interrupted
     finally:

@@ -1,4 +1,4 @@
-"""`charlm sample`: writing with a model."""
+"""`charlm sample`: sample text from a model."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from charlm.cli.arguments import RUNS
-from charlm.cli.interactive import talk
-from charlm.cli.streaming import Stream, note, tell
+from charlm.cli.interactive import run_interactive
+from charlm.cli.streaming import Stream, print_message, print_status
 from charlm.errors import CharlmError
 from charlm.units import Likelihood
 
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from charlm.sampling.novelty import Novelty
     from charlm.sampling.text import SampleSpec
 
-DEFAULT_BATCH = 32  # texts written side by side where --batch does not say
+DEFAULT_BATCH = 32  # texts sampled side by side, if --batch is not given
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be written: `count` texts by each spec, so many side by side."""
+    """What to sample: `count` texts with each spec, at most `batch` side by side.
+
+    Attributes:
+        of_documents: the model was trained on one document a line.
+    """
 
     specs: list[SampleSpec]
     prompt: Ids
@@ -38,35 +42,38 @@ class Request:
 
 
 def sample(options: argparse.Namespace) -> int:
-    """Write text to standard output."""
-    # numpy's threads wait for each other so busily that two are slower than one
+    """Print sampled text to standard output."""
+    # numpy's threads spin while they wait for each other: two threads are slower than one
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from charlm.api import open_model
     from charlm.checkpoint.read import find_checkpoint, read_meta
 
     path = find_checkpoint(options.checkpoint, RUNS)
     meta = read_meta(path)
-    plan = _make_plan(options, meta)
+    request = _make_request(options, meta)
     bf16 = options.precision == "bf16"
-    model = open_model(path, meta, options.engine, options.device, plan.batch, bf16)
-    spec = plan.specs[0]
-    note(f"{path}, temperature {spec.sample.temperature:g}, seed {plan.seed}, by {model.engine}")
+    model = open_model(path, meta, options.engine, options.device, request.batch, bf16)
+    spec = request.specs[0]
+    print_status(
+        f"{path}, temperature {spec.sample.temperature:g}, seed {request.seed}, "
+        f"engine {model.engine}"
+    )
     if options.interactive:
-        return talk(model, spec, plan.prompt, plan.seed)
-    written = [
+        return run_interactive(model, spec, request.prompt, request.seed)
+    texts = [
         text
-        for spec in plan.specs
-        for text in _write(model, plan, spec, options, is_last=spec is plan.specs[-1])
+        for spec in request.specs
+        for text in _sample_texts(model, request, spec, options, is_last=spec is request.specs[-1])
     ]
     if options.novelty:
-        _tell_novelty(model, written, options)
+        _print_novelty(model, texts, options)
     return 0
 
 
-# --- what is asked for -----------------------------------------------------------------------
+# --- the request -----------------------------------------------------------------------------
 
 
-def _make_plan(options: argparse.Namespace, meta: Meta) -> Request:
+def _make_request(options: argparse.Namespace, meta: Meta) -> Request:
     from charlm.api import new_seed
     from charlm.sampling.text import SampleSpec
 
@@ -75,11 +82,12 @@ def _make_plan(options: argparse.Namespace, meta: Meta) -> Request:
     count = (10 if of_documents else 1) if options.num_samples is None else options.num_samples
     for option, value in (("--num-samples", count), ("--batch", options.batch)):
         if value is not None and value < 1:
-            raise CharlmError(f"{option}: {value} is below 1")
+            raise CharlmError(f"{option}: {value} should be greater than or equal to 1")
     if options.interactive:
         count = 1
     length, stop = configs[0].length or None, options.stop or ("\n" if of_documents else None)
-    _refuse(options, endless=length is None and stop is None, several=count * len(configs) > 1)
+    endless, several = length is None and stop is None, count * len(configs) > 1
+    _check_options(options, endless, several)
     scored, slide = options.score or options.show_prob, options.past_context == "slide"
     return Request(
         specs=[SampleSpec(config, length, stop, scored, slide) for config in configs],
@@ -102,8 +110,12 @@ def _settings(options: argparse.Namespace, meta: Meta, temperature: float | None
     )
 
 
-def _refuse(options: argparse.Namespace, endless: bool, several: bool) -> None:
-    """Options that contradict each other."""
+def _check_options(options: argparse.Namespace, endless: bool, several: bool) -> None:
+    """Check that no two options contradict each other.
+
+    Raises:
+        CharlmError: two of them do.
+    """
     jsonl = options.format == "jsonl"
     if options.interactive:
         given = {
@@ -116,18 +128,26 @@ def _refuse(options: argparse.Namespace, endless: bool, several: bool) -> None:
             "--score": options.score,
         }
         if found := [option for option, is_given in given.items() if is_given]:
-            raise CharlmError(f"--interactive: one text in turns; leave out {', '.join(found)}")
+            raise CharlmError(
+                f"--interactive: it samples one text in turns; leave out {', '.join(found)}"
+            )
     elif endless and (several or jsonl or options.score or options.novelty):
         raise CharlmError(
-            "--length 0: such a text has no end, and something is to come after it; give --stop, "
+            "--length 0: the text never ends, so nothing can be printed after it; give --stop, "
             "or leave out --num-samples, further temperatures, --format jsonl, --score, --novelty"
         )
     if jsonl and options.show_prob:
-        raise CharlmError("--show-prob: it colours a terminal; leave it out with --format jsonl")
+        raise CharlmError(
+            "--show-prob: it colours text on a terminal; leave it out with --format jsonl"
+        )
 
 
-def _read_prompt(meta: Meta, usual: str, options: argparse.Namespace) -> Ids:
-    """The ids of the prompt; unknown characters are an error, or left out and counted, as asked."""
+def _read_prompt(meta: Meta, default: str, options: argparse.Namespace) -> Ids:
+    """The ids of the prompt. Unknown characters are skipped with a note, or are an error.
+
+    Raises:
+        CharlmError: the prompt has unknown characters and --on-unknown is error.
+    """
     data, vocab, prompt = meta.config.data, meta.vocabulary, options.prompt
     skip = options.on_unknown == "skip"
     if options.prompt_file:
@@ -135,7 +155,7 @@ def _read_prompt(meta: Meta, usual: str, options: argparse.Namespace) -> Ids:
 
         prompt = read_whole(options.prompt_file, data)
     elif prompt is None:
-        prompt, skip = usual, True  # the config's prompt is a wish, of this text or another
+        prompt, skip = default, True  # the config's prompt may be for another text
     if prompt:
         from charlm.data.text import clean
 
@@ -143,59 +163,66 @@ def _read_prompt(meta: Meta, usual: str, options: argparse.Namespace) -> Ids:
     if skip:
         ids, skipped = vocab.encode_known(prompt)
         if skipped:
-            tell(f"note: {skipped:,} unknown characters left out")
+            print_message(f"note: {skipped:,} unknown characters skipped")
         return ids
     try:
         return vocab.encode(prompt)
     except CharlmError as error:
-        raise CharlmError(f"the prompt: {error}; --on-unknown skip leaves such out") from error
+        raise CharlmError(f"the prompt: {error}; --on-unknown skip leaves them out") from error
 
 
-# --- writing it ------------------------------------------------------------------------------
+# --- sampling and printing -------------------------------------------------------------------
 
 
-def _write(
-    model: Model, plan: Request, spec: SampleSpec, options: argparse.Namespace, is_last: bool
+def _sample_texts(
+    model: Model, request: Request, spec: SampleSpec, options: argparse.Namespace, is_last: bool
 ) -> list[str]:
-    """Write the texts of one spec; returns them where they are looked at afterwards."""
+    """Sample and print the texts of one spec.
+
+    Returns:
+        The texts; they are empty strings if no option needs them.
+    """
     from charlm.sampling.generate import in_order
 
-    if len(plan.specs) > 1:
-        note(f"temperature {spec.sample.temperature:g}")
-    show = _Lines(model, plan, spec) if options.format == "jsonl" else _Plain(model, plan, options)
+    if len(request.specs) > 1:
+        print_status(f"temperature {spec.sample.temperature:g}")
+    printer = (
+        _JsonPrinter(model, request, spec)
+        if options.format == "jsonl"
+        else _TextPrinter(model, request, options)
+    )
     keep = options.novelty or options.format == "jsonl"
     texts: list[str] = []
-    for first in range(0, plan.count, plan.batch):
-        numbers = range(first, min(first + plan.batch, plan.count))
+    for first in range(0, request.count, request.batch):
+        numbers = range(first, min(first + request.batch, request.count))
+        chunks = model.sample_texts(request.prompt, spec, request.seed, numbers)
         text, nats, units, is_new = "", 0.0, 0, True
-        for number, piece in in_order(
-            numbers, model.sample_texts(plan.prompt, spec, plan.seed, numbers)
-        ):
+        for number, chunk in in_order(numbers, chunks):
             if is_new:
-                show.begin(number)
+                printer.begin(number)
                 is_new = False
-            if piece is not None:
-                show.add(piece.text, piece.nats)
-                text += piece.text if keep else ""
-                nats, units = nats + piece.nats, units + piece.units
+            if chunk is not None:
+                printer.add(chunk.text, chunk.nats)
+                text += chunk.text if keep else ""
+                nats, units = nats + chunk.nats, units + chunk.units
             else:
-                cost = Likelihood(nats, units) if options.score else None
-                show.end(number, text, cost, is_last and number + 1 == plan.count)
+                score = Likelihood(nats, units) if options.score else None
+                printer.end(number, text, score, is_last and number + 1 == request.count)
                 texts.append(text)
                 text, nats, units, is_new = "", 0.0, 0, True
     return texts
 
 
-class _Plain:
-    """The texts as they are, each with its prompt."""
+class _TextPrinter:
+    """Prints each text after its prompt."""
 
-    def __init__(self, model: Model, plan: Request, options: argparse.Namespace) -> None:
-        self._out, self._plan, self._coloured = Stream(), plan, options.show_prob
-        self._prompt = model.vocab.decode(plan.prompt)
+    def __init__(self, model: Model, request: Request, options: argparse.Namespace) -> None:
+        self._out, self._request, self._coloured = Stream(), request, options.show_prob
+        self._prompt = model.vocab.decode(request.prompt)
 
     def begin(self, number: int) -> None:
-        if self._plan.count > 1 and not self._plan.of_documents:
-            note(f"sample {number + 1} of {self._plan.count}")
+        if self._request.count > 1 and not self._request.of_documents:
+            print_status(f"sample {number + 1} of {self._request.count}")
         self._out.write(self._prompt)
 
     def add(self, text: str, nats: float) -> None:
@@ -204,24 +231,25 @@ class _Plain:
         else:
             self._out.write(text)
 
-    def end(self, number: int, _text: str, cost: Likelihood | None, is_last: bool) -> None:
-        if not is_last or self._plan.of_documents or self._out.is_terminal:
+    def end(self, number: int, _text: str, score: Likelihood | None, is_last: bool) -> None:
+        if not is_last or self._request.of_documents or self._out.is_terminal:
             self._out.write("\n")
-        if cost is not None:
-            tell(
-                f"score of text {number + 1}: {-cost.nats:.3f} nats for {cost.chars:,} characters, "
-                f"{cost.nats_per_char:.4f} nats/char, {cost.bits_per_char:.4f} bits/char"
+        if score is not None:
+            print_message(
+                f"score of text {number + 1}: {-score.nats:.3f} nats for {score.chars:,} "
+                f"characters, {score.nats_per_char:.4f} nats/char, "
+                f"{score.bits_per_char:.4f} bits/char"
             )
 
 
-class _Lines:
-    """A JSON object a line for each text."""
+class _JsonPrinter:
+    """Prints one JSON object in one line for each text."""
 
-    def __init__(self, model: Model, plan: Request, spec: SampleSpec) -> None:
+    def __init__(self, model: Model, request: Request, spec: SampleSpec) -> None:
         self._out = Stream()
         self._about = {
-            "prompt": model.vocab.decode(plan.prompt),
-            "seed": plan.seed,
+            "prompt": model.vocab.decode(request.prompt),
+            "seed": request.seed,
             "temperature": spec.sample.temperature,
         }
 
@@ -231,36 +259,38 @@ class _Lines:
     def add(self, text: str, nats: float) -> None:
         pass
 
-    def end(self, number: int, text: str, cost: Likelihood | None, _is_last: bool) -> None:
-        scores = (
-            {}
-            if cost is None
-            else {
-                "log_likelihood": -cost.nats,
-                "nats_per_char": cost.nats_per_char,
-                "bits_per_char": cost.bits_per_char,
+    def end(self, number: int, text: str, score: Likelihood | None, _is_last: bool) -> None:
+        line = {"text": text, "number": number} | self._about
+        if score is not None:
+            line |= {
+                "log_likelihood": -score.nats,
+                "nats_per_char": score.nats_per_char,
+                "bits_per_char": score.bits_per_char,
             }
-        )
-        self._out.write(json.dumps({"text": text, "number": number} | self._about | scores) + "\n")
+        self._out.write(json.dumps(line) + "\n")
 
 
-# --- beside the training text ----------------------------------------------------------------
+# --- novelty ---------------------------------------------------------------------------------
 
 
-def _tell_novelty(model: Model, written: list[str], options: argparse.Namespace) -> None:
+def _print_novelty(model: Model, texts: list[str], options: argparse.Namespace) -> None:
     try:
-        novelty = model.novelty(written)
+        novelty = model.novelty(texts)
     except CharlmError as error:
-        tell(f"note: novelty cannot be told without the training text: {error}")
+        print_message(f"note: novelty cannot be measured without the training text: {error}")
         return
     if options.format == "jsonl":
         print(json.dumps({"novelty": _as_dict(novelty)}))
         return
-    tell(f"longest passage copied: {len(novelty.longest):,} characters: {novelty.longest!r}")
+    print_message(
+        f"longest passage copied: {len(novelty.longest):,} characters: {novelty.longest!r}"
+    )
     shares = ", ".join(f"{n}: {share:.1%}" for n, share in novelty.new_ngrams.items())
-    tell(f"n-grams that are new, by n: {shares}")
+    print_message(f"n-grams that are new, by n: {shares}")
     if novelty.items is not None:
-        tell(f"items that are new: {novelty.new_items:,} of {novelty.items:,} different ones")
+        print_message(
+            f"documents that are new: {novelty.new_items:,} of {novelty.items:,} different ones"
+        )
 
 
 def _as_dict(novelty: Novelty) -> dict[str, object]:

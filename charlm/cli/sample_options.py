@@ -1,4 +1,4 @@
-"""The options of `charlm sample`: how to draw, how many texts, what is told of them."""
+"""The options of `charlm sample`: how to draw, how many texts, and what to print."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import argparse
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Give them to its parser."""
+    """Add them to its parser."""
     parser.add_argument(
-        "--interactive", action="store_true", help="type, watch it go on, type again; /help there"
+        "--interactive",
+        action="store_true",
+        help="type text and the model continues it, in turns; type /help for the commands",
     )
     _add_drawing(parser)
     _add_texts(parser)
@@ -17,65 +19,74 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--length", type=int, metavar="N", help="characters to write; 0: until stopped"
-    )
+    parser.add_argument("--length", type=int, metavar="N", help="number of characters; 0: no limit")
     parser.add_argument(
         "--temperature",
         type=_numbers,
         metavar="T[,T...]",
-        help="1: as the model has it; lower: safer; higher: bolder; 0: always the likeliest; "
-        "several: one after the other",
+        help="divides the logits; lower: more predictable text; higher: more varied text; 0: "
+        "always the most likely character; several values: one after the other",
     )
-    parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest only")
     parser.add_argument(
-        "--top-p", type=float, metavar="P", help="draw from the likeliest that make up P only"
+        "--top-k", type=int, metavar="K", help="draw only from the K most likely characters"
+    )
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="draw only from the most likely characters that together have probability P",
     )
     parser.add_argument(
         "--min-p",
         type=float,
         metavar="P",
-        help="draw from those P times as likely as the likeliest",
+        help="draw only from characters at least P times as likely as the most likely one",
     )
     parser.add_argument(
         "--repetition-penalty",
         type=float,
         metavar="R",
-        help="above 1: make what stood in the last 64 characters less likely",
+        help="above 1: make characters that are among the last 64 less likely",
     )
 
 
 def _add_texts(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=_seed, metavar="N", help="the same seed, the same text")
+    parser.add_argument("--seed", type=_seed, metavar="N", help="the same seed gives the same text")
     parser.add_argument(
         "--num-samples",
         type=int,
         metavar="N",
-        help="how many texts (1; 10 of a model of lists, which writes items)",
+        help="number of texts (default: 1; 10 if the model was trained on one document a line)",
     )
     parser.add_argument(
         "--batch",
         type=int,
         metavar="N",
-        help="so many texts side by side (32); nearly always the same",
+        help="number of texts to sample side by side, for speed (default: 32); rounding rarely "
+        "changes a text",
     )
-    parser.add_argument("--stop", metavar="TEXT", help="end before this text is written")
+    parser.add_argument("--stop", metavar="TEXT", help="end a text before this string")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--show-prob", action="store_true", help="on a terminal, colour by probability"
+        "--show-prob",
+        action="store_true",
+        help="on a terminal, colour each character by its probability",
     )
     parser.add_argument(
-        "--format", choices=["text", "jsonl"], default="text", help="jsonl: an object a text"
+        "--format",
+        choices=["text", "jsonl"],
+        default="text",
+        help="jsonl: one JSON object for each text (default: %(default)s)",
     )
     parser.add_argument(
-        "--score", action="store_true", help="tell the log-likelihood of what was written"
+        "--score", action="store_true", help="print the log-likelihood of each sampled text"
     )
     parser.add_argument(
         "--novelty",
         action="store_true",
-        help="tell what was copied from the training text, and what share of n-grams is new",
+        help="print what is copied from the training text, and which share of the n-grams is new",
     )
 
 
@@ -84,29 +95,30 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
         "--past-context",
         choices=["half", "slide"],
         default="half",
-        help="where a gpt's context is full: read its last half afresh, or for every character all "
-        "of it, which is exact and slow (%(default)s)",
+        help="when the context of a GPT is full: half: read its last half again and go on; slide: "
+        "read the whole window again for every character, exact but slow (default: %(default)s)",
     )
     parser.add_argument(
         "--engine",
         choices=["auto", "native", "numpy", "torch"],
         default="auto",
-        help="native: C for this CPU, compiled once; numpy: the same without a compiler; torch: on "
-        "a GPU, or in bf16; auto: torch where --device names a GPU or for bf16, else native, or "
-        "where that is not to be had numpy, or torch for 16 texts or more at once (%(default)s)",
+        help="native: C code, compiled once for this CPU; numpy: the same without a compiler; "
+        "torch: PyTorch, for a GPU or bf16; auto: torch if --device names a GPU or --precision is "
+        "bf16, otherwise native, or without a compiler numpy, or torch for 16 texts or more side "
+        "by side (default: %(default)s)",
     )
     parser.add_argument(
         "--precision",
         choices=["fp32", "bf16"],
         default="fp32",
-        help="bf16: by torch, with shorter numbers, for a GPU; probabilities are off by up to a "
-        "per cent (%(default)s)",
+        help="bf16: bfloat16 with PyTorch, for a GPU; probabilities differ by up to one per cent "
+        "(default: %(default)s)",
     )
 
 
 def _seed(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} should be an integer, 0 or greater")
     return int(text)
 
 

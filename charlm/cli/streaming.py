@@ -1,4 +1,7 @@
-"""Text on its way to standard output: smooth to watch, and not so often that it costs."""
+"""Output on standard output and messages on standard error.
+
+Sampled text is flushed often enough to look smooth, but not after every character, which is slow.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,21 @@ import time
 
 from charlm.cli.visible import visible
 
-TERMINAL, ELSEWHERE = 0.03, 0.1  # seconds between two flushes
-# from how likely on a character has which of a terminal's 256 colours, red to green
+TERMINAL, ELSEWHERE = 0.03, 0.1  # seconds between two flushes, to a terminal and otherwise
+# the least probability for each colour (of a terminal's 256), from green to red
 COLOURS = ((0.5, 40), (0.2, 148), (0.08, 220), (0.02, 208), (0.0, 196))
 
 
 class Stream:
-    """Standard output. A terminal shows control characters as escapes, and obeys none."""
+    """Standard output. For a terminal, control characters are replaced by escapes."""
 
     def __init__(self) -> None:
         self.is_terminal = sys.stdout.isatty()
         self._interval = TERMINAL if self.is_terminal else ELSEWHERE
-        self._flushed = -math.inf  # so the first character is seen at once
+        self._flushed = -math.inf  # so that the first character is flushed at once
 
     def write(self, text: str) -> None:
-        """Write some text; it is seen soon."""
+        """Write text, and flush if the last flush is long enough ago."""
         sys.stdout.write(visible(text) if self.is_terminal else text)
         now = time.monotonic()
         if now - self._flushed >= self._interval:
@@ -31,7 +34,7 @@ class Stream:
             self._flushed = now
 
     def write_coloured(self, text: str, nats: float) -> None:
-        """A character, on a terminal in the colour of its probability exp(-nats)."""
+        """Write a character; on a terminal, in the colour of its probability exp(-nats)."""
         if not self.is_terminal or os.environ.get("NO_COLOR") or text.isspace():
             self.write(text)
             return
@@ -42,17 +45,17 @@ class Stream:
         sys.stdout.write("\033[0m")
 
     def flush(self) -> None:
-        """Let all be seen."""
+        """Flush everything that was written."""
         sys.stdout.flush()
 
 
-def note(text: str) -> None:
-    """To a person at a terminal; a log or a pipe has no use for it."""
+def print_status(text: str) -> None:
+    """Print a message to standard error, but only if that is a terminal."""
     if sys.stderr.isatty():
-        tell(text)
+        print_message(text)
 
 
-def tell(text: str) -> None:
-    """To whoever reads standard error."""
-    sys.stdout.flush()  # in the order in which it happened
+def print_message(text: str) -> None:
+    """Print a message to standard error."""
+    sys.stdout.flush()  # keeps the order of the two streams
     print(f"charlm: {text}", file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def print_table(rows: dict[str, Any]) -> None:
-    """A line for each key and its value."""
+    """Print one line for each key and its value."""
     width = max(map(len, rows))
     for key, value in rows.items():
         print(f"{key:<{width}}  {value}")

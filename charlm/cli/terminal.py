@@ -1,4 +1,4 @@
-"""What training looks like in a terminal, and in a pipe: plain lines, no control characters."""
+"""How training is shown: on a terminal, and in a pipe as plain lines."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from charlm.cli.visible import visible
 from charlm.observer import Observer, Record
 from charlm.training.trainer import Run
 
-SECONDS_BETWEEN_LINES = 5.0  # of training losses, in a pipe
+SECONDS_BETWEEN_LINES = 5.0  # between two training losses, in a pipe
 
 
 class View(Observer):
-    """A progress bar with the losses on a terminal; else a line now and then."""
+    """Prints a progress bar with the losses on a terminal, otherwise a line every few seconds.
+
+    Attributes:
+        closed: standard output was closed by its reader.
+    """
 
     def __init__(self, run: Run) -> None:
         self._bar: tqdm[Any] | None = None
         self._terminal = sys.stdout.isatty() and sys.stderr.isatty()
         self._colour = self._terminal and not os.environ.get("NO_COLOR")
-        self.closed = False  # nobody reads standard output any more
+        self.closed = False
         self._best = run.progress.best_loss
         self._fraction = self._started_at = 0.0
-        self._started = self._spoke = time.monotonic()
+        self._started = self._printed = time.monotonic()
 
     def progress(self, fraction: float) -> None:
         if self._terminal and self._bar is None:
@@ -57,12 +61,12 @@ class View(Observer):
                 f"{speed.replace('  ', ' ')}",
                 refresh=False,
             )
-        elif time.monotonic() - self._spoke >= SECONDS_BETWEEN_LINES:
-            self._spoke = time.monotonic()
+        elif time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
+            self._printed = time.monotonic()
             self._line(f"step {record.step:>6,}  train  {text}{speed}{self._time_left()}")
 
     def sample(self, step: int, text: str) -> None:
-        self._line(self._dim(f"--- the model writes, at step {step:,}"))
+        self._line(self._dim(f"--- sample at step {step:,}"))
         self._line(visible(text))
         self._line(self._dim("---"))
 

@@ -16,42 +16,44 @@ if TYPE_CHECKING:
     from charlm.config import Config, DataConfig
     from charlm.data.corpus import Texts
 
-LARGE_MB = 300  # a second or two
+LARGE_MB = 300  # reading and encoding this takes a second or two
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train a run to its end, or until a signal."""
+    """Train a run to its end, or until a signal arrives."""
     from charlm.cli import describe, terminal
     from charlm.insight.watch import Watch
     from charlm.sampling.preview import Preview
     from charlm.training import session
 
     config, opened = _config(options)
-    _announce(config.data)
+    _note_large_text(config.data)
     if options.resume:
         ready = session.resume(config, options.out / config.name, options.device)
     else:
         ready = session.start(config, options.out, options.device, options.init_from, opened)
-    view = terminal.View(ready.run)
+    run = ready.run
+    view, began_at = terminal.View(run), run.progress.step
     for line in describe.describe_run(ready):
         print(line)
     for notice in ready.notices:
         view.notice(notice)
-    began_at = ready.run.progress.step
-    run = ready.run
     preview = Preview(run.config, run.corpus.vocab)
     watch = [Watch(run.folder, run.corpus.split("val"), ready.model)] * run.config.eval.insight
-    with _signals() as received, _one_voice():
+    with _signals() as received, _quiet_threads():
         trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, preview)
         outcome = trainer.train()
-    for line in describe.describe_end(ready.run, outcome, began_at, options.out, options.device):
+    for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
         print(line)
     return 128 + received[0] if received and outcome == "stopped" else 0
 
 
 def _config(options: argparse.Namespace) -> tuple[Config, Texts | None]:
-    """The settings: of a file, of the run to go on with, or what suits the text; and the text
-    where it was read for that."""
+    """The settings: from a file, from the run to resume, or chosen for the text.
+
+    Returns:
+        The settings, and the text if it was read to choose them.
+    """
     from charlm.checkpoint.format import LAST
     from charlm.checkpoint.read import find_checkpoint, read_meta
     from charlm.config.files import load_config, parse_config
@@ -66,14 +68,12 @@ def _config(options: argparse.Namespace) -> tuple[Config, Texts | None]:
         settings["data"] |= data
         return parse_config(settings, options.set, last.parent.name), None
     if not options.data:
-        raise CharlmError(
-            "train: say what on: --data TEXT, or --config FILE, or --resume to go on with a run"
-        )
+        raise CharlmError("train: give --data TEXT, --config FILE, or --resume to continue a run")
     return _suggested(options)
 
 
 def _suggested(options: argparse.Namespace) -> tuple[Config, Texts]:
-    """Settings for a text that comes without any."""
+    """Settings chosen for a text, and the text."""
     from charlm.config.files import parse_config
     from charlm.config.suggest import suggest, yield_to
     from charlm.data.corpus import open_corpus, open_texts
@@ -84,30 +84,30 @@ def _suggested(options: argparse.Namespace) -> tuple[Config, Texts]:
         yield_to(suggested, options.set)
         return parse_config(suggested, options.set, options.name)
 
-    config = settings(0)  # all but the size is right
+    config = settings(0)  # everything but the size of the model is correct
     if options.init_from is None:
         refuse_to_overwrite(options.out / config.name)
-    _announce(config.data)
+    _note_large_text(config.data)
     opened = open_texts(config.data)
     return settings(len(open_corpus(config.data, opened=opened).split("train"))), opened
 
 
-def _announce(data: DataConfig) -> None:
-    """Say what takes a while, and why it does so once only."""
+def _note_large_text(data: DataConfig) -> None:
+    """Print a note if the text must be read and encoded first and that takes a while."""
     from charlm.data.cache import bytes_to_read
     from charlm.data.sources import find_sources
 
     paths = [path for path in (data.path, data.val_path, data.test_path) if path]
     size = sum(bytes_to_read(find_sources(path, data), data) for path in paths) / 1e6
     if size > LARGE_MB:
-        print(f"charlm: note: {size:,.0f} MB of text are read and encoded", file=sys.stderr)
+        print(f"charlm: note: reading and encoding {size:,.0f} MB of text", file=sys.stderr)
 
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect what asks to stop inside; a second signal has its usual effect, at once."""
+    """Collect signals that ask to stop. A second signal has its usual effect at once."""
     received: list[int] = []
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last when a terminal is closed
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed
     usual = {
         number: handler
         for name in names
@@ -130,8 +130,12 @@ def _signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _one_voice() -> Iterator[None]:
-    """A full disk is told of once: TensorBoard's thread raises in ours, and need not print too."""
+def _quiet_threads() -> Iterator[None]:
+    """Print no OSError of another thread.
+
+    If the disk is full, TensorBoard's writer thread raises again in the main thread, which reports
+    the error.
+    """
     usual = threading.excepthook
 
     def hook(what: threading.ExceptHookArgs) -> None:

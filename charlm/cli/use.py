@@ -1,4 +1,4 @@
-"""`charlm eval`, `charlm info`: what is told of a checkpoint."""
+"""`charlm eval` and `charlm info`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm.cli.arguments import RUNS
-from charlm.cli.streaming import tell
+from charlm.cli.streaming import print_message
 from charlm.cli.tables import print_table
 from charlm.errors import CharlmError
 
@@ -29,14 +29,16 @@ def evaluate(options: argparse.Namespace) -> int:
     split: Split = options.split or ("all" if options.data else "val")
     config = updated(meta.config.eval, protocol=options.protocol, window=options.window)
     if options.window and config.protocol != "windows":
-        raise CharlmError("--window: it goes with --protocol windows")
+        raise CharlmError("--window: it needs --protocol windows")
     ids, unknown = text_to_score(meta, options.data or (), split, options.on_unknown == "skip")
     if unknown:
-        tell(f"note: {unknown:,} unknown characters left out")
-    model = load_model(path, meta, options.device, lambda text: tell(f"note: {text}"))
+        print_message(f"note: {unknown:,} unknown characters skipped")
+    model = load_model(path, meta, options.device, lambda text: print_message(f"note: {text}"))
     score = evaluation.evaluate(model, ids, config, meta.config.train.seed)
     if not math.isfinite(score.nats):
-        raise CharlmError(f"{path}: its loss is not finite: the weights are broken; take another")
+        raise CharlmError(
+            f"{path}: the loss is not finite: the weights are broken; use another checkpoint"
+        )
     result = {
         "checkpoint": str(path),
         "data": " ".join(options.data or meta.config.data.path),
@@ -66,7 +68,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def info(options: argparse.Namespace) -> int:
-    """Print what a checkpoint is."""
+    """Print a description of a checkpoint."""
     from charlm.cli.describe import describe_checkpoint
 
     path, meta = _open_checkpoint(options)

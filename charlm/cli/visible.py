@@ -1,4 +1,4 @@
-"""What a terminal is shown of a text it must not obey."""
+"""Text of a model, made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from unicodedata import category
 
 
 def visible(text: str) -> str:
-    """The text with control characters, and bytes that are no text, as escapes."""
+    """Replace control characters, and bytes that are not valid UTF-8, by escapes like \\x1b."""
     return "".join(_escaped(c) if category(c) in ("Cc", "Cs") else c for c in text)
 
 

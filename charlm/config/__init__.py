@@ -1,8 +1,8 @@
-"""What a run is: one frozen, validated tree of settings.
+"""The settings of a run: a tree of frozen, validated groups.
 
-Every field says its meaning and unit once, here; `charlm train --help`, the JSON Schema and
-configs/README.md are made from these descriptions. files.py reads and writes YAML, explain.py
-says in plain words what is wrong and what there is.
+The description of a field is its only documentation. `charlm train --help`, the JSON Schema and
+configs/README.md are generated from these descriptions. files.py reads and writes YAML. explain.py
+turns validation errors into messages.
 """
 
 from charlm.config.base import Group

@@ -1,4 +1,4 @@
-"""Settings of the text: where it is, how its bytes become characters, how it is parted."""
+"""Settings of the text: its source, its encoding, its vocabulary and its splits."""
 
 from __future__ import annotations
 
@@ -15,117 +15,135 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from charlm.config.base import AtLeastTwo, Count, Fraction, Group, MayChange, refuse
+from charlm.config.base import AtLeastTwo, Fraction, Group, MayChange, PositiveInt, refuse
 
 
-def _as_list(value: Any) -> Any:
-    texts = (value,) if isinstance(value, str) else value
-    if not isinstance(texts, list | tuple) or not all(isinstance(x, str) and x for x in texts):
-        raise PydanticCustomError("mistyped", "some text, or a list of texts")
-    if not all(map(_is_unicode, texts)):
+def _as_tuple(value: Any) -> Any:
+    strings = (value,) if isinstance(value, str) else value
+    if not isinstance(strings, list | tuple) or not all(isinstance(x, str) and x for x in strings):
+        raise PydanticCustomError("mistyped", "a non-empty string, or a list of such strings")
+    if not all(map(_is_unicode, strings)):
         raise PydanticCustomError(
-            "mistyped", "a path that is valid UTF-8: rename it, or name the folder it is in"
+            "mistyped", "valid UTF-8; rename the file, or give the folder that contains it"
         )
-    return tuple(texts)
+    return tuple(strings)
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether it has no half of a character, as a path that is not UTF-8 has."""
+    """Whether a string has no lone surrogate. Python uses these in paths that are not UTF-8."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def _as_written(value: tuple[str, ...]) -> str | list[str]:
+def _as_yaml(value: tuple[str, ...]) -> str | list[str]:
     return value[0] if len(value) == 1 else list(value)
 
 
-Texts = Annotated[  # one text stands for a list of one
+Strings = Annotated[  # in YAML a string, or a list of strings
     tuple[str, ...],
-    BeforeValidator(_as_list),
-    PlainSerializer(_as_written),
+    BeforeValidator(_as_tuple),
+    PlainSerializer(_as_yaml),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 
 
-def _known_encoding(name: str) -> str:
+def _supported_encoding(name: str) -> str:
     try:
         codec = codecs.lookup(name)
         decodes = codec.incrementaldecoder().decode(b"", final=True) == ""
-        decodes = decodes and codec.name not in _NO_ENCODINGS
+        decodes = decodes and codec.name not in _UNSUPPORTED
     except (LookupError, TypeError, ValueError):
         decodes = False
     if not decodes:
         raise PydanticCustomError(
             "mistyped",
-            "an encoding that Python knows, such as utf-8, utf-16, latin-1, cp1252 or shift_jis",
+            "an encoding that Python supports, such as utf-8, utf-16, latin-1, cp1252 or shift_jis",
         )
     return name
 
 
-# these make halves of characters, or are of single words
-_NO_ENCODINGS = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7")
+# these decode to lone surrogates, or are encodings of single words
+_UNSUPPORTED = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7")
 
 
 class DataConfig(Group):
-    """The text."""
+    """Settings of the text."""
 
-    path: Annotated[Annotated[Texts, Field(min_length=1)], MayChange()] = Field(
-        description="the text: a file (also .gz, .bz2 or .xz), a folder, a glob such as "
-        "`src/**/*.c`, `-` for standard input, `builtin:python`, `builtin:python-topics`, the name "
-        "of a known corpus (`charlm data list`), or a list of these"
+    path: Annotated[Annotated[Strings, Field(min_length=1)], MayChange()] = Field(
+        description="source of the text: a file, which may be .gz, .bz2 or .xz; a folder; a glob "
+        "such as `src/**/*.c`; `-` for standard input; `builtin:python` or `builtin:python-topics` "
+        "for texts that come with Python; the name of a known corpus, as listed by `charlm data "
+        "list`; or a list of these"
     )
-    val_path: Annotated[Annotated[Texts, Field(min_length=1)] | None, MayChange()] = Field(
-        None, description="a text of its own for validation, in place of val_fraction"
+    val_path: Annotated[Annotated[Strings, Field(min_length=1)] | None, MayChange()] = Field(
+        None,
+        description="source of a separate validation text, given like data.path; replaces "
+        "data.val_fraction",
     )
-    test_path: Annotated[Annotated[Texts, Field(min_length=1)] | None, MayChange()] = Field(
-        None, description="a text of its own for testing, in place of test_fraction"
+    test_path: Annotated[Annotated[Strings, Field(min_length=1)] | None, MayChange()] = Field(
+        None,
+        description="source of a separate test text, given like data.path; replaces "
+        "data.test_fraction",
     )
     val_fraction: Fraction = Field(
         0.1,
-        description="share of the text, after the training part, held out for validation; 0 where "
-        "there is a val_path",
+        description="fraction of the text that is held out for validation, right after the "
+        "training part; the default is 0 if data.val_path is set",
     )
     test_fraction: Fraction = Field(
-        0.0, description="share of the text, at its very end, that training never looks at"
+        0.0, description="fraction of the text that is held out for testing, at the end of the text"
     )
-    include: Annotated[Texts, MayChange()] = Field(
-        (), description="of folders, take only files that match one of these, such as `*.c`"
+    include: Annotated[Strings, MayChange()] = Field(
+        (),
+        description="patterns such as `*.c`; from a folder, only the files that match at least one "
+        "of them are read; empty for all files",
     )
-    exclude: Annotated[Texts, MayChange()] = Field(
-        (), description="of folders and globs, leave out what matches one of these"
+    exclude: Annotated[Strings, MayChange()] = Field(
+        (),
+        description="patterns such as `*.c`; from a folder or a glob, the files that match at "
+        "least one of them are not read",
     )
-    separator: str = Field("\n", description="what is put between two files")
+    separator: str = Field("\n", description="text that is inserted between two files")
     documents: Literal["none", "lines"] = Field(
         "none",
-        description="lines: the text is a list, such as of names; its lines are shuffled before "
-        "they are parted, and sampling writes lines",
+        description="none: the text is continuous; lines: every line is one document of a list, "
+        "such as a name; the lines are shuffled before the text is split, and `charlm sample` "
+        "generates one line per sample",
     )
     unit: Literal["char", "byte"] = Field(
-        "char", description="what a model reads and writes: characters, or bytes of any file"
+        "char", description="unit of the text: char for Unicode characters, byte for bytes"
     )
-    encoding: Annotated[str, AfterValidator(_known_encoding)] = Field(
-        "utf-8", description="of the files (char)"
+    encoding: Annotated[str, AfterValidator(_supported_encoding)] = Field(
+        "utf-8", description="encoding of the files; needs data.unit char"
     )
     errors: Literal["strict", "replace"] = Field(
-        "strict", description="bytes that are not of the encoding: refuse, or read as U+FFFD (char)"
+        "strict",
+        description="handling of bytes that are invalid in the encoding: strict stops with an "
+        "error, replace reads them as U+FFFD; needs data.unit char",
     )
     normalize: Literal["none", "NFC", "NFKC"] = Field(
-        "none", description="Unicode normalisation (char)"
+        "none", description="Unicode normalisation form of the text; needs data.unit char"
     )
     newlines: Literal["keep", "lf"] = Field(
-        "keep", description="lf: read CRLF and CR as one line feed (char)"
+        "keep",
+        description="keep: line ends stay as they are; lf: CRLF and CR are read as LF; needs "
+        "data.unit char",
     )
-    min_count: Count = Field(
-        1, description="characters seen less often are read as one unknown character, U+FFFD (char)"
+    min_count: PositiveInt = Field(
+        1,
+        description="minimum number of times that a character must occur in the text to be in the "
+        "vocabulary; rarer characters are read as U+FFFD; needs data.unit char",
     )
     max_size: AtLeastTwo | None = Field(
         None,
-        description="most characters in the vocabulary, U+FFFD for the rest among them (char)",
+        description="maximum number of characters in the vocabulary, including U+FFFD; the most "
+        "frequent characters are kept and all others are read as U+FFFD; null for no limit; needs "
+        "data.unit char",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, raw: Any) -> Any:
-        """A text of its own needs no share of the other."""
+        """With val_path, the default of val_fraction is 0."""
         if isinstance(raw, dict) and raw.get("val_path") is not None:
             return {"val_fraction": 0.0} | raw
         return raw
@@ -135,22 +153,24 @@ class DataConfig(Group):
         held_out = self.val_fraction + self.test_fraction
         paths = (*self.path, *(self.val_path or ()), *(self.test_path or ()))
         refuse(
-            "path: - stands twice, and what is piped in can be read once only"
+            "path: - is given twice, but standard input can be read only once; give it once"
             if paths.count("-") > 1
             else None,
-            "separator: it has half of a character" if not _is_unicode(self.separator) else None,
-            f"val_fraction: with test_fraction it holds out {held_out:g} of the text and leaves "
-            "nothing to train on; lower one"
+            "separator: it contains a lone surrogate, which is not valid Unicode; remove it"
+            if not _is_unicode(self.separator)
+            else None,
+            f"val_fraction: the sum with data.test_fraction is {held_out:g}, which leaves nothing "
+            "to train on; lower one of them"
             if held_out >= 1
             else None,
             *(
-                f"{part}_fraction: there is a {part}_path; leave one of them out"
+                f"{part}_fraction: data.{part}_path is set too; leave one of them out"
                 for part in ("val", "test")
                 if getattr(self, f"{part}_path") and getattr(self, f"{part}_fraction")
             ),
             *(
-                f"{key}: it is of characters, and data.unit is byte; leave it out"
-                for key in _OF_CHARACTERS
+                f"{key}: this setting needs data.unit char, but data.unit is byte; leave it out"
+                for key in _CHAR_ONLY
                 if self.unit == "byte"
                 and getattr(self, key) != type(self).model_fields[key].default
             ),
@@ -159,8 +179,8 @@ class DataConfig(Group):
 
     @property
     def is_limited(self) -> bool:
-        """Whether rare characters share one id."""
+        """Whether the vocabulary is limited, so that rare characters share one id."""
         return self.min_count > 1 or self.max_size is not None
 
 
-_OF_CHARACTERS = ("encoding", "errors", "normalize", "newlines", "min_count", "max_size")
+_CHAR_ONLY = ("encoding", "errors", "normalize", "newlines", "min_count", "max_size")

@@ -1,4 +1,4 @@
-"""What is wrong with a config, in plain words."""
+"""Messages for the validation errors of a config."""
 
 from __future__ import annotations
 
@@ -8,61 +8,64 @@ import re
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from charlm.config.base import MAX_NAME_LENGTH
 from charlm.config.reference import settings
 
 
 def explain(error: ValidationError) -> list[str]:
-    """A line for each problem, headed by the setting's dotted name."""
+    """One line per problem, which starts with the dotted name of the setting."""
     return [line for detail in error.errors() for line in _explain(detail)]
 
 
-_TAGGED = ("model", "optimizer", "schedule")  # groups whose `kind` chooses their fields
+_TAGGED = ("model", "optimizer", "schedule")  # groups whose keys depend on `kind`
 
 
 def _explain(detail: ErrorDetails) -> list[str]:
-    """One line for each problem in a pydantic error, with its dotted name."""
+    """The lines for one pydantic error."""
     loc = [str(part) for part in detail["loc"]]
-    # pydantic puts the chosen kind into the path, right after the group's name
+    # pydantic puts the kind into the path, right after the name of the group
     tags = [loc[i] for i in range(1, len(loc)) if loc[i - 1] in _TAGGED]
     keys = [part for i, part in enumerate(loc) if i == 0 or loc[i - 1] not in _TAGGED]
     dotted, given = ".".join(keys), detail["input"]
     context = detail.get("ctx", {})
     match detail["type"]:
-        case "value_error":  # from our own validators: `key: text` lines
+        case "value_error":  # raised by `refuse`: lines of the form `key: message`
             prefix = f"{dotted}." if dotted else ""
             return [prefix + line for line in str(context["error"]).splitlines()]
         case "extra_forbidden":
             return [_unknown_key(keys, tags)]
         case "missing":
-            return [f"{dotted}: missing{_meaning(dotted)}"]
+            return [f"{dotted}: missing{_hint_to_set(dotted)}"]
         case "union_tag_invalid":
             known = re.findall(r"'([^']+)'", str(context["expected_tags"]))
             close = difflib.get_close_matches(str(context["tag"]), known, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             return [f"{dotted}.kind: {context['tag']} is not one of {', '.join(known)}{hint}"]
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return [f"{dotted}: a group of settings is wanted here, not {given!r}"]
-        case kind:
+        case error:
             message = detail["msg"].removeprefix("Input should be ")
-            wanted = _WANTED.get(kind, message[0].lower() + message[1:])
-            return [f"{dotted}: {given!r:.80} should be {wanted}"]
+            expected = _EXPECTED.get(error, message[0].lower() + message[1:])
+            return [f"{dotted}: {given!r:.80} should be {expected}"]
 
 
-_WANTED = {
+_EXPECTED = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
+    "dict_type": "a group of settings",
     "float_parsing": "a number",
     "float_type": "a number",
     "finite_number": "a finite number",
-    "int_from_float": "a whole number",
-    "int_parsing": "a whole number",
-    "int_parsing_size": "a smaller whole number",
-    "int_type": "a whole number",
-    "string_pattern_mismatch": "letters, digits and any of . _ + - after the first",
-    "string_too_long": "shorter",
-    "too_short": "a list of one or more",
-    "string_too_short": "some text",
-    "string_type": "text; put it in quotes",
+    "int_from_float": "an integer",
+    "int_parsing": "an integer",
+    "int_parsing_size": "a smaller integer",
+    "int_type": "an integer",
+    "model_attributes_type": "a group of settings",
+    "model_type": "a group of settings",
+    "string_pattern_mismatch": "letters, digits and . _ + -, and start with a letter or a digit",
+    "string_too_long": f"at most {MAX_NAME_LENGTH} characters long",
+    "string_type": "a string; put it in quotes",
+    "too_long": "a list of 2 numbers",  # betas
+    "too_short": "a list with at least one entry",
+    "tuple_type": "a list of 2 numbers",
 }
 
 
@@ -74,28 +77,27 @@ def _unknown_key(keys: list[str], tags: list[str]) -> str:
         for setting in settings()
         if (key := setting.key.split("."))[:-1] != group or not kind or kind in setting.only
     ]
-    beside = sorted({key[len(group)] for key in known if key[: len(group)] == group})
+    siblings = sorted({key[len(group)] for key in known if key[: len(group)] == group})
     leaves = {key[-1]: ".".join(key) for key in reversed(known)}
     if owners := [s.only for s in settings() if s.key == ".".join(keys)]:
         kinds = ", ".join(kind for only in owners for kind in only)
-        return f"{'.'.join(keys)}: unknown key for kind {kind}; it is a setting of {kinds}"
+        return f"{'.'.join(keys)}: unknown key for kind {kind}; it exists only for {kinds}"
     if leaf in leaves:
         hint = f"did you mean {leaves[leaf]}?"
-    elif close := difflib.get_close_matches(leaf, beside, 1):
+    elif close := difflib.get_close_matches(leaf, siblings, 1):
         hint = f"did you mean {'.'.join([*group, close[0]])}?"
     elif close := difflib.get_close_matches(leaf, leaves, 1):
         hint = f"did you mean {leaves[close[0]]}?"
     else:
-        hint = f"known here: {', '.join(beside)}"
+        hint = f"known keys: {', '.join(siblings)}"
     of_kind = f" for kind {kind}" if kind else ""
     return f"{'.'.join(keys)}: unknown key{of_kind}; {hint}"
 
 
-def _meaning(dotted: str) -> str:
-    """What a missing setting, or the required one of a missing group, should say."""
+def _hint_to_set(dotted: str) -> str:
+    """How to set a missing setting, or the required setting of a missing group."""
     for setting in settings():
-        if setting.key == dotted:
-            return f"; {setting.meaning}"
-        if setting.key.startswith(f"{dotted}.") and not setting.default:
-            return f"; set {setting.key}: {setting.meaning}"
+        required = setting.key.startswith(f"{dotted}.") and not setting.default
+        if setting.key == dotted or required:
+            return f"; set {setting.key} ({setting.meaning})"
     return ""

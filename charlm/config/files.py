@@ -1,4 +1,7 @@
-"""Settings in and out: YAML and `KEY=VALUE` to a Config and back. defaults < YAML < overrides."""
+"""Read settings from YAML and `KEY=VALUE` overrides, and write them as YAML.
+
+Overrides have priority over YAML, and YAML has priority over the defaults.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _Group = TypeVar("_Group", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: 3e-4 is a number, `on` and `off` are words, a key stands once."""
+    """YAML in which 3e-4 is a number, `on` and `off` are strings, and duplicate keys are errors."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -31,21 +34,28 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is not a word", key_node.start_mark
+                    None, None, f"the key {key!r} is not a string", key_node.start_mark
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key} stands twice", key_node.start_mark
+                    None, None, f"the key {key} is given twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every word that this loader, or YAML 1.1, would read as something else."""
+    """Quotes every string that this loader or YAML 1.1 would read as another type."""
+
+    def represent_str(self, value: str) -> yaml.ScalarNode:
+        """PyYAML writes U+0085 raw outside of double quotes, and reads it back as a space."""
+        return self.represent_scalar(
+            "tag:yaml.org,2002:str", value, style='"' if "\x85" in value else None
+        )
 
 
-_NUMBERS_AND_TRUTHS = {  # as YAML 1.2's core schema has them: no 0o10 by 010, no 12:30, no `on`
+_Dumper.add_representer(str, _Dumper.represent_str)
+_NUMBERS_AND_BOOLEANS = {  # YAML 1.2 core schema: 010 is not octal, 12:30 and `on` are strings
     "bool": (re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
     "int": (re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789"),
     "float": (
@@ -53,28 +63,33 @@ _NUMBERS_AND_TRUTHS = {  # as YAML 1.2's core schema has them: no 0o10 by 010, n
         "-+.0123456789",
     ),
 }
-_Loader.yaml_implicit_resolvers = {  # tried by first letter
+_Loader.yaml_implicit_resolvers = {  # indexed by the first character
     letter: [pair for pair in pairs if pair[0].endswith((":null", ":merge"))]
     for letter, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-for _name, (_pattern, _letters) in _NUMBERS_AND_TRUTHS.items():
+for _name, (_pattern, _letters) in _NUMBERS_AND_BOOLEANS.items():
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, list(_letters))
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value `text` stands for.
+    """Return the value of a YAML text.
+
+    Args:
+        where: name of the source, for the message.
 
     Raises:
-        ConfigError: it is not YAML; the message names `where`, line and column.
+        ConfigError: the text is not valid YAML; the message gives `where`, line and column.
     """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except ValueError as error:  # an integer with more digits than Python converts
+        raise ConfigError(f"{where}: not valid YAML: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        position = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{place}: not valid YAML: {problem}") from error
+        raise ConfigError(f"{position}: not valid YAML: {problem}") from error
 
 
 def load_config(
@@ -83,18 +98,24 @@ def load_config(
     name: str | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> Config:
-    """The Config of a YAML file with `KEY=VALUE` overrides on top; `name` and `data` override the
-    run's name and settings of its data before those.
+    """Return the Config of a YAML file.
+
+    Args:
+        overrides: `KEY=VALUE` settings, which have priority over the file and over `data`.
+        name: name of the run, which has priority over all others.
+        data: settings of the group `data`, which have priority over the file.
 
     Raises:
-        ConfigError: the file cannot be read, or one line for each wrong setting.
+        ConfigError: the file cannot be read, or it is wrong; one line per wrong setting.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot read this config: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text at byte {error.start}") from error
+        raise ConfigError(
+            f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8"
+        ) from error
     raw = parse_yaml(text, str(path))
     if raw is None:
         raw = {}
@@ -109,10 +130,15 @@ def load_config(
 def parse_config(
     raw: Mapping[str, Any], overrides: Iterable[str] = (), name: str | None = None, where: str = ""
 ) -> Config:
-    """The Config of nested dictionaries with `KEY=VALUE` overrides on top.
+    """Return the Config of nested dictionaries.
+
+    Args:
+        overrides: `KEY=VALUE` settings, which have priority over `raw`.
+        name: name of the run, which has priority over all others.
+        where: name of the source, for the message.
 
     Raises:
-        ConfigError: one line for each wrong setting, headed by `where`.
+        ConfigError: settings are wrong; one line per wrong setting, and `where` at the start.
     """
     merged = copy.deepcopy(dict(raw))
     for override in overrides:
@@ -122,11 +148,11 @@ def parse_config(
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        raise _refusal(where, explain(error)) from error
+        raise _config_error(where, explain(error)) from error
 
 
-def _refusal(where: str, problems: list[str]) -> ConfigError:
-    """One line for one problem; for more, a heading and a line each."""
+def _config_error(where: str, problems: list[str]) -> ConfigError:
+    """One problem makes one line. Several make a heading and one line each."""
     heading = f"{where}: " if where else ""
     if len(problems) == 1:
         return ConfigError(heading + problems[0])
@@ -135,58 +161,63 @@ def _refusal(where: str, problems: list[str]) -> ConfigError:
 
 
 def updated(group: _Group, **changes: Any) -> _Group:
-    """A copy of a group with those settings changed that are not None.
+    """Return a copy of a group with other values.
+
+    Args:
+        changes: the new values; None leaves a setting as it is.
 
     Raises:
-        ConfigError: one line for each wrong one, named as an option of the command line.
+        ConfigError: values are wrong; one line per value, named like its command-line option.
     """
     given = {key: value for key, value in changes.items() if value is not None}
     try:
         return type(group).model_validate(group.model_dump() | given)
     except ValidationError as error:
-        raise _refusal("", [f"--{line.replace('_', '-')}" for line in explain(error)]) from error
+        raise _config_error(
+            "", [f"--{line.replace('_', '-')}" for line in explain(error)]
+        ) from error
 
 
 def _set(raw: dict[str, Any], override: str) -> None:
-    """Put one `a.b=value` into nested dictionaries."""
+    """Apply one override `a.b=value` to nested dictionaries, in place."""
     dotted, equals, text = override.partition("=")
     *groups, leaf = dotted.strip().split(".")
     if not equals or not leaf or not all(groups):
-        raise ConfigError(f"--set {override}: write KEY=VALUE, such as train.max_steps=500")
+        raise ConfigError(f"set={override}: write KEY=VALUE, such as train.max_steps=500")
     for group in groups:
         inner = raw.setdefault(group, {})
         if inner is None:
             inner = raw[group] = {}
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}: {group} is not a group of settings")
+            raise ConfigError(f"set={override}: {group} is not a group of settings")
         raw = inner
     raw[leaf] = _value(dotted.strip(), text)
 
 
 def _value(key: str, text: str) -> Any:
-    """What `text` stands for: itself where a setting wants text, else what YAML makes of it."""
-    wanted = next((setting.type for setting in settings() if setting.key == key), "")
-    a_list = "list" in wanted and text.startswith("[") and text.endswith("]")
-    null = "null" in wanted and text == "null"
-    if wanted.startswith("str") and not (a_list or null):
+    """Return the text itself for a setting that is a string, else its value as YAML."""
+    expected = next((setting.type for setting in settings() if setting.key == key), "")
+    is_list = "list" in expected and text.startswith("[") and text.endswith("]")
+    is_null = "null" in expected and text == "null"
+    if expected.startswith("str") and not (is_list or is_null):
         return text
-    return parse_yaml(text, f"--set {key}")
+    return parse_yaml(text, f"set={key}")
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved settings as YAML; load_config reads it back to an equal Config."""
+    """Return all settings as YAML. `load_config` reads them back as an equal Config."""
     return write_yaml(config.model_dump(mode="json"))
 
 
 def write_yaml(settings: Mapping[str, Any]) -> str:
-    """Nested dictionaries as YAML, in their own order."""
+    """Return nested dictionaries as YAML, with the keys in the given order."""
     return yaml.dump(dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def to_schema() -> str:
-    """The JSON Schema (2020-12) of a config file, for editors.
+    """Return the JSON Schema (2020-12) of a config file, for editors.
 
-    `name` is filled in from the file's own name, so a file need not have it.
+    `name` is not required, because its default is the name of the file.
     """
     schema = Config.model_json_schema()
     schema["required"] = [key for key in schema["required"] if key != "name"]

@@ -1,4 +1,4 @@
-"""Settings of the network: a recurrent one or a GPT."""
+"""Settings of the network: a recurrent network or a GPT."""
 
 from __future__ import annotations
 
@@ -6,43 +6,55 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from charlm.config.base import AtLeastTwo, Count, Fraction, Group, refuse
+from charlm.config.base import AtLeastTwo, Fraction, Group, PositiveInt, refuse
 
 
 class RecurrentConfig(Group):
-    """A vanilla RNN, a GRU or an LSTM."""
+    """Settings of a vanilla RNN, GRU or LSTM."""
 
-    kind: Literal["rnn", "gru", "lstm"] = Field("lstm", description="the cell")
-    n_layer: Count = Field(1, description="recurrent layers, one on top of the other")
-    hidden_size: Count = Field(256, description="units a layer")
+    kind: Literal["rnn", "gru", "lstm"] = Field(
+        "lstm", description="recurrent cell: vanilla RNN, GRU or LSTM"
+    )
+    n_layer: PositiveInt = Field(1, description="number of recurrent layers")
+    hidden_size: PositiveInt = Field(256, description="number of hidden units per layer")
     input: Literal["embedding", "one_hot"] = Field(
         "embedding",
-        description="what the first layer reads: a learned vector of hidden_size a character, or "
-        "one input a character",
+        description="input of the first layer: embedding for a learned vector of hidden_size "
+        "numbers per character, one_hot for a one-hot vector",
     )
-    dropout: Fraction = Field(0.0, description="probability, between layers")
+    dropout: Fraction = Field(
+        0.0, description="dropout probability between two layers; needs at least 2 layers"
+    )
     input_dropout: Fraction = Field(
         0.0,
-        description="probability, on the first layer's input, the same units in a whole sequence",
+        description="dropout probability on the input of the first layer; the same units are "
+        "dropped at all positions of a sequence",
     )
     output_dropout: Fraction = Field(
         0.0,
-        description="probability, on the last layer's output, the same units in a whole sequence",
+        description="dropout probability on the output of the last layer; the same units are "
+        "dropped at all positions of a sequence",
     )
     weight_dropout: Fraction = Field(
-        0.0, description="probability, on the numbers of the recurrent matrices, anew every step"
+        0.0,
+        description="dropout probability on the entries of the recurrent matrices (DropConnect), "
+        "drawn once per forward pass",
     )
-    tie_weights: bool = Field(False, description="one matrix serves as embedding and output layer")
+    tie_weights: bool = Field(
+        False,
+        description="use one matrix for both the embedding and the output layer; needs "
+        "model.input embedding",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         refuse(
-            "tie_weights: there is no embedding to share with model.input one_hot; set "
+            "tie_weights: model.input is one_hot, so there is no embedding to share; set "
             "model.input to embedding"
             if self.tie_weights and self.input == "one_hot"
             else None,
-            f"dropout: {self.dropout:g} works between layers and model.n_layer is 1; add a layer, "
-            "or set model.output_dropout"
+            f"dropout: {self.dropout:g} applies between two layers, but model.n_layer is 1; set "
+            "model.output_dropout instead, or add a layer"
             if self.dropout and self.n_layer == 1
             else None,
         )
@@ -50,29 +62,46 @@ class RecurrentConfig(Group):
 
 
 class GPTConfig(Group):
-    """A decoder-only transformer."""
+    """Settings of a decoder-only transformer."""
 
-    kind: Literal["gpt"] = Field("gpt", description="the architecture")
-    n_layer: Count = Field(4, description="blocks of attention and MLP")
-    n_head: Count = Field(4, description="attention heads a block; divides n_embd")
-    n_embd: Count = Field(128, description="model width")
-    context: AtLeastTwo = Field(128, description="the most characters the model looks at")
+    kind: Literal["gpt"] = Field("gpt", description="decoder-only transformer")
+    n_layer: PositiveInt = Field(4, description="number of transformer blocks")
+    n_head: PositiveInt = Field(
+        4, description="number of attention heads per block; must divide n_embd"
+    )
+    n_embd: PositiveInt = Field(128, description="embedding size, which is the width of the model")
+    context: AtLeastTwo = Field(
+        128, description="maximum number of characters that the model attends to"
+    )
     dropout: Fraction = Field(
-        0.0, description="probability, on the embedding, the attention and each block's outputs"
+        0.0,
+        description="dropout probability on the embeddings, on the attention weights and on the "
+        "outputs of the attention and the MLP of each block",
     )
     position: Literal["learned", "sinusoidal", "rope"] = Field(
-        "rope", description="how the model knows where a character stands"
+        "rope",
+        description="position encoding: learned vectors, sinusoidal vectors, or rope for rotary "
+        "position embeddings",
     )
-    norm: Literal["layernorm", "rmsnorm"] = Field("rmsnorm", description="the normalisation")
-    mlp: Literal["gelu", "relu2", "swiglu"] = Field("relu2", description="the MLP's nonlinearity")
-    qk_norm: bool = Field(True, description="normalise queries and keys")
-    bias: bool = Field(False, description="biases in linear layers and layer norms")
-    tie_weights: bool = Field(False, description="one matrix serves as embedding and output layer")
+    norm: Literal["layernorm", "rmsnorm"] = Field("rmsnorm", description="normalisation layer")
+    mlp: Literal["gelu", "relu2", "swiglu"] = Field(
+        "relu2", description="nonlinearity of the MLP: GELU, squared ReLU or SwiGLU"
+    )
+    qk_norm: bool = Field(True, description="normalise queries and keys before the attention")
+    bias: bool = Field(
+        False, description="add biases to the linear layers of the blocks and to the layer norms"
+    )
+    tie_weights: bool = Field(
+        False, description="use one matrix for both the embedding and the output layer"
+    )
 
     @property
     def mlp_width(self) -> int:
-        """Units in the middle of the MLP: 4 D, or for SwiGLU (Shazeer 2020), which has a third
-        matrix, 8/3 D rounded up to a multiple of 8, for the hardware."""
+        """F, the number of hidden units of the MLP: 4 D, or 8/3 D for SwiGLU.
+
+        SwiGLU (Shazeer 2020) has a third matrix, so 8/3 D gives about the same number of
+        parameters. It is rounded up to a multiple of 8, which is faster.
+        """
         return -(-8 * self.n_embd // 3 // 8) * 8 if self.mlp == "swiglu" else 4 * self.n_embd
 
     @model_validator(mode="after")
@@ -84,10 +113,10 @@ class GPTConfig(Group):
             if divides
             else f"n_embd: {self.n_embd} is not divisible by model.n_head {self.n_head}; "
             f"{self.n_head * max(1, round(self.n_embd / self.n_head))} is",
-            f"n_head: rope needs an even head width, and n_embd / n_head is {width}"
+            f"n_head: rope needs an even head width, but model.n_embd / model.n_head is {width}"
             if divides and self.position == "rope" and width % 2
             else None,
-            f"n_embd: sinusoidal positions need an even width, not {self.n_embd}"
+            f"n_embd: sinusoidal positions need an even number, not {self.n_embd}"
             if self.position == "sinusoidal" and self.n_embd % 2
             else None,
         )

@@ -1,4 +1,4 @@
-"""Every setting, as a list and as a table."""
+"""The list of all settings, and the same list as a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from charlm.config.run import Config
 
 @dataclass(frozen=True)
 class Setting:
-    """One leaf of the tree. `only` names the kinds that have it, empty where all have."""
+    """One setting.
+
+    `only` lists the kinds that have it; it is empty if all kinds have it. `default` is JSON; it is
+    empty for a required setting.
+    """
 
     key: str
     only: tuple[str, ...]
@@ -25,7 +29,7 @@ class Setting:
 
 
 def settings() -> Iterator[Setting]:
-    """Every setting, in the order of the config."""
+    """Yield all settings, in the order of the config."""
     yield from _walk(Config, "", ())
 
 
@@ -55,7 +59,7 @@ def _kinds(member: type[BaseModel]) -> tuple[str, ...]:
 
 
 def _type_name(annotation: Any) -> str:
-    """`int`, `float or null`, `"a" or "b"`, as a reader of YAML would say it."""
+    """The type in terms of YAML: `int`, `float or null`, `none or lines`."""
     if annotation is type(None):
         return "null"
     if isinstance(annotation, type):
@@ -64,14 +68,14 @@ def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is Annotated:
         return _type_name(args[0])
     if get_origin(annotation) is tuple:
-        if Ellipsis in args:  # a list, for which one will do
+        if Ellipsis in args:  # a list; a single value is allowed too
             return f"{_type_name(args[0])} or list"
         return " and ".join(map(_type_name, args))
     return " or ".join(arg if isinstance(arg, str) else _type_name(arg) for arg in args)
 
 
 def reference() -> str:
-    """A Markdown table of every setting."""
+    """Return a Markdown table of all settings."""
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for setting in settings():
         kinds = f" ({', '.join(setting.only)})" if setting.only else ""

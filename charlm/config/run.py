@@ -1,4 +1,4 @@
-"""A whole run: text, network, loop, validation, writing."""
+"""All settings of a run, and the settings of evaluation and sampling."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from charlm.config.base import (
+    MAX_NAME_LENGTH,
     AtLeastTwo,
-    Count,
     Group,
     MayChange,
-    NotNegative,
-    Positive,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
     Ratio,
-    WholeNumber,
     refuse,
 )
 from charlm.config.data import DataConfig
@@ -23,55 +24,75 @@ from charlm.config.train import TrainConfig
 
 
 class EvalConfig(Group):
-    """Validation during training, and the defaults of `charlm eval`."""
+    """Settings of the evaluation during training, and the defaults of `charlm eval`."""
 
-    every: Annotated[Count | None, MayChange()] = Field(
-        250, description="steps between two evaluations; null for one at the end"
+    every: Annotated[PositiveInt | None, MayChange()] = Field(
+        250,
+        description="number of steps between two evaluations; null for one evaluation at the end",
     )
     protocol: Literal["stream", "windows", "items"] = Field(
         "stream",
-        description="stream scores every character of the split once, with the state carried on; "
-        "windows scores random windows, each with a fresh state; items scores the items of a list, "
-        "each with a fresh state, and is the default where train.batches is items",
+        description="stream: every character of the split is scored once, with the state carried "
+        "over (for a gpt: in overlapping windows); windows: random windows are scored, each with a "
+        "fresh state; items: the documents of a list are scored, each with a fresh state, which is "
+        "the default for train.batches items",
     )
-    window: Count = Field(
-        256, description="characters a window (windows); a gpt's context is the most"
+    window: PositiveInt = Field(
+        256,
+        description="number of characters per window, at most the context of a gpt; for protocol "
+        "windows",
     )
-    n_windows: Count = Field(2000, description="how many windows (windows)")
+    n_windows: PositiveInt = Field(2000, description="number of windows; for protocol windows")
     max_chars: AtLeastTwo | None = Field(
-        None, description="during training, look at so much of the split only"
+        None,
+        description="number of characters, from the start of the validation split, that are scored "
+        "during training; null for the whole split",
     )
-    sample_every: Annotated[Count | None, MayChange()] = Field(
-        500, description="steps between two samples of text; null for none"
+    sample_every: Annotated[PositiveInt | None, MayChange()] = Field(
+        500,
+        description="number of steps between two text samples during training; null for no samples",
     )
     insight: bool = Field(
         True,
-        description="at evaluations, where it costs next to nothing, show units, gates and "
-        "attention in TensorBoard",
+        description="at evaluations, record units, gates and attention for TensorBoard, as long as "
+        "this takes at most about 1% of the training time",
     )
 
 
 class SampleConfig(Group):
-    """The text written during training, and the defaults of `charlm sample`."""
+    """Settings of sampling during training, and the defaults of `charlm sample`."""
 
-    prompt: str = Field("", description="text to continue; empty starts as after a line end")
-    length: WholeNumber = Field(
-        200, description="characters to write; with 0 charlm sample writes until it is stopped"
+    prompt: str = Field(
+        "", description="text to continue; if it is empty, sampling starts after a line end"
     )
-    temperature: NotNegative = Field(
-        0.8, description="0 takes the likeliest character, 1 the model's own probabilities"
+    length: NonNegativeInt = Field(
+        200,
+        description="number of characters to generate (bytes for data.unit byte); with 0, `charlm "
+        "sample` generates until it is stopped",
     )
-    top_k: Count | None = Field(None, description="draw from the k likeliest characters")
+    temperature: NonNegativeFloat = Field(
+        0.8,
+        description="divisor of the logits; 1 samples from the probabilities of the model, 0 "
+        "always takes the most likely character",
+    )
+    top_k: PositiveInt | None = Field(
+        None,
+        description="sample only from the top_k most likely characters; null for all characters",
+    )
     top_p: Ratio | None = Field(
-        None, description="draw from the likeliest characters that make up p together"
+        None,
+        description="sample only from the most likely characters whose probabilities together "
+        "reach this value; null for all characters",
     )
     min_p: Ratio | None = Field(
-        None, description="draw from characters at least so likely as this share of the likeliest"
+        None,
+        description="sample only from characters whose probability is at least this fraction of "
+        "the highest one; null for all characters",
     )
-    repetition_penalty: Positive = Field(
+    repetition_penalty: PositiveFloat = Field(
         1.0,
-        description="divide the scores of characters among the last 64 by this; above 1 makes them "
-        "less likely",
+        description="factor that lowers the logits of the last 64 characters: positive logits are "
+        "divided by it, negative logits are multiplied by it; 1 for no penalty",
     )
 
 
@@ -79,18 +100,20 @@ DEFAULT_MAX_STEPS = 2000
 
 
 class Config(Group):
-    """A run of charlm."""
+    """All settings of a run."""
 
     name: Annotated[str, MayChange()] = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
-        max_length=100,
-        description="of the run and its folder; the file's own name where it is not given",
+        max_length=MAX_NAME_LENGTH,
+        description="name of the run and of its folder; the default is the name of the config file",
     )
-    data: DataConfig = Field(description="the text")
-    model: ModelConfig = Field(RecurrentConfig(), description="the network")
-    train: TrainConfig = Field(TrainConfig(), description="the loop")
-    eval: EvalConfig = Field(EvalConfig(), description="validation")
-    sample: Annotated[SampleConfig, MayChange()] = Field(SampleConfig(), description="writing")
+    data: DataConfig = Field(description="settings of the text")
+    model: ModelConfig = Field(RecurrentConfig(), description="settings of the network")
+    train: TrainConfig = Field(TrainConfig(), description="settings of training")
+    eval: EvalConfig = Field(EvalConfig(), description="settings of evaluation")
+    sample: Annotated[SampleConfig, MayChange()] = Field(
+        SampleConfig(), description="settings of sampling"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -115,33 +138,33 @@ class Config(Group):
     @model_validator(mode="after")
     def _check(self) -> Self:
         gpt = isinstance(self.model, GPTConfig)
-        a_list = self.data.documents == "lines"
+        is_list = self.data.documents == "lines"
         refuse(
-            f"train.seq_len: {self.train.seq_len} is not model.context {self.model.context}; leave "
-            "it out, and set model.context"
+            f"train.seq_len: {self.train.seq_len} is not model.context {self.model.context}; for a "
+            "gpt they must be equal, so leave train.seq_len out"
             if isinstance(self.model, GPTConfig) and self.train.seq_len != self.model.context
             else None,
-            "train.batches: a gpt starts every sequence afresh; leave it out, or set windows"
+            "train.batches: a gpt does not support streams; leave it out, or set windows"
             if gpt and self.train.batches == "streams"
             else None,
-            "train.patience: it counts evaluations, and eval.every is null; set eval.every"
+            "train.patience: it counts evaluations, but eval.every is null; set eval.every"
             if self.train.patience and self.eval.every is None
             else None,
-            "train.patience: it counts evaluations, and data.val_fraction is 0; hold some text out"
+            "train.patience: it counts evaluations, but data.val_fraction is 0; set it above 0"
             if self.train.patience and self.data.val_fraction == 0 and not self.data.val_path
             else None,
-            "train.batches: items are of a list; set data.documents to lines"
-            if self.train.batches == "items" and not a_list
+            "train.batches: items needs a list of documents; set data.documents to lines"
+            if self.train.batches == "items" and not is_list
             else None,
-            "eval.protocol: items are of a list; set data.documents to lines"
-            if self.eval.protocol == "items" and not (a_list or self.train.batches == "items")
+            "eval.protocol: items needs a list of documents; set data.documents to lines"
+            if self.eval.protocol == "items" and not (is_list or self.train.batches == "items")
             else None,
         )
         return self
 
 
 def _with_defaults(raw: Any, defaults: dict[str, Any]) -> Any:
-    """`raw` over `defaults`; what is no mapping is left for pydantic to refuse."""
+    """Add defaults to a mapping. Any other value is left as it is; pydantic reports it."""
     if raw is None:
         return defaults
     return defaults | raw if isinstance(raw, dict) else raw

@@ -1,4 +1,4 @@
-"""Settings for a text that comes without any: by how much of it there is."""
+"""Default settings for a text that has no config, chosen by its length."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from pathlib import PurePath
 from typing import Any
 
-# characters up to: units of one LSTM layer, streams, passes over the text, dropout
+from charlm.config.base import MAX_NAME_LENGTH
+
+# maximum number of characters, hidden_size, batch_size, max_epochs, dropout
 _BY_SIZE = (
     (10_000, 64, 2, 20.0, 0.4),
     (40_000, 128, 4, 25.0, 0.3),
@@ -14,13 +16,17 @@ _BY_SIZE = (
     (500_000, 256, 16, 6.0, 0.1),
     (3_000_000, 512, 32, 3.0, 0.0),
 )
-_STEPS = 1500  # of a text that is larger than all of these
+_STEPS = 1500  # max_steps of a text that is longer than all of these
 
 
 def suggest(path: tuple[str, ...], chars: int) -> dict[str, Any]:
-    """A config, as nested dictionaries, for a training text of so many characters.
+    """Return a config for a text, as nested dictionaries.
 
-    One LSTM layer under Muon, of a size that such a text can teach in minutes on two cores.
+    It has one LSTM layer and the optimizer Muon. Training takes minutes on two cores.
+
+    Args:
+        path: what the user gave as the text, see `data.path`.
+        chars: number of characters of the training part.
     """
     fits = [row for row in _BY_SIZE if chars <= row[0]]
     _, hidden_size, batch_size, epochs, dropout = fits[0] if fits else _BY_SIZE[-1]
@@ -43,25 +49,32 @@ def suggest(path: tuple[str, ...], chars: int) -> dict[str, Any]:
 
 
 def yield_to(settings: dict[str, Any], overrides: list[str]) -> None:
-    """Take out what is suggested for another kind than `KEY=VALUE` overrides name."""
+    """Remove, in place, the suggested groups whose kind the overrides change.
+
+    Their keys belong to the suggested kind, and are wrong for the new one.
+
+    Args:
+        settings: what `suggest` returned.
+        overrides: `KEY=VALUE` settings.
+    """
     kinds = {}
     for override in overrides:
         key, _, value = override.partition("=")
         if key.strip().endswith(".kind"):
             kinds[key.strip().removesuffix(".kind")] = value.strip()
     for path, kind in kinds.items():
-        *above, name = path.split(".")
+        *parents, name = path.split(".")
         group = settings
-        for part in above:
-            group = group.get(part, {})
+        for parent in parents:
+            group = group.get(parent, {})
         if group.get(name, {}).get("kind") not in (None, kind):
             del group[name]
     if kinds.get("model") == "gpt":
-        del settings["train"]["seq_len"]  # the model's context
+        del settings["train"]["seq_len"]  # a gpt uses model.context
 
 
 def name_for(path: tuple[str, ...]) -> str:
-    """The name of a run on this text: its file's, without what a name may not have."""
+    """Return a valid name for a run: the name of the first file, without invalid characters."""
     name = PurePath(path[0]).name.removeprefix("builtin:")
     stem = name.split(".")[0] or name
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", stem).strip("-._+")[:100] or "text"
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", stem).strip("-._+")[:MAX_NAME_LENGTH] or "text"

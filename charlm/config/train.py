@@ -1,4 +1,4 @@
-"""Settings of the loop: batches, limits, optimizer, schedule, arithmetic, saving."""
+"""Settings of training: batches, limits, optimizer, schedule, computation and checkpoints."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pydantic import Field, model_validator
 
 from charlm.config.base import (
     Beta,
-    Count,
     Fraction,
     Group,
     MayChange,
-    NotNegative,
-    Positive,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
     Ratio,
-    WholeNumber,
     refuse,
 )
 
@@ -23,82 +23,122 @@ from charlm.config.base import (
 class SGDConfig(Group):
     """Stochastic gradient descent with momentum."""
 
-    kind: Literal["sgd"] = Field("sgd", description="stochastic gradient descent")
-    lr: Positive = Field(0.5, description="learning rate")
-    momentum: Fraction = Field(0.9, description="momentum")
-    weight_decay: NotNegative = Field(0.0, description="L2 penalty on matrices")
+    kind: Literal["sgd"] = Field("sgd", description="stochastic gradient descent with momentum")
+    lr: PositiveFloat = Field(0.5, description="learning rate")
+    momentum: Fraction = Field(0.9, description="momentum factor")
+    weight_decay: NonNegativeFloat = Field(
+        0.0, description="weight decay (L2 penalty); for matrices only"
+    )
 
 
 class RMSPropConfig(Group):
     """RMSProp (Tieleman & Hinton 2012)."""
 
     kind: Literal["rmsprop"] = Field("rmsprop", description="RMSProp")
-    lr: Positive = Field(2e-3, description="learning rate")
-    alpha: Beta = Field(0.95, description="decay of the mean of squared gradients")
-    eps: Positive = Field(1e-8, description="added to the denominator")
-    weight_decay: NotNegative = Field(0.0, description="L2 penalty on matrices")
+    lr: PositiveFloat = Field(2e-3, description="learning rate")
+    alpha: Beta = Field(0.95, description="decay rate of the running mean of squared gradients")
+    eps: PositiveFloat = Field(
+        1e-8, description="term added to the denominator for numerical stability"
+    )
+    weight_decay: NonNegativeFloat = Field(
+        0.0, description="weight decay (L2 penalty); for matrices only"
+    )
 
 
 class AdamConfig(Group):
     """Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019)."""
 
-    kind: Literal["adam", "adamw"] = Field("adamw", description="Adam, or with decoupled decay")
-    lr: Positive = Field(2e-3, description="learning rate")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.99), description="decay of the two moments")
-    eps: Positive = Field(1e-8, description="added to the denominator")
-    weight_decay: NotNegative = Field(
-        0.0, description="on matrices: L2 penalty for adam, decoupled for adamw"
+    kind: Literal["adam", "adamw"] = Field(
+        "adamw", description="Adam, or AdamW with decoupled weight decay"
+    )
+    lr: PositiveFloat = Field(2e-3, description="learning rate")
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.99),
+        description="decay rates of the running means of the gradient and of its square",
+    )
+    eps: PositiveFloat = Field(
+        1e-8, description="term added to the denominator for numerical stability"
+    )
+    weight_decay: NonNegativeFloat = Field(
+        0.0,
+        description="weight decay, an L2 penalty for adam and decoupled for adamw; for matrices "
+        "only",
     )
 
 
 class MuonConfig(Group):
-    """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for the rest."""
+    """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for all other parameters."""
 
-    kind: Literal["muon"] = Field("muon", description="Muon on hidden matrices, AdamW beside")
-    lr: Positive = Field(0.02, description="learning rate of Muon")
-    momentum: Fraction = Field(0.95, description="momentum of Muon")
-    weight_decay: NotNegative = Field(0.0, description="decoupled, on all matrices")
-    adamw_lr: Positive = Field(4e-3, description="learning rate of AdamW")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.99), description="decay of AdamW's two moments")
-    eps: Positive = Field(1e-8, description="added to AdamW's denominator")
+    kind: Literal["muon"] = Field(
+        "muon", description="Muon for the hidden matrices, AdamW for all other parameters"
+    )
+    lr: PositiveFloat = Field(0.02, description="learning rate of Muon")
+    momentum: Fraction = Field(0.95, description="momentum factor of Muon")
+    weight_decay: NonNegativeFloat = Field(
+        0.0, description="decoupled weight decay of Muon and of AdamW; for matrices only"
+    )
+    adamw_lr: PositiveFloat = Field(4e-3, description="learning rate of AdamW")
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.99),
+        description="decay rates of AdamW's running means of the gradient and of its square",
+    )
+    eps: PositiveFloat = Field(
+        1e-8, description="term added to AdamW's denominator for numerical stability"
+    )
 
 
 class Warmup(Group):
-    """What every schedule has."""
+    """The settings that all schedules share."""
 
     kind: str
-    warmup_steps: WholeNumber = Field(0, description="steps of linear rise at the start")
+    warmup_steps: NonNegativeInt = Field(
+        0, description="number of steps at the start in which the learning rate rises linearly"
+    )
 
 
 class ConstantSchedule(Warmup):
-    """No decay."""
+    """A constant learning rate."""
 
-    kind: Literal["constant"] = Field("constant", description="the same rate throughout")
+    kind: Literal["constant"] = Field(
+        "constant", description="warm-up, then a constant learning rate"
+    )
 
 
 class CosineSchedule(Warmup):
     """Half a cosine (Loshchilov & Hutter 2017)."""
 
-    kind: Literal["cosine"] = Field("cosine", description="half a cosine from 1 to min_lr_ratio")
-    min_lr_ratio: Fraction = Field(0.1, description="last rate as a share of the first")
+    kind: Literal["cosine"] = Field(
+        "cosine", description="warm-up, then decay along half a cosine to min_lr_ratio"
+    )
+    min_lr_ratio: Fraction = Field(
+        0.1, description="final learning rate, as a fraction of the learning rate after the warm-up"
+    )
 
 
 class ExponentialSchedule(Warmup):
-    """A factor an epoch, as char-rnn has it."""
+    """A constant factor per epoch, as in char-rnn."""
 
-    kind: Literal["exponential"] = Field("exponential", description="a factor an epoch")
-    decay: Ratio = Field(0.97, description="factor for each further epoch")
-    decay_after: WholeNumber = Field(10, description="epoch whose end brings the first factor")
+    kind: Literal["exponential"] = Field(
+        "exponential", description="warm-up, then decay by a constant factor per epoch"
+    )
+    decay: Ratio = Field(0.97, description="factor of the learning rate per epoch")
+    decay_after: NonNegativeInt = Field(
+        10, description="number of epochs before the learning rate is first multiplied by decay"
+    )
 
 
 class WSDSchedule(Warmup):
     """Warm-up, stable, decay (Hu et al. 2024)."""
 
-    kind: Literal["wsd"] = Field("wsd", description="warm-up, stable, then linear decay")
-    decay_fraction: Ratio = Field(
-        0.5, description="share of the run, at its end, in which the rate falls"
+    kind: Literal["wsd"] = Field(
+        "wsd", description="warm-up, then a constant learning rate, then linear decay"
     )
-    min_lr_ratio: Fraction = Field(0.0, description="last rate as a share of the first")
+    decay_fraction: Ratio = Field(
+        0.5, description="length of the decay, as a fraction of the steps after the warm-up"
+    )
+    min_lr_ratio: Fraction = Field(
+        0.0, description="final learning rate, as a fraction of the learning rate after the warm-up"
+    )
 
 
 OptimizerConfig = Annotated[
@@ -111,82 +151,105 @@ ScheduleConfig = Annotated[
 
 
 class TrainConfig(Group):
-    """The loop."""
+    """Settings of training."""
 
-    batch_size: Count = Field(32, description="sequences an optimizer step")
-    seq_len: Count = Field(
+    batch_size: PositiveInt = Field(32, description="number of sequences per optimizer step")
+    seq_len: PositiveInt = Field(
         64,
-        description="characters a sequence, and how far back the gradient flows; for a gpt always "
-        "model.context",
+        description="number of characters per sequence, which is also the length of truncated "
+        "backpropagation; for a gpt it is always model.context",
     )
     batches: Literal["streams", "windows", "items"] = Field(
         "streams",
-        description="contiguous streams with the state carried on (truncated BPTT), windows at "
-        "random places with a fresh state, or the items of a list (data.documents), each with a "
-        "fresh state; a gpt takes windows or items",
+        description="streams: contiguous streams, with the state carried over from step to step "
+        "(truncated BPTT); windows: windows at random positions, each with a fresh state; items: "
+        "the documents of a list (data.documents), each with a fresh state; a gpt supports "
+        "windows, its default, and items",
     )
     fresh_state: Fraction = Field(
-        0.0, description="share of the streams, drawn every step, that go on with a fresh state"
+        0.0,
+        description="probability that a stream starts a step with a fresh state instead of the "
+        "carried state; needs train.batches streams",
     )
-    grad_accum: Count = Field(
-        1, description="pieces a batch is worked through in, to save memory; divides batch_size"
+    grad_accum: PositiveInt = Field(
+        1,
+        description="number of parts of a batch that are processed one after the other, to save "
+        "memory; must divide batch_size",
     )
-    grad_clip: NotNegative = Field(1.0, description="largest gradient norm; 0 for no clipping")
-    max_steps: Annotated[Count | None, MayChange()] = Field(
-        None, description="stop after so many steps; 2000 where no limit is given"
+    grad_clip: NonNegativeFloat = Field(
+        1.0, description="maximum norm of the gradient; 0 for no clipping"
     )
-    max_epochs: Annotated[Positive | None, MayChange()] = Field(
-        None, description="stop after so many passes over the training text"
-    )
-    max_seconds: Annotated[Positive | None, MayChange()] = Field(
+    max_steps: Annotated[PositiveInt | None, MayChange()] = Field(
         None,
-        description="stop after so many seconds of training, evaluation not counted; the schedule "
-        "then follows the clock, and the run is repeatable only in kind",
+        description="maximum number of optimizer steps; 2000 if max_steps, max_epochs and "
+        "max_seconds are all null",
     )
-    patience: Annotated[Count | None, MayChange()] = Field(
-        None, description="stop after so many evaluations in a row without a better loss"
+    max_epochs: Annotated[PositiveFloat | None, MayChange()] = Field(
+        None, description="maximum number of passes over the training text; null for no limit"
     )
-    seed: WholeNumber = Field(1337, description="of every random stream of the run")
-    optimizer: OptimizerConfig = Field(AdamConfig(), description="what takes the steps")
-    schedule: ScheduleConfig = Field(CosineSchedule(), description="how the rate moves")
+    max_seconds: Annotated[PositiveFloat | None, MayChange()] = Field(
+        None,
+        description="maximum training time in seconds, without evaluation; the schedule then "
+        "depends on the time, so a repeated run gives similar but not equal results; null for no "
+        "limit",
+    )
+    patience: Annotated[PositiveInt | None, MayChange()] = Field(
+        None,
+        description="number of evaluations in a row without a lower loss after which training "
+        "stops; null for no early stopping",
+    )
+    seed: NonNegativeInt = Field(1337, description="seed of all random numbers of the run")
+    optimizer: OptimizerConfig = Field(AdamConfig(), description="settings of the optimizer")
+    schedule: ScheduleConfig = Field(
+        CosineSchedule(), description="settings of the learning rate schedule"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="of the arithmetic; weights are always float32; auto: on a CPU fp32, or bf16 "
-        "where that is measured to be faster; Muon's products choose for themselves",
+        description="precision of the computation; weights are always float32; auto on a CPU: "
+        "fp32, or bf16 if it is measured to be faster; auto on CUDA: fp16 or bf16 if the results "
+        "are correct, else fp32; for Muon's matrix products it is chosen separately",
     )
     compile: Annotated[Literal["auto", "off", "on"], MayChange()] = Field(
         "auto",
-        description="on: torch.compile; auto: that for a gpt on CUDA, and on a CPU with AMX our "
-        "own kernels for muon, an lstm in bf16, and a gpt without dropout, biases and swiglu",
+        description="on: use torch.compile; off: use plain PyTorch; auto: use torch.compile for a "
+        "gpt on CUDA; on a CPU with AMX, use charlm's own kernels for muon, for an lstm in bf16, "
+        "and for a gpt in bf16 without dropout, biases and swiglu",
     )
     verify: Annotated[bool, MayChange()] = Field(
         True,
-        description="before the first step on a GPU, or by charlm's own kernels or torch.compile, "
-        "compare one batch with float32 on the CPU; and let --device auto take a GPU only where "
-        "its steps are faster",
+        description="before the first step with a GPU, charlm's own kernels or torch.compile, "
+        "compare the results for one batch with a reference; true also lets --device auto use a "
+        "GPU only if its steps are faster than on the CPU",
     )
-    threads: Annotated[Count | None, MayChange()] = Field(
-        None, description="CPU threads; null for one for each CPU and CPU quota, 8 at most"
-    )
-    expected_minutes: Annotated[Positive | None, MayChange()] = Field(
+    threads: Annotated[PositiveInt | None, MayChange()] = Field(
         None,
-        description="about how long the run takes on a laptop; where the first steps show that it "
-        "will take ten times as long, one line says so",
+        description="number of CPU threads; null for one per CPU within the CPU quota, at most 8",
     )
-    log_every: Annotated[Count, MayChange()] = Field(
-        20, description="steps between two records of the training loss"
+    expected_minutes: Annotated[PositiveFloat | None, MayChange()] = Field(
+        None,
+        description="expected duration of the run on a laptop, in minutes; a message is printed if "
+        "the first steps show that the run takes 10 times as long or longer; null for no check",
     )
-    save_every: Annotated[Count | None, MayChange()] = Field(
-        500, description="steps between two saves of `last`"
+    log_every: Annotated[PositiveInt, MayChange()] = Field(
+        20, description="number of steps between two records of the training loss"
     )
-    save_minutes: Annotated[Positive | None, MayChange()] = Field(
-        5.0, description="minutes between two saves of `last`"
+    save_every: Annotated[PositiveInt | None, MayChange()] = Field(
+        500,
+        description="number of steps between two saves of the checkpoint `last`; null to save by "
+        "time only",
     )
-    keep_every: Annotated[Count | None, MayChange()] = Field(
-        None, description="steps between two checkpoints kept beside `last` and `best`"
+    save_minutes: Annotated[PositiveFloat | None, MayChange()] = Field(
+        5.0,
+        description="number of minutes between two saves of the checkpoint `last`; null to save by "
+        "steps only",
     )
-    keep_last: Annotated[Count, MayChange()] = Field(
-        3, description="how many of those are kept, the newest"
+    keep_every: Annotated[PositiveInt | None, MayChange()] = Field(
+        None,
+        description="number of steps between two checkpoints that are kept in addition to `last` "
+        "and `best`; null for none",
+    )
+    keep_last: Annotated[PositiveInt, MayChange()] = Field(
+        3, description="number of the newest keep_every checkpoints that are kept"
     )
 
     @model_validator(mode="after")
@@ -194,15 +257,16 @@ class TrainConfig(Group):
         warmup = self.schedule.warmup_steps
         too_long = self.max_steps is not None and warmup >= self.max_steps
         refuse(
-            f"schedule.warmup_steps: {warmup} is not below train.max_steps {self.max_steps}; the "
-            "rate would never reach its height"
+            f"schedule.warmup_steps: {warmup} is not below train.max_steps {self.max_steps}, so "
+            "the warm-up would never end; lower it"
             if too_long
             else None,
-            "fresh_state: windows and items begin with a fresh state always; it goes with "
-            "train.batches streams"
+            f"fresh_state: this setting needs train.batches streams, but train.batches is "
+            f"{self.batches}; leave it out"
             if self.fresh_state and self.batches != "streams"
             else None,
-            f"grad_accum: {self.grad_accum} does not divide train.batch_size {self.batch_size}"
+            f"grad_accum: {self.grad_accum} does not divide train.batch_size {self.batch_size}; "
+            "set a divisor"
             if self.batch_size % self.grad_accum
             else None,
         )

@@ -1,6 +1,7 @@
 """From any text to batches of ids.
 
-sources, text, encode, build, cache: bytes from anywhere, as characters, as ids in a file.
-vocab, corpus, items, amounts, batches: what a model knows, and what a step of training reads.
-builtin, library, download: texts with a name. stats, yardsticks, oddities: what is in a text.
+sources, text, encode, documents, build, cache: read bytes, decode them, write ids to a file.
+vocab, corpus, amounts, batches: the vocabulary of a model, and the data of each training step.
+builtin, library, download: texts that have a name.
+stats, yardsticks, oddities: statistics of a text.
 """

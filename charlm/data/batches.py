@@ -1,8 +1,9 @@
-"""Batches of inputs and targets. Which characters a step sees is a pure function of the step.
+"""Batches of inputs and targets. A batch depends only on the settings and the step number.
 
-So there is no position to save: to resume at step s is to ask for batch s.
+So a checkpoint holds no reading position: a run that resumes at step s asks for batch s.
 
-B sequences a batch, T characters a sequence; a target of `IGNORED` is not to be predicted.
+B is the number of sequences in a batch, T is the number of characters in a sequence. A target of
+`IGNORED` is left out of the loss.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ IGNORED = -1
 
 
 class Batches(Protocol):
-    """An endless supply of batches."""
+    """Gives the batch of any step."""
 
-    carries_state: bool  # whether sequence b of a step goes on where b of the step before ended
+    carries_state: bool  # whether sequence b of a step continues sequence b of the step before
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of a step, each (B, T), the targets one character ahead."""
+        """The inputs and the targets of a step, (B, T) each. Targets are one character ahead."""
 
 
 class StreamBatches:
-    """B contiguous streams through the text, each `seq_len` further on with every step.
+    """B contiguous streams through the text. Each step reads the next `seq_len` characters.
 
-    Stream b starts at b/B of the text and goes round: past the end it goes on at the beginning.
-    After N/B characters it has reached the place where stream b+1 started, and one epoch is over.
+    Stream b starts at position b * N / B. From the end of the text it continues at the beginning.
+    After N / B characters it reaches the start of stream b + 1, and one epoch is over.
     """
 
     carries_state = True
@@ -52,7 +53,7 @@ class StreamBatches:
 
 
 class WindowBatches:
-    """B windows at places drawn uniformly, anew at every step."""
+    """B windows per step, each from a fresh state, at uniformly random positions."""
 
     carries_state = False
 
@@ -64,17 +65,18 @@ class WindowBatches:
         self._seed = seed
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        last = self._n - self._seq_len
-        starts = generator(self._seed, "batches", step).integers(0, last, self._batch_size)
+        stop = self._n - self._seq_len
+        starts = generator(self._seed, "batches", step).integers(0, stop, self._batch_size)
         return self._ids.inputs_and_targets(starts, self._seq_len)
 
 
 class DocumentBatches:
-    """B items of a list a step, each from a fresh state, in a new order with every epoch.
+    """B documents of a list per step, each from a fresh state. Each epoch has a new order.
 
-    An item is read from the end of the one before it, so that its first character is predicted,
-    and to its own end. Those longer than `seq_len` are read in pieces, each from a fresh state;
-    shorter ones are filled up to the longest of the batch with what is `IGNORED`.
+    The inputs of a document begin with the line end of the document before it, so that its first
+    character is predicted too. The last target is its own line end. A document longer than
+    `seq_len` is cut into pieces, and each piece is read from a fresh state. Shorter pieces are
+    padded to the longest of the batch, with `IGNORED` as targets.
     """
 
     carries_state = False
@@ -85,29 +87,30 @@ class DocumentBatches:
         self._ids = _Gather(ids, device)
         self._batch_size, self._seed = batch_size, seed
         self._starts, self._lengths = pieces(ids, seq_len)  # (n_pieces,) each
-        self._epoch, self._places = -1, np.empty(0, np.int64)
+        self._epoch, self._permutation = -1, np.empty(0, np.int64)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         n = len(self._starts)
-        epochs, places = np.divmod(step * self._batch_size + np.arange(self._batch_size), n)
-        chosen = np.empty_like(places)
+        epochs, positions = np.divmod(step * self._batch_size + np.arange(self._batch_size), n)
+        chosen = np.empty_like(positions)  # (B,)
         for epoch in np.unique(epochs):
-            chosen[epochs == epoch] = self._order(int(epoch))[places[epochs == epoch]]
+            chosen[epochs == epoch] = self._order(int(epoch))[positions[epochs == epoch]]
         lengths = self._lengths[chosen]  # (B,)
         x, y = self._ids.inputs_and_targets(self._starts[chosen] - 1, int(lengths.max()))
-        beyond = torch.arange(x.shape[1]) >= torch.from_numpy(lengths)[:, None]  # (B, T)
-        return x, y.masked_fill(beyond.to(y.device), IGNORED)
+        padding = torch.arange(x.shape[1]) >= torch.from_numpy(lengths)[:, None]  # (B, T)
+        return x, y.masked_fill(padding.to(y.device), IGNORED)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """The pieces in the order of an epoch; the last is kept, and asked for again."""
+        """The order of the pieces in an epoch. The last one is cached for the next step."""
         if epoch != self._epoch:
             self._epoch = epoch
-            self._places = generator(self._seed, "batches", epoch).permutation(len(self._starts))
-        return self._places
+            rng = generator(self._seed, "batches", epoch)
+            self._permutation = rng.permutation(len(self._starts))
+        return self._permutation
 
 
 class _Gather:
-    """Reads sequences out of the ids, on the GPU when they are a small part of its memory."""
+    """Reads sequences of ids. Copies all ids to a GPU if a quarter of its free memory is enough."""
 
     def __init__(self, ids: AnyIds, device: torch.device) -> None:
         self._ids, self._device = ids, device
@@ -115,14 +118,15 @@ class _Gather:
         if device.type == "cuda" and 4 * len(ids) < torch.cuda.mem_get_info(device)[0] // 4:
             self._on_device = torch.empty(len(ids), dtype=torch.int32, device=device)
             for i in range(0, len(ids), CHUNK_CHARS):
-                stretch = torch.from_numpy(ids[i : i + CHUNK_CHARS].astype(np.int32))
-                self._on_device[i : i + CHUNK_CHARS] = stretch
+                chunk = torch.from_numpy(ids[i : i + CHUNK_CHARS].astype(np.int32))
+                self._on_device[i : i + CHUNK_CHARS] = chunk
 
     def inputs_and_targets(self, starts: NDArray[np.int64], length: int) -> tuple[Tensor, Tensor]:
-        if self._on_device is not None:  # only the starts travel
+        """Inputs and targets (B, T) of the sequences at `starts` (B,); T is `length`."""
+        if self._on_device is not None:  # only the starts are copied to the GPU
             first = torch.from_numpy(starts).to(self._device)[:, None]
-            ahead = torch.arange(length + 1, device=self._device)
-            ids = self._on_device[(first + ahead) % len(self._ids)].long()  # (B, T+1)
+            offsets = torch.arange(length + 1, device=self._device)
+            ids = self._on_device[(first + offsets) % len(self._ids)].long()  # (B, T+1)
         else:
             index = (starts[:, None] + np.arange(length + 1)) % len(self._ids)  # (B, T+1)
             ids = torch.from_numpy(self._ids[index].astype(np.int64)).to(self._device)
@@ -130,7 +134,13 @@ class _Gather:
 
 
 def make_batches(ids: AnyIds, train: TrainConfig, device: torch.device) -> Batches:
-    """The batches that `train` asks for, out of the training text `ids`, which is long enough."""
+    """The batches of the training text `ids` (N,).
+
+    Args:
+        ids: the training text; `fit_batch` checks that it is long enough.
+        train: the kind and the size of the batches, and the seed.
+        device: where the tensors are.
+    """
     if train.batches == "items" and isinstance(ids, TextIds):
         return DocumentBatches(ids, train.batch_size, train.seq_len, device, train.seed)
     if train.batches == "streams":

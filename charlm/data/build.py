@@ -1,4 +1,4 @@
-"""A text encoded into files: read once, in pieces, never held in memory."""
+"""Encode a text into files. It is read once, in pieces, and is never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from charlm.config import DataConfig
+from charlm.data.documents import shuffle_documents
 from charlm.data.encode import Encoder
-from charlm.data.items import shuffle_items
 from charlm.data.sources import CHUNK, Source, describe_sources, stamp_of
 from charlm.data.text import read_texts
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
 
-FORMAT = 1  # of the files; a text encoded in another is encoded anew
+FORMAT = 1  # of the files; a text in another format is encoded again
 IDS, STARTS = "ids.bin", "starts.bin"
 
 
 class FileFacts(BaseModel):
-    """A file as it was when it was written, and the stamp by which to know it."""
+    """The hash and the stamp of a file when it was written. See `stamp_of`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,38 +33,38 @@ class FileFacts(BaseModel):
 
 
 class Facts(BaseModel):
-    """What an encoded text is."""
+    """Facts about an encoded text."""
 
     model_config = ConfigDict(frozen=True)
 
     format: int
-    sha256: str  # of the text in UTF-8; of the bytes where the unit is byte
-    chars: str  # by raw id
-    counts: list[int]  # how often each is in the text
+    sha256: str  # of the text in UTF-8; of its bytes if the unit is byte
+    chars: str  # the characters by raw id
+    counts: list[int]  # the number of occurrences by raw id
     dtype: str  # of the ids
     files: dict[str, FileFacts]
 
 
 def build(folder: Path, sources: Sequence[Source], data: DataConfig) -> Facts:
-    """Read the sources as `data` says and write into a folder:
+    """Read the sources as `data` says, and write these files into a folder:
 
-        ids.bin     the raw ids (N,), of the smallest unsigned type
-        starts.bin  of a list of items: where each begins, and the end (n_items + 1,), int64
+        ids.bin     the raw ids (N,), in the smallest unsigned type
+        starts.bin  of a list: the start of each document, and the end (n_documents + 1,), int64
 
     Raises:
-        DataError: the text cannot be read, or there is none.
+        DataError: the text cannot be read or is empty.
         OSError: the folder cannot be written.
     """
     encoder, digest = Encoder(), hashlib.sha256()
     pieces = read_texts(sources, data)
     if data.documents == "lines":
-        pieces = _ended(pieces)
-    ids = _write_ids(folder / IDS, _watched(pieces, data.unit, digest), encoder)
+        pieces = _with_last_line_end(pieces)
+    ids = _write_ids(folder / IDS, _hashed(pieces, data.unit, digest), encoder)
     if not len(ids):
         raise DataError(f"{describe_sources(sources)}: this text is empty")
     counts = encoder.counts
     if data.documents == "lines":
-        counts = _order_items(folder, ids, encoder)
+        counts = _shuffle(folder, ids, encoder)
     return Facts(
         format=FORMAT,
         sha256=digest.hexdigest(),
@@ -78,15 +78,15 @@ def build(folder: Path, sources: Sequence[Source], data: DataConfig) -> Facts:
     )
 
 
-def _watched(pieces: Iterable[str], unit: str, digest: hashlib._Hash) -> Iterator[str]:
-    """The pieces, hashed as they pass."""
+def _hashed(pieces: Iterable[str], unit: str, digest: hashlib._Hash) -> Iterator[str]:
+    """The same pieces; adds each of them to `digest`."""
     for piece in pieces:
         digest.update(piece.encode("latin-1" if unit == "byte" else "utf-8"))
         yield piece
 
 
-def _ended(pieces: Iterable[str]) -> Iterator[str]:
-    """The text with its last line ended."""
+def _with_last_line_end(pieces: Iterable[str]) -> Iterator[str]:
+    """The text, with a line end added to the last line if it has none."""
     last = ""
     for piece in pieces:
         last = piece[-1:] or last
@@ -96,7 +96,7 @@ def _ended(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _write_ids(path: Path, pieces: Iterable[str], encoder: Encoder) -> Ids:
-    """Write the raw ids of a text; returns a map of them."""
+    """Write the raw ids of a text. Returns a memory map of them."""
     dtype = np.dtype(np.uint8)
     file: BinaryIO = path.open("wb")
     try:
@@ -104,7 +104,7 @@ def _write_ids(path: Path, pieces: Iterable[str], encoder: Encoder) -> Ids:
             ids = encoder.add(piece)
             if ids.dtype != dtype:
                 file.close()
-                file = _widened(path, dtype, ids.dtype)
+                file = _widen(path, dtype, ids.dtype)
                 dtype = ids.dtype
             file.write(ids.data)
     finally:
@@ -112,20 +112,20 @@ def _write_ids(path: Path, pieces: Iterable[str], encoder: Encoder) -> Ids:
     return map_file(path, dtype)
 
 
-def _widened(path: Path, old: np.dtype[Any], new: np.dtype[Any]) -> BinaryIO:
-    """The file with its ids of another type, open for more."""
+def _widen(path: Path, old: np.dtype[Any], new: np.dtype[Any]) -> BinaryIO:
+    """Rewrite the file with its ids in a wider type. Returns it, open for more ids."""
     narrow = path.replace(path.with_suffix(".narrow"))
     file = path.open("wb")
-    with narrow.open("rb") as before:
-        while len(ids := np.fromfile(before, old, CHUNK)):
+    with narrow.open("rb") as source:
+        while len(ids := np.fromfile(source, old, CHUNK)):
             file.write(ids.astype(new).data)
     narrow.unlink()
     return file
 
 
-def _order_items(folder: Path, ids: Ids, encoder: Encoder) -> list[int]:
-    """Put the lines in their order, blank ones left out; returns how often each raw id is left."""
-    starts = shuffle_items(ids, encoder.chars, folder / "shuffled")
+def _shuffle(folder: Path, ids: Ids, encoder: Encoder) -> list[int]:
+    """Shuffle the lines in the file, without the blank ones. Returns the counts by raw id."""
+    starts = shuffle_documents(ids, encoder.chars, folder / "shuffled")
     (folder / STARTS).write_bytes(starts.data)
     (folder / "shuffled").replace(folder / IDS)
     ids, counts = map_file(folder / IDS, ids.dtype), np.zeros(len(encoder.chars), np.int64)
@@ -135,13 +135,13 @@ def _order_items(folder: Path, ids: Ids, encoder: Encoder) -> list[int]:
 
 
 def map_file(path: Path, dtype: str | np.dtype[Any]) -> NDArray[Any]:
-    """The numbers in a file (n,), read where they are looked at."""
-    if not path.stat().st_size:
+    """A memory map of the numbers in a file (N,)."""
+    if not path.stat().st_size:  # an empty file cannot be mapped
         return np.empty(0, dtype)
     return np.asarray(np.memmap(path, dtype, "r"))
 
 
 def hash_file(path: Path) -> str:
-    """The SHA-256 of a file."""
+    """The SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Texts that every Python has."""
+"""Texts that come with Python."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PREFIX = "builtin:"
 
 
 def python_source() -> str:
-    """The running interpreter's standard library, its tests left out, as one text.
+    """The standard library of the running interpreter, without its tests, as one text.
 
-    Files are ordered by a hash of their path, so that any stretch of the text is a fair sample of
-    the whole. The text is the same at every call for one interpreter.
+    Files are ordered by a hash of their path, so that every part of the text is a representative
+    sample of the whole. The same interpreter always gives the same text.
 
     Raises:
-        DataError: the library's source is not on this machine.
+        DataError: the source of the library is not on this machine.
     """
     root = Path(sysconfig.get_path("stdlib"))
     paths = [
@@ -50,7 +50,7 @@ _SKIPPED = {
 
 
 def _read_source(path: Path) -> str:
-    """The text of a source file in its declared encoding, or nothing when it cannot be read."""
+    """The text of a source file in its declared encoding; empty if it cannot be read."""
     try:
         with tokenize.open(path) as file:
             return file.read()
@@ -59,16 +59,16 @@ def _read_source(path: Path) -> str:
 
 
 def python_topics() -> str:
-    """The interpreter's help topics, English prose in reStructuredText, sorted by title.
+    """The help topics of the interpreter, sorted by title: English text in reStructuredText.
 
     Raises:
-        DataError: this Python comes without them.
+        DataError: this Python does not have them.
     """
     try:
         topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
     except ImportError as error:
         raise DataError(
-            "builtin:python-topics: this Python comes without pydoc_data; use builtin:python"
+            "builtin:python-topics: this Python has no module pydoc_data; use builtin:python"
         ) from error
     return "\n\n".join(topics[title] for title in sorted(topics))
 
@@ -80,13 +80,13 @@ BUILTINS: dict[str, Callable[[], str]] = {
 
 
 def read_builtin(path: str) -> str:
-    """The text that `builtin:NAME` names.
+    """The text that the path `builtin:NAME` names.
 
     Raises:
-        DataError: there is no such text, or not on this machine.
+        DataError: no built-in text has this name, or it is not on this machine.
     """
     name = path.removeprefix(PREFIX)
     if name not in BUILTINS:
         names = ", ".join(PREFIX + known for known in BUILTINS)
-        raise DataError(f"{path}: no such built-in text; there are {names}")
+        raise DataError(f"{path}: no such built-in text; available: {names}")
     return BUILTINS[name]()

@@ -1,12 +1,12 @@
-"""Texts encoded once, on the disk: a folder for each, made whole or not at all.
+"""Encoded texts on the disk. A text is encoded once; its folder is complete or does not exist.
 
-<cache>/encoded/<key>/       what build.py writes, and facts.json: its `Facts`, with a seal
-<cache>/encoded/seen/<key>   a file with the key of the text that such files had before
+<cache>/encoded/<key>/       the files that build.py writes, and facts.json: `Facts` and their hash
+<cache>/encoded/seen/<key>   a note for files that were read before: the key of their text
 
-The key of a text is made of its content. Files that were read before and have not changed since,
-by their size and times, are not read again: the way git does it, and as careful with files that
-were just written. <cache> is $CHARLM_CACHE, or the folder that the system keeps for such; all of
-it may be deleted, though a text that was piped in then has to be piped in again.
+The key of a text is a hash of its content. Files are not read again if their paths, sizes and times
+are those of a note. As in git, this is not done for files that were written a moment before they
+were read: they can change again and keep their times. <cache> is $CHARLM_CACHE, or the cache folder
+of the system. All of it may be deleted, but then texts from a pipe must be piped in again.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from charlm.data.vocab import Ids
 from charlm.errors import DataError
 from charlm.files import CAN_LOCK, cache_folder, locked
 
-_JUST_NOW = 0.1  # seconds in which a file can change and keep its times
+_CLOCK_TICK = 0.1  # seconds within which a file can change and keep its times
 
 
 @dataclass(frozen=True)
 class Encoded:
     """A text of N characters on the disk.
 
-    `ids` (N,) and `starts` (n_items + 1,) are maps of files; only a list of items has starts.
+    `ids` (N,) and `starts` (n_documents + 1,) are memory maps of files. Only a list has starts.
     """
 
     facts: Facts
@@ -55,56 +55,64 @@ class Encoded:
 def open_encoded(
     sources: Sequence[Source], data: DataConfig, expected: str | None = None
 ) -> Encoded:
-    """The text of the sources, read as `data` says; encoded now, unless that was done before.
+    """Open the text of the sources, read as `data` says. Encodes it if the cache does not have it.
 
     Args:
-        expected: the SHA-256 of a text out of a pipe, which cannot be read twice.
+        sources: the files, pipes or other sources of the text.
+        data: the settings that say how their bytes are read.
+        expected: the SHA-256 of a text that was piped in before. A pipe cannot be read twice, so
+            its text is looked up by this hash.
 
     Raises:
-        DataError: the text cannot be read or is empty; it cannot be written encoded.
+        DataError: the text cannot be read or is empty, or the encoded text cannot be written.
     """
     root, began, stamps = _root(), time.time(), _stamps(sources)
-    seen = _seen(stamps, data)
-    again = expected and any(source.once for source in sources)
-    key = _key(expected, data) if expected and again else _read_seen(seen)
+    note = _note_path(stamps, data)
+    if expected and any(source.once for source in sources):
+        key: str | None = _key(expected, data)
+    else:
+        key = _read_note(note)
     notices: list[str] = []
     if key and (root / key).is_dir():
         try:
             return _open(root / key)
         except _DamageError as damage:
-            notices.append(f"{root / key}: {damage}; the text is encoded anew")
+            notices.append(f"{root / key}: {damage}; the text is encoded again")
             _remove(root / key)
-    trouble = _trouble_with(root)
-    if trouble:
-        return _encode_for_now(sources, data, [*notices, trouble])
-    with _writing(root), _workshop(root) as folder:
-        facts = _build_sealed(folder, sources, data)
+    problem = _write_problem(root)
+    if problem:
+        return _encode_temporarily(sources, data, [*notices, problem])
+    with _write_errors_reported(root), _build_folder(root) as folder:
+        facts = _build(folder, sources, data)
         key = _key(facts.sha256, data)
         encoded = _publish(folder, root / key, notices)
-        with suppress(OSError, DataError):  # a note only saves time
+        with suppress(OSError, DataError):  # the note only saves time
             if stamps and stamps == _stamps(sources) and _are_older(stamps, began):
-                seen.parent.mkdir(exist_ok=True)
-                _replace(seen, key)
+                note.parent.mkdir(exist_ok=True)
+                _write_atomically(note, key)
     return encoded
 
 
 def bytes_to_read(sources: Sequence[Source], data: DataConfig) -> int:
-    """How many bytes of files have to be read to open this text: none if they were before."""
+    """The number of bytes to read from files to open this text; 0 if they were read before.
+
+    Sources that are not files have an unknown size and count as 0.
+    """
     stamps = _stamps(sources)
-    return 0 if _read_seen(_seen(stamps, data)) else sum(size for *_, size, _, _ in stamps)
+    return 0 if _read_note(_note_path(stamps, data)) else sum(size for *_, size, _, _ in stamps)
 
 
 def _root() -> Path:
     return cache_folder() / "encoded"
 
 
-def _encode_for_now(sources: Sequence[Source], data: DataConfig, notices: list[str]) -> Encoded:
-    """The text, encoded in a place for temporary files, for as long as it is used."""
-    with _writing(Path(tempfile.gettempdir())):
+def _encode_temporarily(sources: Sequence[Source], data: DataConfig, notices: list[str]) -> Encoded:
+    """Encode the text into a temporary folder. It is removed when the text is no longer used."""
+    with _write_errors_reported(Path(tempfile.gettempdir())):
         folder = Path(tempfile.mkdtemp(prefix="charlm-"))
     try:
-        with _writing(folder):
-            _build_sealed(folder, sources, data)
+        with _write_errors_reported(folder):
+            _build(folder, sources, data)
             encoded = _open(folder, notices)
     except BaseException:
         _remove(folder)
@@ -113,28 +121,28 @@ def _encode_for_now(sources: Sequence[Source], data: DataConfig, notices: list[s
     return encoded
 
 
-def _trouble_with(root: Path) -> str | None:
-    """Why nothing can be written to the cache, in a line."""
+def _write_problem(root: Path) -> str | None:
+    """A notice why nothing can be written to the cache; None if it can be written."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):
             return None
     except OSError as error:
         return (
-            f"{root}: cannot write here ({error.strerror}), so the text is encoded for this time "
-            "only; CHARLM_CACHE can name another folder"
+            f"{root}: cannot write here ({error.strerror}), so the text is encoded for this run "
+            "only; set CHARLM_CACHE to another folder to keep it"
         )
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Say in one line what the disk did not let us do."""
+def _write_errors_reported(folder: Path) -> Iterator[None]:
+    """Turn an OSError into a message of one line."""
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"{folder}: cannot write the encoded text here: {error.strerror}; make room, or name "
-            "another folder in CHARLM_CACHE"
+            f"{folder}: cannot write the encoded text here: {error.strerror}; free some space, or "
+            "set CHARLM_CACHE to another folder"
         ) from error
 
 
@@ -146,12 +154,12 @@ def _hash_of(value: Any) -> str:
 
 
 def _key(sha256: str, data: DataConfig) -> str:
-    """Of a text with this content; what it was made from does not matter any more."""
+    """The key of the text with this hash. It does not depend on the sources of the text."""
     return _hash_of([FORMAT, sha256, data.unit, data.documents])
 
 
-def _seen(stamps: list[list[Any]], data: DataConfig) -> Path:
-    """Where the key of the text is noted that files with these stamps have."""
+def _note_path(stamps: list[list[Any]], data: DataConfig) -> Path:
+    """The file that holds the key of the text that files with these stamps have."""
     return _root() / "seen" / _hash_of([FORMAT, _options(data), stamps])
 
 
@@ -162,7 +170,7 @@ def _options(data: DataConfig) -> list[str]:
 
 
 def _stamps(sources: Sequence[Source]) -> list[list[Any]]:
-    """What tells the files and whether they changed; nothing where a source is no file."""
+    """The path and the stamp of each file; nothing if a source is not a file."""
     if not all(source.path for source in sources):
         return []
     try:
@@ -172,25 +180,31 @@ def _stamps(sources: Sequence[Source]) -> list[list[Any]]:
 
 
 def _are_older(stamps: list[list[Any]], began: float) -> bool:
-    """Whether no file can have changed since then (s) without changing its times."""
-    return all(began - max(stamp[-2:]) / 1e9 > _JUST_NOW for stamp in stamps)
+    """Whether any change of the files after time `began` (s) must show in their times."""
+    return all(began - max(stamp[-2:]) / 1e9 > _CLOCK_TICK for stamp in stamps)
 
 
-def _read_seen(seen: Path) -> str | None:
-    """The key in a note, if it is one: it will be the name of a folder, maybe of one to delete."""
+def _read_note(note: Path) -> str | None:
+    """The key in a note, or None.
+
+    A damaged note is ignored: the key becomes the name of a folder, which may be deleted.
+    """
     with suppress(OSError, UnicodeDecodeError):
-        key = seen.read_text(encoding="utf-8")
+        key = note.read_text(encoding="utf-8")
         if re.fullmatch("[0-9a-f]{64}", key):
             return key
     return None
 
 
-# --- making -----------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------
 
 
 @contextmanager
-def _workshop(root: Path) -> Iterator[Path]:
-    """A new folder to build in, gone afterwards; those of processes that were killed go now."""
+def _build_folder(root: Path) -> Iterator[Path]:
+    """A new folder to build in, removed at the end. Also removes those that killed processes left.
+
+    A process holds a lock on its folder, so an unlocked folder is abandoned.
+    """
     with ExitStack() as stack:
         with locked(root, wait=True):
             for old in root.glob("tmp-*") if CAN_LOCK else ():
@@ -201,14 +215,14 @@ def _workshop(root: Path) -> Iterator[Path]:
                     if abandoned:
                         _remove(old)
             folder = root / f"tmp-{secrets.token_hex(8)}"
-            folder.mkdir()  # unlike mkdtemp's, for others to read if the cache is
+            folder.mkdir()  # not by mkdtemp: other users may read it if they may read the cache
             stack.callback(_remove, folder)
             stack.enter_context(locked(folder, wait=False))
         yield folder
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder of ours: the files that are made in one, and nothing else whatever."""
+    """Remove the folder of an encoded text: only files with the names that are written there."""
     with suppress(OSError):
         for pattern in ("facts*", "ids.*", "starts.*", "shuffled"):
             for path in folder.glob(pattern):
@@ -216,17 +230,18 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def _build_sealed(folder: Path, sources: Sequence[Source], data: DataConfig) -> Facts:
+def _build(folder: Path, sources: Sequence[Source], data: DataConfig) -> Facts:
+    """Write the files of a text and facts.json, and flush them to the disk."""
     facts = build(folder, sources, data)
-    _seal(folder, facts)
-    for path in folder.iterdir():  # on the disk before it has its name
+    _write_facts(folder, facts)
+    for path in folder.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())
     return facts
 
 
 def _publish(folder: Path, target: Path, notices: list[str]) -> Encoded:
-    """Give what was built its name, unless another process was faster."""
+    """Rename the folder to its final name, unless another process has already made that one."""
     try:
         folder.rename(target)
     except OSError:
@@ -237,13 +252,13 @@ def _publish(folder: Path, target: Path, notices: list[str]) -> Encoded:
     return _open(target, notices)
 
 
-def _seal(folder: Path, facts: Facts) -> None:
+def _write_facts(folder: Path, facts: Facts) -> None:
     body = facts.model_dump(mode="json")
-    _replace(folder / "facts.json", json.dumps({"seal": _hash_of(body), "facts": body}))
+    _write_atomically(folder / "facts.json", json.dumps({"seal": _hash_of(body), "facts": body}))
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a small file so that it is the old one, whole, or the new."""
+def _write_atomically(path: Path, text: str) -> None:
+    """Write a small file. At any moment it has the complete old text or the complete new text."""
     temporary = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -256,52 +271,56 @@ def _replace(path: Path, text: str) -> None:
 
 
 class _DamageError(Exception):
-    """An encoded text is not what it was when it was written."""
+    """An encoded text has changed since it was written."""
 
 
 def _open(folder: Path, notices: list[str] | None = None) -> Encoded:
-    """The text in a folder, after a look whether it is what was written there.
+    """Open the text in a folder, if it is still as it was written.
 
     Raises:
-        _DamageError: it is not.
+        _DamageError: it has changed.
     """
     facts = _read_facts(folder)
-    now = {name: _check(folder / name, was) for name, was in facts.files.items()}
-    if now != facts.files:  # moved or copied, and read through: known by its stamps from now on
+    now = {name: _verify(folder / name, written) for name, written in facts.files.items()}
+    if now != facts.files:  # moved or copied: with the new stamps it need not be hashed next time
         with suppress(OSError):
-            _seal(folder, facts.model_copy(update={"files": now}))
+            _write_facts(folder, facts.model_copy(update={"files": now}))
     starts = map_file(folder / STARTS, "int64") if STARTS in facts.files else None
     return Encoded(facts, map_file(folder / IDS, facts.dtype), starts, notices or [])
 
 
 def _read_facts(folder: Path) -> Facts:
     try:
-        sealed = json.loads((folder / "facts.json").read_bytes())
-        if sealed["seal"] != _hash_of(sealed["facts"]):
+        stored = json.loads((folder / "facts.json").read_bytes())
+        if stored["seal"] != _hash_of(stored["facts"]):
             raise ValueError
-        return Facts.model_validate(sealed["facts"])
+        return Facts.model_validate(stored["facts"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise _DamageError("its facts.json is damaged") from error
     except OSError as error:
         raise _unreadable(error) from error
 
 
-def _check(path: Path, was: FileFacts) -> FileFacts:
-    """The file as it is; its content is what it was."""
+def _verify(path: Path, written: FileFacts) -> FileFacts:
+    """The facts of a file with its stamp of now.
+
+    Raises:
+        _DamageError: its content has changed since it was written.
+    """
     try:
         stamp = stamp_of(path)
-        if stamp != was.stamp and hash_file(path) != was.sha256:
+        if stamp != written.stamp and hash_file(path) != written.sha256:
             raise _DamageError(f"its {path.name} was altered or cut short")
     except FileNotFoundError as error:
         raise _DamageError(f"its {path.name} is missing") from error
     except OSError as error:
         raise _unreadable(error) from error
-    return FileFacts(sha256=was.sha256, stamp=stamp)
+    return FileFacts(sha256=written.sha256, stamp=stamp)
 
 
 def _unreadable(error: OSError) -> DataError:
-    """No reason to doubt a text, let alone to remove it."""
+    """An error for a file that may be undamaged, so that its text is not removed."""
     return DataError(
-        f"{error.filename}: cannot read this encoded text: {error.strerror}; let it be read, or "
-        "name another folder in CHARLM_CACHE"
+        f"{error.filename}: cannot read this encoded text: {error.strerror}; make it readable, "
+        "or set CHARLM_CACHE to another folder"
     )

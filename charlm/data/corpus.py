@@ -1,4 +1,4 @@
-"""A text as ids of a vocabulary, in parts: for training, validation and testing."""
+"""A text as ids of a vocabulary, split into parts for training, validation and testing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ Split = Literal["train", "val", "test", "all"]
 
 
 class TextIds:
-    """The ids of a stretch of text (N,), read from the disk where they are looked at.
+    """The ids of a part of a text (N,). They are read from the disk when they are indexed.
 
-    Of a list of items, `starts` (n_items + 1,) is where each begins, and the end.
+    Args:
+        raw: the raw ids (N,), usually a memory map.
+        table: the id of each raw id.
+        starts: of a list, the start of each document, and the end (n_documents + 1,).
     """
 
     def __init__(self, raw: Ids, table: Ids, starts: NDArray[np.int64] | None = None) -> None:
@@ -30,18 +33,24 @@ class TextIds:
     def __len__(self) -> int:
         return len(self._raw)
 
-    def __getitem__(self, places: slice | NDArray[np.int64]) -> Ids:
-        """The ids at some places, of the places' shape."""
-        return np.take(self._table, self._raw[places])
+    def __getitem__(self, positions: slice | NDArray[np.int64]) -> Ids:
+        """The ids at these positions, in the shape of `positions`."""
+        return np.take(self._table, self._raw[positions])
 
-    def head(self, most: int | None) -> TextIds:
-        """The first `most` of it, or all; of a list, the items within these, and one at least."""
-        if most is not None and self.starts is not None and len(self.starts) > 1:
-            most = max(most, int(self.starts[1]))
-        return self.stretch(0, most)
+    def head(self, max_chars: int | None) -> TextIds:
+        """The first `max_chars` characters, or all of them.
+
+        Of a list: the documents that end within `max_chars`, but at least the first one.
+        """
+        if max_chars is not None and self.starts is not None and len(self.starts) > 1:
+            max_chars = max(max_chars, int(self.starts[1]))
+        return self.stretch(0, max_chars)
 
     def stretch(self, start: int, stop: int | None) -> TextIds:
-        """A part of it, still on the disk; of a list, the items that lie in it whole."""
+        """The characters from `start` to `stop`, still on the disk.
+
+        Of a list: the documents that lie entirely in this range.
+        """
         if self.starts is None:
             return TextIds(self._raw[start:stop], self._table)
         stop = len(self) if stop is None else stop
@@ -56,9 +65,16 @@ class TextIds:
 class Corpus:
     """A text of N characters.
 
-    `sha256` is of the text in UTF-8, or in its bytes where those are the unit; where the
-    parts are texts of their own, it is theirs with commas between. `n_distinct` characters are
-    different, and `n_unknown` of the N are not in a limited vocabulary, so stand as `UNKNOWN`.
+    Attributes:
+        source: the paths, as the user gave them.
+        sha256: of the text in UTF-8, or of its bytes if the unit is byte. Several texts (such as
+            data.path and data.val_path) have their hashes joined with commas.
+        vocab: the vocabulary of the ids.
+        parts: the ids of each part.
+        n_distinct: the number of different characters.
+        n_unknown: the number of the N characters that a limited vocabulary does not have. They
+            are read as `UNKNOWN`.
+        notices: messages for the user.
     """
 
     source: str
@@ -76,25 +92,26 @@ class Corpus:
         """The ids of one part.
 
         Raises:
-            DataError: it is `all` of a text whose parts are texts of their own.
+            DataError: the part is `all`, but the parts are separate texts.
         """
         if split not in self.parts:
-            raise DataError("the parts are of different texts; name one: train, val or test")
+            raise DataError("the parts are separate texts; choose one: train, val or test")
         return self.parts[split]
 
 
 Texts = tuple[Encoded | None, Encoded | None, Encoded | None]
-"""What data.path, data.val_path and data.test_path name."""
+"""The texts of data.path, data.val_path and data.test_path."""
 
 
 def open_texts(data: DataConfig, expected: str | None = None) -> Texts:
-    """The texts of `data`, encoded.
+    """Open the texts that `data` names. Those that are not in the cache are encoded first.
 
     Args:
-        expected: the `sha256` that their corpus had, by which to find what was piped in.
+        data: the paths, and how to read them.
+        expected: the `sha256` that their corpus had before. Texts from a pipe are found by it.
 
     Raises:
-        DataError: one is missing, empty or cannot be read as `data` says.
+        DataError: a text is missing or empty, or cannot be read as `data` says.
     """
     hashes = [*(expected or "").split(","), "", ""]
     path, val, test = (
@@ -111,45 +128,50 @@ def open_corpus(
     expected: str | None = None,
     opened: Texts | None = None,
 ) -> Corpus:
-    """The corpus of `data`.
+    """Open the corpus of `data`: its texts, their vocabulary and their parts.
 
     Args:
-        known: a vocabulary that keeps its ids; what is new stands behind it.
-        extend: False keeps a limited one as it is: what is new is unknown, as it was before.
-        expected: as `open_texts` has it.
-        opened: what that gave, if it was called before; pipes cannot be read again.
+        data: the paths, how to read them, and how to split them.
+        known: a vocabulary whose ids stay. New characters get the ids after it.
+        extend: if False, a limited `known` gets no new characters. They are read as unknown.
+        expected: see `open_texts`.
+        opened: the result of `open_texts`, if it was called before. A pipe cannot be read twice.
 
     Raises:
-        DataError: the text is missing, empty or cannot be read as `data` says.
+        DataError: a text is missing or empty, or cannot be read as `data` says.
     """
-    own = opened or open_texts(data, expected)
-    texts = [text for text in own if text]
+    given = opened or open_texts(data, expected)
+    texts = [text for text in given if text]
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(dict(zip(text.facts.chars, text.facts.counts, strict=True)))
-    vocab = known if known and known.limited and not extend else _choose(counts, data, known)
-    read = set(vocab.chars)
+    vocab = known if known and known.limited and not extend else _choose_vocab(counts, data, known)
+    chars = set(vocab.chars)
     return Corpus(
         source=", ".join((*data.path, *(data.val_path or ()), *(data.test_path or ()))),
-        sha256=",".join(text.facts.sha256 if text else "" for text in own).rstrip(","),
+        sha256=",".join(text.facts.sha256 if text else "" for text in given).rstrip(","),
         vocab=vocab,
         parts=_parts(texts, vocab, data),
         n_distinct=len(counts),
-        n_unknown=sum(count for char, count in counts.items() if char not in read),
+        n_unknown=sum(count for char, count in counts.items() if char not in chars),
         notices=[notice for text in texts for notice in text.notices],
     )
 
 
-def _choose(counts: Counter[str], data: DataConfig, known: Vocab | None) -> Vocab:
-    """What is seen often enough, most often first where that is limited; sorted by code point."""
+def _choose_vocab(counts: Counter[str], data: DataConfig, known: Vocab | None) -> Vocab:
+    """The characters that occur often enough, sorted by code point, after those of `known`.
+
+    A limited vocabulary has the most frequent ones (of equal ones, the lower code point) and
+    `UNKNOWN`.
+    """
     if data.unit == "byte":
         return Vocab.of_bytes()
-    an_end = "\n" if data.documents == "lines" else ""  # which an item must have
-    chars = [char for char, count in counts.items() if count >= data.min_count or char == an_end]
+    line_end = "\n" if data.documents == "lines" else ""  # always kept: it ends every document
+    chars = [char for char, count in counts.items() if count >= data.min_count or char == line_end]
     if data.is_limited:
-        chars.sort(key=lambda char: (char != an_end, -counts[char], char))
-        room = len(chars) if data.max_size is None else data.max_size - 1
-        chars = [*[char for char in chars if char != UNKNOWN][:room], UNKNOWN]
+        chars.sort(key=lambda char: (char != line_end, -counts[char], char))
+        n_kept = len(chars) if data.max_size is None else data.max_size - 1
+        chars = [*[char for char in chars if char != UNKNOWN][:n_kept], UNKNOWN]
     vocab = Vocab("".join(sorted(chars)), limited=data.is_limited)
     return vocab if known is None else known.extended(vocab)
 
@@ -160,8 +182,8 @@ def _parts(texts: list[Encoded], vocab: Vocab, data: DataConfig) -> dict[Split, 
     ]
     val = int(len(whole) * (1 - data.val_fraction - data.test_fraction))
     test = int(len(whole) * (1 - data.test_fraction))
-    if whole.starts is not None:  # parted between two items
-        val, test = (_nearest(whole.starts, place) for place in (val, test))
+    if whole.starts is not None:  # a document is never split
+        val, test = (_nearest_start(whole.starts, position) for position in (val, test))
     parts: dict[Split, TextIds] = {
         "train": whole.stretch(0, val),
         "val": whole.stretch(val, test),
@@ -173,8 +195,8 @@ def _parts(texts: list[Encoded], vocab: Vocab, data: DataConfig) -> dict[Split, 
     return parts | dict(zip(named, others, strict=True))
 
 
-def _nearest(starts: NDArray[np.int64], place: int) -> int:
-    """The start of an item that is nearest to a place."""
-    behind = min(int(np.searchsorted(starts, place)), len(starts) - 1)
-    around = starts[max(0, behind - 1) : behind + 1]
-    return int(around[np.abs(around - place).argmin()])
+def _nearest_start(starts: NDArray[np.int64], position: int) -> int:
+    """The start of a document that is nearest to a position; the end of the list counts as one."""
+    after = min(int(np.searchsorted(starts, position)), len(starts) - 1)
+    candidates = starts[max(0, after - 1) : after + 1]
+    return int(candidates[np.abs(candidates - position).argmin()])

@@ -1,4 +1,4 @@
-"""Well-known texts that are not ours to ship: what they are, and where they come from."""
+"""Well-known texts that charlm does not ship: what they are and where to download them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ STANFORD = "https://cs.stanford.edu/people/karpathy/char-rnn"
 
 @dataclass(frozen=True)
 class Known:
-    """A text: the file it is kept in, what it is, where it comes from.
+    """A well-known text.
 
-    `size` is of the text in bytes, `sha256` of what is downloaded; None where we do not know.
-    `member` is what to take out of an archive. `checked` says how we know `sha256`: of the very
-    file, or only as others publish it.
+    Args:
+        file: The name of the file on the disk.
+        about: A short description.
+        url: Where to download it.
+        size: The size of the text in bytes, or None if unknown.
+        sha256: The checksum of the downloaded file, before unpacking, or None if unknown.
+        member: The files to take out of an archive: a name or a glob.
+        checked: Where `sha256` comes from: computed from the file, or published by others.
     """
 
     file: str
@@ -84,7 +89,7 @@ KNOWN = {
     ),
     "text8": Known(
         file="text8",
-        about="the same in lower-case letters and blanks only",
+        about="enwik8 in lower-case letters and spaces only",
         url="http://mattmahoney.net/dc/text8.zip",
         size=100_000_000,
         sha256="a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
@@ -94,31 +99,31 @@ KNOWN = {
 }
 
 
-def places(name: str) -> list[Path]:
-    """Where the known text `name` is looked for: $CHARLM_DATA, data/, charlm's own folder."""
+def search_paths(name: str) -> list[Path]:
+    """The paths where the known text `name` may be: in $CHARLM_DATA, data/ and charlm's cache."""
     folders = [os.environ.get("CHARLM_DATA"), "data", corpora_folder()]
     return [Path(folder) / KNOWN[name].file for folder in folders if folder]
 
 
 def corpora_folder() -> Path:
-    """Where `charlm data fetch` puts texts."""
+    """The folder where `charlm data fetch` puts texts."""
     return cache_folder() / "corpora"
 
 
 def have(name: str) -> Path | None:
-    """Where the known text `name` lies, if it does."""
-    return next((place for place in places(name) if place.is_file()), None)
+    """The path of the known text `name`, or None if it is not on this machine."""
+    return next((path for path in search_paths(name) if path.is_file()), None)
 
 
 def find(name: str) -> Path:
-    """Where the known text `name` lies.
+    """The path of the known text `name`.
 
     Raises:
-        DataError: it does not; the message is the way to get it.
+        DataError: The text is not on this machine. The message says how to get it.
     """
     if (path := have(name)) is not None:
         return path
     raise DataError(
-        f"{name}: this text is not here yet; get it with: charlm data fetch {name} (or by hand, "
-        f"from {KNOWN[name].url}, as {places(name)[-1]})"
+        f"{name}: this text is not on this machine; get it with: charlm data fetch {name} (or "
+        f"download {KNOWN[name].url} and save it as {search_paths(name)[-1]})"
     )

@@ -1,4 +1,4 @@
-"""Where a text's bytes come from: files, folders, globs, standard input, names."""
+"""Where the bytes of a text come from: files, folders, globs, standard input, known names."""
 
 from __future__ import annotations
 
@@ -34,11 +34,16 @@ _OPENERS: dict[str, Callable[[Path], Any]] = {
 
 @dataclass(frozen=True)
 class Source:
-    """Bytes to read, with the name that messages use.
+    """One source of bytes.
 
-    `path` is of a file, which changes its stamp when its bytes change; other sources have none.
-    `encoding` is that of a source which has its own. `found` says whether it was found in a folder
-    or by a glob, not named; `once`, that it is a pipe and cannot be read a second time.
+    Args:
+        name: The name in messages.
+        open: Opens the source for reading.
+        path: The path of a regular file, whose stamp (`stamp_of`) changes when the file changes.
+            None for other sources.
+        encoding: The encoding, if the source does not follow `data.encoding`.
+        found: Whether a folder or a glob found the file. False if the user named it.
+        once: Whether the source is a pipe, which cannot be read twice.
     """
 
     name: str
@@ -52,17 +57,17 @@ class Source:
         """The bytes, `CHUNK` at a time.
 
         Raises:
-            DataError: they cannot be read; the message says what to do.
+            DataError: The source cannot be read. The message says what to do.
         """
-        with _told(self.name, self.found), self.open() as file:
+        with _reported(self.name, self.found), self.open() as file:
             while chunk := file.read(CHUNK):
                 yield chunk
 
 
 @contextmanager
-def _told(name: str, found: bool) -> Iterator[None]:
-    """Say in one line what is wrong with a file."""
-    hint = "; bring it in order, or leave it out with data.exclude" if found else ""
+def _reported(name: str, found: bool) -> Iterator[None]:
+    """Turns an error in reading into a `DataError` of one line."""
+    hint = "; repair it, or leave it out with data.exclude" if found else ""
     try:
         yield
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
@@ -70,15 +75,15 @@ def _told(name: str, found: bool) -> Iterator[None]:
     except EOFError as error:
         raise DataError(f"{name}: this compressed file is cut short{hint}") from error
     except OSError as error:
-        reason = error.strerror or str(error)  # bz2 raises it bare
+        reason = error.strerror or str(error)  # bz2 sets no strerror
         raise DataError(f"{name}: cannot read this text: {reason}{hint}") from error
 
 
 def find_sources(path: Sequence[str], data: DataConfig) -> list[Source]:
-    """What `path` names, in order; folders and globs by the sorted paths of their files.
+    """The sources that `path` names, in this order. Files of a folder or glob are sorted by path.
 
     Raises:
-        DataError: something is not there, or a folder or glob has no file that is wanted.
+        DataError: A path does not exist, or a folder or glob has no matching file.
     """
     return [source for entry in path for source in _find(entry, data)]
 
@@ -89,12 +94,12 @@ def _find(entry: str, data: DataConfig) -> list[Source]:
     if entry.startswith(PREFIX):
         return [_builtin(entry)]
     if "\0" in entry:
-        raise DataError(f"{entry!r}: there is no NUL in a path")
+        raise DataError(f"{entry!r}: a path cannot contain a NUL")
     try:
         path = Path(entry).expanduser()
     except RuntimeError as error:
-        raise DataError(f"{entry}: there is no such user") from error
-    with _told(str(path), found=False):
+        raise DataError(f"{entry}: this user does not exist") from error
+    with _reported(str(path), found=False):
         if path.is_dir():
             return _walk(path, data)
         if not os.path.lexists(path):
@@ -107,8 +112,8 @@ def _find(entry: str, data: DataConfig) -> list[Source]:
 
 def _open_stdin() -> IO[bytes]:
     if os.isatty(0):
-        raise DataError("data.path is -, and nothing is piped to standard input; try: cat TEXT |")
-    os.set_blocking(0, True)  # else what comes late would be taken for the end
+        raise DataError("data.path is -, but nothing is piped to standard input; try: cat TEXT |")
+    os.set_blocking(0, True)  # otherwise a pause looks like the end of the input
     return io.FileIO(os.dup(0))
 
 
@@ -118,16 +123,16 @@ def _builtin(entry: str) -> Source:
 
 def _file(path: Path, found: bool) -> Source:
     try:
-        it = path.stat()
+        mode = path.stat().st_mode
     except OSError as error:
         close = difflib.get_close_matches(path.name, library.KNOWN, 1)
         hint = f"; did you mean the corpus {close[0]}?" if close and not found else ""
         hint = hint or "; leave it out with data.exclude" * found
         raise DataError(f"{path}: cannot read this text: {error.strerror}{hint}") from error
     opener = _OPENERS.get(path.suffix.lower(), io.FileIO)
-    regular = stat.S_ISREG(it.st_mode)  # a pipe has no stamp that tells
-    own = path if regular else None
-    return Source(str(path), lambda: opener(path), own, found=found, once=not regular)
+    regular = stat.S_ISREG(mode)  # the stamp of a pipe does not show a change
+    stamped = path if regular else None
+    return Source(str(path), lambda: opener(path), stamped, found=found, once=not regular)
 
 
 def describe_sources(sources: Sequence[Source]) -> str:
@@ -137,13 +142,17 @@ def describe_sources(sources: Sequence[Source]) -> str:
 
 
 def stamp_of(path: Path) -> list[int]:
-    """What tells a file, and whether it changed; its last two are the times of that, in ns."""
+    """Numbers that differ for another file and after a change.
+
+    Returns:
+        Device, inode, size in bytes, and the times of modification and of change in nanoseconds.
+    """
     it = path.stat()
     return [it.st_dev, it.st_ino, it.st_size, it.st_mtime_ns, it.st_ctime_ns]
 
 
 def _walk(root: Path, data: DataConfig) -> list[Source]:
-    """The files of a folder that are wanted; hidden ones are not."""
+    """The files of a folder that `data.include` and `data.exclude` select, without hidden files."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -154,49 +163,51 @@ def _walk(root: Path, data: DataConfig) -> list[Source]:
         below = Path(folder).relative_to(root).parts
         names += ["/".join((*below, name)) for name in files if not name.startswith(".")]
     included, excluded = _any_of(data.include), _any_of(data.exclude)
-    wanted = [
+    selected = [
         name
         for name in names
         if (not data.include or _matches(name, included)) and not _matches(name, excluded)
     ]
-    if not wanted:
+    if not selected:
         among = f" among its {len(names):,} files that are not hidden" if names else ""
-        patterns = " that data.include and data.exclude leave" * bool(data.include or data.exclude)
+        patterns = " that data.include and data.exclude select" * bool(data.include or data.exclude)
         raise DataError(f"{root}: this folder has no text{patterns}{among}")
-    return _regular(root / name for name in sorted(wanted, key=_in_order))
+    return _regular(root / name for name in sorted(selected, key=_path_order))
 
 
 def _glob(entry: str, pattern: str, data: DataConfig) -> list[Source]:
     names = [name for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]  # noqa: PTH207
     excluded, fixed = _any_of(data.exclude), glob.escape(pattern).find("[")
-    above = pattern[:fixed].rpartition("/")[0]  # folders that the pattern names are not excluded
-    wanted = [
+    # The names of folders before the first wildcard are not compared with data.exclude.
+    above = pattern[:fixed].rpartition("/")[0]
+    selected = [
         name
         for name in names
         if not excluded.match(name) and not _matches(name[len(above) :].lstrip("/"), excluded)
     ]
-    if not wanted:
-        but = " that data.exclude leaves" * bool(names)
+    if not selected:
+        but = ", except files that data.exclude leaves out" * bool(names)
         raise DataError(f"{entry}: no file matches this pattern{but}")
-    return _regular(Path(name) for name in sorted(set(wanted), key=_in_order))
+    return _regular(Path(name) for name in sorted(set(selected), key=_path_order))
 
 
 def _regular(paths: Iterable[Path]) -> list[Source]:
-    """The files; a pipe or a socket that lies among them is passed over."""
+    """The sources of regular files. Pipes and sockets are left out."""
     return [source for path in paths if (source := _file(path, found=True)).path]
 
 
-def _in_order(name: str) -> list[str]:
-    """Folder by folder."""
+def _path_order(name: str) -> list[str]:
+    """The sort key of a path: its parts."""
     return name.split("/")
 
 
 def _any_of(patterns: Sequence[str]) -> re.Pattern[str]:
+    """One regular expression for all the patterns. Without a pattern it matches nothing."""
     return re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)")
 
 
 def _matches(name: str, pattern: re.Pattern[str]) -> bool:
-    """Whether a pattern is of the file or a folder above it, by its name or its whole path."""
+    """Whether a pattern matches the file or a folder above it, by name or by whole path."""
     while name:
         above, _, last = name.rpartition("/")
         if pattern.match(name) or pattern.match(last):

@@ -1,4 +1,4 @@
-"""What is in a text, and what simple models make of it."""
+"""Statistics of a text, and how well simple models predict it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from charlm.data.oddities import oddities
 from charlm.data.vocab import CHUNK_CHARS, Ids, Vocab
 from charlm.data.yardsticks import compressed_bits, entropies, ngram_bits
 
-MOST_TRAIN, MOST_VAL = 8_000_000, 200_000  # characters that the yardsticks look at
-MAX_ORDER = 8
+MAX_TRAIN_CHARS, MAX_VAL_CHARS = 8_000_000, 200_000  # limits for the yardsticks
+MAX_ORDER = 8  # of the n-gram models
 
 
 def measure(data: DataConfig) -> dict[str, Any]:
-    """Figures of a text, for JSON or a table; bits are bits per character.
+    """Statistics of a text, for JSON or a table. The yardsticks are in bits per character.
 
     Raises:
         DataError: the text cannot be read as `data` says.
@@ -45,26 +45,29 @@ def measure(data: DataConfig) -> dict[str, Any]:
 
 
 def _count(corpus: Corpus) -> tuple[Counter[str], int]:
-    """How often each character occurs, and how often CR LF does."""
+    """The number of occurrences of each character, and of the pair CR LF."""
     counts, crlf = np.zeros(len(corpus.vocab), np.int64), 0
     cr, lf = (corpus.vocab.chars.find(char) for char in "\r\n")
     splits: tuple[Split, ...] = ("train", "val", "test")
     for split in ("all",) if "all" in corpus.parts else splits:
         ids = corpus.parts[split]
         for start in range(0, len(ids), CHUNK_CHARS):
-            piece = ids[start : start + CHUNK_CHARS + 1]  # and one, so that no pair is missed
-            crlf += int(((piece[:-1] == cr) & (piece[1:] == lf)).sum()) if cr >= 0 else 0
-            counts += np.bincount(piece[:CHUNK_CHARS], minlength=len(counts))
-    seen = {char: int(n) for char, n in zip(corpus.vocab.chars, counts, strict=True) if n}
-    return Counter(seen), crlf
+            chunk = ids[start : start + CHUNK_CHARS + 1]  # one more, so that no pair is missed
+            crlf += int(((chunk[:-1] == cr) & (chunk[1:] == lf)).sum()) if cr >= 0 else 0
+            counts += np.bincount(chunk[:CHUNK_CHARS], minlength=len(counts))
+    present = {char: int(n) for char, n in zip(corpus.vocab.chars, counts, strict=True) if n}
+    return Counter(present), crlf
 
 
 def _yardsticks(corpus: Corpus) -> dict[str, Any]:
-    """Bits per character of the validation part by n-grams learnt from the text before it; of that
-    text by compressors; and its entropies."""
-    whole, held_out = corpus.split("train"), corpus.split("val")
-    train = whole[max(0, len(whole) - MOST_TRAIN) : len(whole)]
-    val = held_out[:MOST_VAL]
+    """Bits per character of an n-gram model, of compressors, and of the entropy.
+
+    The n-gram model is trained on the training part and scored on the validation part. Compressors
+    and entropy are of the training part.
+    """
+    train_ids = corpus.split("train")
+    train = train_ids[max(0, len(train_ids) - MAX_TRAIN_CHARS) :]
+    val = corpus.split("val")[:MAX_VAL_CHARS]
     result: dict[str, Any] = {"train_chars": len(train), "val_chars": len(val)}
     if not len(train):
         return result
@@ -78,6 +81,7 @@ def _yardsticks(corpus: Corpus) -> dict[str, Any]:
 
 
 def _bytes(ids: Ids, vocab: Vocab) -> bytes:
+    """The text of the ids, in UTF-8; of a vocabulary of bytes, the bytes."""
     codes = np.array([ord(char) for char in vocab.chars], np.uint32)[ids]
     text = codes.tobytes().decode("utf-32-le")
     return text.encode("latin-1" if vocab.unit == "byte" else "utf-8")

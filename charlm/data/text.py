@@ -1,6 +1,7 @@
-"""From bytes to characters: decoding, line ends, normalisation, in pieces.
+"""From bytes to characters in chunks: decoding, line ends, normalization.
 
-The pieces of a text are those of the whole: nothing that belongs together is cut in two.
+The chunks do not change the result: together they are the same as if the whole text was processed
+at once.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import codecs
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -16,17 +18,17 @@ from charlm.data.sources import Source, find_sources
 from charlm.errors import DataError
 
 MARK = "\ufeff"  # the byte-order mark
-_WITHOUT_MARK = ("utf-8-sig", "utf-16", "utf-32")  # these take it away themselves
-LOOKED_AT = 8000  # characters at the start of a file that tell whether it is a text
+_WITHOUT_MARK = ("utf-8-sig", "utf-16", "utf-32")  # these codecs remove it
+LOOKED_AT = 8000  # characters at the start of a file that must not be NUL
 
 
 def read_texts(sources: Sequence[Source], data: DataConfig) -> Iterator[str]:
-    """All sources, one after the other with `data.separator` between, in pieces.
+    """The characters of all sources in chunks, with `data.separator` between two sources.
 
-    With `data.unit` byte every byte is the character of its number.
+    With `data.unit: byte`, every byte b becomes the character with code point b.
 
     Raises:
-        DataError: a source cannot be read or decoded; the message names it and the place.
+        DataError: A source cannot be read or decoded. The message names the source and position.
     """
     for i, source in enumerate(sources):
         if i:
@@ -35,10 +37,12 @@ def read_texts(sources: Sequence[Source], data: DataConfig) -> Iterator[str]:
 
 
 def read_whole(path: Path, data: DataConfig) -> str:
-    """The text of one file, small enough to be held, read as `data` says; bytes as UTF-8.
+    """The text of one small file, read with the settings in `data`.
+
+    With `data.unit: byte`, the file is decoded as UTF-8, and bad bytes become surrogates.
 
     Raises:
-        DataError: it cannot be read or decoded, or is empty.
+        DataError: The file cannot be read or decoded, or is empty.
     """
     data = data.model_copy(update={"path": (str(path),)})
     text = "".join(read_texts(find_sources(data.path, data), data))
@@ -54,116 +58,110 @@ def _as_chars(raw: bytes) -> str:
 def _read(source: Source, data: DataConfig) -> Iterator[str]:
     if data.unit == "byte":
         return map(_as_chars, source.chunks())
-    pieces = _decoded(source, data)
+    chunks = _decoded(source, data)
     if codecs.lookup(source.encoding or data.encoding).name not in _WITHOUT_MARK:
-        pieces = _without_mark(pieces)
-    return clean(_refuse_binary(source, pieces), data)
+        chunks = _without_mark(chunks)
+    return clean(_refuse_binary(source, chunks), data)
 
 
-def clean(pieces: Iterable[str], data: DataConfig) -> Iterator[str]:
-    """A text with the line ends and the normalisation that `data` asks for."""
-    pieces = iter(pieces)
+def clean(chunks: Iterable[str], data: DataConfig) -> Iterator[str]:
+    """The chunks of a text with the line ends and the normalization that `data` sets."""
+    chunks = iter(chunks)
     if data.newlines == "lf":
-        pieces = _with_line_feeds(pieces)
+        chunks = _with_line_feeds(chunks)
     if data.normalize != "none":
-        pieces = _normalised(pieces, data.normalize)
-    return pieces
+        chunks = _normalized(chunks, data.normalize)
+    return chunks
 
 
-# --- decoding ---------------------------------------------------------------------------------
+# --- decoding --------------------------------------------------------------------------------
 
 
 def _decoded(source: Source, data: DataConfig) -> Iterator[str]:
     encoding = source.encoding or data.encoding
     decoder = codecs.getincrementaldecoder(encoding)(data.errors)
-    done = 0  # bytes given to the decoder
+    done = 0  # bytes decoded before this chunk
     beginning = b""
-    for raw in _and_the_end(source.chunks()):
+    for raw in chain(source.chunks(), [b""]):
         beginning = beginning or raw[:4]
-        held, _ = decoder.getstate()  # of a character begun in the chunk before
+        held, _ = decoder.getstate()  # bytes of an incomplete character of the last chunk
         try:
             yield decoder.decode(raw, final=not raw)
         except UnicodeError as error:
             start = error.start if isinstance(error, UnicodeDecodeError) else 0
             bad = (held + raw)[start : start + 1].hex()
-            where = f"at byte {done - len(held) + start:,}" + f" (0x{bad})" * bool(bad)
+            position = f"at byte {done - len(held) + start:,}" + f" (0x{bad})" * bool(bad)
             raise DataError(
-                f"{source.name}: not {encoding} {where}; {_ways_out(beginning, source)}"
+                f"{source.name}: not {encoding} {position}; {_advice(beginning, source)}"
             ) from error
         done += len(raw)
 
 
-def _and_the_end(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    yield from chunks
-    yield b""
-
-
-def _ways_out(beginning: bytes, source: Source) -> str:
+def _advice(beginning: bytes, source: Source) -> str:
     utf_16 = beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     likely = "utf-16" if utf_16 else "latin-1"
     leave = "leave it out with data.exclude, " if source.found else ""
     return (
-        f"{leave}name its encoding with data.encoding={likely} or another, read bad bytes as "
-        "U+FFFD with data.errors=replace, or learn bytes with data.unit=byte"
+        f"{leave}set its encoding with data.encoding={likely} or another, read bad bytes as "
+        "U+FFFD with data.errors=replace, or train on bytes with data.unit=byte"
     )
 
 
-def _without_mark(pieces: Iterator[str]) -> Iterator[str]:
-    """Without a byte-order mark at the start."""
-    for piece in pieces:
-        if piece:
-            yield piece.removeprefix(MARK)
+def _without_mark(chunks: Iterator[str]) -> Iterator[str]:
+    """The chunks without a byte-order mark at the start."""
+    for chunk in chunks:
+        if chunk:
+            yield chunk.removeprefix(MARK)
             break
-    yield from pieces
+    yield from chunks
 
 
-def _refuse_binary(source: Source, pieces: Iterator[str]) -> Iterator[str]:
-    """A file with a NUL near its start is no text."""
-    seen = 0
-    for piece in pieces:
-        if seen < LOOKED_AT and (place := piece[: LOOKED_AT - seen].find("\0")) >= 0:
-            encoding = ", is of another encoding (data.encoding=utf-16-le?)"
-            leave = ", or is to be left out with data.exclude" * source.found
+def _refuse_binary(source: Source, chunks: Iterator[str]) -> Iterator[str]:
+    """The chunks unchanged. A file with a NUL near its start is refused, as it is not a text."""
+    start = 0  # of the chunk, in characters
+    for chunk in chunks:
+        if start < LOOKED_AT and (position := chunk[: LOOKED_AT - start].find("\0")) >= 0:
+            leave = ", or leave it out with data.exclude" * source.found
             raise DataError(
-                f"{source.name}: not a text: character {seen + place:,} is a NUL; perhaps it is to "
-                f"be learnt as bytes (data.unit=byte){encoding}{leave}"
+                f"{source.name}: not a text: character {start + position:,} is a NUL; set its "
+                f"encoding (data.encoding=utf-16-le?) or train on bytes with data.unit=byte{leave}"
             )
-        seen += len(piece)
-        yield piece
+        start += len(chunk)
+        yield chunk
 
 
-# --- line ends and normalisation ----------------------------------------------------------------
+# --- line ends and normalization -------------------------------------------------------------
 
 
-def _with_line_feeds(pieces: Iterator[str]) -> Iterator[str]:
-    held = ""  # a carriage return at the end may be half a line end
-    for piece in pieces:
-        text = held + piece
+def _with_line_feeds(chunks: Iterator[str]) -> Iterator[str]:
+    held = ""  # a carriage return at the end of a chunk may be followed by a line feed
+    for chunk in chunks:
+        text = held + chunk
         held = "\r" if text.endswith("\r") else ""
         yield text.removesuffix(held).replace("\r\n", "\n").replace("\r", "\n")
     yield "\n" if held else ""
 
 
-def _normalised(pieces: Iterator[str], form: Literal["NFC", "NFKC"]) -> Iterator[str]:
+def _normalized(chunks: Iterator[str], form: Literal["NFC", "NFKC"]) -> Iterator[str]:
     held = ""
-    for piece in pieces:
-        text = held + piece
-        cut = _last_start(text)
+    for chunk in chunks:
+        text = held + chunk
+        cut = _last_boundary(text)
         yield unicodedata.normalize(form, text[:cut])
         held = text[cut:]
     yield unicodedata.normalize(form, held)
 
 
-def _last_start(text: str) -> int:
-    """The last place in a text where it can be cut, and its parts normalised one by one."""
-    return next((i for i in range(len(text) - 1, 0, -1) if _starts_afresh(text[i])), 0)
+def _last_boundary(text: str) -> int:
+    """The last position where a text can be cut so that both parts can be normalized alone."""
+    return next((i for i in range(len(text) - 1, 0, -1) if _is_boundary(text[i])), 0)
 
 
-def _starts_afresh(char: str) -> bool:
-    """Whether a character never joins with one before it.
+def _is_boundary(char: str) -> bool:
+    """Whether normalization never joins a character with the one before it.
 
-    Those that do are marks, or vowels and final consonants of Hangul (Unicode Standard Annex 15),
-    or what decomposes to such.
+    It joins marks, vowels and final consonants of Hangul, and characters that decompose to one of
+    these (Unicode Standard Annex 15).
     """
     if char.isascii():
         return True

@@ -1,4 +1,4 @@
-"""Characters, or bytes, and their ids."""
+"""The vocabulary: characters or bytes, and their ids."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from charlm.errors import DataError
 
-Ids = NDArray[Any]  # of an unsigned integer type
-CHUNK_CHARS = 1 << 20  # characters of a text worked on together
-UNKNOWN = "\ufffd"  # stands for every character that a limited vocabulary leaves out
+Ids = NDArray[Any]  # an array of unsigned integers
+CHUNK_CHARS = 1 << 20  # characters of a text that are processed at once
+UNKNOWN = "\ufffd"  # replaces every character that a limited vocabulary does not have
 
 
 def code_points(text: str) -> Ids:
-    """The Unicode code points of `text` (len(text),): uint8 if all are below 256, else uint32."""
+    """The code points of `text` (N,) for N characters: uint8 if all are below 256, else uint32."""
     try:
         return np.frombuffer(text.encode("latin-1"), np.uint8)
     except UnicodeEncodeError:
@@ -29,10 +29,13 @@ def code_points(text: str) -> Ids:
 
 @dataclass(frozen=True)
 class Vocab:
-    """The V characters a model knows; a character's id is its place in `chars`.
+    """The V characters that a model knows.
 
-    A limited vocabulary reads every other character as `UNKNOWN`, which it then has. One of bytes
-    has all 256 of them, byte b as character b, and reads and writes text as its UTF-8.
+    Args:
+        chars: The characters. The id of a character is its index here.
+        limited: Whether every other character is encoded as `UNKNOWN`, which `chars` then contains.
+        unit: "char", or "byte" for the vocabulary of all 256 bytes: byte b is the character with
+            code point b, and text is encoded and decoded as UTF-8.
     """
 
     chars: str
@@ -46,24 +49,26 @@ class Vocab:
 
     @classmethod
     def of_bytes(cls) -> Vocab:
-        """All bytes."""
+        """The vocabulary of all 256 bytes."""
         return cls("".join(map(chr, range(256))), unit="byte")
 
     def __len__(self) -> int:
         return len(self.chars)
 
     def extended(self, other: Vocab) -> Vocab:
-        """This vocabulary, ids unchanged, with the new characters of `other` behind it."""
+        """This vocabulary with the new characters of `other` at the end. The ids do not change."""
         known = set(self.chars)
         new = "".join(c for c in other.chars if c not in known)
         return replace(self, chars=self.chars + new, limited=other.limited)
 
     def encode(self, text: str) -> Ids:
-        """The ids of `text`, in the smallest unsigned type that holds V ids: (len(text),), or
-        one a byte.
+        """The ids of `text`, in the smallest unsigned type that can hold V ids.
+
+        Returns:
+            (N,) for N characters, or for N bytes of UTF-8.
 
         Raises:
-            DataError: a character is not in the vocabulary; the message names it and its place.
+            DataError: A character is not in the vocabulary. The message says which and where.
         """
         ids = self._look_up(text)
         unknown = ids == len(self)
@@ -72,47 +77,50 @@ class Vocab:
         return ids.astype(np.min_scalar_type(len(self) - 1), copy=False)
 
     def encode_known(self, text: str) -> tuple[Ids, int]:
-        """The ids of the known characters of `text`, and how many unknown ones were left out."""
+        """The ids of the known characters of `text`, and the number of unknown characters."""
         ids = self._look_up(text)
         known = ids != len(self)
         return ids[known], int(ids.size - known.sum())
 
     def decode(self, ids: Ids | list[int]) -> str:
-        """The text of `ids`; a byte that is not UTF-8 as a surrogate, which writes back as it."""
+        """The text of `ids`. A byte that is not UTF-8 becomes a surrogate (PEP 383)."""
         if self.unit == "byte":
             return bytes(bytearray(ids)).decode("utf-8", "surrogateescape")
         return "".join(map(self.chars.__getitem__, ids))
 
     def table(self, chars: str) -> Ids:
-        """The id of each character of `chars`; V for those unknown to a vocabulary unlimited."""
-        other = self.chars.index(UNKNOWN) if self.limited else len(self)
-        places = {char: i for i, char in enumerate(self.chars)}
-        ids = [places.get(char, other) for char in chars]
+        """The id of each character of `chars`. An unknown character has V if not `limited`."""
+        id_of = {char: i for i, char in enumerate(self.chars)}
+        ids = [id_of.get(char, self._unknown_id) for char in chars]
         return np.array(ids, np.min_scalar_type(max([*ids, len(self) - 1])))
 
+    @property
+    def _unknown_id(self) -> int:
+        return self.chars.index(UNKNOWN) if self.limited else len(self)
+
     @cached_property
-    def _by_code_point(self) -> Ids:
-        """Ids by code point, up to the largest known one and one beyond (which is unknown)."""
+    def _id_of_code_point(self) -> Ids:
+        """Ids by code point. The last entry, above all known code points, is for unknown ones."""
         known = code_points(self.chars)
-        other = self.chars.index(UNKNOWN) if self.limited else len(self)
-        table = np.full(int(known.max(initial=0)) + 2, other, np.min_scalar_type(len(self)))
+        size, dtype = int(known.max(initial=0)) + 2, np.min_scalar_type(len(self))
+        table = np.full(size, self._unknown_id, dtype)
         table[known] = np.arange(len(self))
         return table
 
     def _look_up(self, text: str) -> Ids:
         if self.unit == "byte":
             return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
-        return np.take(self._by_code_point, code_points(text), mode="clip")
+        return np.take(self._id_of_code_point, code_points(text), mode="clip")
 
     def _describe_unknown(self, text: str, unknown: NDArray[np.bool_]) -> str:
-        places = np.flatnonzero(unknown)
-        distinct = Vocab.of("".join(text[i] for i in places[:10_000])).chars
-        first = int(places[0])
-        where = f"{len(places):,} of {len(text):,} characters, the first at character {first:,}"
+        positions = np.flatnonzero(unknown)
+        distinct = Vocab.of("".join(text[i] for i in positions[:10_000])).chars
+        first = int(positions[0])
+        where = f"{len(positions):,} of {len(text):,} characters, the first at character {first:,}"
         return self.describe_unknown(distinct, where, text[first])
 
     def describe_unknown(self, distinct: str, where: str, first: str) -> str:
-        """How a message tells of unknown characters: which, where, and what is like the first."""
+        """A message about unknown characters: which, where, and known ones similar to the first."""
         names = describe(distinct[:5], more=len(distinct) > 5)
         return (
             f"the vocabulary does not have {names} ({where}); nearest known: "
@@ -120,37 +128,37 @@ class Vocab:
         )
 
     def nearest(self, char: str, count: int = 4) -> list[str]:
-        """Known characters that could stand for `char`: other case, no accent, near code points."""
-        bare = unicodedata.normalize("NFKD", char)[:1]
-        alike = [char.lower(), char.upper(), bare, bare.lower(), bare.upper()]
+        """Known characters similar to `char`: the other case, no accent, a near code point."""
+        base = unicodedata.normalize("NFKD", char)[:1]
+        similar = [char.lower(), char.upper(), base, base.lower(), base.upper()]
         category = unicodedata.category(char)[0]
         by_distance = sorted(
             self.chars,
             key=lambda c: (unicodedata.category(c)[0] != category, abs(ord(c) - ord(char))),
         )
-        known = [c for c in alike if c and c in self.chars]
+        known = [c for c in similar if c and c in self.chars]
         return list(dict.fromkeys(known + by_distance))[:count]
 
 
 class Decoder:
-    """Ids to text one at a time: what they complete, which for bytes may be nothing yet."""
+    """Decodes one id at a time. A byte gives no text until its character is complete."""
 
     def __init__(self, vocab: Vocab) -> None:
         self._vocab = vocab
         self._bytes = codecs.getincrementaldecoder("utf-8")("surrogateescape")
 
     def add(self, id_: int) -> str:
-        """What id_ completes."""
+        """The text that `id_` completes, or an empty string."""
         if self._vocab.unit == "char":
             return self._vocab.chars[id_]
         return self._bytes.decode(bytes([id_]))
 
     def rest(self) -> str:
-        """What was begun and not completed."""
+        """The text of the bytes of an incomplete character at the end."""
         return self._bytes.decode(b"", final=True)
 
 
 def describe(chars: Iterable[str], more: bool = False) -> str:
-    """`'é' (U+00E9), 'ü' (U+00FC), ...`: characters as a message shows them."""
+    """Characters as a message shows them: `'é' (U+00E9), 'ü' (U+00FC), ...`."""
     shown = [f"{char!r} (U+{ord(char):04X})" for char in chars]
     return ", ".join(shown + ["..."] * more)

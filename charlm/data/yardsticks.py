@@ -1,4 +1,4 @@
-"""What simple models make of a text, in bits per character: figures to hold a network against."""
+"""Entropies, n-gram models and compressors: bits per character to compare a network with."""
 
 from __future__ import annotations
 
@@ -24,60 +24,77 @@ _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def entropies(ids: Ids, orders: int = 3) -> list[float]:
-    """The empirical entropy of a character given the k before it, bits, for k = 0..orders-1.
+    """The empirical entropy of a character, given the k characters before it.
 
-    Exact, of the text `ids` (N,) itself: over its N - k characters that have k before them. So it
-    falls as k grows, and for large k says more about the length of the text than about its
-    language. Zero where no character has k before it.
+    It is exact for the text itself, over the N - k characters that have k characters before them.
+    It decreases as k grows. For a large k it says more about the length of the text than about
+    its language.
+
+    Args:
+        ids: The text (N,).
+        orders: The number of orders.
+
+    Returns:
+        The entropy in bits for k = 0..orders-1. Zero if no character has k characters before it.
     """
     return [_entropy(contexts, grams) for contexts, grams, _ in _grams(ids, orders)]
 
 
 def _entropy(contexts: _Ints, grams: _Ints) -> float:
-    """H(gram) - H(context) over the positions (P,): both say what stands at each."""
+    """H(gram) - H(context) in bits. Both arrays (N-k,) have one number for each position."""
     if not len(grams):
         return 0.0
     bits = (_n_log_n(contexts) - _n_log_n(grams)) / len(grams)
-    return max(0.0, bits)  # rounding may leave it just below
+    return max(0.0, bits)  # rounding may give a value just below zero
 
 
-def _n_log_n(kinds: _Ints) -> float:
-    """The sum of n log2 n over the counts n of the distinct `kinds`."""
-    counts = np.bincount(kinds)
+def _n_log_n(numbers: _Ints) -> float:
+    """The sum of n log2 n over the counts n of the distinct `numbers`."""
+    counts = np.bincount(numbers)
     counts = counts[counts > 0]
     return float((counts * np.log2(counts)).sum())
 
 
 def ngram_bits(train: Ids, val: Ids, order: int) -> list[float]:
-    """Mean bits per character of `val` (M,) under n-gram models of `train` (N,), by their order.
+    """The mean bits per character of `val` under interpolated Witten-Bell n-gram models of `train`.
 
-    Interpolated Witten-Bell, contexts of 0 to `order` characters: after a context h seen n(h)
-    times with t(h) different characters behind it, h' being h without its first character,
+    Let a context h occur n(h) times in `train`, followed by t(h) different characters, and let h'
+    be h without its first character. Then
 
         p(c | h) = (n(hc) + t(h) p(c | h')) / (n(h) + t(h)),
 
-    and p(c | h') where h was never seen. Before order 0 comes the uniform distribution over the
-    characters of `train` and `val`, so nothing is impossible. A context may reach back into the
-    end of `train`, which `val` follows; nothing is learned from `val`.
+    and p(c | h) = p(c | h') if h does not occur. The empty context falls back to the uniform
+    distribution over the characters of `train` and `val`, so every probability is positive. `val`
+    follows `train`: its first contexts reach back into `train`. Nothing is learned from `val`.
 
-    Exact: contexts are numbered, not hashed. Takes O((N + M) log(N + M)) an order, and some 30
-    bytes a character.
+    The models are exact: contexts are numbered, not hashed. Each order takes
+    O((N + M) log(N + M)) time. The memory is about 30 bytes for each character.
 
-    Source: Witten and Bell (1991), "The zero-frequency problem", IEEE Trans. Inf. Theory 37(4);
-    escapes by method C, interpolated as in Chen and Goodman (1998), section 2.4.
+    Source: Witten and Bell (1991), "The zero-frequency problem", IEEE Trans. Inf. Theory 37(4),
+    method C, interpolated as in Chen and Goodman (1998), section 2.4.
+
+    Args:
+        train: The training text (N,).
+        val: The text to score (M,).
+        order: The longest context, in characters.
+
+    Returns:
+        The bits per character for contexts of at most 0, 1, ..., `order` characters.
 
     Raises:
         DataError: `val` is empty.
     """
     if not len(val):
-        raise DataError("an n-gram model needs a text of 1 character or more to score")
-    # of 1 / p, for 0.0 and not -0.0
+        raise DataError("the text to score with an n-gram model needs at least 1 character")
+    # log2(1 / p) instead of -log2(p), because -log2(1) is -0.0.
     return [float(np.log2(1 / p).mean()) for p in ngram_probabilities(train, val, order)]
 
 
 def ngram_probabilities(train: Ids, val: Ids, order: int) -> Iterator[NDArray[np.float64]]:
-    """The probability (M,) of each character of `val` under the models of `ngram_bits`, by their
-    order. The array is the same each time, and changed from one to the next."""
+    """Yields the probability (M,) of each character of `val` under each model of `ngram_bits`.
+
+    One array is yielded every time and is changed in place from order to order.
+    """
     both = np.concatenate([train, val])
     p = np.full(len(val), 1 / len(np.unique(both)))
     for k, (contexts, grams, context_of) in enumerate(_grams(both, order + 1)):
@@ -88,59 +105,68 @@ def ngram_probabilities(train: Ids, val: Ids, order: int) -> Iterator[NDArray[np
 def _interpolate(
     p: NDArray[np.float64], contexts: _Ints, grams: _Ints, context_of: _Ints, trained: int
 ) -> None:
-    """Take the probabilities p (M,) of the characters scored from order k - 1 to k, in place.
+    """Changes the probabilities p (M,) of the scored characters from order k - 1 to k, in place.
 
-    The arrays are of `_grams`; their first `trained` positions are for counting, the others are
-    the last of those scored.
+    The other arrays come from `_grams`. Their first `trained` positions are counted. The other
+    positions are the last of the scored ones.
     """
     n_gram = np.bincount(grams[:trained], minlength=len(context_of))  # n(hc)
     n_context = np.bincount(contexts[:trained], minlength=int(contexts.max(initial=0)) + 1)  # n(h)
     followers = np.bincount(context_of[n_gram > 0], minlength=len(n_context))  # t(h)
     scored = contexts[trained:]
     n, t = n_context[scored], followers[scored]
-    shorter = p[len(p) - len(scored) :]  # the first characters of all have no k before them
+    shorter = p[len(p) - len(scored) :]  # the first k characters of the text have no context
     np.divide(n_gram[grams[trained:]] + t * shorter, n + t, out=shorter, where=n > 0)
 
 
 def _grams(ids: Ids, orders: int) -> Iterator[tuple[_Ints, _Ints, _Ints]]:
-    """For k = 0..orders-1, what stands at each of the N - k positions with k characters before it.
+    """Numbers contexts and grams at the N - k positions with k characters before, k = 0..orders-1.
 
-    Yields contexts (N-k,), a number for the k characters before; grams (N-k,), one for these and
-    the character there, dense from 0; and context_of (distinct grams,), the context of each.
+    Yields, for each k:
+        contexts (N-k,): the number of the k characters before each position.
+        grams (N-k,): the number of these k characters and the one at the position, from 0 on.
+        context_of (number of distinct grams,): the context of each gram.
     """
     alphabet, chars = _numbered(ids)
     contexts = np.zeros_like(chars)
     for k in range(orders):
         distinct, grams = _numbered(contexts * np.int64(len(alphabet)) + chars[k:])
         yield contexts, grams, distinct // max(1, len(alphabet))
-        contexts = grams[:-1]  # the k + 1 characters before a position end at the one before it
+        contexts = grams[:-1]  # a gram is the next context of the position after it
 
 
 def _numbered(keys: _Ints) -> tuple[_Ints, _Ints]:
-    """The distinct `keys` in order, and the place of each key among them: `np.unique`, but lean."""
+    """The sorted distinct `keys` and the index of each key: `np.unique` with less memory."""
     dtype = np.int32 if len(keys) < 2**31 else np.int64
     order = np.argsort(keys)
     keys = keys[order]
     first = np.ones(len(keys), np.bool_)
     np.not_equal(keys[1:], keys[:-1], out=first[1:])
     distinct = keys[first]
-    del keys  # 8 bytes a character
-    places = np.empty(len(order), dtype)
-    places[order] = np.cumsum(first, dtype=dtype) - 1
-    return distinct, places
+    del keys  # 8 bytes for each character
+    indices = np.empty(len(order), dtype)
+    indices[order] = np.cumsum(first, dtype=dtype) - 1
+    return distinct, indices
 
 
 def compressed_bits(data: bytes, chars: int) -> dict[str, float]:
-    """Bits per character that `gzip -9`, `bzip2 -9` and `xz -9` make of `data`, all it takes.
+    """The size of a text after `gzip -9`, `bzip2 -9` and `xz -9`, in bits per character.
 
-    `data` is the text encoded, `chars` its length in characters. The three run in threads: they
-    release the interpreter's lock. xz may take some 700 MB of memory.
+    The compressors run in parallel threads, because they release the GIL. xz may need about
+    700 MB of memory.
+
+    Args:
+        data: The encoded text.
+        chars: Its length in characters.
+
+    Returns:
+        The bits per character for each compressor, headers included.
 
     Raises:
-        DataError: there are no characters.
+        DataError: `chars` is 0.
     """
     if chars < 1:
-        raise DataError("bits per character need a text of 1 character or more")
+        raise DataError("bits per character need a text of at least 1 character")
     with ThreadPoolExecutor(len(_COMPRESSORS)) as pool:
         packed = pool.map(lambda compress: compress(data), _COMPRESSORS.values())
         return {name: 8 * len(x) / chars for name, x in zip(_COMPRESSORS, packed, strict=True)}

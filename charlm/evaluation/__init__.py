@@ -1,1 +1,1 @@
-"""How well a model predicts a text."""
+"""Measuring how well a model predicts a text."""

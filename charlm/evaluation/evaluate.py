@@ -1,7 +1,7 @@
-"""Evaluation: how many nats a character a model needs for a text. Deterministic, in
-float32 (TF32 on a GPU that has it).
+"""Evaluation: the loss of a model on a text, in nats.
 
-A text of N characters has N - 1 to score: its first has nothing before it.
+It is deterministic, and computed in float32 (TF32 on a GPU that supports it). Of a text of N
+characters, N - 1 are scored, because nothing precedes the first.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from charlm.models.base import evaluating
 from charlm.randomness import generator
 from charlm.units import Likelihood
 
-CHARS_AT_ONCE = 8192  # bounds the memory for logits
+CHARS_AT_ONCE = 8192  # characters in a batch: limits the memory for logits
 
 
 class InterruptedEvaluationError(Exception):
-    """Evaluation was asked to stop before its end."""
+    """The evaluation was stopped before its end."""
 
 
 @dataclass(frozen=True)
 class Score(Likelihood):
-    """A likelihood, and how it was taken."""
+    """A likelihood, and how it was measured."""
 
     protocol: str
     description: str
@@ -50,14 +50,17 @@ def evaluate(
     seed: int,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Score:
-    """Score the text `ids` (N,) by the protocol of `config`.
+    """Score a text by the protocol of `config`. The model and the global generator do not change.
 
-    `seed` fixes the places of the windows. Nothing is drawn from, or left in, the model or the
-    global generator.
+    Args:
+        ids: (N,).
+        seed: decides the positions of random windows.
+        should_stop: is called before each batch; evaluation stops where it returns True.
 
     Raises:
-        DataError: the text has fewer than two characters, or is no list and to be scored as one.
-        InterruptedEvaluationError: `should_stop` said so.
+        DataError: the text has fewer than two characters, or the protocol is `items` and the text
+            has no documents.
+        InterruptedEvaluationError: `should_stop` returned True.
     """
     if len(ids) < 2:
         raise DataError(f"evaluation needs a text of 2 characters or more, this has {len(ids)}")
@@ -66,14 +69,14 @@ def evaluate(
         if config.protocol == "windows":
             return _score_windows(reader, ids, config, seed)
         if config.protocol == "items":
-            return _score_items(reader, ids)
+            return _score_documents(reader, ids)
         if model.context is None:
             return _score_stream(reader, ids)
         return _score_sliding(reader, ids, model.context)
 
 
 class _Reader:
-    """Sums the loss of batches, float64 on the host."""
+    """Reads batches, and sums their losses in float64 on the CPU."""
 
     def __init__(self, model: CharModel, should_stop: Callable[[], bool]) -> None:
         self.model, self._should_stop = model, should_stop
@@ -81,7 +84,7 @@ class _Reader:
         self.nats, self.chars = 0.0, 0
 
     def read(self, x: Ids, y: Ids, state: State | None = None, skip: int = 0) -> State:
-        """Read inputs x (B, T); score targets y (B, T) but the first `skip` of each row."""
+        """Read x (B, T), and score the targets y (B, T) without the first `skip` of each row."""
         if self._should_stop():
             raise InterruptedEvaluationError
         logits, state = self.model(self._tensor(x), state)
@@ -97,7 +100,7 @@ class _Reader:
 
 
 def _score_stream(reader: _Reader, ids: AnyIds) -> Score:
-    """One pass from the first character to the last, the state carried all the way."""
+    """Read the whole text once, and carry the state from batch to batch."""
     state: State | None = None
     for start in range(0, len(ids) - 1, CHARS_AT_ONCE):
         chunk = ids[start : start + CHARS_AT_ONCE + 1][None]  # (1, T+1)
@@ -106,15 +109,15 @@ def _score_stream(reader: _Reader, ids: AnyIds) -> Score:
 
 
 def _score_sliding(reader: _Reader, ids: AnyIds, context: int) -> Score:
-    """Overlapping windows by the rule of windows.py; each scores the characters that the window
-    before did not."""
+    """Read overlapping windows by the rule of windows.py. Each window scores the characters that
+    are new in it."""
     shapes = groupby(windows(len(ids) - 1, context), lambda it: (it.stop - it.start, it.skip))
-    for (length, skip), alike in shapes:
-        starts = np.array([window.start for window in alike])
+    for (length, skip), group in shapes:
+        starts = np.array([window.start for window in group])
         rows = max(1, CHARS_AT_ONCE // context)
         for i in range(0, len(starts), rows):
-            text = ids[starts[i : i + rows, None] + np.arange(length + 1)]  # (B, T+1)
-            reader.read(text[:, :-1], text[:, 1:], skip=skip)
+            batch = ids[starts[i : i + rows, None] + np.arange(length + 1)]  # (B, T+1)
+            reader.read(batch[:, :-1], batch[:, 1:], skip=skip)
     stride = stride_of(context)
     return reader.score(
         "stream",
@@ -123,36 +126,38 @@ def _score_sliding(reader: _Reader, ids: AnyIds, context: int) -> Score:
 
 
 def _score_windows(reader: _Reader, ids: AnyIds, config: EvalConfig, seed: int) -> Score:
-    """Random windows, each from a fresh state, all of a window's characters scored alike."""
+    """Read random windows, each from a fresh state, and score all characters of each."""
     length = min(config.window, reader.model.context or config.window, len(ids) - 1)
     starts = generator(seed, "windows").integers(0, len(ids) - length, config.n_windows)
     rows = max(1, CHARS_AT_ONCE // length)
     for i in range(0, len(starts), rows):
-        windows = ids[starts[i : i + rows, None] + np.arange(length + 1)]  # (B, length+1)
-        reader.read(windows[:, :-1], windows[:, 1:])
+        batch = ids[starts[i : i + rows, None] + np.arange(length + 1)]  # (B, T+1)
+        reader.read(batch[:, :-1], batch[:, 1:])
     return reader.score(
         "windows", f"{len(starts)} random windows of {length} characters, fresh state, seed {seed}"
     )
 
 
-def _score_items(reader: _Reader, ids: AnyIds) -> Score:
-    """Each item of a list from a fresh state: every character of it and its end."""
+def _score_documents(reader: _Reader, ids: AnyIds) -> Score:
+    """Read each document from a fresh state, and score all its characters and its line end."""
     if not isinstance(ids, TextIds) or ids.starts is None:
-        raise DataError("eval.protocol items scores the items of a list, and this text is none")
+        raise DataError(
+            "eval.protocol items needs a text with data.documents: lines; choose stream or windows"
+        )
     starts, lengths = pieces(ids, reader.model.context or CHARS_AT_ONCE)
-    order = np.argsort(lengths, kind="stable")  # like with like, for little filling
+    order = np.argsort(lengths, kind="stable")  # similar lengths share a batch, for little padding
     first = 0
     while first < len(order):
-        rows = order[first : first + _rows(lengths[order[first : first + CHARS_AT_ONCE]])]
-        places = starts[rows, None] - 1 + np.arange(lengths[rows[-1]] + 1)  # (B, T+1)
-        text = ids[places % len(ids)].astype(np.int64)
-        beyond = np.arange(lengths[rows[-1]]) >= lengths[rows, None]  # (B, T)
-        reader.read(text[:, :-1], np.where(beyond, IGNORED, text[:, 1:]))
+        rows = order[first : first + _count_rows(lengths[order[first : first + CHARS_AT_ONCE]])]
+        positions = starts[rows, None] - 1 + np.arange(lengths[rows[-1]] + 1)  # (B, T+1)
+        batch = ids[positions % len(ids)].astype(np.int64)
+        is_padding = np.arange(lengths[rows[-1]]) >= lengths[rows, None]  # (B, T)
+        reader.read(batch[:, :-1], np.where(is_padding, IGNORED, batch[:, 1:]))
         first += len(rows)
     return reader.score("items", f"{len(ids.starts) - 1:,} items, each from a fresh state")
 
 
-def _rows(lengths: NDArray[np.int64]) -> int:
-    """How many of these, sorted, make a batch of CHARS_AT_ONCE characters; at least one."""
+def _count_rows(lengths: NDArray[np.int64]) -> int:
+    """The number of documents of these sorted lengths that fit a batch; at least one."""
     sizes = lengths * np.arange(1, len(lengths) + 1)
     return max(1, int(np.searchsorted(sizes, CHARS_AT_ONCE, "right")))

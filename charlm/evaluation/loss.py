@@ -1,4 +1,4 @@
-"""The loss: nats."""
+"""The loss, in nats."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from charlm.data.batches import IGNORED
 
 
 def summed_nll(logits: Tensor, targets: Tensor) -> Tensor:
-    """The negative log-likelihood of all targets together, in nats, a float32 scalar.
+    """The sum of the negative log-likelihoods of all targets, in nats.
 
-    Divided by the number of them it is nats per character, and ln V for uniform logits.
+    Divided by the number of targets, it is the loss in nats per character: ln V for uniform logits.
 
     Args:
         logits: (B, T, V), of any floating type.
-        targets: (B, T) ids, or `IGNORED` where nothing is to be predicted.
+        targets: (B, T) ids, or `IGNORED` at positions that do not count.
+
+    Returns:
+        A float32 scalar.
     """
-    # (B, T, V) -> (B*T, V); the softmax is always taken in float32
+    # (B, T, V) to (B*T, V); the softmax is in float32 for every type of logits
     return F.cross_entropy(
         logits.float().flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=IGNORED
     )

@@ -1,4 +1,4 @@
-"""The text that a model is to be measured by."""
+"""The text that a model is evaluated on."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ from charlm.errors import DataError
 def text_to_score(
     meta: Meta, paths: Sequence[str], split: Split, skip_unknown: bool
 ) -> tuple[TextIds, int]:
-    """The ids of a split of the text at `paths`, or of the one trained on where there are none,
-    and how many characters of it are unknown to the model and left out.
+    """Open a text, and encode a split of it for a model.
+
+    Args:
+        meta: of the model's checkpoint.
+        paths: the files of the text; empty for the text that the model was trained on.
+        skip_unknown: whether to leave out characters that the model does not know.
+
+    Returns:
+        The ids, and the number of characters left out.
 
     Raises:
-        DataError: the text is missing, has unknown characters, is not the one trained on, or has
-            no such split.
+        DataError: the text is missing, has unknown characters, has fewer than two known ones in
+            this split, or is no longer the text that the model was trained on.
     """
     data = meta.config.data
     if paths:
@@ -33,70 +40,75 @@ def text_to_score(
     if expected not in (None, corpus.sha256):
         own = {"val": data.val_path, "test": data.test_path}.get(split)
         raise DataError(
-            f"{corpus.source}: not the text this model was trained on; to score it all the same: "
+            f"{corpus.source}: not the text this model was trained on; to score it anyway: "
             f"data={shlex.join(own or data.path)} split={'all' if own else split}"
         )
     ids = corpus.split(split)
     unknown = _Unknown(ids, vocab)
     if unknown.count and not skip_unknown:
         raise DataError(
-            f"{corpus.source}: {unknown.describe(corpus)}; on_unknown=skip leaves such out"
+            f"{corpus.source}: {unknown.describe(corpus)}; on_unknown=skip leaves them out"
         )
     if (known := len(ids) - unknown.count) < 2:
         raise DataError(
             f"{corpus.source}: the {split} part has {known} characters and there is nothing to "
-            "score; take another split"
+            "score; choose another split"
         )
-    return (unknown.left_out() if unknown.count else ids), unknown.count
+    return (unknown.remaining_ids() if unknown.count else ids), unknown.count
 
 
 class _Unknown:
-    """The places in a text where a vocabulary does not have the character, found piece by piece."""
+    """The characters of a text that a vocabulary does not have, found chunk by chunk."""
 
     def __init__(self, ids: TextIds, vocab: Vocab) -> None:
         self._ids, self._vocab = ids, vocab
-        self.count, self._first, self._new = 0, 0, np.empty(0, np.int64)
+        self.count, self._first, self._distinct = 0, 0, np.empty(0, np.int64)
         for start in range(0, len(ids), CHUNK_CHARS):
-            piece = ids[start : start + CHUNK_CHARS]
-            places = np.flatnonzero(piece >= len(vocab))
-            if len(places) and not self.count:
-                self._first = start + int(places[0])
-            self.count += len(places)
-            self._new = np.union1d(self._new, piece[places])
+            chunk = ids[start : start + CHUNK_CHARS]
+            positions = np.flatnonzero(chunk >= len(vocab))
+            if len(positions) and not self.count:
+                self._first = start + int(positions[0])
+            self.count += len(positions)
+            self._distinct = np.union1d(self._distinct, chunk[positions])
 
     def describe(self, corpus: Corpus) -> str:
-        """Which they are, how many, and where the first is."""
+        """Which characters they are, how many, and the position of the first."""
         first = corpus.vocab.chars[int(self._ids[self._first : self._first + 1][0])]
         where = (
             f"{self.count:,} of {len(self._ids):,} characters, the first at character "
             f"{self._first:,}"
         )
-        distinct = "".join(sorted(corpus.vocab.chars[i] for i in self._new))
+        distinct = "".join(sorted(corpus.vocab.chars[i] for i in self._distinct))
         return self._vocab.describe_unknown(distinct, where, first)
 
-    def left_out(self) -> TextIds:
-        """The ids of the others, on the disk as long as they are used."""
+    def remaining_ids(self) -> TextIds:
+        """The ids of all other characters, mapped from a temporary file.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
         try:
-            return self._written()
+            return self._write_known()
         except OSError as error:
             raise DataError(
                 f"{tempfile.gettempdir()}: cannot write the text without unknown characters "
-                f"here: {error.strerror}; make room, or name another folder in TMPDIR"
+                f"here: {error.strerror}; free disk space, or set TMPDIR to another folder"
             ) from error
 
-    def _written(self) -> TextIds:
-        size, starts, before = len(self._vocab), [], 0
+    def _write_known(self) -> TextIds:
+        size, starts, n_known = len(self._vocab), [], 0
         with tempfile.TemporaryFile() as file:
             for start in range(0, len(self._ids), CHUNK_CHARS):
-                piece = self._ids[start : start + CHUNK_CHARS]
-                file.write(piece[piece < size].data)
-                if self._ids.starts is not None:  # what stood at a place stands further back now
-                    first, last = np.searchsorted(self._ids.starts, [start, start + len(piece)])
-                    places = self._ids.starts[first:last] - start
-                    starts.append(before + np.cumsum(piece < size)[places] - (piece < size)[places])
-                before += int((piece < size).sum())
+                chunk = self._ids[start : start + CHUNK_CHARS]
+                known = chunk < size
+                file.write(chunk[known].data)
+                if self._ids.starts is not None:  # documents start earlier than before
+                    first, last = np.searchsorted(self._ids.starts, [start, start + len(chunk)])
+                    positions = self._ids.starts[first:last] - start
+                    starts.append(n_known + np.cumsum(known)[positions] - known[positions])
+                n_known += int(known.sum())
             file.flush()
-            ids = np.asarray(np.memmap(file, piece.dtype, "r"))
+            ids = np.asarray(np.memmap(file, chunk.dtype, "r"))
         if self._ids.starts is None:
             return TextIds(ids, np.arange(size))
-        return TextIds(ids, np.arange(size), np.concatenate([*starts, [before]]))
+        return TextIds(ids, np.arange(size), np.concatenate([*starts, [n_known]]))

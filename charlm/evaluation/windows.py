@@ -1,9 +1,9 @@
 """How a GPT reads a text that is longer than its context: in overlapping windows.
 
-Evaluation, sampling and `charlm inspect` all follow this one rule, so that the loss that is
-measured is the loss of the text that is sampled. Each window keeps the last half of the one before,
-so that every character past the first window has at least context // 2 characters before it, at a
-constant mean cost. Needs no torch.
+Evaluation, sampling and `charlm inspect` follow the same rule, so the measured loss is that of the
+text that is sampled. Each window starts with the last half of the window before. So every character
+after the first window has at least context // 2 characters before it, and its mean cost does not
+grow with the text. Needs no torch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Window:
-    """The characters start to stop of a text, read from a fresh state; the window before already
-    covered the first `skip` of them."""
+    """The characters start to stop of a text, which are read from a fresh state. The first `skip`
+    of them were already part of the window before."""
 
     start: int
     stop: int
@@ -23,12 +23,12 @@ class Window:
 
 
 def stride_of(context: int) -> int:
-    """How many characters after a window the next one starts."""
+    """The number of characters from the start of a window to the start of the next."""
     return context - context // 2
 
 
 def windows(n: int, context: int) -> Iterator[Window]:
-    """The windows in which a GPT reads a text of n characters."""
+    """Yield the windows in which a GPT reads a text of n characters."""
     stride = stride_of(context)
     kept = context - stride
     yield Window(0, min(context, n), 0)
@@ -37,6 +37,6 @@ def windows(n: int, context: int) -> Iterator[Window]:
 
 
 def window_start(n: int, context: int, stride: int) -> int:
-    """The start of the window in which the last of n characters is read."""
+    """The start of the window that holds the last of n characters."""
     beyond = max(0, n - context)
     return -(-beyond // stride) * stride

@@ -1,14 +1,14 @@
-"""What a network learned: its cells, gates and attention, where its bits go, how its text grew.
+"""What a network learned: its units, gates and attention heads, and where its bits go.
 
-In the order in which one builds on the other, each in the module of its name:
+The modules, in the order in which they use each other:
 
-    record.record(model, ids)           every unit and gate at every character, as Activations
-    features.read_features(text)        what there is to keep track of in a text
-    search.search(units, ids, ...)      which units do, beyond what luck and locality explain
-    ablate.ablate(model, ids, units)    what is lost without them
+    record.record(model, ids)           all units and gates at every character, as `Activations`
+    features.read_features(text)        features of a text, for example `in quotes`
+    search.search(units, ids, ...)      the units that track a feature better than three baselines
+    ablate.ablate(model, ids, units)    how much the loss rises without a unit
     gates, attention, surprisal, growth
-    survey.survey(model, meta, ...)     all of it, and as plain numbers
-    report.write_report(path, ...)      the same as one page of HTML
+    survey.survey(model, meta, ...)     all of this for one model and one text
+    report.write_report(path, ...)      the same as one HTML file
 
-`watch.Watch` shows some of it in TensorBoard during training.
+`watch.Watch` writes units, gates and attention to TensorBoard during training.
 """

@@ -1,4 +1,4 @@
-"""What a unit is for: hold it at zero throughout, and see on which characters the loss rises."""
+"""What a unit is for: hold it at zero, and measure on which characters the loss rises."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch
 from charlm.data.vocab import Ids
 from charlm.insight.record import Array, Starts, losses
 from charlm.insight.search import Unit
-from charlm.insight.trace import Kept, n_layers, unit_kinds
+from charlm.insight.trace import Masks, n_layers, unit_kinds
 from charlm.models import CharModel
 from charlm.units import bits
 
-ROWS = 8  # units whose loss is taken side by side
+UNITS_AT_ONCE = 8  # ablated in one batch, one unit in each row
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """How much worse a network predicts without a unit, bits per character.
+    """How much the loss rises when a unit is held at zero, in bits per character.
 
     Attributes:
-        rise: (N,) of each character; NaN for the first.
-        mean: over the text.
-        chars: the ids of the characters that make up most of the rise, the first the most: the id,
-            how many there are, and their mean rise.
+        rise: (N,), at each character; NaN at the first.
+        mean: the mean rise over the text.
+        chars: the characters with the largest total rise, largest first. Each is a tuple of the
+            id, the number of its occurrences, and their mean rise.
     """
 
     unit: Unit
@@ -34,8 +34,8 @@ class Ablation:
     mean: float
     chars: tuple[tuple[int, int, float], ...]
 
-    def where(self, holds: Array) -> tuple[float, float]:
-        """The mean rise on characters before which a boolean (N,) holds, and on the others."""
+    def mean_where(self, holds: Array) -> tuple[float, float]:
+        """The mean rise on characters that follow a True in `holds` (N,), and on the others."""
         rise, holds = self.rise[1:], holds[:-1]
         return _mean(rise[holds]), _mean(rise[~holds])
 
@@ -47,38 +47,38 @@ def ablate(
     starts: Starts = None,
     keep: int = 6,
 ) -> list[Ablation]:
-    """Each unit held at zero while `model` reads the text ids (N,).
+    """Hold each unit at zero while `model` reads the text ids (N,), one unit at a time.
 
     Args:
-        starts: as `record` has it.
-        keep: how many characters are told of.
+        starts: the documents of the text, as for `record`.
+        keep: the number of characters in `Ablation.chars`, at most.
     """
-    found = []
-    for first in range(0, len(units), ROWS):
-        some = units[first : first + ROWS]
-        nats = losses(model, ids, _without(model, some), starts)  # the last row: with all units
+    ablations = []
+    for first in range(0, len(units), UNITS_AT_ONCE):
+        some = units[first : first + UNITS_AT_ONCE]
+        nats = losses(model, ids, _masks(model, some), starts)  # (units + 1, N)
         for unit, row in zip(some, nats, strict=False):
             rise = np.asarray(bits(1.0) * (row - nats[-1]))
-            found.append(Ablation(unit, rise, _mean(rise[1:]), _most(ids, rise, keep)))
-    return found
+            ablations.append(Ablation(unit, rise, _mean(rise[1:]), _largest(ids, rise, keep)))
+    return ablations
 
 
-def _without(model: CharModel, units: Sequence[Unit]) -> Kept:
-    """Factors (L, B, D) with one unit less in each row, and none less in the last."""
+def _masks(model: CharModel, units: Sequence[Unit]) -> Masks:
+    """Masks (L, B, D) that hold one unit at zero in each row, and none in the last row."""
     L, B = n_layers(model), len(units) + 1
     device = next(model.parameters()).device
-    kept = {k: torch.ones(L, B, width, device=device) for k, width in unit_kinds(model).items()}
+    masks = {k: torch.ones(L, B, width, device=device) for k, width in unit_kinds(model).items()}
     for row, unit in enumerate(units):
-        kept[unit.kind][unit.layer, row, unit.index] = 0.0
-    return kept
+        masks[unit.kind][unit.layer, row, unit.index] = 0.0
+    return masks
 
 
-def _most(ids: Ids, rise: Array, keep: int) -> tuple[tuple[int, int, float], ...]:
-    """The characters on which most of the rise falls."""
+def _largest(ids: Ids, rise: Array, keep: int) -> tuple[tuple[int, int, float], ...]:
+    """The characters with the largest total rise, as `Ablation.chars`."""
     sums = np.bincount(ids[1:], rise[1:])
     counts = np.bincount(ids[1:])
-    best = [int(i) for i in np.argsort(-sums, kind="stable")[:keep] if sums[i] > 0]
-    return tuple((i, int(counts[i]), float(sums[i] / counts[i])) for i in best)
+    largest = [int(i) for i in np.argsort(-sums, kind="stable")[:keep] if sums[i] > 0]
+    return tuple((i, int(counts[i]), float(sums[i] / counts[i])) for i in largest)
 
 
 def _mean(values: Array) -> float:

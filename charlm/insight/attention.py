@@ -1,16 +1,17 @@
-"""What the heads of a GPT look at.
+"""What the attention heads of a GPT attend to.
 
-Shapes: T characters of a window, L layers, H heads, K head width.
+Shapes: N characters of a text, T characters of a window, L layers, H heads, K width of a head.
 
-A head's score for a kind of target is the share of its attention that falls on such targets, over
-the queries that have one. Three others are scored as well; a head is told of as looking
-there where it gives at least TIMES the highest of these, and LEAST_GAIN more:
+A target is a kind of character to attend to, for example the previous character. The score of a
+head is its total attention weight on the target's characters, averaged over the queries that have
+one. A head is a discovery if its score is at least TIMES the best of three baselines, and at least
+LEAST_GAIN above it:
 
-    chance      attention spread evenly over all it may look at
-    distance    the head's own mean attention at each distance, wherever the target stands; a
-                head that only looks near finds much there by luck (not for targets that are
-                themselves a distance)
-    untrained   the best head of the same network with fresh weights
+    chance      attention spread evenly over all characters up to the query
+    distance    the head's own mean attention at each distance, for any query. A head that only
+                attends to near characters scores high here. Not for a target that is itself a
+                distance.
+    untrained   the best head of the same network with untrained weights
 """
 
 from __future__ import annotations
@@ -29,17 +30,18 @@ from charlm.insight.record import Array
 from charlm.insight.trace import blocks, n_layers, trace
 from charlm.models import GPT
 
-WINDOWS = 16  # of the text, for the scores
-MOST_SHOWN, MOST_BYTES = 128, 3_000_000  # characters of the stretch that is shown; on the page
+MAX_WINDOWS = 16  # of the text, for the scores
+MAX_SHOWN, MAX_BYTES = 128, 3_000_000  # of the window on the page: characters, and size
 TIMES, LEAST_GAIN = 2.0, 0.05
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Attention in one window of the text, from character `start` on.
+class AttentionWindow:
+    """Attention in one window of the text.
 
     Attributes:
-        attention: (L, H, T, T), each query's (row's) shares, which sum to 1.
+        start: the position of the window's first character.
+        attention: (L, H, T, T), the weights of each query (row), which sum to 1.
         queries, keys, values: (L, H, T, K).
     """
 
@@ -52,7 +54,12 @@ class Stretch:
 
 @dataclass(frozen=True)
 class HeadScore:
-    """What one head gives to one kind of target, and what it would give by luck."""
+    """The score of one head for one target, and its three baselines.
+
+    Attributes:
+        distance: None for a target that is itself a distance.
+        queries: the number of queries that have such a target.
+    """
 
     target: str
     layer: int
@@ -61,68 +68,76 @@ class HeadScore:
     chance: float
     distance: float | None
     untrained: float
-    queries: int  # that have such a target
+    queries: int
     discovery: bool
 
 
-def look(model: GPT, ids: Ids, start: int = 0) -> Stretch:
-    """The attention in a window of ids (N,), as long as is good to look at."""
-    piece = _tensor(model, ids[start : start + _window(model)])
-    told, _ = trace(model, piece, with_attention=True)
-    parts = (told.attention, told.queries, told.keys, told.values)
-    return Stretch(start, *(part[:, 0].cpu().numpy() for part in parts if part is not None))
+def attention_window(model: GPT, ids: Ids, start: int = 0) -> AttentionWindow:
+    """The attention in a window of ids (N,) that is small enough for the page."""
+    piece = _tensor(model, ids[start : start + _window_size(model)])
+    traced, _ = trace(model, piece, with_attention=True)
+    parts = (traced.attention, traced.queries, traced.keys, traced.values)
+    return AttentionWindow(start, *(part[:, 0].cpu().numpy() for part in parts if part is not None))
 
 
-def _window(model: GPT) -> int:
-    """T: a byte for each share and two for each number of q, k and v are to fit."""
+def _window_size(model: GPT) -> int:
+    """T. The page has 1 byte for each attention weight, and 2 for each number of q, k and v."""
     L, H = n_layers(model), blocks(model)[0].attention.n_head
     K = model.embed.embedding_dim // H
-    T = min(MOST_SHOWN, model.context)
-    while T > 1 and L * H * T * (T + 6 * K) > MOST_BYTES:
+    T = min(MAX_SHOWN, model.context)
+    while T > 1 and L * H * T * (T + 6 * K) > MAX_BYTES:
         T //= 2
     return T
 
 
 def score_heads(model: GPT, ids: Ids, text: str, untrained: Sequence[GPT] = ()) -> list[HeadScore]:
-    """Every head's score for every kind of target, in windows of the text ids (N,), `text`; for
-    each kind the best head first."""
-    own, queries = _shares(model, ids, text)  # (targets, 3, L, H)
-    fresh = [_shares(other, ids, text)[0][:, 0].max((1, 2)) for other in untrained]
+    """The score of every head for every target, over at most MAX_WINDOWS windows of a text.
+
+    Args:
+        ids: (N,), the text.
+        text: the same text as characters.
+        untrained: the same network with untrained weights.
+
+    Returns:
+        The scores, target by target, best head first. A target that the text does not have is left
+        out.
+    """
+    scores, queries = _mean_weights(model, ids, text)  # (targets, 3, L, H)
+    fresh = [_mean_weights(other, ids, text)[0][:, 0].max((1, 2)) for other in untrained]
     found = []
     for t, name in enumerate(TARGETS):
         if not queries[t]:
             continue
-        highest = max((float(each[t]) for each in fresh), default=0.0)
-        scores = []
-        for layer, head in np.ndindex(own.shape[2:]):
-            score, chance, near = (float(x) for x in own[t, :, layer, head])
+        best_fresh = max((float(each[t]) for each in fresh), default=0.0)
+        heads = []
+        for layer, head in np.ndindex(scores.shape[2:]):
+            score, chance, near = (float(x) for x in scores[t, :, layer, head])
             distance = None if name in _DISTANCES else near
-            best = max(chance, distance or 0.0, highest)
-            discovery = score >= max(TIMES * best, best + LEAST_GAIN)
-            scores.append(
+            baseline = max(chance, distance or 0.0, best_fresh)
+            discovery = score >= max(TIMES * baseline, baseline + LEAST_GAIN)
+            heads.append(
                 HeadScore(
-                    name, layer, head, score, chance, distance, highest, queries[t], discovery
+                    name, layer, head, score, chance, distance, best_fresh, queries[t], discovery
                 )
             )
-        found += sorted(scores, key=lambda each: -each.score)
+        found += sorted(heads, key=lambda each: -each.score)
     return found
 
 
-def _shares(model: GPT, ids: Ids, text: str) -> tuple[NDArray[np.float64], list[int]]:
-    """The score, chance and distance of each target and head (targets, 3, L, H), and how many
-    queries have a target of each kind."""
+def _mean_weights(model: GPT, ids: Ids, text: str) -> tuple[NDArray[np.float64], list[int]]:
+    """The score, chance and distance of each head (targets, 3, L, H), and for each target the
+    number of queries that have one."""
     L, H = n_layers(model), blocks(model)[0].attention.n_head
     sums, queries = np.zeros((len(TARGETS), 3, L, H)), [0] * len(TARGETS)
     for start, stop in _windows(len(ids), model.context):
-        told, _ = trace(model, _tensor(model, ids[start:stop]), with_attention=True)
-        assert told.attention is not None
-        attention = told.attention[:, 0].cpu().numpy()  # (L, H, T, T)
+        traced, _ = trace(model, _tensor(model, ids[start:stop]), with_attention=True)
+        assert traced.attention is not None
+        attention = traced.attention[:, 0].cpu().numpy()  # (L, H, T, T)
         near = _by_distance(attention)
         even = np.tril(np.ones((stop - start,) * 2)) / np.arange(1, stop - start + 1)[:, None]
         for t, target in enumerate(TARGETS.values()):
-            mask = target(text[start:stop])
-            has = mask.any(1)
-            queries[t] += int(has.sum())
+            mask = target(text[start:stop])  # (T, T)
+            queries[t] += int(mask.any(1).sum())
             sums[t, 0] += (attention * mask).sum((2, 3))
             sums[t, 1] += (even * mask).sum()
             sums[t, 2] += (near * mask).sum((2, 3))
@@ -131,54 +146,55 @@ def _shares(model: GPT, ids: Ids, text: str) -> tuple[NDArray[np.float64], list[
 
 def _windows(n: int, context: int) -> Iterator[tuple[int, int]]:
     starts = range(0, max(1, n - context + 1), context)
-    for start in starts[:WINDOWS]:
+    for start in starts[:MAX_WINDOWS]:
         yield start, min(start + context, n)
 
 
 def _by_distance(attention: Array) -> Array:
-    """Attention (L, H, T, T) with each query's shares replaced by the head's mean at their
-    distance, made to sum to 1 again."""
+    """Attention (L, H, T, T) in which each weight is the head's mean weight at that distance. The
+    weights of each query are scaled to sum to 1."""
     T = attention.shape[-1]
-    gap = np.arange(T)[:, None] - np.arange(T)  # (T, T), from key to query
-    means = np.stack([np.diagonal(attention, -d, 2, 3).mean(-1) for d in range(T)], -1)
-    near = np.where(gap >= 0, means[..., np.maximum(gap, 0)], 0.0)  # (L, H, T, T)
+    distance = np.arange(T)[:, None] - np.arange(T)  # (T, T), from query back to key
+    means = np.stack([np.diagonal(attention, -d, 2, 3).mean(-1) for d in range(T)], -1)  # (L, H, T)
+    near = np.where(distance >= 0, means[..., np.maximum(distance, 0)], 0.0)  # (L, H, T, T)
     return np.asarray(near / np.maximum(near.sum(-1, keepdims=True), 1e-12))
 
 
 def _tensor(model: GPT, ids: Ids) -> torch.Tensor:
+    """Ids (1, T) on the device of the model."""
     return torch.from_numpy(ids.astype(np.int64))[None].to(next(model.parameters()).device)
 
 
-# --- targets: (T, T), True where query t is to look at a key ----------------------------------
+# --- targets: (T, T), True where a key (column) is a target of a query (row) ------------------
 
 
 def previous_character(text: str) -> Array:
-    """The character before."""
+    """The previous character."""
     return np.eye(len(text), k=-1, dtype=np.bool_)
 
 
 def same_character(text: str) -> Array:
-    """The same character, earlier."""
+    """Earlier occurrences of the same character."""
     chars = np.array(list(text), dtype=object)
     return np.asarray(np.tril(chars[:, None] == chars[None, :], -1), np.bool_)
 
 
 def line_start(text: str) -> Array:
-    """The first character of the line, and the line end before it; not of the line's first two,
-    where these are near anyway."""
-    starts, places = line_starts(text), np.arange(len(text))
+    """The first character of the line, and the line end before it. The first two characters of a
+    line are not queries, because these targets are too near to them."""
+    starts, positions = line_starts(text), np.arange(len(text))
     mask = np.zeros((len(text),) * 2, np.bool_)
-    for place in places[places - starts > 1]:
-        mask[place, max(0, starts[place] - 1) : starts[place] + 1] = True
+    for position in positions[positions - starts > 1]:
+        mask[position, max(0, starts[position] - 1) : starts[position] + 1] = True
     return mask
 
 
 def matching_bracket(text: str) -> Array:
-    """The innermost bracket that is open, also from the one that closes it."""
+    """The innermost open bracket. For a closing bracket, its partner."""
     opens = open_bracket(text)
     mask = np.zeros((len(text),) * 2, np.bool_)
-    places = np.flatnonzero(opens >= 0)
-    mask[places, opens[places]] = True
+    positions = np.flatnonzero(opens >= 0)
+    mask[positions, opens[positions]] = True
     return mask
 
 

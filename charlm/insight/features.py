@@ -1,9 +1,10 @@
-"""What there is to keep track of in a text, computed from the text alone.
+"""Features of a text that a network may keep track of, computed from the text alone.
 
-Each feature is a function of a text of N characters to an array (N,), boolean or real. What stands
-at place t is what a reader knows, or would have to know, once character t is read: at the opening
-quotation mark one is inside the quotes, at the closing one no longer. The rules are simple and
-meant for prose, markup and program text alike; on no text do they fail.
+Each feature is a function from a text of N characters to an array (N,), boolean or real. The value
+at position t describes the text after character t is read: at an opening quotation mark the reader
+is inside the quotes, at the closing one outside again. Some features look ahead: a quotation, a tag
+or a bracket counts only if it is closed, and `characters left in line` counts to the next line end.
+The rules are simple, and the same for prose, markup and code. They accept every text.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Reals = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature's name, and what it is at each character (N,)."""
+    """A feature of a text of N characters: its name, and its values (N,)."""
 
     name: str
     values: Bools | Reals
@@ -33,21 +34,21 @@ class Feature:
 
 
 def read_features(text: str) -> list[Feature]:
-    """Every feature of a text; of two that are the same there, the first."""
-    found: list[Feature] = []
+    """The features of a text. If two have the same values on this text, only the first."""
+    features: list[Feature] = []
     for name, compute in FEATURES.items():
         values = compute(text)
         assert values.shape == (len(text),)
-        if not any(np.array_equal(values, other.values) for other in found):
-            found.append(Feature(name, values))
-    return found
+        if not any(np.array_equal(values, other.values) for other in features):
+            features.append(Feature(name, values))
+    return features
 
 
 # --- quotes and comments ---------------------------------------------------------------------
 
-# One expression, so that a quote in a comment is no quote, and a comment sign in quotes no comment.
-# A quotation ends before the next empty line, or is none; an apostrophe within or at the end of a
-# word opens none.
+# One expression for all kinds, so that a quotation mark in a comment opens no quotation, and a
+# comment sign in quotes opens no comment. A quotation between two " contains no empty line. An
+# apostrophe inside or at the end of a word opens no quotation.
 _SPANS = re.compile(
     r"""
       (?P<double>  \"{3}[\s\S]*?\"{3} | “[^“”]{0,5000}” | «[^«»]{0,5000}»
@@ -62,7 +63,7 @@ _SPANS = re.compile(
 
 
 def _inside(text: str, *kinds: str) -> Bools:
-    """From where a span of these kinds opens until just before it closes."""
+    """True from the opening of a span of these kinds until just before it closes."""
     inside = np.zeros(len(text), np.bool_)
     for match in _SPANS.finditer(text):
         if match.lastgroup in kinds:
@@ -72,7 +73,7 @@ def _inside(text: str, *kinds: str) -> Bools:
 
 
 def in_url(text: str) -> Bools:
-    """Inside the address of a page."""
+    """Inside a web address."""
     inside = np.zeros(len(text), np.bool_)
     for match in re.finditer(r"(?:https?|ftp)://[^\s<>\"']+|\bwww\.[^\s<>\"']+", text):
         inside[match.start() : match.end()] = True
@@ -86,33 +87,33 @@ _TAG = re.compile(r"</?[A-Za-z!?][^<>]{0,1000}>")
 
 
 def match_brackets(text: str) -> list[tuple[int, int]]:
-    """The places of each pair of round, square or curly brackets: open, close.
+    """The pairs of round, square and curly brackets, as positions (open, close).
 
-    Brackets without a partner, as in `:)`, are none.
+    A bracket without a partner, as in `:)`, is ignored.
     """
     pairs: list[tuple[int, int]] = []
     open_: list[int] = []
-    for place, char in enumerate(text):
+    for position, char in enumerate(text):
         if char in _CLOSING:
-            open_.append(place)
+            open_.append(position)
         elif char in ")]}":
-            at = _partner(text, open_, char)
-            if at is not None:
-                pairs.append((open_[at], place))
-                del open_[at:]
+            i = _partner(text, open_, char)
+            if i is not None:
+                pairs.append((open_[i], position))
+                del open_[i:]
     return pairs
 
 
-def _partner(text: str, open_: list[int], char: str, most: int = 20) -> int | None:
-    """Where among those still open the last is that `char` closes; not too far back."""
-    for at in range(len(open_) - 1, max(-1, len(open_) - 1 - most), -1):
-        if _CLOSING[text[open_[at]]] == char:
-            return at
+def _partner(text: str, open_: list[int], char: str, limit: int = 20) -> int | None:
+    """The index in `open_` of the last bracket that `char` closes, among the last `limit`."""
+    for i in range(len(open_) - 1, max(-1, len(open_) - 1 - limit), -1):
+        if _CLOSING[text[open_[i]]] == char:
+            return i
     return None
 
 
 def depth(text: str, kinds: str = "([{") -> Reals:
-    """How many brackets of these kinds are open."""
+    """The number of open brackets of these kinds."""
     change = np.zeros(len(text) + 1)
     for opens, closes in match_brackets(text):
         if text[opens] in kinds:
@@ -122,11 +123,12 @@ def depth(text: str, kinds: str = "([{") -> Reals:
 
 
 def open_bracket(text: str) -> NDArray[np.int64]:
-    """Where the innermost open bracket stands, at its closing one too; -1 where none is open."""
-    places = np.full(len(text), -1)
-    for opens, closes in sorted(match_brackets(text)):  # the outer first, so the inner stay
-        places[opens + 1 : closes + 1] = opens
-    return places
+    """The position of the innermost open bracket, also at the bracket that closes it; -1 if no
+    bracket is open."""
+    positions = np.full(len(text), -1)
+    for opens, closes in sorted(match_brackets(text)):  # outer first: inner ones overwrite them
+        positions[opens + 1 : closes + 1] = opens
+    return positions
 
 
 def in_tag(text: str) -> Bools:
@@ -141,11 +143,11 @@ def in_tag(text: str) -> Bools:
 
 
 def line_starts(text: str) -> NDArray[np.int64]:
-    """Where the line of each character begins."""
-    places = np.arange(len(text))
+    """The position where the line of each character begins."""
+    positions = np.arange(len(text))
     begins = np.ones(len(text), np.bool_)
     begins[1:] = _is(text, "\n")[:-1]
-    return np.maximum.accumulate(np.where(begins, places, 0))
+    return np.maximum.accumulate(np.where(begins, positions, 0))
 
 
 def position_in_line(text: str) -> Reals:
@@ -156,7 +158,7 @@ def position_in_line(text: str) -> Reals:
 
 
 def line_length(text: str) -> Reals:
-    """Characters of the line so far, its indentation not counted."""
+    """Characters of the line so far, without its indentation."""
     return np.maximum(position_in_line(text) - indentation(text), 0)
 
 
@@ -180,8 +182,8 @@ def indentation(text: str) -> Reals:
 
 def in_indentation(text: str) -> Bools:
     """In the spaces and tabs that begin a line."""
-    place = position_in_line(text)
-    return np.asarray((indentation(text) == place) & (place > 0))
+    position = position_in_line(text)
+    return np.asarray((indentation(text) == position) & (position > 0))
 
 
 def after_newline(text: str) -> Bools:
@@ -192,8 +194,8 @@ def after_newline(text: str) -> Bools:
 def first_line(text: str) -> Bools:
     """In the first line of a paragraph."""
     starts = line_starts(text)
-    empty = np.array([start == 0 or text[max(0, start - 2) : start] == "\n\n" for start in starts])
-    return empty.astype(np.bool_) & ~_is(text, "\n")
+    first = np.array([start == 0 or text[max(0, start - 2) : start] == "\n\n" for start in starts])
+    return first.astype(np.bool_) & ~_is(text, "\n")
 
 
 # --- words and numbers -----------------------------------------------------------------------
@@ -206,17 +208,17 @@ def start_of_word(text: str) -> Bools:
 
 
 def position_in_word(text: str) -> Reals:
-    """Letters of the word so far; 0 outside."""
+    """Letters of the word so far; 0 outside a word."""
     return _run_length(_letters(text))
 
 
 def in_capitals(text: str) -> Bools:
-    """The second or a later of several capitals in a row."""
+    """In a run of capitals, from the second on."""
     return _run_length(np.array([char.isupper() for char in text], np.bool_)) > 1
 
 
 def in_number(text: str) -> Bools:
-    """The second or a later of several digits in a row."""
+    """In a run of digits, from the second on."""
     return _run_length(np.array([char.isdecimal() for char in text], np.bool_)) > 1
 
 
@@ -229,17 +231,17 @@ def _is(text: str, chars: str) -> Bools:
 
 
 def _shifted(values: Bools) -> Bools:
-    """What was so one character before."""
-    before = np.zeros(len(values), np.bool_)
-    before[1:] = values[:-1]
-    return before
+    """The value (N,) of the previous character; False for the first."""
+    previous = np.zeros(len(values), np.bool_)
+    previous[1:] = values[:-1]
+    return previous
 
 
 def _run_length(values: Bools) -> Reals:
-    """How many in a row are true, up to each place."""
-    places = np.arange(1, len(values) + 1)
-    ended = np.maximum.accumulate(np.where(values, 0, places)) if len(values) else places
-    return (places - ended).astype(np.float64)
+    """The length (N,) of the run of True values that ends at each position."""
+    positions = np.arange(1, len(values) + 1)
+    last_false = np.maximum.accumulate(np.where(values, 0, positions)) if len(values) else positions
+    return (positions - last_false).astype(np.float64)
 
 
 FEATURES: dict[str, Callable[[str], NDArray[Any]]] = {

@@ -1,4 +1,4 @@
-"""How the text grew: what a run wrote while it was trained, beside its losses."""
+"""How a run progressed: its samples during training, and its losses."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_HEAD = re.compile(r"^--- step (\d+)$", re.MULTILINE)
+_HEADING = re.compile(r"^--- step (\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the network wrote at a step, its prompt included."""
+    """A text sampled at a step, with its prompt."""
 
     step: int
     text: str
@@ -28,9 +28,9 @@ class Growth:
 
 
 def read_growth(folder: Path) -> Growth:
-    """What samples.txt and metrics.jsonl in a run folder say; empty where there are none.
+    """Read samples.txt and metrics.jsonl in a run folder.
 
-    A line that a crash cut short is passed over.
+    A missing file counts as empty. An incomplete line, which a crash can leave, is skipped.
     """
     losses: dict[str, list[tuple[int, float]]] = {"train": [], "val": []}
     for line in _read(folder / "metrics.jsonl").splitlines():
@@ -41,15 +41,16 @@ def read_growth(folder: Path) -> Growth:
 
 
 def _samples(text: str) -> list[Sample]:
-    """Split at the headings whose steps rise: a model may write such a line itself."""
-    heads: list[re.Match[str]] = []
-    for match in _HEAD.finditer(text):
-        if not heads or int(match[1]) > int(heads[-1][1]):
-            heads.append(match)
-    ends = [*(head.start() for head in heads[1:]), len(text)]
+    """The samples in samples.txt. A heading counts only if its step is higher than the one before,
+    because a sample can contain a line that looks like a heading."""
+    headings: list[re.Match[str]] = []
+    for match in _HEADING.finditer(text):
+        if not headings or int(match[1]) > int(headings[-1][1]):
+            headings.append(match)
+    ends = [*(heading.start() for heading in headings[1:]), len(text)]
     return [
-        Sample(int(head[1]), text[head.end() + 1 : end].removesuffix("\n\n"))
-        for head, end in zip(heads, ends, strict=False)
+        Sample(int(heading[1]), text[heading.end() + 1 : end].removesuffix("\n\n"))
+        for heading, end in zip(headings, ends, strict=False)
     ]
 
 

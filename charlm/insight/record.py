@@ -1,6 +1,7 @@
-"""Every unit at every character of a text, recorded piece by piece.
+"""Records every unit at every character of a text, piece by piece.
 
-Shapes: N characters of the text, V vocabulary, L layers, D units of a kind in a layer.
+Shapes: N characters of the text, B texts side by side, T characters of a piece, V vocabulary,
+L layers, D units of a kind in a layer.
 """
 
 from __future__ import annotations
@@ -17,28 +18,29 @@ from numpy.typing import NDArray
 from charlm.data.vocab import Ids
 from charlm.errors import BrokenModelError
 from charlm.evaluation.windows import windows
-from charlm.insight.trace import Kept, Trace, n_layers, trace, unit_kinds
+from charlm.insight.trace import Masks, Trace, n_layers, trace, unit_kinds
 from charlm.models import CharModel, State
 
 Array = NDArray[Any]
 Starts = NDArray[np.int64] | None
-"""Of a list of items, where each begins, and the end; None for a text."""
-CHARS_AT_ONCE = 512  # bounds the memory for what is not kept
+"""The first position of each document of a list, and the end of the text; None for a text that is
+not a list."""
+CHARS_AT_ONCE = 512  # of a recurrent network's text: limits the memory of a trace
 GUESSES = 5
 
 
 @dataclass(frozen=True)
 class Activations:
-    """What a network did at each of the N characters of a text.
+    """The units, gates and predictions of a network at each of the N characters of a text.
 
-    What stands at place t is of the moment after character t was read.
+    Units, gates and guesses at position t are those after character t was read.
 
     Attributes:
         ids: (N,), the text.
-        units: by kind, (L, N, D) float16; the kinds are those of `Trace`.
-        gates: by name, (L, N, D) float16, 0 to 1; none where the network has none.
-        nats: (N,) float32, what character t cost given those before it; NaN for the first.
-        guesses: (N, 5), the ids thought likeliest to come next, the best first.
+        units: by kind, (L, N, D) float16. The kinds are those of `Trace`.
+        gates: by name, (L, N, D) float16, from 0 to 1. Empty for a network without gates.
+        nats: (N,) float32, the surprisal of character t given those before it; NaN for the first.
+        guesses: (N, 5), the ids of the most likely next characters, most likely first.
         chances: (N, 5) float32, their probabilities.
     """
 
@@ -52,8 +54,9 @@ class Activations:
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of text to read at once: from start to stop, of which the first `skip` characters
-    are context that an earlier span has told of; afresh, or from the state before."""
+    """The characters start to stop of a text, which are read at once. An earlier span already
+    covered the first `skip` of them. A `fresh` span starts from the zero state, any other from the
+    state after the span before it."""
 
     start: int
     stop: int
@@ -62,11 +65,15 @@ class Span:
 
 
 def spans(n: int, context: int | None, starts: Starts = None) -> Iterator[Span]:
-    """How a text of n characters is read, as evaluation and sampling do it.
+    """The spans in which a text of n characters is read. Evaluation and sampling read it the same
+    way.
 
-    A model without a context carries its state through the text; one with a context keeps half of
-    the window before. Each item of a list, which begins at one of `starts`, is read afresh from
+    A recurrent network carries its state through the text. A GPT reads windows, and each window
+    keeps half of the one before. The documents of a list are read separately; each is read from
     the line end before it.
+
+    Args:
+        context: of a GPT; None for a recurrent network.
     """
     edges = [0, *([] if starts is None else (starts[1:-1] - 1).tolist()), n]
     for a, b in pairwise(edges):
@@ -79,30 +86,32 @@ def spans(n: int, context: int | None, starts: Starts = None) -> Iterator[Span]:
 
 
 def stream(
-    model: CharModel, text: Ids, pieces: Iterable[Span], kept: Kept | None = None
+    model: CharModel, text: Ids, pieces: Iterable[Span], masks: Masks | None = None
 ) -> Iterator[tuple[Span, Trace]]:
-    """Trace texts (B, N) of any length side by side, in the memory that one piece takes.
+    """Trace B texts (B, N) side by side, span by span.
+
+    The memory is that of one span, for a text of any length.
 
     Args:
-        pieces: as `spans` gives them for the model's context.
-        kept: as `trace` has it.
+        pieces: from `spans` for the model's context.
+        masks: the units to hold at zero, as for `trace`.
     """
     device = next(model.parameters()).device
     state: State | None = None
     for span in pieces:
         piece = torch.from_numpy(text[:, span.start : span.stop].astype(np.int64)).to(device)
-        told, state = trace(model, piece, None if span.fresh else state, kept)
-        yield span, told
+        traced, state = trace(model, piece, None if span.fresh else state, masks)
+        yield span, traced
 
 
 def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
-    """What `model` does at each character of the text ids (N,).
+    """Record what `model` does at each character of the text ids (N,).
 
-    Reads the text in pieces, so besides what it returns it needs the memory for one piece. The
-    model is as it was: its weights, its mode, its gradients, and the random generators.
+    Apart from its result this needs the memory of one piece. It changes neither the model (its
+    weights, mode and gradients) nor the random generators.
 
     Args:
-        starts: of a list, which is read item by item; see `spans`.
+        starts: the documents of a list, which are read separately.
 
     Raises:
         BrokenModelError: an output of the model is not finite.
@@ -113,16 +122,16 @@ def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
     nats = np.full(N, np.nan, np.float32)
     guesses = np.zeros((N, min(GUESSES, model.vocab_size)), np.int64)
     chances = np.zeros(guesses.shape, np.float32)
-    for span, told in stream(model, ids[None], spans(N, model.context, starts)):
+    for span, traced in stream(model, ids[None], spans(N, model.context, starts)):
         here = slice(span.start + span.skip, span.stop)
-        log_p = told.logits[0, span.skip :].float().log_softmax(-1)  # (T, V)
+        log_p = traced.logits[0, span.skip :].float().log_softmax(-1)  # (T, V)
         if not bool(log_p.isfinite().all()):
             raise BrokenModelError(
-                "the model's output is not finite: its weights are broken; take another checkpoint"
+                "the model's output is not finite: its weights are broken; use another checkpoint"
             )
-        for kind, store in units.items():
-            store[:, here] = _half(told.units[kind][:, 0, span.skip :])
-        for name, gate in told.gates.items():
+        for kind, values in units.items():
+            values[:, here] = _half(traced.units[kind][:, 0, span.skip :])
+        for name, gate in traced.gates.items():
             if name not in gates:
                 gates[name] = np.empty((L, N, gate.shape[-1]), np.float16)
             gates[name][:, here] = _half(gate[:, 0, span.skip :])
@@ -133,50 +142,54 @@ def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
 
 
 def record_units(model: CharModel, ids: Ids, rows: int = 16, warm_up: int = 64) -> dict[str, Array]:
-    """The units alone, as `record` has them, sooner and nearly exact: a recurrent network reads
-    `rows` pieces of the text side by side, each from `warm_up` characters before it on.
+    """The units of `record` alone, faster and approximate.
 
-    For comparison with untrained networks, which have long forgotten what was before, and are
-    read a list as if it were a text.
+    A recurrent network reads the text in `rows` pieces side by side, each from `warm_up` characters
+    before it on. This is enough for an untrained network, which forgets quickly. The documents of
+    a list are not read separately.
+
+    Returns:
+        By kind, (L, N, D) float16.
     """
     if model.context is not None or len(ids) < rows * 2 * warm_up:
         return record(model, ids).units
     length = -(-len(ids) // rows)
-    places = np.arange(rows)[:, None] * length + np.arange(-warm_up, length)  # (rows, T)
-    pieces = ids[np.clip(places, 0, len(ids) - 1)]
-    told: dict[str, list[Array]] = {}
+    positions = np.arange(rows)[:, None] * length + np.arange(-warm_up, length)  # (rows, T)
+    pieces = ids[np.clip(positions, 0, len(ids) - 1)]
+    recorded: dict[str, list[Array]] = {}  # (L, rows, T, D) by kind
     for _, piece in stream(model, pieces, spans(pieces.shape[1], None)):
         for kind, values in piece.units.items():
-            told.setdefault(kind, []).append(_half(values))
-    units = {kind: np.concatenate(each, axis=2)[:, :, warm_up:] for kind, each in told.items()}
+            recorded.setdefault(kind, []).append(_half(values))
+    units = {k: np.concatenate(each, axis=2)[:, :, warm_up:] for k, each in recorded.items()}
     return {
         k: each.reshape(len(each), -1, each.shape[-1])[:, : len(ids)] for k, each in units.items()
     }
 
 
-def losses(model: CharModel, ids: Ids, kept: Kept, starts: Starts = None) -> Array:
-    """What each character costs where units are held at zero, nats (B, N); NaN for the first.
+def losses(model: CharModel, ids: Ids, masks: Masks, starts: Starts = None) -> Array:
+    """The surprisal of each character while units are held at zero, in nats (B, N).
 
-    All B ways of `kept` read the text ids (N,) side by side.
+    Each of the B rows of `masks` reads the same text ids (N,). The first character has NaN.
     """
-    B = len(next(iter(kept.values()))[0])
+    B = len(next(iter(masks.values()))[0])
     nats = np.full((B, len(ids)), np.nan, np.float32)
     text = np.broadcast_to(ids, (B, len(ids)))
-    for span, told in stream(model, text, spans(len(ids), model.context, starts), kept):
-        for row, logits in zip(nats, told.logits[:, span.skip :], strict=True):
+    for span, traced in stream(model, text, spans(len(ids), model.context, starts), masks):
+        for row, logits in zip(nats, traced.logits[:, span.skip :], strict=True):
             _score(logits.float().log_softmax(-1), ids, span.start + span.skip, row)
     return nats
 
 
 def _score(log_p: torch.Tensor, ids: Ids, first: int, nats: NDArray[np.float32]) -> None:
-    """Take what the characters after `first` cost from log_p (T, V), into nats (N,)."""
-    after = ids[first + 1 : first + 1 + len(log_p)].astype(np.int64)
-    places = torch.from_numpy(after).to(log_p.device)
-    own = log_p[: len(after)].gather(1, places[:, None])[:, 0]
-    nats[first + 1 : first + 1 + len(after)] = -own.cpu().numpy()
+    """Store the surprisal of the characters after position `first`, from log_p (T, V), in
+    nats (N,)."""
+    targets = ids[first + 1 : first + 1 + len(log_p)].astype(np.int64)
+    columns = torch.from_numpy(targets).to(log_p.device)
+    target_log_p = log_p[: len(targets)].gather(1, columns[:, None])[:, 0]
+    nats[first + 1 : first + 1 + len(targets)] = -target_log_p.cpu().numpy()
 
 
 def _half(values: torch.Tensor) -> Array:
-    """As float16: three digits are enough to look at and to rank, and memory is short."""
-    most = torch.finfo(torch.float16).max
-    return values.clamp(-most, most).half().cpu().numpy()
+    """As float16, to save memory. Three digits are enough to show and to rank."""
+    limit = torch.finfo(torch.float16).max
+    return values.clamp(-limit, limit).half().cpu().numpy()

@@ -1,10 +1,11 @@
-"""One page of HTML that shows a survey, and needs nothing but a browser.
+"""Writes a survey as one HTML file that needs only a browser.
 
-The page holds its style, its scripts and its data, and forbids itself every request. What a text
-or a model wrote reaches it as JSON, and is put on the page as text only: it is never markup.
+The file contains its style, its scripts and its data, and its policy forbids every request. The
+text, and text sampled by the model, may contain anything. They reach the page as JSON, and its
+scripts show them as text only, never as markup.
 
-Data are a JSON object and, for what is told of each character and unit, arrays: little-endian,
-row by row, compressed as zlib does, in base64.
+The data are a JSON object, and arrays for the values of each character and unit: little-endian,
+in row-major order, compressed with zlib, in base64.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from typing import Any
 import numpy as np
 
 from charlm.errors import CharlmError
-from charlm.insight.attention import Stretch
+from charlm.insight.attention import AttentionWindow
 from charlm.insight.record import Array
 from charlm.insight.survey import Survey
 
-LEVELS = (63, 31, 15, 7)  # steps on each side of zero that a unit's values are rounded to
-MOST_BYTES = 4_000_000  # for all units together, compressed
-MOST_VALUES = 16_000_000  # units times characters; beyond, the units that track least are left out
+LEVELS = (63, 31, 15, 7)  # steps on each side of zero to which the values of units are rounded
+MAX_BYTES = 4_000_000  # of all units together, compressed
+MAX_VALUES = 16_000_000  # units times characters; units above this number are left out
 SCRIPTS = (
     "data.js",
     "charts.js",
@@ -43,35 +44,37 @@ SCRIPTS = (
 
 
 def check_free(path: Path, overwrite: bool) -> None:
-    """Make sure, before the work, that a report may go to `path`.
+    """Check that a report can be written to `path`.
 
     Raises:
-        CharlmError: it may not.
+        CharlmError: it cannot, or the file exists and `overwrite` is False.
     """
     if path.is_dir():
-        raise CharlmError(f"{path}: is a folder; out takes the name of a file")
+        raise CharlmError(f"{path}: is a folder; out=FILE needs the name of a file")
     if path.exists() and not overwrite:
         raise CharlmError(
-            f"{path}: exists; force=True writes over it, out=FILE chooses another place"
+            f"{path}: already exists; use force=True to overwrite it, or out=FILE for another file"
         )
-    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise _unwritable(path, "no such folder, or not ours")
+    if not path.parent.is_dir():
+        raise _unwritable(path, f"there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise _unwritable(path, f"no permission to write in {path.parent}")
 
 
 def write_report(path: Path, survey: Survey, about: dict[str, Any], overwrite: bool) -> None:
-    """Put the page of a survey at `path`.
+    """Write the page of a survey to `path`.
 
     Args:
-        about: what the page says of the model and the text, as `charlm inspect` has it.
+        about: the model and the text, from `charlm inspect`.
 
     Raises:
-        CharlmError: it cannot be written there, or exists and is not to be overwritten.
+        CharlmError: the file cannot be written, or it exists and `overwrite` is False.
     """
     page = build_page(survey, about).encode("utf-8")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(page)
-        check_free(path, overwrite)  # once more: the work took a while
+        check_free(path, overwrite)  # again: another program may have written the file meanwhile
         temporary.replace(path)
     except OSError as error:
         raise _unwritable(path, str(error.strerror)) from error
@@ -81,24 +84,23 @@ def write_report(path: Path, survey: Survey, about: dict[str, Any], overwrite: b
 
 
 def _unwritable(path: Path, why: str) -> CharlmError:
-    return CharlmError(f"{path}: cannot write the report: {why}; choose another place with out=DIR")
+    return CharlmError(f"{path}: cannot write the report: {why}; use out=FILE for another file")
 
 
 def build_page(survey: Survey, about: dict[str, Any]) -> str:
-    """The page as a text."""
-    numbers = survey.numbers()
-    units, described = _units(survey)
-    stretch, shapes = _stretch(survey.stretch)
-    data = numbers | {"about": about, "units": described, "stretch": shapes}
+    """The HTML of the page."""
+    unit_arrays, units = _units(survey)
+    attention_arrays, attention = _attention(survey.attention)
+    data = survey.numbers() | {"about": about, "units": units, "attention": attention}
     style = _read("style.css")
-    script = "".join(_read(name) for name in SCRIPTS)
-    script = f'"use strict";\n{script}'
+    script = '"use strict";\n' + "".join(_read(name) for name in SCRIPTS)
     arrays = "\n".join(
-        _script(name, each) for name, each in (_text(survey) | units | stretch).items()
+        _array_element(name, array)
+        for name, array in (_characters(survey) | unit_arrays | attention_arrays).items()
     )
     return _filled(
         _read("template.html"),
-        title=html.escape(f"{about['name']}: a look inside"),
+        title=html.escape(f"{about['name']}: inspection report"),
         policy=f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"script-src 'sha256-{_sha256(script)}'; style-src 'sha256-{_sha256(style)}'",
         style=style,
@@ -109,7 +111,7 @@ def build_page(survey: Survey, about: dict[str, Any]) -> str:
 
 
 def _filled(template: str, **parts: str) -> str:
-    """The template with {{name}} replaced, in one pass: what is put in is not looked at again."""
+    """The template with each {{name}} replaced, in one pass: a {{name}} inside a part stays."""
     pieces = template.split("{{")
     filled = [pieces[0]]
     for piece in pieces[1:]:
@@ -119,13 +121,13 @@ def _filled(template: str, **parts: str) -> str:
 
 
 def _json(data: Any) -> str:
-    """JSON of ASCII only, in which no tag can begin, and of numbers that JSON has."""
+    """Data as ASCII JSON without `<`, `>` and `&`, so that it cannot end its HTML element."""
     text = json.dumps(_finite(data), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _finite(data: Any) -> Any:
-    """Numbers to five digits, and null for those that are none."""
+    """Data with numbers of five digits, and None for NaN and infinity."""
     if isinstance(data, float):
         return float(f"{data:.5g}") if np.isfinite(data) else None
     if isinstance(data, dict):
@@ -146,8 +148,8 @@ def _read(name: str) -> str:
 # --- arrays ----------------------------------------------------------------------------------
 
 
-def _script(name: str, array: Array) -> str:
-    """An array as an element that a browser does not look into."""
+def _array_element(name: str, array: Array) -> str:
+    """An array as a script element of a type that browsers do not run."""
     kind, shape = array.dtype.str.lstrip("<|"), "x".join(map(str, array.shape))
     packed = base64.b64encode(zlib.compress(array.tobytes(), 6)).decode("ascii")
     return (
@@ -156,47 +158,52 @@ def _script(name: str, array: Array) -> str:
     )
 
 
-def _text(survey: Survey) -> dict[str, Array]:
-    """What is told of each character."""
-    told = survey.activations
+def _characters(survey: Survey) -> dict[str, Array]:
+    """The arrays with values for each character."""
+    activations = survey.activations
     return {
-        "ids": told.ids.astype("<u4"),
+        "ids": activations.ids.astype("<u4"),
         "bits": np.nan_to_num(survey.bits, nan=-1.0).astype("<f4"),
-        "guesses": told.guesses.astype("<u4"),
-        "chances": (told.chances * 65535).round().astype("<u2"),
+        "guesses": activations.guesses.astype("<u4"),
+        "chances": (activations.chances * 65535).round().astype("<u2"),
         "rises": np.stack(
-            [np.nan_to_num(each.ablation.rise) for each in survey.tested]
+            [np.nan_to_num(each.ablation.rise) for each in survey.ablations]
             or [np.zeros(0, np.float32)]
         ).astype("<f4"),
     }
 
 
 def _units(survey: Survey) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The units' values, unit by unit, rounded to as many levels as fit; and their places, their
-    scales (the value of the highest level) and those for showing, which outliers do not stretch."""
-    units, shown = survey.activations.units, _chosen(survey)
-    rows, scales, usual = [], [], []
-    for kind, layer, index in shown:
+    """The values of the units (units, N) as small integers, with the most levels that fit into
+    MAX_BYTES; and their description.
+
+    The description has the kinds of units, and for each row its kind, layer and index, the value
+    of its highest level (`scales`), and a smaller value for full colour, so that outliers do not
+    make the rest pale (`shown`).
+    """
+    units, chosen = survey.activations.units, _chosen(survey)
+    rows, scales, shown = [], [], []
+    for kind, layer, index in chosen:
         values = units[kind][layer, :, index].astype(np.float32)
         sizes = np.abs(values)
         scales.append(float(sizes.max()) or 1.0)
-        usual.append(float(np.quantile(sizes, 0.98)) or scales[-1])
+        shown.append(float(np.quantile(sizes, 0.98)) or scales[-1])
         rows.append(values / scales[-1])
-    values = np.stack(rows)  # (U, N)
-    levels = next((n for n in LEVELS if _size(values, n) <= MOST_BYTES), LEVELS[-1])
-    described = {
+    values = np.stack(rows)  # (units, N)
+    levels = next((n for n in LEVELS if _size(values, n) <= MAX_BYTES), LEVELS[-1])
+    description = {
         "kinds": [{"kind": k, "layers": u.shape[0], "size": u.shape[2]} for k, u in units.items()],
-        "places": shown,
+        "rows": chosen,
         "scales": scales,
-        "shown": usual,
+        "shown": shown,
         "levels": levels,
     }
-    return {"units": np.round(values * levels).astype(np.int8)}, described
+    return {"units": np.round(values * levels).astype(np.int8)}, description
 
 
 def _chosen(survey: Survey) -> list[tuple[str, int, int]]:
-    """The units to show, by kind, layer and index: all; where these are too many, those that were
-    found, and the first of each layer."""
+    """The units on the page, by kind, layer and index: all of them, or the first MAX_VALUES / N.
+    Those that the search found come first, then those with the lowest index."""
     every = [
         (kind, layer, index)
         for kind, values in survey.activations.units.items()
@@ -204,29 +211,32 @@ def _chosen(survey: Survey) -> list[tuple[str, int, int]]:
         for index in range(values.shape[2])
     ]
     found = [(unit.kind, unit.layer, unit.index) for each in survey.found for unit in each.units]
-    wanted = dict.fromkeys([*found, *sorted(every, key=lambda place: place[2])])
-    chosen = set(list(wanted)[: max(1, MOST_VALUES // len(survey.text))])
-    return [place for place in every if place in chosen]
+    ranked = dict.fromkeys([*found, *sorted(every, key=lambda unit: unit[2])])
+    chosen = set(list(ranked)[: max(1, MAX_VALUES // len(survey.text))])
+    return [unit for unit in every if unit in chosen]
 
 
 def _size(values: Array, levels: int) -> int:
-    """About how many bytes all units take, from every eighth."""
+    """The approximate compressed size of all units in bytes, from every eighth."""
     some = values[::8]
     packed = len(zlib.compress(np.round(some * levels).astype(np.int8).tobytes(), 1))
     return packed * len(values) // len(some)
 
 
-def _stretch(stretch: Stretch | None) -> tuple[dict[str, Array], dict[str, Any] | None]:
-    """Attention by its square root, in which little is not nothing, and queries, keys and values
-    as thousandths of the largest."""
-    if stretch is None:
+def _attention(window: AttentionWindow | None) -> tuple[dict[str, Array], dict[str, Any] | None]:
+    """The arrays of an attention window, and its position, sizes and scales.
+
+    Attention weights are stored as their square root, which keeps small weights above 0. Queries,
+    keys and values are stored as 16-bit integers.
+    """
+    if window is None:
         return {}, None
-    arrays = {"attention": (255 * np.sqrt(stretch.attention)).round().astype(np.uint8)}
+    arrays = {"attention": (255 * np.sqrt(window.attention)).round().astype(np.uint8)}
     scales = {}
     for name in ("queries", "keys", "values"):
-        values = getattr(stretch, name)
+        values = getattr(window, name)
         scales[name] = float(np.abs(values).max()) / 32767 or 1.0
         arrays[name] = (values / scales[name]).round().astype("<i2")
-    L, H, T, K = stretch.queries.shape
-    shapes = {"start": stretch.start, "layers": L, "heads": H, "length": T, "width": K}
-    return arrays, shapes | {"scales": scales}
+    L, H, T, K = window.queries.shape
+    sizes = {"start": window.start, "layers": L, "heads": H, "length": T, "width": K}
+    return arrays, sizes | {"scales": scales}

@@ -1,8 +1,8 @@
-"""Where the bits go: what each character costs, by its kind, its place and its history.
+"""Where the bits go: the surprisal of characters by class, position and history.
 
-Source of the comparison with n-gram models: Karpathy, Johnson and Li (2015), "Visualizing and
-Understanding Recurrent Networks", section 4.4: a character is an error where the network gives it
-less than an even chance, and an n-gram model would have avoided it where that gives it more.
+The comparison with n-gram models follows Karpathy, Johnson and Li (2015), "Visualizing and
+Understanding Recurrent Networks", section 4.4: a character is an error if the network gives it a
+probability below 1/2. An n-gram model avoids the error if it gives a probability above 1/2.
 """
 
 from __future__ import annotations
@@ -19,13 +19,19 @@ from charlm.data.yardsticks import ngram_probabilities
 from charlm.insight.features import position_in_line, position_in_word
 from charlm.insight.record import Array
 
-ORDERS = 9  # n-gram models with 0 to 8 characters before
+ORDERS = 9  # n-gram models of order 0 to 8
 PASSAGE = 60  # characters
 
 
 @dataclass(frozen=True)
 class Group:
-    """So many characters of a kind, what each costs (mean bits) and their share of all bits."""
+    """A group of characters.
+
+    Attributes:
+        count: the number of its characters.
+        bits: their mean surprisal in bits.
+        share: their share of all bits of the text.
+    """
 
     name: str
     count: int
@@ -35,7 +41,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Passage:
-    """A stretch of text from start to stop, and its mean bits per character."""
+    """The characters start to stop of the text, and their mean bits per character."""
 
     start: int
     stop: int
@@ -44,13 +50,13 @@ class Passage:
 
 @dataclass(frozen=True)
 class NGram:
-    """A model that looks at `order` characters before, on the same text.
+    """An n-gram model with a context of `order` characters, on the same text.
 
     Attributes:
         bits: its mean bits per character.
-        avoided: of the network's errors, the share that this model would have avoided.
-        avoided_by_any: the share that it or a model of a lower order would have avoided.
-        bits_avoided: of all the network's bits, the share that lies on the errors of `avoided`.
+        avoided: the share of the network's errors that this model avoids.
+        avoided_by_any: the share that it or a model of a lower order avoids.
+        bits_avoided: the share of the network's bits that are on the errors of `avoided`.
     """
 
     order: int
@@ -61,12 +67,12 @@ class NGram:
 
 
 def by_class(text: str, bits: Array) -> list[Group]:
-    """By the class of the character that is predicted; bits (N,), NaN where not predicted."""
+    """Groups by the class of the character. The bits are (N,), NaN where it is not predicted."""
     return _groups([char_class(char) for char in text], bits)
 
 
 def char_class(char: str) -> str:
-    """`letter, small`, `space`, `punctuation`, ..."""
+    """The class of a character: `small letter`, `space`, `punctuation`, ..."""
     if char in "\n\r":
         return "line end"
     if char.isspace():
@@ -77,73 +83,79 @@ def char_class(char: str) -> str:
     return kinds.get(category, kinds.get(category[0], marks))
 
 
-def by_word_position(text: str, bits: Array, most: int = 12) -> list[Group]:
-    """By place in the word, 1 for its first letter; only letters."""
-    places = position_in_word(text)
-    names = ["" if n == 0 else f"{most}+" if n >= most else str(int(n)) for n in places]
-    return _ordered(names, bits, [*map(str, range(1, most)), f"{most}+"])
+def by_word_position(text: str, bits: Array, limit: int = 12) -> list[Group]:
+    """Groups of letters by position in the word, from 1; one group from `limit` on."""
+    positions = position_in_word(text)
+    names = ["" if n == 0 else f"{limit}+" if n >= limit else str(int(n)) for n in positions]
+    return _ordered(names, bits, [*map(str, range(1, limit)), f"{limit}+"])
 
 
-def by_line_position(text: str, bits: Array, step: int = 5, most: int = 100) -> list[Group]:
-    """By place in the line, 1 for its first character, in steps; a line end counts with the
-    character it stands behind."""
-    places = position_in_line(text)
-    places[1:] = np.where(places[1:] == 0, places[:-1] + 1, places[1:])
-    edges = list(range(0, most, step))
-    labels = [f"{edge + 1} to {edge + step}" for edge in edges] + [f"{most + 1}+"]
-    found = np.clip((np.maximum(places, 1) - 1) // step, 0, len(labels) - 1).astype(int)
-    return _ordered([labels[i] for i in found], bits, labels)
+def by_line_position(text: str, bits: Array, step: int = 5, limit: int = 100) -> list[Group]:
+    """Groups by position in the line, from 1, in steps. The position of a line end is that of the
+    character before it, plus 1."""
+    positions = position_in_line(text)
+    positions[1:] = np.where(positions[1:] == 0, positions[:-1] + 1, positions[1:])
+    edges = list(range(0, limit, step))
+    labels = [f"{edge + 1} to {edge + step}" for edge in edges] + [f"{limit + 1}+"]
+    groups = np.clip((np.maximum(positions, 1) - 1) // step, 0, len(labels) - 1).astype(int)
+    return _ordered([labels[i] for i in groups], bits, labels)
 
 
 def by_distance(text: str, bits: Array) -> list[Group]:
-    """By how many characters ago the same character was last seen, in powers of two."""
+    """Groups by distance to the last occurrence of the same character, in powers of two."""
     last: dict[str, int] = {}
     names, order = [], ["1"]
-    for place, char in enumerate(text):
-        gap = place - last[char] if char in last else 0
-        last[char] = place
-        low = 1 << (gap.bit_length() - 1) if gap else 0
-        names.append("1" if gap == 1 else f"{low} to {2 * low - 1}" if gap else "never")
+    for position, char in enumerate(text):
+        distance = position - last[char] if char in last else 0
+        last[char] = position
+        low = 1 << (distance.bit_length() - 1) if distance else 0
+        names.append("1" if distance == 1 else f"{low} to {2 * low - 1}" if distance else "never")
     order += [f"{1 << k} to {(2 << k) - 1}" for k in range(1, 40)] + ["never"]
     return _ordered(names, bits, order)
 
 
 def worst_passages(bits: Array, keep: int = 6, length: int = PASSAGE) -> list[Passage]:
-    """The stretches with the highest mean bits, apart from each other; bits (N,)."""
-    costs = np.nan_to_num(bits)
-    length = min(length, len(costs))
-    sums = np.convolve(costs, np.ones(length), "valid")
-    found: list[Passage] = []
+    """The passages with the highest mean bits (N,), worst first. They do not overlap."""
+    known = np.nan_to_num(bits)
+    length = min(length, len(known))
+    sums = np.convolve(known, np.ones(length), "valid")
+    passages: list[Passage] = []
     for start in np.argsort(-sums, kind="stable"):
-        if all(abs(start - other.start) >= length for other in found):
+        if all(abs(start - other.start) >= length for other in passages):
             mean = float(sums[start] / length)
-            found.append(Passage(int(start), int(start) + length, mean))
-        if len(found) == keep:
+            passages.append(Passage(int(start), int(start) + length, mean))
+        if len(passages) == keep:
             break
-    return found
+    return passages
 
 
-def compare_ngrams(nats: Array, before: Ids, ids: Ids, orders: int = ORDERS) -> list[NGram]:
-    """n-gram models of the text `before` (M,) against what a network needs for ids (N,), nats (N,),
-    over the characters that the network was scored on."""
+def compare_ngrams(nats: Array, train: Ids, ids: Ids, orders: int = ORDERS) -> list[NGram]:
+    """Compare a network with n-gram models, on the characters where it has a surprisal.
+
+    Args:
+        nats: (N,), the network's surprisal; NaN where it has none.
+        train: ids of the text in which the n-grams are counted.
+        ids: (N,), the text.
+        orders: the number of models, of order 0 to orders - 1.
+    """
     scored = ~np.isnan(nats)
-    wrong = np.exp(-nats[scored]) < 0.5  # the paper's errors
-    network, total = nats[scored], max(float(nats[scored].sum()), 1e-12)
-    any_right = np.zeros(len(wrong), np.bool_)
-    found = []
-    for order, p in enumerate(ngram_probabilities(before, ids, orders - 1)):
+    errors = np.exp(-nats[scored]) < 0.5
+    scored_nats, total = nats[scored], max(float(nats[scored].sum()), 1e-12)
+    right_by_any = np.zeros(len(errors), np.bool_)
+    models = []
+    for order, p in enumerate(ngram_probabilities(train, ids, orders - 1)):
         right = p[scored] > 0.5
-        any_right |= right
-        found.append(
+        right_by_any |= right
+        models.append(
             NGram(
                 order,
-                float(np.log2(1 / p[scored]).mean()) if len(wrong) else 0.0,
-                _share(right, wrong),
-                _share(any_right, wrong),
-                float(network[wrong & right].sum()) / total,
+                float(np.log2(1 / p[scored]).mean()) if len(errors) else 0.0,
+                _share(right, errors),
+                _share(right_by_any, errors),
+                float(scored_nats[errors & right].sum()) / total,
             )
         )
-    return found
+    return models
 
 
 def _share(some: NDArray[np.bool_], of: NDArray[np.bool_]) -> float:
@@ -151,16 +163,18 @@ def _share(some: NDArray[np.bool_], of: NDArray[np.bool_]) -> float:
 
 
 def _groups(names: Sequence[str], bits: Array) -> list[Group]:
-    """By name, those that cost most in all first; places without bits or name are left out."""
+    """Groups by name, largest share first. Positions without a name or without bits are left
+    out."""
     labels = np.array(names, dtype=object)
     total = float(np.nansum(bits)) or 1.0
-    found = []
+    groups = []
     for name in dict.fromkeys(names):
         own = bits[(labels == name) & ~np.isnan(bits)]
         if name and len(own):
-            found.append(Group(name, len(own), float(own.mean()), float(own.sum()) / total))
-    return sorted(found, key=lambda group: -group.share)
+            groups.append(Group(name, len(own), float(own.mean()), float(own.sum()) / total))
+    return sorted(groups, key=lambda group: -group.share)
 
 
 def _ordered(names: Sequence[str], bits: Array, order: Sequence[str]) -> list[Group]:
+    """Groups by name, in a given order."""
     return sorted(_groups(names, bits), key=lambda group: order.index(group.name))

@@ -1,4 +1,4 @@
-"""All there is to say of a network and a text, in one go, and as plain numbers."""
+"""Runs every analysis on a network and a text, and returns the results as plain numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from charlm.checkpoint.format import Meta
 from charlm.data.corpus import TextIds
 from charlm.data.vocab import Ids
 from charlm.insight.ablate import Ablation, ablate
-from charlm.insight.attention import HeadScore, Stretch, look, score_heads
+from charlm.insight.attention import (
+    AttentionWindow,
+    HeadScore,
+    attention_window,
+    score_heads,
+)
 from charlm.insight.features import Feature, read_features
 from charlm.insight.gates import GateUse, gate_use
 from charlm.insight.growth import Growth, read_growth
@@ -33,53 +38,70 @@ from charlm.insight.surprisal import (
 from charlm.models import GPT, CharModel, build_model
 from charlm.units import bits
 
-UNTRAINED = 3  # networks with fresh weights to compare with
-MOST_ABLATED = 6
+UNTRAINED = 3  # networks with untrained weights, for the baselines
+MAX_ABLATED = 6  # units
 
 
 @dataclass(frozen=True)
-class Tested:
-    """A discovered unit held at zero: the mean rise of the loss, bits per character, where its
-    feature holds (or is above its median) and elsewhere."""
+class FeatureAblation:
+    """A discovered unit held at zero.
+
+    Attributes:
+        feature: the feature that the unit tracks.
+        rise_where: the mean rise of the loss in bits per character, on characters that follow one
+            at which the feature holds, or is above its median.
+        rise_elsewhere: the mean rise on the other characters.
+    """
 
     feature: str
     ablation: Ablation
-    where: float
-    elsewhere: float
+    rise_where: float
+    rise_elsewhere: float
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found out about a network on a text of N characters."""
+    """The results for a network and a text of N characters.
 
-    text: str  # one character for each id
+    Attributes:
+        text: one character for each id.
+        bits: (N,), the surprisal of each character; NaN for the first.
+        found: one result for each feature, discoveries first.
+        attention: None without a GPT. Then `heads` is empty, too.
+        groups: by name, the characters grouped by class, position and distance.
+        ngrams: empty if there is no text in which n-grams can be counted.
+    """
+
+    text: str
     activations: Activations
-    bits: Array  # (N,), what each character costs; NaN for the first
+    bits: Array
     found: list[Found]
-    tested: list[Tested]
+    ablations: list[FeatureAblation]
     gates: list[GateUse]
-    stretch: Stretch | None  # of a GPT
+    attention: AttentionWindow | None
     heads: list[HeadScore]
     groups: dict[str, list[Group]]
     passages: list[Passage]
-    ngrams: list[NGram]  # none where there is no text to count them in
+    ngrams: list[NGram]
     growth: Growth
 
     @property
     def bits_per_char(self) -> float:
+        """The mean of `bits`."""
         return float(np.nanmean(self.bits))
 
     @property
     def discoveries(self) -> list[Found]:
+        """The features that a unit tracks."""
         return [each for each in self.found if each.discovery]
 
     def numbers(self) -> dict[str, Any]:
-        """All but what is told of each character and unit, ready for JSON."""
+        """The results as JSON data, without the values of each character and unit."""
         return {
             "chars": len(self.text),
             "bits_per_char": self.bits_per_char,
             "search": [asdict(each) | {"baseline": each.baseline} for each in self.found],
-            "ablations": [self._numbers_of(each) for each in self.tested],
+            "ablations": [self._ablation_numbers(each) for each in self.ablations],
             "gates": [_lists(asdict(use)) for use in self.gates],
             "heads": [asdict(head) for head in self.heads],
             "bits": {name: [asdict(g) for g in groups] for name, groups in self.groups.items()},
@@ -88,15 +110,15 @@ class Survey:
             "growth": asdict(self.growth),
         }
 
-    def _numbers_of(self, tested: Tested) -> dict[str, Any]:
-        ablation = tested.ablation
+    def _ablation_numbers(self, of_feature: FeatureAblation) -> dict[str, Any]:
+        ablation = of_feature.ablation
         char_of = dict(zip(self.activations.ids.tolist(), self.text, strict=True))
         return {
-            "feature": tested.feature,
+            "feature": of_feature.feature,
             "unit": asdict(ablation.unit),
             "rise": ablation.mean,
-            "rise_where": tested.where,
-            "rise_elsewhere": tested.elsewhere,
+            "rise_where": of_feature.rise_where,
+            "rise_elsewhere": of_feature.rise_elsewhere,
             "chars": [
                 {"char": char_of[i], "count": n, "rise": rise} for i, n, rise in ablation.chars
             ],
@@ -104,77 +126,77 @@ class Survey:
 
 
 def survey(
-    model: CharModel, meta: Meta, text_ids: TextIds, before: Ids | None, folder: Path
+    model: CharModel, meta: Meta, text_ids: TextIds, ngram_ids: Ids | None, folder: Path
 ) -> Survey:
-    """Look at everything `model` does on a text of N characters.
+    """Run every analysis on `model` and a text of N characters.
 
     Args:
         meta: of the model's checkpoint.
-        before: the ids (M,) of a text to count n-grams in; None for no such comparison.
-        folder: the run's, for how its text grew.
+        ngram_ids: the ids of the text in which n-grams are counted; None for no n-gram models.
+        folder: the run folder, for its samples and losses.
 
     Raises:
         BrokenModelError: an output of the model is not finite.
     """
     ids, starts = text_ids[:], text_ids.starts
     text = "".join(map(meta.vocab.__getitem__, ids))
-    told = record(model, ids, starts)
+    activations = record(model, ids, starts)
     device = next(model.parameters()).device
     fresh = [
         build_model(meta.config.model, len(meta.vocab), seed).to(device).eval()
         for seed in range(UNTRAINED)
     ]
     features = read_features(text)
-    found = search(told.units, ids, features, [record_units(each, ids) for each in fresh])
+    found = search(activations.units, ids, features, [record_units(each, ids) for each in fresh])
     gpts = [each for each in (model, *fresh) if isinstance(each, GPT)]
-    costs = np.asarray(bits(1.0) * told.nats)
+    surprisal = np.asarray(bits(1.0) * activations.nats)
     return Survey(
         text,
-        told,
-        costs,
+        activations,
+        surprisal,
         found,
-        _test(model, ids, starts, found, features),
-        gate_use(told.gates),
-        look(gpts[0], ids) if gpts else None,
+        _ablate_best(model, ids, starts, found, features),
+        gate_use(activations.gates),
+        attention_window(gpts[0], ids) if gpts else None,
         score_heads(gpts[0], ids, text, gpts[1:]) if gpts else [],
         {
-            "class": by_class(text, costs),
-            "position in word": by_word_position(text, costs),
-            "position in line": by_line_position(text, costs),
-            "distance": by_distance(text, costs),
+            "class": by_class(text, surprisal),
+            "position in word": by_word_position(text, surprisal),
+            "position in line": by_line_position(text, surprisal),
+            "distance": by_distance(text, surprisal),
         },
-        worst_passages(costs),
-        [] if before is None else compare_ngrams(told.nats, before, ids),
+        worst_passages(surprisal),
+        [] if ngram_ids is None else compare_ngrams(activations.nats, ngram_ids, ids),
         read_growth(folder),
     )
 
 
-def _test(
+def _ablate_best(
     model: CharModel,
     ids: Ids,
     starts: Starts,
     found: Sequence[Found],
     features: Sequence[Feature],
-) -> list[Tested]:
+) -> list[FeatureAblation]:
     """Hold the best unit of each discovery at zero, each unit once."""
     best: dict[tuple[str, int, int], tuple[str, Unit]] = {}
     for each in found:
         if each.discovery:
             unit = each.units[0]
             best.setdefault((unit.kind, unit.layer, unit.index), (each.feature, unit))
-    chosen = list(best.values())[:MOST_ABLATED]
-    values = {feature.name: feature.values for feature in features}
-    tested = []
+    chosen = list(best.values())[:MAX_ABLATED]
+    values_of = {feature.name: feature.values for feature in features}
+    results = []
     ablations = ablate(model, ids, [unit for _, unit in chosen], starts)
     for (feature, _), ablation in zip(chosen, ablations, strict=True):
-        of = values[feature]
-        holds = of if of.dtype == np.bool_ else of > np.median(of)
-        tested.append(Tested(feature, ablation, *ablation.where(holds)))
-    return tested
+        values = values_of[feature]
+        holds = values if values.dtype == np.bool_ else values > np.median(values)
+        results.append(FeatureAblation(feature, ablation, *ablation.mean_where(holds)))
+    return results
 
 
 def _lists(fields: dict[str, Any]) -> dict[str, Any]:
-    """Arrays as lists of numbers of three digits."""
+    """The fields, with arrays as lists of numbers with four decimals."""
     return {
         key: np.round(value.astype(np.float64), 4).tolist()
         if isinstance(value, np.ndarray)

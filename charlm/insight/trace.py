@@ -1,11 +1,11 @@
-"""What happens inside a network while it reads: its own arithmetic once more, with nothing hidden.
+"""Runs a model with all of its inner values visible: units, gates and attention.
 
-PyTorch's recurrent layers show only what comes out of them, and its attention not what it looked
-at. Here the same weights are used step by step. Nothing is hooked into the model, nothing is drawn
-and dropout is off, so the model is as it was.
+PyTorch's recurrent layers return only their outputs, and its attention returns no weights. This
+module computes the same step by step, from the same weights. It adds no hooks, uses no random
+numbers and no dropout, and does not change the model.
 
-Shapes: B batch, T time (characters), V vocabulary, D width, L layers, H heads, K head width, W
-neurons of an MLP.
+Shapes: B batch, T characters, V vocabulary, D width, L layers, H heads, K width of a head, F width
+of an MLP, G gates.
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ from torch import Tensor, nn
 from charlm.models import GPT, CharModel, Recurrent, State
 from charlm.models.gpt import Block
 
-Kept = dict[str, Tensor]
-"""By a unit's kind, factors (L, B, D): 1 where a unit is as it is, 0 where it is held at zero."""
+Masks = dict[str, Tensor]
+"""By kind of unit, factors (L, B, D): 0 holds a unit at zero, 1 leaves it unchanged."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What happened while B texts of T characters were read.
+    """The inner values of a model that read B texts of T characters.
 
     Attributes:
-        logits: (B, T, V), as the model itself gives them.
-        units: by kind, (L, B, T, D): `h` hidden states and, of an LSTM, `c` cells; of a GPT, `mlp`
-            the neurons of its MLPs (L, B, T, W) and `x` the residual stream after each block.
-        gates: by name, (L, B, T, D), 0 to 1: `input`, `forget`, `output`, or `reset`, `update`.
-        attention: (L, B, H, T, T), how much each query (row) looks at each key; of a GPT only.
-        queries, keys, values: (L, B, H, T, K) likewise, after normalisation and rotation.
+        logits: (B, T, V), those of the model.
+        units: by kind, (L, B, T, D). A recurrent network has `h`, the hidden state, and an LSTM
+            also `c`, the cell state. A GPT has `mlp`, the hidden layer of each MLP (L, B, T, F),
+            and `x`, the residual stream after each block.
+        gates: by name, (L, B, T, D), from 0 to 1. An LSTM has `input`, `forget` and `output`, a
+            GRU `reset` and `update`.
+        attention: (L, B, H, T, T), the weight of each key (column) for each query (row). These
+            four are None without `with_attention` or without a GPT.
+        queries, keys, values: (L, B, H, T, K), queries and keys after normalization and rotation.
     """
 
     logits: Tensor
@@ -54,37 +57,39 @@ def trace(
     model: CharModel,
     ids: Tensor,
     state: State | None = None,
-    kept: Kept | None = None,
+    masks: Masks | None = None,
     with_attention: bool = False,
 ) -> tuple[Trace, State | None]:
-    """Read ids (B, T) as `model(ids, state)` does, and tell of every step.
-
-    A GPT begins afresh and returns no state: read a window of it at once.
+    """Read ids (B, T) as `model(ids, state)` does, and return the inner values of every step.
 
     Args:
-        kept: factors for the units, in every step before anything reads them.
-        with_attention: tell of a GPT's attention, too, which takes L H T^2 numbers a text.
+        state: of a recurrent network. A GPT has none here: it reads one window at once.
+        masks: units to hold at zero. They apply in every step, before anything reads the units.
+        with_attention: also return a GPT's attention. It takes L*H*T^2 numbers for each text.
+
+    Returns:
+        The trace, and the state after the last character; None for a GPT.
     """
     if isinstance(model, Recurrent):
         with _one_thread():
-            return _trace_recurrent(model, ids, state, kept or {})
+            return _trace_recurrent(model, ids, state, masks or {})
     assert isinstance(model, GPT)
-    return _trace_gpt(model, ids, kept or {}, with_attention), None
+    return _trace_gpt(model, ids, masks or {}, with_attention), None
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """A step of a few texts is too small to share: threads would only wait for each other."""
-    usual = torch.get_num_threads()
+    """Use one thread: a step of a few texts is too small for more to be faster."""
+    n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(usual)
+        torch.set_num_threads(n_threads)
 
 
 def unit_kinds(model: CharModel) -> dict[str, int]:
-    """The kinds of units a model has, and how many of each a layer has."""
+    """The kinds of units of a model, and the number of units of each kind in a layer."""
     if isinstance(model, GPT):
         return {"mlp": blocks(model)[0].mlp.out.in_features, "x": model.embed.embedding_dim}
     assert isinstance(model, Recurrent)
@@ -93,7 +98,7 @@ def unit_kinds(model: CharModel) -> dict[str, int]:
 
 
 def n_layers(model: CharModel) -> int:
-    """L."""
+    """The number of layers, L."""
     if isinstance(model, GPT):
         return len(model.blocks)
     assert isinstance(model, Recurrent)
@@ -101,36 +106,33 @@ def n_layers(model: CharModel) -> int:
 
 
 def blocks(model: GPT) -> list[Block]:
-    """The layers of a GPT."""
+    """The L blocks of a GPT."""
     return [cast(Block, block) for block in model.blocks]
 
 
 # --- RNN, GRU, LSTM --------------------------------------------------------------------------
 
-# A step: from what the layer below contributes (B, G*D), what the recurrent matrix does
-# (B, G*D) and the units before, to the units and the gates after. Equations: models/recurrent.py.
+# A step maps the input part x @ W_ih.T + b_ih (B, G*D), the hidden part h @ W_hh.T + b_hh (B, G*D)
+# and the units before, (B, D) by kind, to the new units and the gates. Equations:
+# models/recurrent.py.
 _Step = Callable[[Tensor, Tensor, dict[str, Tensor]], tuple[dict[str, Tensor], list[Tensor]]]
 
 
-def _rnn(
-    x: Tensor, u: Tensor, _before: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], list[Tensor]]:
-    return {"h": torch.tanh(x + u)}, []
+def _rnn(x: Tensor, h: Tensor, _units: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
+    return {"h": torch.tanh(x + h)}, []
 
 
-def _gru(x: Tensor, u: Tensor, before: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
-    (xr, xz, xn), (ur, uz, un) = x.chunk(3, -1), u.chunk(3, -1)
-    r, z = torch.sigmoid(xr + ur), torch.sigmoid(xz + uz)
-    n = torch.tanh(xn + r * un)
-    return {"h": (1 - z) * n + z * before["h"]}, [r, z]
+def _gru(x: Tensor, h: Tensor, units: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
+    (x_r, x_z, x_n), (h_r, h_z, h_n) = x.chunk(3, -1), h.chunk(3, -1)
+    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+    n = torch.tanh(x_n + r * h_n)
+    return {"h": (1 - z) * n + z * units["h"]}, [r, z]
 
 
-def _lstm(
-    x: Tensor, u: Tensor, before: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], list[Tensor]]:
-    i, f, g, o = (x + u).chunk(4, -1)
+def _lstm(x: Tensor, h: Tensor, units: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
+    i, f, g, o = (x + h).chunk(4, -1)
     i, f, o = torch.sigmoid(i), torch.sigmoid(f), torch.sigmoid(o)
-    c = f * before["c"] + i * torch.tanh(g)
+    c = f * units["c"] + i * torch.tanh(g)
     return {"c": c, "h": o * torch.tanh(c)}, [i, f, o]
 
 
@@ -142,7 +144,7 @@ _STEPS: dict[type[nn.Module], tuple[_Step, tuple[str, ...]]] = {
 
 
 def _trace_recurrent(
-    model: Recurrent, ids: Tensor, state: State | None, kept: Kept
+    model: Recurrent, ids: Tensor, state: State | None, masks: Masks
 ) -> tuple[Trace, State]:
     _, names = _STEPS[type(model.rnn)]
     kinds, layers = tuple(unit_kinds(model)), range(model.rnn.num_layers)
@@ -150,46 +152,50 @@ def _trace_recurrent(
         shape = (len(layers), len(ids), model.rnn.hidden_size)
         zeros = model.head.weight.new_zeros(shape)
         state = tuple(zeros for _ in kinds)
-    y = model.look_up(ids.t())  # (T, B, D), or (T, B, V) one-hot
+    x = model.look_up(ids.t())  # (T, B, D), or (T, B, V) one-hot
     units: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     gates: dict[str, list[Tensor]] = {name: [] for name in names}
     for layer in layers:
-        before = {kind: part[layer] for kind, part in zip(kinds, state, strict=True)}
-        factors = {kind: factor[layer] for kind, factor in kept.items()}
-        steps, opened = _trace_layer(model.rnn, layer, y, before, factors)
-        y = steps["h"]
+        initial = {kind: part[layer] for kind, part in zip(kinds, state, strict=True)}
+        factors = {kind: mask[layer] for kind, mask in masks.items()}
+        layer_units, layer_gates = _trace_layer(model.rnn, layer, x, initial, factors)
+        x = layer_units["h"]
         for kind in kinds:
-            units[kind].append(steps[kind])
-        for name, gate in zip(names, opened, strict=True):
+            units[kind].append(layer_units[kind])
+        for name, gate in zip(names, layer_gates, strict=True):
             gates[name].append(gate)
-    logits = model.head(y).transpose(0, 1)  # (B, T, V)
-    whole = {kind: torch.stack(each) for kind, each in units.items()}  # (L, T, B, D)
-    after = tuple(whole[kind][:, -1] for kind in kinds)
+    logits = model.head(x).transpose(0, 1)  # (B, T, V)
+    stacked = {kind: torch.stack(each) for kind, each in units.items()}  # (L, T, B, D)
+    final = tuple(stacked[kind][:, -1] for kind in kinds)  # (L, B, D)
     return (
         Trace(
             logits,
-            {kind: each.transpose(1, 2) for kind, each in whole.items()},
+            {kind: each.transpose(1, 2) for kind, each in stacked.items()},
             {name: torch.stack(each).transpose(1, 2) for name, each in gates.items()},
         ),
-        after,
+        final,
     )
 
 
 def _trace_layer(
     rnn: nn.RNNBase, layer: int, x: Tensor, units: dict[str, Tensor], factors: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """One layer over the inputs x (T, B, .): its units, and its gates, each (T, B, D)."""
+    """Run one layer over the inputs x (T, B, D or V), from `units` (B, D) by kind.
+
+    Returns:
+        The units by kind, and the gates, each (T, B, D).
+    """
     step, names = _STEPS[type(rnn)]
-    W, U, b_x, b_u = (
+    W_ih, W_hh, b_ih, b_hh = (
         getattr(rnn, f"{name}_l{layer}")
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
     all_units: dict[str, list[Tensor]] = {kind: [] for kind in units}
     all_gates: list[list[Tensor]] = [[] for _ in names]
-    for x_t in F.linear(x, W, b_x):  # (B, G*D)
-        units, gates = step(x_t, F.linear(units["h"], U, b_u), units)
+    for x_t in F.linear(x, W_ih, b_ih):  # (B, G*D)
+        units, gates = step(x_t, F.linear(units["h"], W_hh, b_hh), units)
         if factors:
-            units = _held(units, factors)
+            units = _masked(units, factors)
         for kind, value in units.items():
             all_units[kind].append(value)
         for each, gate in zip(all_gates, gates, strict=True):
@@ -197,8 +203,8 @@ def _trace_layer(
     return {k: torch.stack(v) for k, v in all_units.items()}, [torch.stack(g) for g in all_gates]
 
 
-def _held(units: dict[str, Tensor], factors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The units times their factors; what a cell held at zero lets out, tanh(0), is zero too."""
+def _masked(units: dict[str, Tensor], factors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The units times their factors. A cell at zero has the hidden unit o * tanh(0) = 0."""
     units = {kind: value * factors.get(kind, 1.0) for kind, value in units.items()}
     return units | {"h": units["h"] * factors.get("c", 1.0)}
 
@@ -206,27 +212,27 @@ def _held(units: dict[str, Tensor], factors: dict[str, Tensor]) -> dict[str, Ten
 # --- GPT -------------------------------------------------------------------------------------
 
 
-def _trace_gpt(model: GPT, ids: Tensor, kept: Kept, with_attention: bool) -> Trace:
+def _trace_gpt(model: GPT, ids: Tensor, masks: Masks, with_attention: bool) -> Trace:
     T = ids.shape[1]
     x, rotation = model.position(model.embed(ids), 0)  # (B, T, D)
-    ahead = torch.ones(T, T, dtype=torch.bool, device=ids.device).triu(1)  # what comes later
+    future = torch.ones(T, T, dtype=torch.bool, device=ids.device).triu(1)  # keys after the query
     units: dict[str, list[Tensor]] = {"mlp": [], "x": []}
-    seen: list[tuple[Tensor, ...]] = []  # attention, queries, keys, values of each layer
+    attended: list[tuple[Tensor, ...]] = []  # attention, queries, keys, values of each layer
     for layer, block in enumerate(blocks(model)):
         q, k, v = block.attention.project(block.attention_norm(x), rotation)  # (B, H, T, K)
-        scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(ahead, -math.inf)
+        scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(future, -math.inf)
         attention = scores.softmax(-1)  # (B, H, T, T)
         x = x + block.attention.out((attention @ v).transpose(1, 2).flatten(2))  # (B, T, D)
-        neurons = block.mlp.hidden(block.mlp_norm(x))  # (B, T, W)
-        if "mlp" in kept:
-            neurons = neurons * kept["mlp"][layer][:, None]
-        x = x + block.mlp.out(neurons)
-        if "x" in kept:
-            x = x * kept["x"][layer][:, None]
-        units["mlp"].append(neurons)
+        hidden = block.mlp.hidden(block.mlp_norm(x))  # (B, T, F)
+        if "mlp" in masks:
+            hidden = hidden * masks["mlp"][layer][:, None]
+        x = x + block.mlp.out(hidden)
+        if "x" in masks:
+            x = x * masks["x"][layer][:, None]
+        units["mlp"].append(hidden)
         units["x"].append(x)
         if with_attention:
-            seen.append((attention, q, k, v))
+            attended.append((attention, q, k, v))
     logits = model.head(model.norm(x))
-    whole = {kind: torch.stack(each) for kind, each in units.items()}
-    return Trace(logits, whole, {}, *(torch.stack(each) for each in zip(*seen, strict=True)))
+    stacked = {kind: torch.stack(each) for kind, each in units.items()}
+    return Trace(logits, stacked, {}, *(torch.stack(each) for each in zip(*attended, strict=True)))

@@ -1,8 +1,7 @@
-"""A look inside at every evaluation of a run, into TensorBoard: units, gates and attention.
+"""Writes units, gates and attention to TensorBoard at the evaluations of a run.
 
-It draws nothing from any generator and leaves the model as it is, so a run that is watched has the
-same weights as one that is not. It passes an evaluation over where it would have taken more than
-SHARE of the training time so far.
+It uses no random numbers and does not change the model, so a run has the same weights with it and
+without it. It skips an evaluation if its total time would be more than SHARE of the training time.
 """
 
 from __future__ import annotations
@@ -26,34 +25,37 @@ from charlm.observer import Observer, Record
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-CHARS = 128  # of the validation split, looked at each time
-SHARE = 0.01
+CHARS = 128  # of the validation split, read each time
+SHARE = 0.01  # of the training time
 
 
 class Watch(Observer):
-    """Writes what it sees to tb/insight in a run folder.
+    """Writes to tb/insight in a run folder.
 
     Args:
+        folder: the run folder.
         ids: the validation split.
+        model: the model that is trained.
     """
 
     def __init__(self, folder: Path, ids: TextIds, model: CharModel) -> None:
         self._folder, self._model = folder / "tb" / "insight", model
         self._ids = ids[: min(CHARS, model.context or CHARS)]  # (T,)
         self._tb: SummaryWriter | None = None
-        self._spent = self._last = 0.0  # seconds: in all, and the last time
+        self._total_s = self._last_s = 0.0  # the time of all calls, and of the last one
 
     def record(self, record: Record) -> None:
-        if record.split != "val" or self._spent + self._last > SHARE * record.elapsed_s:
+        if record.split != "val" or self._total_s + self._last_s > SHARE * record.elapsed_s:
             return
         started = time.monotonic()
         with writing(self._folder):
-            self._show(self._writer(record.step), record.step)
-        self._last = time.monotonic() - started
-        self._spent += self._last
+            self._write(self._writer(record.step), record.step)
+        self._last_s = time.monotonic() - started
+        self._total_s += self._last_s
 
     def _writer(self, step: int) -> SummaryWriter:
-        """Opened when first needed; after a resume it hides what was written from here on."""
+        """The TensorBoard writer, opened at the first use. In a resumed run TensorBoard then drops
+        older events from this step on."""
         if self._tb is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -61,37 +63,37 @@ class Watch(Observer):
             self._tb = SummaryWriter(self._folder, purge_step=purge)
         return self._tb
 
-    def _show(self, tb: SummaryWriter, step: int) -> None:
+    def _write(self, tb: SummaryWriter, step: int) -> None:
         device = next(self._model.parameters()).device
-        ids = torch.from_numpy(self._ids.astype(np.int64))[None].to(device)
-        told, _ = trace(self._model, ids, with_attention=True)
-        for kind, units in told.units.items():
+        ids = torch.from_numpy(self._ids.astype(np.int64))[None].to(device)  # (1, T)
+        traced, _ = trace(self._model, ids, with_attention=True)
+        for kind, units in traced.units.items():
             for layer, values in enumerate(units.float().cpu().numpy()):
                 tb.add_histogram(f"units/{kind}/layer {layer + 1}", values, step)
-        self._show_gates(tb, told, step)
-        if told.attention is not None:
-            tb.add_image("attention", _mosaic(told.attention[:, 0].float().cpu().numpy()), step)
+        self._write_gates(tb, traced, step)
+        if traced.attention is not None:
+            tb.add_image("attention", _mosaic(traced.attention[:, 0].float().cpu().numpy()), step)
         tb.flush()
 
-    def _show_gates(self, tb: SummaryWriter, told: Trace, step: int) -> None:
-        gates = {name: gate[:, 0].float().cpu().numpy() for name, gate in told.gates.items()}
+    def _write_gates(self, tb: SummaryWriter, traced: Trace, step: int) -> None:
+        gates = {name: gate[:, 0].float().cpu().numpy() for name, gate in traced.gates.items()}
         for use in gate_use(gates):
             for layer, values in enumerate(gates[use.name]):
-                where = f"{use.name}/layer {layer + 1}"
-                tb.add_histogram(f"gates/{where}", values, step)
-                tb.add_scalar(f"left-saturated/{where}", use.left[layer].mean(), step)
-                tb.add_scalar(f"right-saturated/{where}", use.right[layer].mean(), step)
+                tag = f"{use.name}/layer {layer + 1}"
+                tb.add_histogram(f"gates/{tag}", values, step)
+                tb.add_scalar(f"left-saturated/{tag}", use.left[layer].mean(), step)
+                tb.add_scalar(f"right-saturated/{tag}", use.right[layer].mean(), step)
 
     def close(self) -> None:
         if self._tb is not None:
-            with suppress(OSError):  # a full disk has been told of already
+            with suppress(OSError):  # a full disk was already reported
                 self._tb.close()
 
 
 def _mosaic(attention: Array) -> Array:
-    """One picture (1, L * (T+2), H * (T+2)), a row for each layer, a column for each head: shares
-    by their square root, white for all of the attention."""
+    """One image (1, L * (T+2), H * (T+2)) of attention (L, H, T, T): a row for each layer, a column
+    for each head. Brightness is the square root of the weight; white is a weight of 1."""
     cells = np.pad(np.sqrt(attention), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0.3)
     L, H, height, width = cells.shape
-    picture = cells.transpose(0, 2, 1, 3).reshape(L * height, H * width)
-    return (255 * picture[None]).astype(np.uint8)
+    image = cells.transpose(0, 2, 1, 3).reshape(L * height, H * width)
+    return (255 * image[None]).astype(np.uint8)

@@ -1,2 +1,5 @@
-"""C code for where PyTorch or numpy is slow. It is compiled when it is first needed, with the
-system's compiler; where that is not to be had, they do the work, in more time."""
+"""Kernels in C, for operations where PyTorch or NumPy is slow.
+
+The system's C compiler compiles a kernel when it is first needed. Where a kernel is not available,
+PyTorch or NumPy does the work, more slowly.
+"""

@@ -1,6 +1,6 @@
-"""A transformer block in bfloat16 on a CPU with AMX: block.c as a function that autograd knows.
+"""A transformer block in bfloat16 on a CPU with AMX: block.c as an autograd function.
 
-Shapes: B sequences, T time, D width, H heads of width K = D / H, F hidden units of the MLP.
+Shapes: B sequences, T time, D width, H heads of width K = D / H, F width of the MLP.
 """
 
 from __future__ import annotations
@@ -15,26 +15,33 @@ from torch import Tensor
 
 from charlm.kernels.amx import address, load_amx
 
-MULTIPLE = 32  # of which T, D, K and F are multiples
-ROWS = 128  # that a thread takes at a time: more do not stay in its cache, fewer waste its products
+SIZE_MULTIPLE = 32  # T, D, K and F must be multiples of this
+THREAD_ROWS = 128  # rows of (B*T, D) in a thread's cache: more overflow it, fewer slow the products
 
 
 class _Block(ctypes.Structure):
-    """`Block` of block.c."""
+    """`Block` of block.c: the same fields in the same order."""
 
     _fields_ = [
         *((name, ctypes.c_size_t) for name in ("B", "T", "D", "H", "F")),
         *((name, ctypes.c_int) for name in ("layernorm", "qk_norm", "rope", "gelu")),
         *((name, ctypes.c_void_p) for name in ("x", "dout", "out", "cos", "sin")),
         ("weights", ctypes.c_void_p * 6),
-        *((name, ctypes.c_void_p) for name in ("gradients", "packed", "room")),
+        *((name, ctypes.c_void_p) for name in ("gradients", "packed", "workspace")),
         ("group", ctypes.c_size_t),
     ]
 
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """What kind of block: how many heads, and which of two functions where there is a choice."""
+    """The kind of a block.
+
+    Attributes:
+        n_head: H.
+        layernorm: whether its norms are LayerNorm; else RMSNorm.
+        qk_norm: whether queries and keys are normalized.
+        gelu: whether the MLP has GELU; else squared ReLU.
+    """
 
     n_head: int
     layernorm: bool
@@ -46,24 +53,27 @@ class BlockKernel:
     """The functions of block.c.
 
     Raises:
-        NoKernelError: they are not to be had on this machine.
+        NoKernelError: the kernel is not available on this machine.
     """
 
     def __init__(self) -> None:
         self._library = load_amx("block")
         self._library.block_room.restype = ctypes.c_size_t
-        self._room = torch.empty(0)  # kept: fresh memory is slow to touch
+        self._workspace = torch.empty(0)  # kept between calls: the first use of memory is slow
         self._packed = torch.empty(0, dtype=torch.bfloat16)
 
     def block(
         self, x: Tensor, rotation: Tensor | None, weights: Sequence[Tensor], options: BlockOptions
     ) -> Tensor:
-        """The output (B, T, D) of a block for x (B, T, D).
+        """Run a block on x (B, T, D), with gradients.
 
         Args:
-            rotation: cosines and sines (2, T, K/2) that turn queries and keys, if any do.
+            rotation: (2, T, K/2), the cosines and sines of rotary positions, or None.
             weights: of q, k and v (3D, D), of attention's output (D, D), of the MLP (F, D) and
-                (D, F), and the gains of the two norms (D,); all float32.
+                (D, F), and of the two norms (D,); all float32.
+
+        Returns:
+            The output (B, T, D).
         """
         out: Tensor = _Function.apply(self, options, x, rotation, *weights)  # type: ignore[no-untyped-call]
         return out
@@ -77,31 +87,38 @@ class BlockKernel:
         dout: Tensor | None = None,
         gradients: Tensor | None = None,
     ) -> Tensor:
-        """The output; or, of its gradient, the gradient by x, and those by the weights, one after
-        the other in `gradients`."""
+        """Run the forward pass or, with `dout` and `gradients`, the backward pass.
+
+        Args:
+            dout: (B, T, D), the gradient with respect to the output.
+            gradients: filled with the gradients with respect to the weights, one after the other.
+
+        Returns:
+            The output, or the gradient with respect to x; (B, T, D).
+        """
         (B, T, D), F = x.shape, len(weights[2])
         threads, out = min(torch.get_num_threads(), B), torch.empty_like(x)
         block = _Block(B=B, T=T, D=D, H=options.n_head, F=F, x=address(x), out=address(out))
         block.layernorm, block.qk_norm = options.layernorm, options.qk_norm
         block.gelu, block.rope = options.gelu, rotation is not None
         block.weights[:] = [address(weight).value for weight in weights]
-        block.group = max(1, min(ROWS // T, B // threads))
+        block.group = max(1, min(THREAD_ROWS // T, B // threads))
         if rotation is not None:
             block.cos, block.sin = address(rotation[0]), address(rotation[1])
         if dout is not None and gradients is not None:
             block.dout, block.gradients = address(dout), address(gradients)
-        self._make_room(block, threads, sum(weight.numel() for weight in weights[:4]))
+        self._set_workspace(block, threads, sum(weight.numel() for weight in weights[:4]))
         run = self._library.block_forward if dout is None else self._library.block_backward
         run(threads, ctypes.byref(block))
         return out
 
-    def _make_room(self, block: _Block, threads: int, weights: int) -> None:
+    def _set_workspace(self, block: _Block, threads: int, n_weights: int) -> None:
         needed = threads * self._library.block_room(ctypes.byref(block))
-        if self._room.numel() < needed:
-            self._room = torch.empty(needed)
-        if self._packed.numel() < 2 * weights:
-            self._packed = torch.empty(2 * weights, dtype=torch.bfloat16)
-        block.room, block.packed = address(self._room), address(self._packed)
+        if self._workspace.numel() < needed:
+            self._workspace = torch.empty(needed)
+        if self._packed.numel() < 2 * n_weights:
+            self._packed = torch.empty(2 * n_weights, dtype=torch.bfloat16)
+        block.workspace, block.packed = address(self._workspace), address(self._packed)
 
 
 class _Function(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""From a C file in this folder to functions that Python can call."""
+"""Compiling the C files of this package into libraries that Python can call."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from charlm.files import cache_folder
 from charlm.machine import cpu_features
 
 SOURCES = Path(__file__).with_name("c")
-SECONDS = 60  # more than enough; a compiler that hangs is not waited for
+TIMEOUT_S = 60  # far more than a compiler needs; one that hangs is stopped
 
 
 class NoKernelError(Exception):
-    """A kernel is not to be had; the message says why."""
+    """A kernel is not available; the message says why."""
 
 
 def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) -> ctypes.CDLL:
-    """The library of `name`.c, compiled with `flags` unless that was done before.
+    """Compile `name`.c with `flags`, or find the library of an earlier call in the cache.
 
     Args:
-        of_this_cpu: the flags mean something else on another CPU.
+        of_this_cpu: whether the flags give other code on another CPU, as -march=native does. Then
+            CPUs with different features get different files in the cache.
+
+    Returns:
+        The loaded library.
 
     Raises:
         NoKernelError: there is no compiler, or it fails.
@@ -45,13 +49,13 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
         "-fopenmp",
     ]
     command += flags
-    made_of = hashlib.sha256("\0".join(command).encode())
+    digest = hashlib.sha256("\0".join(command).encode())
     if of_this_cpu:
         features = sorted(cpu_features()) or [platform.node()]
-        made_of.update(" ".join([platform.machine(), *features]).encode())
+        digest.update(" ".join([platform.machine(), *features]).encode())
     for path in (source, *sorted(source.parent.glob("*.h"))):
-        made_of.update(path.read_bytes())
-    library = cache_folder() / "kernels" / f"{name}-{made_of.hexdigest()[:32]}.so"
+        digest.update(path.read_bytes())
+    library = cache_folder() / "kernels" / f"{name}-{digest.hexdigest()[:32]}.so"
     try:
         if not library.is_file():
             _compile([*command, str(source)], library)
@@ -61,26 +65,26 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
 
 
 def _compile(command: list[str], library: Path) -> None:
-    """Make the library whole or not at all; several processes may be at it."""
+    """Write a complete library or none; several processes may compile the same one at once."""
     library.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, made = tempfile.mkstemp(dir=library.parent, suffix=".tmp")
+    descriptor, temporary = tempfile.mkstemp(dir=library.parent, suffix=".tmp")
     os.close(descriptor)
     try:
-        ended = subprocess.run(  # noqa: S603  (the compiler that the user has)
-            [*command, "-o", made],
+        result = subprocess.run(  # noqa: S603  (the user's own compiler)
+            [*command, "-o", temporary],
             check=False,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=SECONDS,
+            timeout=TIMEOUT_S,
         )
-        if ended.returncode:
-            lines = ended.stderr.strip().splitlines() or [f"status {ended.returncode}"]
+        if result.returncode:
+            lines = result.stderr.strip().splitlines() or [f"status {result.returncode}"]
             raise NoKernelError(f"{command[0]} fails: {lines[0]:.200}")
-        Path(made).replace(library)
+        Path(temporary).replace(library)
     except FileNotFoundError as error:
         raise NoKernelError(f"there is no {command[0]}") from error
     except subprocess.TimeoutExpired as error:
-        raise NoKernelError(f"{command[0]} took more than {SECONDS} s") from error
+        raise NoKernelError(f"{command[0]} took more than {TIMEOUT_S} s") from error
     finally:
-        Path(made).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)

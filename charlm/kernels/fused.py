@@ -1,6 +1,6 @@
-"""Forward passes by our own kernels, in bfloat16 on a CPU with AMX: the same models, faster.
+"""Forward passes for training in bfloat16 on a CPU with AMX, by charlm's own kernels.
 
-Shapes: B batch, T time, V vocabulary, D hidden_size or n_embd, L n_layer.
+Shapes: B batch, T time, V vocabulary, D hidden_size or n_embd, L n_layer, G = 4 gates.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from charlm.kernels.block import MULTIPLE, BlockKernel, BlockOptions
-from charlm.kernels.lstm import ROWS, UNITS, LSTMKernel
+from charlm.kernels.block import SIZE_MULTIPLE, BlockKernel, BlockOptions
+from charlm.kernels.lstm import BATCH_MULTIPLE, WIDTH_MULTIPLE, LSTMKernel
 from charlm.models.base import CharModel, State
 from charlm.models.gpt import GPT, MLP, Block
 from charlm.models.recurrent import Recurrent
 
 
 class FusedLSTM:
-    """What `model` computes, for training: gradients do not reach the state that comes in.
+    """The forward pass of an LSTM, its layers by the kernel.
 
-    The states it returns are (h, c), h in bfloat16 and c in float32, each (L, B, D).
+    The state is (h, c), h in bfloat16 and c in float32, each (L, B, D). Gradients do not reach the
+    state that a call is given.
     """
 
     def __init__(self, model: CharModel, kernel: LSTMKernel) -> None:
@@ -29,60 +30,60 @@ class FusedLSTM:
 
     @staticmethod
     def supports(model: object, batch_size: int) -> bool:
-        """Whether the kernel can do this model, and gains on batches of so many rows."""
+        """Whether the kernel supports this model, and is faster for batches of this size."""
         return (
             isinstance(model, Recurrent)
             and isinstance(model.rnn, nn.LSTM)
-            and model.rnn.hidden_size % UNITS == 0
-            and batch_size >= ROWS // 2  # which are filled up to a multiple of ROWS
+            and model.rnn.hidden_size % WIDTH_MULTIPLE == 0
+            and batch_size >= BATCH_MULTIPLE // 2  # smaller batches would be mostly padding
         )
 
     def __call__(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """As the model's `forward`: ids (B, T) to logits (B, T, V), and the state after."""
-        rnn, B, more = self._rnn, len(ids), -len(ids) % ROWS
-        shape = (B + more, rnn.hidden_size)
-        x, at = self._first(F.pad(ids.t(), (0, more)).contiguous())
+        """As the model's `forward`: ids (B, T) to logits (B, T, V) and the state after them."""
+        rnn, B, padding = self._rnn, len(ids), -len(ids) % BATCH_MULTIPLE
+        shape = (B + padding, rnn.hidden_size)
+        x, table_ids = self._first_input(F.pad(ids.t(), (0, padding)).contiguous())
         hs, cs = [], []
         for i in range(rnn.num_layers):
-            h = torch.zeros(shape) if state is None else F.pad(state[0][i], (0, 0, 0, more))
-            c = torch.zeros(shape) if state is None else F.pad(state[1][i], (0, 0, 0, more))
-            W = self._model.recurrent_matrix(i)
-            y, last = self._kernel.layer(x, at, W, h.bfloat16(), c.float())  # (T, B, D), (B, D)
+            h = torch.zeros(shape) if state is None else F.pad(state[0][i], (0, 0, 0, padding))
+            c = torch.zeros(shape) if state is None else F.pad(state[1][i], (0, 0, 0, padding))
+            W_hh = self._model.recurrent_matrix(i)
+            # (T, B + padding, D), (B + padding, D)
+            y, c_last = self._kernel.layer(x, table_ids, W_hh, h.bfloat16(), c.float())
             hs.append(y[-1, :B].detach())
-            cs.append(last[:B])
+            cs.append(c_last[:B])
             if i + 1 < rnn.num_layers:
                 y = F.dropout(y, rnn.dropout, self._model.training)
-                x, at = self._contribution(y, i + 1), None
+                x, table_ids = self._input(y, i + 1).bfloat16(), None
         logits = self._model.head(self._model.output_dropout(y[:, :B]))  # (T, B, V)
         return logits.transpose(0, 1), (torch.stack(hs), torch.stack(cs))
 
-    def _first(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the first layer reads of ids (T, B): a table by character (V, 4D) and the ids.
+    def _first_input(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the first layer adds to its gates for ids (T, B), in one of two forms.
 
-        Where dropout makes places differ, or there are fewer than characters, it is instead by
-        place (T, B, 4D), and no ids.
+        Returns:
+            A table with a row for each character (V, G*D), and the ids. Or, where input dropout
+            makes positions differ or a table would be larger, (T, B, G*D) and None.
         """
         model = self._model
         if (model.training and model.input_dropout.p) or ids.numel() < model.vocab_size:
-            return self._contribution(model.input_dropout(model.look_up(ids)), 0), None
-        everything = torch.arange(model.vocab_size)
-        return self._project(model.look_up(everything), 0).float(), ids
+            return self._input(model.input_dropout(model.look_up(ids)), 0).bfloat16(), None
+        all_ids = torch.arange(model.vocab_size)
+        return self._input(model.look_up(all_ids), 0).float(), ids
 
-    def _contribution(self, x: Tensor, layer: int) -> Tensor:
-        """What x (T, B, D) contributes to the gates of a layer (T, B, 4D), in bfloat16."""
-        return self._project(x, layer).bfloat16()
-
-    def _project(self, x: Tensor, layer: int) -> Tensor:
-        W, *biases = (
+    def _input(self, x: Tensor, layer: int) -> Tensor:
+        """W_ih x + b_ih + b_hh of a layer: x (..., D) to (..., G*D)."""
+        W_ih, b_ih, b_hh = (
             getattr(self._rnn, f"{name}_l{layer}") for name in ("weight_ih", "bias_ih", "bias_hh")
         )
-        return F.linear(x, W, biases[0] + biases[1])
+        return F.linear(x, W_ih, b_ih + b_hh)
 
 
 class FusedGPT:
-    """What `model` computes, for training: from a fresh state, and without keys and values after.
+    """The forward pass of a GPT, its blocks by the kernel.
 
-    Embedding, last norm and output layer are the model's own, in float32.
+    A call starts from a fresh state and returns no keys and values. Embedding, last norm and output
+    layer are the model's own, in float32.
     """
 
     def __init__(self, model: CharModel, kernel: BlockKernel) -> None:
@@ -91,14 +92,14 @@ class FusedGPT:
 
     @staticmethod
     def supports(model: object) -> bool:
-        """Whether the kernel can do this model."""
+        """Whether the kernel supports this model."""
         if not isinstance(model, GPT):
             return False
         block = model.blocks[0]
         assert isinstance(block, Block)
         D, H = block.attention.out.in_features, block.attention.n_head
         return (
-            not any(size % MULTIPLE for size in (model.context, D, D // H))
+            not any(size % SIZE_MULTIPLE for size in (model.context, D, D // H))
             and isinstance(block.mlp, MLP)
             and block.attention.out.bias is None
             and block.dropout.p == 0
@@ -108,7 +109,8 @@ class FusedGPT:
         """As the model's `forward`: ids (B, T) to logits (B, T, V), and no state."""
         assert state is None
         model, T = self._model, ids.shape[1]
-        ids = F.pad(ids, (0, -T % MULTIPLE))  # no character sees those after it
+        # attention is causal, so padding after the text does not change its logits
+        ids = F.pad(ids, (0, -T % SIZE_MULTIPLE))
         x, rotation = model.position(model.embed(ids), 0)  # (B, T, D)
         for block in model.blocks:
             assert isinstance(block, Block)

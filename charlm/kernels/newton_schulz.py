@@ -1,4 +1,4 @@
-"""A step of Muon (Jordan et al. 2024) on a CPU with AMX."""
+"""A step of Muon (Jordan et al. 2024) in bfloat16 on a CPU with AMX."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from torch import Tensor
 
 from charlm.kernels.amx import address, load_amx
 
-COEFFICIENTS = (3.4445, -4.775, 2.0315)  # as torch.optim.Muon has them
-MULTIPLE = 32  # of which both sides of a matrix are
-TOGETHER = 1 << 17  # numbers from which on all threads work at one matrix, not one each
+COEFFICIENTS = (3.4445, -4.775, 2.0315)  # a, b, c, as in torch.optim.Muon
+SIZE_MULTIPLE = 32  # both sides of a matrix must be multiples of this
+SHARED_SIZE = 1 << 17  # with this many numbers or more, all threads share a matrix; else one each
 
 
 @dataclass(frozen=True)
-class Moved:
-    """A matrix of weights, its gradient, the average of gradients, all (m, n); and its rate."""
+class MuonUpdate:
+    """What a step of Muon reads and changes for one matrix; all tensors are (m, n) float32.
+
+    Attributes:
+        weights: changed in place.
+        gradient: of the loss with respect to the weights.
+        average: the average of the gradients, changed in place.
+        rate: the learning rate for this matrix.
+    """
 
     weights: Tensor
     gradient: Tensor
@@ -27,7 +34,7 @@ class Moved:
 
 
 class _Matrix(ctypes.Structure):
-    """`Matrix` of newton_schulz.c."""
+    """`Matrix` of newton_schulz.c: the same fields in the same order."""
 
     _fields_ = [
         *((name, ctypes.c_size_t) for name in ("rows", "columns")),
@@ -40,48 +47,55 @@ class NewtonSchulz:
     """The function of newton_schulz.c.
 
     Raises:
-        NoKernelError: it is not to be had on this machine.
+        NoKernelError: the kernel is not available on this machine.
     """
 
     def __init__(self) -> None:
         self._library = load_amx("newton_schulz")
         self._library.newton_schulz_room.restype = ctypes.c_size_t
-        self._room = torch.empty(0, dtype=torch.uint8)  # kept: fresh memory is slow to touch
+        # kept between calls: the first use of memory is slow
+        self._workspace = torch.empty(0, dtype=torch.uint8)
 
     @staticmethod
     def supports(matrix: Tensor) -> bool:
-        """Whether the kernel can do a matrix of this shape."""
-        return matrix.ndim == 2 and not any(size % MULTIPLE for size in matrix.shape)
+        """Whether the kernel can update a matrix of this shape."""
+        return matrix.ndim == 2 and not any(size % SIZE_MULTIPLE for size in matrix.shape)
 
-    def steps(self, matrices: Sequence[Moved], momentum: float, decay: float) -> None:
-        """Move every average by momentum's rule, and the weights to decay * weights - rate * X, X
-        the nearly orthogonal factor of what comes of it; all (m, n) float32."""
-        ordered = sorted(matrices, key=lambda it: it.weights.numel(), reverse=True)
+    def steps(self, updates: Sequence[MuonUpdate], momentum: float, decay: float) -> None:
+        """Take one step for every matrix, in place.
+
+            average <- average + (1 - momentum) (gradient - average)
+            weights <- decay weights - rate X
+
+        X is the nearly orthogonal factor of gradient + momentum (average - gradient), as Nesterov's
+        momentum has it.
+        """
+        ordered = sorted(updates, key=lambda it: it.weights.numel(), reverse=True)
         threads = torch.get_num_threads()
-        large = sum(it.weights.numel() >= TOGETHER for it in ordered)
-        alone = max((self._room_for(1, it) for it in ordered[large:]), default=0)
-        together = max((self._room_for(threads, it) for it in ordered[:large]), default=0)
-        if self._room.numel() < (needed := max(together, threads * alone)):
-            self._room = torch.empty(needed, dtype=torch.uint8)
+        n_shared = sum(it.weights.numel() >= SHARED_SIZE for it in ordered)
+        alone = max((self._workspace_bytes(1, it) for it in ordered[n_shared:]), default=0)
+        shared = max((self._workspace_bytes(threads, it) for it in ordered[:n_shared]), default=0)
+        if self._workspace.numel() < (needed := max(shared, threads * alone)):
+            self._workspace = torch.empty(needed, dtype=torch.uint8)
         squares = [torch.empty(len(it.weights) // 16, dtype=torch.float64) for it in ordered]
         gradients = [it.gradient.contiguous() for it in ordered]
-        array = (_Matrix * len(ordered))()
-        for slot, it, gradient, space in zip(array, ordered, gradients, squares, strict=True):
-            slot.rows, slot.columns = it.weights.shape
-            slot.gradient, slot.average = address(gradient), address(it.average)
-            slot.weights, slot.squares = address(it.weights.detach()), address(space)
-            slot.rate = it.rate
+        matrices = (_Matrix * len(ordered))()
+        for matrix, it, gradient, sums in zip(matrices, ordered, gradients, squares, strict=True):
+            matrix.rows, matrix.columns = it.weights.shape
+            matrix.gradient, matrix.average = address(gradient), address(it.average)
+            matrix.weights, matrix.squares = address(it.weights.detach()), address(sums)
+            matrix.rate = it.rate
         self._library.newton_schulz_steps(
             threads,
-            array,
-            ctypes.c_size_t(large),
+            matrices,
+            ctypes.c_size_t(n_shared),
             ctypes.c_size_t(len(ordered)),
             (ctypes.c_float * 5)(*COEFFICIENTS, momentum, decay),
-            address(self._room),
+            address(self._workspace),
             ctypes.c_size_t(alone),
         )
 
-    def _room_for(self, threads: int, matrix: Moved) -> int:
-        """Bytes, whole cache lines."""
-        sides = map(ctypes.c_size_t, (threads, *sorted(matrix.weights.shape)))
-        return -(-int(self._library.newton_schulz_room(*sides)) // 64) * 64
+    def _workspace_bytes(self, threads: int, update: MuonUpdate) -> int:
+        """The size of the workspace of a matrix, in whole cache lines of 64 bytes."""
+        sizes = map(ctypes.c_size_t, (threads, *sorted(update.weights.shape)))
+        return -(-int(self._library.newton_schulz_room(*sizes)) // 64) * 64

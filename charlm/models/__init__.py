@@ -1,4 +1,4 @@
-"""The networks. Each is `model(ids, state) -> (logits, state)` and keeps no state of its own."""
+"""The networks: `model(ids, state) -> (logits, state)`. A model itself keeps no state."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["GPT", "CharModel", "Recurrent", "State", "build_model"]
 
 
 def build_model(config: RecurrentConfig | GPTConfig, vocab_size: int, seed: int) -> CharModel:
-    """A freshly initialised model on the CPU; the same seed gives the same weights."""
-    # PyTorch's layers initialise themselves from the CPU's global generator: lend them one
+    """Build a model with random weights on the CPU; the same seed gives the same weights."""
+    # PyTorch's layers initialise themselves from the global generator: seed it, then restore it
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(torch_seed(seed, "weights"))
         if isinstance(config, GPTConfig):

@@ -1,4 +1,4 @@
-"""What trainer, evaluator and sampler know of a model."""
+"""The interface of a model, for the code that trains, evaluates and samples."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from charlm.config import GPTConfig, RecurrentConfig
 
 State = tuple[Tensor, ...]
-"""What a model remembers of the text so far: hidden states, or keys and values."""
+"""The state of a model after a text: hidden states, or keys and values."""
 
 
 class CharModel(nn.Module):
     """A language model over V characters.
 
     Attributes:
-        config: what it was built by.
+        config: the settings that it was built from.
         vocab_size: V.
-        context: the most characters it can look at, or None where the state has no end.
-        bf16_pays_on_cpu: whether its training step is faster in bfloat16 on a CPU that has it.
+        context: the number of characters that it can look at, or None for no limit.
+        bf16_pays_on_cpu: whether bfloat16 makes its training step faster on a CPU that supports it.
         compile_pays_on_cuda: whether torch.compile makes its training step faster on a GPU.
     """
 
@@ -39,27 +39,27 @@ class CharModel(nn.Module):
 
         Args:
             ids: (B, T) integers.
-            state: what an earlier call returned for the text just before; None at a text's start.
-            keep_state: whether the state after the last character is wanted.
+            state: the state after the preceding text, or None at the start of a text.
+            keep_state: whether to return the state after the last character.
 
         Returns:
-            logits (B, T, V) of the character after each one read, and the state after the last, or
-            () where it is not wanted.
+            logits (B, T, V) of the character that follows each position, and the state after the
+            last one; () without `keep_state`.
         """
 
     @abstractmethod
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """The matrices that map one hidden layer to another: not those that look a character or a
-        place up, nor the output layer."""
+        """The matrices that map one hidden layer to another: neither those that look up a character
+        or a position, nor the output layer."""
 
     def count_parameters(self) -> int:
-        """How many numbers training adjusts; a shared matrix counts once."""
+        """The number of trainable parameters; a shared matrix counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
 @contextmanager
 def evaluating(model: CharModel) -> Iterator[None]:
-    """Dropout off inside, and afterwards the whole model in the mode it was in before."""
+    """Put a model into evaluation mode (no dropout), and restore its mode afterwards."""
     was_training = model.training
     model.eval()
     try:

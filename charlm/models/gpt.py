@@ -1,11 +1,11 @@
 """A decoder-only transformer (Vaswani et al. 2017; Radford et al. 2019).
 
-Shapes: B batch, T time (characters), V vocabulary, D n_embd, L n_layer, H n_head, K = D / H head
-width, P characters already in the cache.
+Shapes: B batch, T time (characters), V vocabulary, D n_embd, L n_layer, H n_head, K = D / H,
+F width of the MLP, N characters already in the cache.
 
-    x   = embed(ids) + positions                              (B, T, D)
-    x   = x + attention(norm(x));  x = x + mlp(norm(x))       L times
-    logits = head(norm(x))                                    (B, T, V)
+    x = embed(ids) + positions                              (B, T, D)
+    x = x + attention(norm(x));  x = x + mlp(norm(x))       L times
+    logits = head(norm(x))                                  (B, T, V)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from charlm.models.base import CharModel, State
 class GPT(CharModel):
     """A stack of pre-norm blocks.
 
-    The state is the key/value cache: k_1, v_1, ... k_L, v_L, each (B, H, P, K).
+    The state is the cache of keys and values: k_1, v_1, ... k_L, v_L, each (B, H, N, K).
     """
 
     compile_pays_on_cuda = True
@@ -46,9 +46,9 @@ class GPT(CharModel):
     def forward(
         self, ids: Tensor, state: State | None = None, keep_state: bool = True
     ) -> tuple[Tensor, State]:
-        past = state[0].shape[2] if state else 0  # P
-        assert past + ids.shape[1] <= self.context, "more characters than the context holds"
-        x, rotation = self.position(self.embed(ids), past)  # (B, T, D)
+        N = state[0].shape[2] if state else 0
+        assert N + ids.shape[1] <= self.context, "more characters than the context holds"
+        x, rotation = self.position(self.embed(ids), N)  # (B, T, D)
         x = self.dropout(x)
         cache: list[Tensor] = []
         for i, block in enumerate(self.blocks):
@@ -60,7 +60,8 @@ class GPT(CharModel):
         return [p for p in self.blocks.parameters() if p.ndim == 2]
 
     def _initialise(self, config: GPTConfig) -> None:
-        """GPT-2's: normal 0.02, and less for what adds to the residual stream 2L times."""
+        """As GPT-2: normal with standard deviation 0.02, or 0.02 / sqrt(2L) for the 2L matrices
+        that add to the residual stream."""
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
                 residual = name.endswith(("attention.out.weight", "mlp.out.weight"))
@@ -71,7 +72,7 @@ class GPT(CharModel):
 
 
 class Block(nn.Module):
-    """Attention, then the MLP, each on a normalised copy and added to the residual stream."""
+    """Attention, then the MLP. Each reads a normalised residual stream and adds to the stream."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal self-attention: softmax(Q K^T / sqrt(K) + mask) V, in H heads."""
+    """Causal self-attention: softmax(q k^T / sqrt(K) + mask) v in each of H heads."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -101,7 +102,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, rotation: Tensor | None, cache: State
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, D) and the cached k, v (B, H, P, K) -> (B, T, D) and k, v (B, H, P+T, K)."""
+        """x (B, T, D), cached k, v (B, H, N, K) to the output (B, T, D) and k, v (B, H, N+T, K)."""
         B, T, D = x.shape
         q, k, v = self.project(x, rotation)
         if cache:
@@ -117,7 +118,7 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(B, T, D)), k, v
 
     def project(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of x (B, T, D), each (B, H, T, K)."""
+        """The queries, keys and values of x (B, T, D), each (B, H, T, K)."""
         B, T, D = x.shape
         heads = self.qkv(x).view(B, T, 3, self.n_head, D // self.n_head)
         q, k, v = heads.permute(2, 0, 3, 1, 4)
@@ -128,29 +129,29 @@ class Attention(nn.Module):
         return q, k, v
 
 
-def _causal_mask(T: int, total: int, device: torch.device) -> Tensor:
-    """(T, P+T), True where query t may look at a key: at itself and all before it."""
-    return torch.ones(T, total, dtype=torch.bool, device=device).tril(diagonal=total - T)
+def _causal_mask(T: int, n_keys: int, device: torch.device) -> Tensor:
+    """(T, N+T), True where a query may look at a key: its own position and all before it."""
+    return torch.ones(T, n_keys, dtype=torch.bool, device=device).tril(diagonal=n_keys - T)
 
 
 # --- positions -------------------------------------------------------------------------------
 
 
 class Learned(nn.Module):
-    """A learned vector for each of the `context` places."""
+    """A learned vector for each position of the context."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.empty(config.context, config.n_embd))
 
-    def forward(self, x: Tensor, past: int) -> tuple[Tensor, None]:
-        return x + self.table[past : past + x.shape[1]], None
+    def forward(self, x: Tensor, N: int) -> tuple[Tensor, None]:
+        return x + self.table[N : N + x.shape[1]], None
 
 
 class Sinusoidal(nn.Module):
     """PE(pos, 2i) = sin(pos / 10000^(2i/D)), PE(pos, 2i+1) = cos of it (Vaswani et al. 2017, 3.5).
 
-    The embedding is multiplied by sqrt(D), as there (3.4), to stand up to it.
+    The embedding is multiplied by sqrt(D) (section 3.4), so that PE does not outweigh it.
     """
 
     table: Tensor
@@ -162,12 +163,12 @@ class Sinusoidal(nn.Module):
         self.register_buffer("table", table, persistent=False)
         self.scale = math.sqrt(config.n_embd)
 
-    def forward(self, x: Tensor, past: int) -> tuple[Tensor, None]:
-        return x * self.scale + self.table[past : past + x.shape[1]], None
+    def forward(self, x: Tensor, N: int) -> tuple[Tensor, None]:
+        return x * self.scale + self.table[N : N + x.shape[1]], None
 
 
 class Rotary(nn.Module):
-    """Turns queries and keys by an angle that grows with the place (Su et al. 2021)."""
+    """Rotates queries and keys by angles proportional to the position (Su et al. 2021)."""
 
     table: Tensor
 
@@ -177,18 +178,18 @@ class Rotary(nn.Module):
         table = torch.stack([angle.cos(), angle.sin()]).float()  # (2, context, K/2)
         self.register_buffer("table", table, persistent=False)
 
-    def forward(self, x: Tensor, past: int) -> tuple[Tensor, Tensor]:
-        return x, self.table[:, past : past + x.shape[1]]
+    def forward(self, x: Tensor, N: int) -> tuple[Tensor, Tensor]:
+        return x, self.table[:, N : N + x.shape[1]]
 
 
-def _angles(places: int, width: int) -> Tensor:
-    """pos / 10000^(2i/width), shape (places, width/2), float64: large angles need it."""
+def _angles(positions: int, width: int) -> Tensor:
+    """pos / 10000^(2i/width), (positions, width/2); in float64, as large angles need it."""
     i = torch.arange(0, width, 2, dtype=torch.float64)
-    return torch.outer(torch.arange(places).double(), 10000 ** (-i / width))
+    return torch.outer(torch.arange(positions).double(), 10000 ** (-i / width))
 
 
 def _rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn the pairs (x_i, x_{i+K/2}) of x (B, H, T, K) by angles given as cos, sin (2, T, K/2)."""
+    """Rotate the pairs (x_i, x_{i+K/2}) of x (B, H, T, K) by cosines and sines (2, T, K/2)."""
     cos, sin = rotation.to(x.dtype)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
@@ -201,7 +202,7 @@ _POSITIONS = {"learned": Learned, "sinusoidal": Sinusoidal, "rope": Rotary}
 
 
 class MLP(nn.Module):
-    """D -> 4D -> D, with GELU (Hendrycks & Gimpel 2016) or squared ReLU (So et al. 2021)."""
+    """D -> F -> D, with GELU (Hendrycks & Gimpel 2016) or squared ReLU (So et al. 2021); F = 4D."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -214,13 +215,13 @@ class MLP(nn.Module):
         return y
 
     def hidden(self, x: Tensor) -> Tensor:
-        """What its neurons do: (B, T, D) -> (B, T, 4D)."""
+        """The activations of the hidden layer: (B, T, D) to (B, T, F)."""
         y: Tensor = self.up(x)
         return _SquaredReLU.apply(y) if self.squared_relu else F.gelu(y)  # type: ignore[no-untyped-call]
 
 
 class _SquaredReLU(torch.autograd.Function):
-    """relu(x)^2, whose gradient PyTorch would compute in six passes over memory instead of two."""
+    """relu(x)^2. Its backward pass reads memory twice; PyTorch's own would need six passes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -236,7 +237,7 @@ class _SquaredReLU(torch.autograd.Function):
 
 
 class SwiGLU(nn.Module):
-    """out(silu(gate(x)) * up(x)) (Shazeer 2020), about 8/3 D wide, to be as large as the MLP."""
+    """out(silu(gate(x)) * up(x)) (Shazeer 2020). F is about 8/3 D: as many weights as `MLP`."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -248,7 +249,7 @@ class SwiGLU(nn.Module):
         return y
 
     def hidden(self, x: Tensor) -> Tensor:
-        """What its neurons do: (B, T, D) -> (B, T, width)."""
+        """The activations of the hidden layer: (B, T, D) to (B, T, F)."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         y: Tensor = F.silu(gate) * up
         return y

@@ -1,23 +1,30 @@
 """Vanilla RNN, GRU and LSTM.
 
-Shapes: B batch, T time (characters), V vocabulary, D hidden_size, L n_layer.
+Shapes: B batch, T time (characters), V vocabulary, D hidden_size, L n_layer, G gates (1, 3 or 4).
 
-Layer l reads x_t, the character (l = 1) or the layer below, and updates (sigma is the logistic
-function, * is elementwise):
+PyTorch's layers do the arithmetic. A layer reads x_t, which is the character (first layer) or the
+hidden state of the layer below, and its own h_{t-1}. It computes, for all gates at once,
 
-    rnn    h_t = tanh(W_hh h_{t-1} + W_xh x_t + b)                    (Elman 1990)
+    gi = W_ih x_t + b_ih        gh = W_hh h_{t-1} + b_hh        (G*D,) each
 
-    gru    r_t, z_t = sigma(W_{r,z} x_t + U_{r,z} h_{t-1} + b_{r,z})  (Cho et al. 2014; the reset
-           n_t = tanh(W_n x_t + b_n + r_t * (U_n h_{t-1} + c_n))      gate after the product, as
-           h_t = (1 - z_t) * n_t + z_t * h_{t-1}                      cuDNN has it)
+and splits both into G parts, in the order r, z, n for a GRU and i, f, g, o for an LSTM. Here sigma
+is the logistic function and * is elementwise:
 
-    lstm   i_t, f_t, o_t = sigma(W_{i,f,o} x_t + U_{i,f,o} h_{t-1} + b_{i,f,o})
-           g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)                    (Hochreiter & Schmidhuber
-           c_t = f_t * c_{t-1} + i_t * g_t                            1997; forget gate: Gers et
-           h_t = o_t * tanh(c_t)                                      al. 2000)
+    rnn    h_t = tanh(gi + gh)                         (Elman 1990)
 
-PyTorch's layers do the arithmetic. They stack the gates of a layer in one matrix, in the order
-r, z, n and i, f, g, o, and keep each bias as a sum of two vectors; both are trained and counted.
+    gru    r_t = sigma(gi_r + gh_r)                    (Cho et al. 2014; the reset gate acts after
+           z_t = sigma(gi_z + gh_z)                    the product with W_hh, as in cuDNN)
+           n_t = tanh(gi_n + r_t * gh_n)
+           h_t = (1 - z_t) * n_t + z_t * h_{t-1}
+
+    lstm   i_t = sigma(gi_i + gh_i)                    (Hochreiter & Schmidhuber 1997;
+           f_t = sigma(gi_f + gh_f)                    forget gate: Gers et al. 2000)
+           g_t = tanh(gi_g + gh_g)
+           o_t = sigma(gi_o + gh_o)
+           c_t = f_t * c_{t-1} + i_t * g_t
+           h_t = o_t * tanh(c_t)
+
+Both biases are trained, and both count as parameters.
 """
 
 from __future__ import annotations
@@ -36,7 +43,7 @@ _LAYERS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class LockedDropout(nn.Module):
-    """Dropout of the same units at every step of a sequence (Gal & Ghahramani 2016)."""
+    """Dropout of the same units at every position of a sequence (Gal & Ghahramani 2016)."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -57,17 +64,17 @@ class Recurrent(CharModel):
 
     def __init__(self, config: RecurrentConfig, vocab_size: int) -> None:
         super().__init__()
-        width = config.hidden_size
+        D = config.hidden_size
         self.config, self.vocab_size = config, vocab_size
         self.bf16_pays_on_cpu = config.kind == "lstm"
-        self.embed = nn.Embedding(vocab_size, width) if config.input == "embedding" else None
+        self.embed = nn.Embedding(vocab_size, D) if config.input == "embedding" else None
         self.rnn = _LAYERS[config.kind](
-            input_size=width if self.embed else vocab_size,
-            hidden_size=width,
+            input_size=D if self.embed else vocab_size,
+            hidden_size=D,
             num_layers=config.n_layer,
             dropout=config.dropout,
         )
-        self.head = nn.Linear(width, vocab_size)
+        self.head = nn.Linear(D, vocab_size)
         self.input_dropout = LockedDropout(config.input_dropout)
         self.output_dropout = LockedDropout(config.output_dropout)
         self.weight_dropout = config.weight_dropout
@@ -88,13 +95,13 @@ class Recurrent(CharModel):
         return [p for name, p in self.rnn.named_parameters() if p.ndim == 2 and name not in first]
 
     def recurrent_matrix(self, layer: int) -> Tensor:
-        """W_hh of a layer (G*D, D); in training with some numbers left out, as weight_dropout says
-        (DropConnect: Wan et al. 2013; Merity et al. 2018)."""
-        W: Tensor = getattr(self.rnn, f"weight_hh_l{layer}")
-        return F.dropout(W, self.weight_dropout, self.training)
+        """W_hh of a layer, (G*D, D); in training with weight_dropout (DropConnect: Wan et al. 2013;
+        Merity et al. 2018)."""
+        W_hh: Tensor = getattr(self.rnn, f"weight_hh_l{layer}")
+        return F.dropout(W_hh, self.weight_dropout, self.training)
 
     def _run(self, x: Tensor, hx: Any) -> tuple[Tensor, Any]:
-        """The layers from a state: x (T, B, D) to y (T, B, D), and the state after."""
+        """Run the layers on x (T, B, D or V); return y (T, B, D) and the state after it."""
         if not (self.training and self.weight_dropout):
             y, hx = self.rnn(x, hx)
             return y, hx
@@ -103,7 +110,7 @@ class Recurrent(CharModel):
         return y, hx
 
     def look_up(self, ids: Tensor) -> Tensor:
-        """What the first layer reads of ids of any shape: (*ids.shape, D), or V where one-hot."""
+        """The input of the first layer for ids of any shape: (*ids.shape, D), or V for one-hot."""
         if self.embed is not None:
             x: Tensor = self.embed(ids)
             return x
@@ -111,11 +118,11 @@ class Recurrent(CharModel):
 
     @torch.no_grad()
     def _initialise(self, config: RecurrentConfig) -> None:
-        """Orthogonal recurrent matrices gate by gate (Saxe et al. 2014); forget bias 1 (Jozefowicz
-        et al. 2015), other biases 0; the rest as PyTorch does it."""
+        """W_hh orthogonal for each gate (Saxe et al. 2014), the forget gate's bias 1 (Jozefowicz et
+        al. 2015), other biases 0, and the rest as in PyTorch."""
         for name, parameter in self.rnn.named_parameters():
             if name.startswith("weight_hh"):
-                for gate in parameter.split(config.hidden_size):  # (G*D, D) -> G times (D, D)
+                for gate in parameter.split(config.hidden_size):  # (G*D, D) to G times (D, D)
                     nn.init.orthogonal_(gate)
             elif name.startswith("bias"):
                 parameter.zero_()

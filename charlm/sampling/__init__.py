@@ -1,2 +1,1 @@
-"""From logits to text: the networks' steps in plain arrays, filters (pure functions), the loop that
-streams characters, and what of them is new."""
+"""Sampling text from a model: engines, filters, the loop that draws characters, and novelty."""

@@ -1,4 +1,4 @@
-"""What writing knows of a network, and reading past the end of a context."""
+"""The interface of an engine, and reading a text that is longer than the context."""
 
 from __future__ import annotations
 
@@ -12,46 +12,65 @@ from charlm.evaluation.windows import stride_of, window_start
 
 
 class Engine(Protocol):
-    """A network that reads B texts side by side and remembers them, from their beginning.
+    """A network with the state of B texts that it reads side by side.
 
     Attributes:
         vocab_size: V.
-        context: the most characters it can look at, or None where its memory has no end.
+        context: the most characters that the network can look at; None for a recurrent network.
     """
 
     vocab_size: int
     context: int | None
 
     def fresh(self) -> Engine:
-        """Another of the same weights, at the beginning of a text."""
+        """A new engine with the same weights and no state."""
 
     def restart(self) -> None:
-        """Forget what was read."""
+        """Clear the state."""
 
     def select(self, texts: list[int]) -> None:
-        """Go on with these of the texts read so far, some perhaps many times."""
+        """Keep the state of these texts only, in this order. An index may occur several times.
+
+        Args:
+            texts: indices into the B texts; their number is the new B.
+        """
 
     def read(self, ids: Ids) -> NDArray[np.floating]:
-        """Read T characters of each text, ids (B, T); the logits (B, V) of the next."""
+        """Read the next T characters of each text.
+
+        Args:
+            ids: (B, T), T >= 1. For a GPT, at most `context` characters since the last restart.
+
+        Returns:
+            The logits of the character that follows, (B, V).
+        """
 
 
 class Reader:
-    """Reads texts of any length by an engine, from a fresh start.
+    """Reads texts of any length with an engine, from a fresh state.
 
-    Past a GPT's context it goes on by reading the last half of it afresh, so that every character
-    follows at least context // 2 others at a constant mean cost. `evaluate` scores by this rule.
-    With `slide` each character there follows as many as the context holds, which costs reading
-    all of them for each.
+    Past the context of a GPT it follows the rule of charlm.evaluation.windows: when the context is
+    full, it clears the state and reads the last half of the context again. Each character then has
+    at least context // 2 characters before it, at a constant mean cost.
+
+    Args:
+        engine: its weights are used; its state is neither used nor changed.
+        slide: give every character past the context as many characters before it as the context
+            holds. This reads the whole context again for each character.
     """
 
     def __init__(self, engine: Engine, slide: bool = False) -> None:
         self._engine = engine.fresh()
         self._context = engine.context
         self._stride = 1 if slide or self._context is None else stride_of(self._context)
-        self._window: Ids | None = None  # (B, n), what an engine with a context has read
+        self._window: Ids | None = None  # (B, n), the ids in the state of a GPT
 
     def read(self, ids: Ids) -> NDArray[np.floating]:
-        """Read T >= 1 characters of each text, ids (B, T); the logits (B, V) of the next."""
+        """Read the next T >= 1 characters of each text, ids (B, T).
+
+        Returns:
+            The logits of the character that follows, (B, V).
+        """
         if self._context is None:
             return self._engine.read(ids)
         window = ids if self._window is None else np.concatenate([self._window, ids], axis=1)
@@ -62,7 +81,7 @@ class Reader:
         return self._engine.read(ids)
 
     def select(self, texts: list[int]) -> None:
-        """Go on with these of the texts read so far, some perhaps many times."""
+        """Keep these texts only, in this order, as Engine.select does."""
         if self._window is not None:
             self._window = self._window[texts]
         self._engine.select(texts)

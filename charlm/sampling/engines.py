@@ -1,15 +1,18 @@
-"""Which engine samples, and opening it.
+"""Choosing and opening the engine that samples.
 
-`native` computes on the CPU in C that is compiled once for this machine. `numpy` computes the same
-without a compiler. Neither needs torch. `torch` computes on a GPU, or on the CPU.
+`native` computes on the CPU, in C that is compiled once for this machine. `numpy` computes on the
+CPU and needs no compiler. Neither needs torch. `torch` computes on a GPU, or on the CPU.
 
-`auto` is torch where the device is named and is not the CPU, or where bf16 is asked for. Otherwise
-it is native; where that cannot be compiled, it is torch for TORCH_MIN_TEXTS texts or more side by
-side, and numpy for fewer.
+The rule of `auto`:
 
-All compute the same in float32, except for the last bits. (On a CPU with AMX, native keeps 16 bits
-of each number when it samples 8 or more texts.) The same engine gives the same text for the same
-seed and the same number of texts; another engine nearly always does.
+- torch, if the device is named and is not the CPU, or if bf16 is requested;
+- otherwise native;
+- if native cannot be compiled, torch for TORCH_MIN_TEXTS or more texts side by side, and numpy for
+  fewer.
+
+In float32 all engines give the same logits, except for rounding. (On a CPU with AMX, native keeps
+16 bits of each number if it samples 8 or more texts.) One engine always gives the same text for
+the same seed and the same number of texts. Another engine nearly always gives that text too.
 """
 
 from __future__ import annotations
@@ -32,15 +35,21 @@ TORCH_MIN_TEXTS = 16
 def open_engine(
     path: Path, meta: Meta, engine: str, device: str, texts: int, bf16: bool = False
 ) -> tuple[str, Engine]:
-    """The name of an engine and the engine, with the weights of a checkpoint.
+    """Open an engine with the weights of a checkpoint.
 
     Args:
+        path: the checkpoint.
+        meta: its metadata.
         engine: one of ENGINES, or auto.
-        texts: how many texts are sampled side by side.
-        bf16: as TorchEngine has it.
+        device: auto, cpu, or a device of PyTorch such as cuda:0.
+        texts: the number of texts sampled side by side.
+        bf16: see TorchEngine.
+
+    Returns:
+        The name of the engine that was opened, and the engine.
 
     Raises:
-        CharlmError: the engine is not available, or cannot do what is asked for.
+        CharlmError: the engine is not available, or does not support the device or bf16.
         CheckpointError: the file is damaged.
     """
     reason: NoKernelError | None = None
@@ -53,21 +62,21 @@ def open_engine(
 
 
 def choose_engines(engine: str, device: str, texts: int, bf16: bool = False) -> list[str]:
-    """The engines to try, in order: the rule of `auto`, or the one that is named.
+    """The engines to try, in order. For the arguments see `open_engine`.
 
     Raises:
-        CharlmError: the engine that is named cannot do what is asked for.
+        CharlmError: there is no such engine, or it does not support the device or bf16.
     """
-    elsewhere = device not in ("auto", "cpu")
+    off_cpu = device not in ("auto", "cpu")
     if engine == "auto":
-        if elsewhere or bf16:
+        if off_cpu or bf16:
             return ["torch"]
         return ["native", "torch" if texts >= TORCH_MIN_TEXTS else "numpy"]
     if engine not in ENGINES:
         raise CharlmError(f"engine={engine}: choose auto, {', '.join(ENGINES[:-1])} or torch")
-    if engine != "torch" and (elsewhere or bf16):
-        wanted = f"on the CPU, not on {device}" if elsewhere else "in fp32, not in bf16"
-        raise CharlmError(f"engine={engine}: it computes {wanted}; use engine=torch")
+    if engine != "torch" and (off_cpu or bf16):
+        limit = f"on the CPU, not on {device}" if off_cpu else "in fp32, not in bf16"
+        raise CharlmError(f"engine={engine}: it computes {limit}; use engine=torch")
     return [engine]
 
 

@@ -1,10 +1,9 @@
-"""From logits to one character: pure functions, applied in this order.
+"""From logits to a character: pure functions, applied in this order.
 
 repetition penalty -> temperature -> top_k -> top_p -> min_p -> draw
 
-All take arrays (..., V), in float64, a text or more at once, and treat each text by itself. What
-comes out of a softmax, and of a filter, is in proportion to the probabilities; that they sum up to
-1 matters to none, and is not seen to.
+Arrays are (..., V) in float64. The leading dimensions are texts; each is filtered on its own.
+Weights are proportional to probabilities; their sum need not be 1.
 """
 
 from __future__ import annotations
@@ -16,17 +15,25 @@ from charlm.config import SampleConfig
 from charlm.data.vocab import Ids
 
 Floats = NDArray[np.float64]
-PENALISED = 64  # so many characters back the repetition penalty looks
+PENALTY_WINDOW = 64  # the repetition penalty is for the last 64 characters
 
 
 def distribution(logits: Floats, config: SampleConfig, recent: Ids | None = None) -> Floats:
-    """The weights (..., V) that the next character is drawn by, all filters applied.
+    """Apply the repetition penalty, the temperature and the filters of `config`.
 
     Args:
-        recent: ids (..., N) of the text just before, for the repetition penalty.
+        logits: (..., V).
+        recent: the ids (..., N) before the next character, for the repetition penalty; without
+            them there is no penalty.
+
+    Returns:
+        The weights of the next character, (..., V).
+
+    Raises:
+        ValueError: a setting is out of range.
     """
     if recent is not None and config.repetition_penalty != 1:
-        logits = penalised(logits, recent[..., -PENALISED:], config.repetition_penalty)
+        logits = penalise(logits, recent[..., -PENALTY_WINDOW:], config.repetition_penalty)
     weights = softmax(logits, config.temperature)
     if config.top_k is not None:
         weights = keep_top_k(weights, config.top_k)
@@ -37,33 +44,49 @@ def distribution(logits: Floats, config: SampleConfig, recent: Ids | None = None
     return weights
 
 
-def penalised(logits: Floats, recent: Ids, penalty: float) -> Floats:
-    """Logits with those of the characters in `recent` (..., N) made smaller by a factor.
+def penalise(logits: Floats, recent: Ids, penalty: float) -> Floats:
+    """Lower the logits of recent characters (Keskar et al. 2019, section 4.1).
 
-    A positive one is divided by it (Keskar et al. 2019, section 4.1), a negative one multiplied,
-    as is the custom: dividing would make that character likelier. Once is as bad as often.
+    A positive logit is divided by the penalty. A negative one is multiplied by it, as Hugging Face
+    Transformers does, because a division would make that character more likely. A character that
+    occurs several times is penalised once.
+
+    Args:
+        logits: (..., V).
+        recent: ids (..., N).
+        penalty: above 0; above 1 it makes recent characters less likely.
+
+    Returns:
+        The new logits, (..., V).
 
     Raises:
         ValueError: penalty is not above 0.
     """
     if penalty <= 0:
-        raise ValueError(f"repetition_penalty {penalty} is not above 0")
+        raise ValueError(f"repetition_penalty must be above 0, not {penalty}")
     index = recent.astype(np.intp)
     scores = np.take_along_axis(logits, index, axis=-1)
-    smaller = np.where(scores > 0, scores / penalty, scores * penalty)
-    changed = logits.copy()
-    np.put_along_axis(changed, index, smaller, axis=-1)
-    return changed
+    lowered = np.where(scores > 0, scores / penalty, scores * penalty)
+    penalised = logits.copy()
+    np.put_along_axis(penalised, index, lowered, axis=-1)
+    return penalised
 
 
 def softmax(logits: Floats, temperature: float) -> Floats:
-    """exp(logits / temperature), in proportion: the likeliest has 1. At temperature 0 it has all.
+    """exp((logits - max) / temperature), so that the likeliest character has weight 1.
+
+    Args:
+        logits: (..., V).
+        temperature: at 0, the likeliest character has weight 1 and all others have 0.
+
+    Returns:
+        Weights, (..., V).
 
     Raises:
-        ValueError: temperature < 0.
+        ValueError: temperature is below 0.
     """
     if temperature < 0:
-        raise ValueError(f"temperature {temperature} is below 0")
+        raise ValueError(f"temperature must be at least 0, not {temperature}")
     if temperature == 0:
         return np.asarray(np.eye(logits.shape[-1])[logits.argmax(axis=-1)])
     top = np.maximum.reduce(logits, axis=-1, keepdims=True)
@@ -74,13 +97,22 @@ def softmax(logits: Floats, temperature: float) -> Floats:
 
 
 def keep_top_k(weights: Floats, k: int) -> Floats:
-    """Only the k likeliest characters (Fan et al. 2018); of equal ones the first in the vocabulary.
+    """Keep the k likeliest characters and set the other weights to 0 (Fan et al. 2018).
+
+    Among equal weights, lower ids are kept first.
+
+    Args:
+        weights: (..., V).
+        k: at least 1.
+
+    Returns:
+        Weights, (..., V).
 
     Raises:
-        ValueError: k < 1.
+        ValueError: k is below 1.
     """
     if k < 1:
-        raise ValueError(f"top_k {k} is below 1")
+        raise ValueError(f"top_k must be at least 1, not {k}")
     dropped = _by_likelihood(weights)[..., k:]
     kept = weights.copy()
     np.put_along_axis(kept, dropped, 0.0, axis=-1)
@@ -88,41 +120,66 @@ def keep_top_k(weights: Floats, k: int) -> Floats:
 
 
 def keep_top_p(weights: Floats, p: float) -> Floats:
-    """Only the likeliest characters, as few as make up p together (Holtzman et al. 2020).
+    """Keep the smallest number of likeliest characters whose probabilities sum to at least p
+    (Holtzman et al. 2020), and set the other weights to 0.
+
+    Args:
+        weights: (..., V).
+        p: a probability in (0, 1].
+
+    Returns:
+        Weights, (..., V).
 
     Raises:
         ValueError: p is not in (0, 1].
     """
     if not 0 < p <= 1:
-        raise ValueError(f"top_p {p} is not above 0 and at most 1")
+        raise ValueError(f"top_p must be above 0 and at most 1, not {p}")
     order = _by_likelihood(weights)
     ordered = np.take_along_axis(weights, order, axis=-1)
     sums = np.cumsum(ordered, axis=-1)
     before = np.concatenate([np.zeros_like(sums[..., :1]), sums[..., :-1]], axis=-1)
-    enough = p * sums[..., -1:]
-    kept = np.empty_like(weights)  # `before` is the sum of the likelier ones
-    np.put_along_axis(kept, order, np.where(before < enough, ordered, 0.0), axis=-1)
+    threshold = p * sums[..., -1:]
+    kept = np.empty_like(weights)
+    np.put_along_axis(kept, order, np.where(before < threshold, ordered, 0.0), axis=-1)
     return kept
 
 
 def keep_min_p(weights: Floats, p: float) -> Floats:
-    """Only characters at least p times as likely as the likeliest (Nguyen et al. 2024).
+    """Keep the characters that are at least p times as likely as the likeliest one
+    (Nguyen et al. 2024), and set the other weights to 0.
+
+    Args:
+        weights: (..., V).
+        p: a ratio in (0, 1].
+
+    Returns:
+        Weights, (..., V).
 
     Raises:
         ValueError: p is not in (0, 1].
     """
     if not 0 < p <= 1:
-        raise ValueError(f"min_p {p} is not above 0 and at most 1")
+        raise ValueError(f"min_p must be above 0 and at most 1, not {p}")
     return np.where(weights >= p * weights.max(axis=-1, keepdims=True), weights, 0.0)
 
 
 def draw(weights: Floats, uniform: Floats) -> NDArray[np.intp]:
-    """The characters (...,) where the cumulated weights (..., V) pass a share of their sum, which
-    is `uniform` (...,), in [0, 1)."""
-    cumulated = np.add.accumulate(weights, axis=-1)
-    beyond = cumulated > uniform[..., None] * cumulated[..., -1:]
-    return np.asarray(beyond.argmax(axis=-1))
+    """Draw a character by inverting the cumulative distribution.
+
+    Args:
+        weights: (..., V).
+        uniform: numbers in [0, 1), (...,).
+
+    Returns:
+        For each text the first id whose cumulative weight exceeds `uniform` times the sum of all
+        weights, (...,).
+    """
+    cumulative = np.add.accumulate(weights, axis=-1)
+    exceeds = cumulative > uniform[..., None] * cumulative[..., -1:]
+    return np.asarray(exceeds.argmax(axis=-1))
 
 
 def _by_likelihood(weights: Floats) -> NDArray[np.intp]:
+    """The ids from the likeliest on, (..., V); equal weights in the order of their ids."""
     return np.argsort(-weights, axis=-1, kind="stable")

@@ -1,4 +1,4 @@
-"""Writing text, one character at a time, one text or many side by side."""
+"""The sampling loop: one character at a time, for one text or for many side by side."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from charlm.sampling import filters
 from charlm.sampling.engine import Engine, Reader
 from charlm.sampling.text import Chunk, SampleSpec, Text
 
-PATIENCE = 0.02  # seconds that characters may wait to be handed out together
+MAX_DELAY_S = 0.02  # seconds for which characters are collected into one chunk
 
 
 class Randomness:
-    """For every character a number from [0, 1) for each of B texts, from a generator of its own."""
+    """Uniform numbers in [0, 1) for B texts, each from a generator of its own."""
 
     def __init__(self, generators: Iterable[np.random.Generator]) -> None:
         self._generators = list(generators)
@@ -31,15 +31,15 @@ class Randomness:
         self._used = 0
 
     def next(self) -> filters.Floats:
-        """(B,)"""
-        if self._used == len(self._numbers):  # many at once are had faster, and are the same
+        """One number for each text, (B,)."""
+        if self._used == len(self._numbers):  # 256 numbers in one call are the same, and faster
             self._numbers = np.stack([it.random(256) for it in self._generators], axis=1)
             self._used = 0
         self._used += 1
         return np.asarray(self._numbers[self._used - 1])
 
     def select(self, texts: list[int]) -> None:
-        """Go on with these of the texts."""
+        """Keep these texts only, in this order."""
         self._generators = [self._generators[text] for text in texts]
         self._numbers = self._numbers[:, texts]
 
@@ -47,27 +47,46 @@ class Randomness:
 def generate(
     engine: Engine, vocab: Vocab, prompt: Ids, config: SampleConfig, seed: int, number: int = 0
 ) -> Iterator[str]:
-    """`config.length` characters (or bytes) after `prompt` (ids), one or several at a time.
+    """Sample one text of `config.length` characters (or bytes).
 
-    The same seed and number give the same text.
+    Args:
+        engine: its weights are used; its state is neither used nor changed.
+        prompt: ids (T,). For an empty prompt see `beginning`.
+        seed, number: the same values give the same text.
+
+    Yields:
+        The text after the prompt, in pieces of one or more characters.
+
+    Raises:
+        ValueError: an id of the prompt is not in the vocabulary.
+        BrokenModelError: a logit is not finite.
     """
     spec = SampleSpec(config, config.length)
-    for _, piece in sample_texts(engine, vocab, prompt, spec, seed, [number]):
-        if piece is not None:
-            yield piece.text
+    for _, chunk in sample_texts(engine, vocab, prompt, spec, seed, [number]):
+        if chunk is not None:
+            yield chunk.text
 
 
 def sample_texts(
     engine: Engine, vocab: Vocab, prompt: Ids, spec: SampleSpec, seed: int, numbers: Sequence[int]
 ) -> Iterator[tuple[int, Chunk | None]]:
-    """Write texts side by side, all after the same prompt (ids).
+    """Sample B texts side by side, all after the same prompt.
 
-    A text depends on the seed and its number, and not on what is written beside it, but for the
-    last bits: for another B, sums may be taken in another order, or with 16 bits of each number
-    (see kernels/product.h). Rarely, a number drawn falls between two such results.
+    A text depends on the seed and its number, and not on the other texts, except for rounding:
+    another B may change the order of a sum, or (on a CPU with AMX) the precision of the products,
+    see kernels/c/product.h. In rare cases this changes the character that is drawn.
+
+    Args:
+        engine: its weights are used; its state is neither used nor changed.
+        prompt: ids (T,). For an empty prompt see `beginning`.
+        numbers: the numbers of the B texts, all different.
 
     Yields:
-        The number of a text and what was added to it, or None at its end.
+        The number of a text and its next chunk, or None at its end.
+
+    Raises:
+        ValueError: an id of the prompt is not in the vocabulary.
+        BrokenModelError: a logit is not finite.
     """
     texts = [Text(vocab, spec) for _ in numbers]
     randomness = Randomness(generator(seed, "text", number) for number in numbers)
@@ -76,21 +95,24 @@ def sample_texts(
     if start.shape[1] > 1:
         reader.read(start[:, :-1])
     reader.select([0] * len(texts))
-    rest = start[:, -1:].repeat(len(texts), axis=0)  # (B, 1)
-    for text, piece in continue_texts(reader, rest, texts, randomness, spec, start, together=True):
-        yield number_of[text], piece
+    last = start[:, -1:].repeat(len(texts), axis=0)  # (B, 1)
+    for text, chunk in continue_texts(reader, last, texts, randomness, spec, start, together=True):
+        yield number_of[text], chunk
 
 
 def beginning(vocab: Vocab, prompt: Ids) -> Ids:
-    """What a text starts with: the prompt, or where that is empty a line end, or the vocabulary's
-    first character where it has no line end.
+    """The ids that a text starts with.
+
+    Returns:
+        The prompt, (T,). If it is empty, a line end; if the vocabulary has no line end, its first
+        character.
 
     Raises:
-        ValueError: an id is not in the vocabulary.
+        ValueError: an id of the prompt is not in the vocabulary.
     """
     if len(prompt):
         if prompt.min() < 0 or prompt.max() >= len(vocab):
-            raise ValueError(f"an id that is not in the vocabulary of {len(vocab)}")
+            raise ValueError(f"prompt: an id is not in the vocabulary of {len(vocab)} characters")
         return prompt
     return vocab.encode("\n" if "\n" in vocab.chars else vocab.chars[0])
 
@@ -104,17 +126,22 @@ def continue_texts(
     before: Ids,
     together: bool = False,
 ) -> Iterator[tuple[Text, Chunk | None]]:
-    """Read ids (B, T), then write until every text has ended. What a text ends with is not read.
+    """Read ids, then sample until all texts have ended. The last id of a text is not read.
 
     Args:
-        before: ids (B or 1, N) of the texts so far, `ids` among them, for the repetition penalty.
-        together: after the first, several characters of a text may come as one, since to hand them
-            out costs more than to draw them.
+        reader: has read the texts up to `ids`.
+        ids: (B, T), T >= 1.
+        before: the texts up to and including `ids`, (B or 1, N), for the repetition penalty.
+        together: whether a chunk may have several characters, except the first chunk of a text.
+            This is faster.
 
     Yields:
-        A text and what was added to it, or None at its end.
+        A text and its next chunk, or None at its end.
+
+    Raises:
+        BrokenModelError: a logit is not finite.
     """
-    most: float = 1
+    limit: float = 1
     recent = np.broadcast_to(before, (len(texts), before.shape[1]))
     yield from ((text, None) for text in texts if text.ended)
     while rows := [row for row, text in enumerate(texts) if not text.ended]:
@@ -122,117 +149,154 @@ def continue_texts(
             texts, ids, recent = [texts[row] for row in rows], ids[rows], recent[rows]
             reader.select(rows)
             randomness.select(rows)
-        steps, costs, recent = _some_steps(reader, ids, randomness, spec, recent, most)
+        steps, costs, recent = _sample_steps(reader, ids, randomness, spec, recent, limit)
         ids = steps[-1][:, None]
-        for text, its, their in zip(texts, _by_text(steps), _by_text(costs), strict=False):
-            for piece in text.add(its, their):
-                yield text, piece
+        for text, text_ids, text_nats in zip(texts, _by_text(steps), _by_text(costs), strict=False):
+            for chunk in text.add(text_ids, text_nats):
+                yield text, chunk
             if text.ended:
                 yield text, None
-        if together and not texts[0].by_one:
-            most = texts[0].left  # of each, since none of them ends by itself
+        if together and not texts[0].one_at_a_time:
+            limit = texts[0].remaining  # without a stop string all texts end at the same step
 
 
-def _some_steps(
-    reader: Reader, ids: Ids, randomness: Randomness, spec: SampleSpec, recent: Ids, most: float
+def _sample_steps(
+    reader: Reader, ids: Ids, randomness: Randomness, spec: SampleSpec, recent: Ids, limit: float
 ) -> tuple[list[Ids], list[filters.Floats], Ids]:
-    """Read ids (B, T) and write so many characters, or fewer if that takes long.
+    """Read ids (B, T), then sample 1 to `limit` characters of each text, until MAX_DELAY_S is over.
 
     Returns:
-        Of each character its ids (B,), of each that was scored its costs (B,), what is now recent.
+        For each step the ids, (B,); for each step, if scored, their nats, (B,); and the new
+        `recent`, (B, N).
     """
-    until = time.perf_counter() + PATIENCE
+    deadline = time.perf_counter() + MAX_DELAY_S
     steps: list[Ids] = []
     costs: list[filters.Floats] = []
     while True:
         logits = reader.read(ids).astype(np.float64)  # (B, V)
-        drawn = choose(logits, spec.sample, randomness.next(), recent)  # (B,)
-        steps.append(drawn)
+        sampled = choose(logits, spec.sample, randomness.next(), recent)  # (B,)
+        steps.append(sampled)
         if spec.scored:
-            costs.append(nats(logits, drawn))
-        ids = drawn[:, None]
+            costs.append(nats(logits, sampled))
+        ids = sampled[:, None]
         if spec.sample.repetition_penalty != 1:
-            recent = np.concatenate([recent[:, 1 - filters.PENALISED :], ids], axis=1)
-        if len(steps) == most or time.perf_counter() >= until:
+            recent = np.concatenate([recent[:, 1 - filters.PENALTY_WINDOW :], ids], axis=1)
+        if len(steps) == limit or time.perf_counter() >= deadline:
             return steps, costs, recent
 
 
 def _by_text(steps: list[NDArray[Any]]) -> Iterable[Any]:
-    """Of each text the list of what each step (B,) gave it; None if there was none."""
+    """From one array (B,) a step to one list a text; None for every text if there are no steps."""
     if not steps:
         return repeat(None)
-    block = steps[0][:, None] if len(steps) == 1 else np.stack(steps, axis=1)
-    return block.tolist()  # type: ignore[no-any-return]
+    array = steps[0][:, None] if len(steps) == 1 else np.stack(steps, axis=1)  # (B, steps)
+    return array.tolist()  # type: ignore[no-any-return]
 
 
 def choose(
     logits: filters.Floats, config: SampleConfig, uniform: filters.Floats, recent: Ids | None = None
 ) -> NDArray[np.intp]:
-    """Draw the next character (B,) of each text from logits (B, V) by the filters of `config`, with
-    a number from [0, 1) for each.
+    """Draw the next character of each text.
+
+    Args:
+        logits: (B, V).
+        config: the temperature and the filters.
+        uniform: numbers in [0, 1), (B,).
+        recent: the ids before, (B, N), for the repetition penalty.
+
+    Returns:
+        Ids, (B,).
 
     Raises:
         BrokenModelError: a logit is not finite.
     """
-    if not math.isfinite(np.add.reduce(logits, axis=None)):  # one that is not makes the sum so
+    if not math.isfinite(np.add.reduce(logits, axis=None)):  # one NaN or inf makes the sum NaN/inf
         raise BrokenModelError(
-            "the model's output is not finite: its weights are broken; take another checkpoint"
+            "the model's output is not finite: its weights are broken; use another checkpoint"
         )
     return filters.draw(filters.distribution(logits, config, recent), uniform)
 
 
 def nats(logits: filters.Floats, ids: NDArray[np.intp]) -> filters.Floats:
-    """-ln softmax(logits)_id for each text: logits (B, V), ids (B,)."""
+    """The negative log-likelihood of one character of each text, -ln softmax(logits)[id].
+
+    Args:
+        logits: (B, V).
+        ids: (B,).
+
+    Returns:
+        Nats, (B,).
+    """
     shifted = logits - logits.max(axis=-1, keepdims=True)
     chosen = np.take_along_axis(shifted, ids[:, None], axis=-1)[:, 0]
     return np.asarray(np.log(np.exp(shifted).sum(axis=-1)) - chosen)
 
 
 def in_order(
-    numbers: Sequence[int], written: Iterable[tuple[int, Chunk | None]]
+    numbers: Sequence[int], chunks: Iterable[tuple[int, Chunk | None]]
 ) -> Iterator[tuple[int, Chunk | None]]:
-    """What `write` yields, text after text: the first as it comes, the others held until then."""
+    """Sort the chunks of `sample_texts` by text.
+
+    The chunks of the first text are passed on at once. Those of later texts are held until the
+    texts before them have ended.
+
+    Args:
+        numbers: the numbers of the texts, in the order of the output.
+        chunks: what `sample_texts` yields.
+
+    Yields:
+        The number of a text and its next chunk, or None at its end.
+    """
     held: dict[int, list[Chunk | None]] = {number: [] for number in numbers}
-    left = list(numbers)
-    for number, piece in written:
-        held[number].append(piece)
-        while left and (pieces := held[left[0]]):
-            yield from ((left[0], piece) for piece in pieces)
-            if pieces[-1] is not None:
-                pieces.clear()
+    remaining = list(numbers)
+    for number, chunk in chunks:
+        held[number].append(chunk)
+        while remaining and (ready := held[remaining[0]]):
+            yield from ((remaining[0], chunk) for chunk in ready)
+            if ready[-1] is not None:
+                ready.clear()
                 break
-            del held[left.pop(0)]
+            del held[remaining.pop(0)]
 
 
 class Conversation:
-    """One text, written by a person and a network in turns."""
+    """One text that a person and a model continue in turns."""
 
     def __init__(self, engine: Engine, vocab: Vocab, seed: int) -> None:
         self._vocab, self._reader = vocab, Reader(engine)
-        self._before = self._unread = np.empty(0, np.intp)  # the last ids; those not read yet
-        self._text: Text | None = None  # what was written last
+        self._before = np.empty(0, np.intp)  # the last ids, for the repetition penalty
+        self._unread = np.empty(0, np.intp)  # the ids that the reader has not read yet
+        self._text: Text | None = None  # the model's last turn
         self.draw_by(seed)
 
     def draw_by(self, seed: int) -> None:
-        """From here on, draw by this seed."""
+        """Use this seed from now on."""
         self._randomness = Randomness([generator(seed, "text", 0)])
 
     def write(self, ids: Ids, spec: SampleSpec) -> Iterator[Chunk]:
-        """Go on with the text after ids of the person's; may be broken off between two characters.
+        """Sample the model's turn. The caller may stop the iteration after any chunk.
+
+        Args:
+            ids: the person's turn, (T,); may be empty.
+            spec: its `slide` is not used.
+
+        Yields:
+            The chunks of the model's turn.
 
         Raises:
+            ValueError: the conversation starts with an id that is not in the vocabulary.
             BrokenModelError: a logit is not finite.
         """
-        written = np.array(self._text.tail if self._text else (), np.intp)
-        if len(written):
-            self._unread = written[-1:]
+        sampled = np.array(self._text.tail if self._text else (), np.intp)
+        if len(sampled):
+            self._unread = sampled[-1:]
         self._unread = np.concatenate([self._unread, ids]).astype(np.intp)
         if not len(self._before):
             self._unread = beginning(self._vocab, self._unread).astype(np.intp)
             ids = self._unread
-        self._before = np.concatenate([self._before, written, ids])[-filters.PENALISED :]
+        self._before = np.concatenate([self._before, sampled, ids])[-filters.PENALTY_WINDOW :]
         self._text = Text(self._vocab, spec)
-        pieces = continue_texts(
+        chunks = continue_texts(
             self._reader,
             self._unread[None],
             [self._text],
@@ -240,4 +304,4 @@ class Conversation:
             spec,
             self._before[None],
         )
-        yield from (piece for _, piece in pieces if piece is not None)
+        yield from (chunk for _, chunk in chunks if chunk is not None)

@@ -1,4 +1,4 @@
-"""The text that is sampled during training."""
+"""Sampling a text during training."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from charlm.sampling.torch import TorchEngine
 
 
 class Preview:
-    """Samples a text from a model in training, by the `sample` settings of its config.
+    """Samples a text from a model in training, with the `sample` settings of the config.
 
-    The same step gives the same text, and nothing is taken from training's generators.
+    For the same weights and step the text is the same. The generators of the training are not used.
     """
 
     def __init__(self, config: Config, vocab: Vocab) -> None:
         self._sample, self._seed, self._vocab = config.sample, config.train.seed, vocab
 
     def __call__(self, model: CharModel, step: int) -> str:
-        """The prompt and what follows it.
+        """Sample after the prompt of the config. Its unknown characters are left out.
+
+        Returns:
+            The prompt and the sampled text.
 
         Raises:
-            BrokenModelError: the model gives no finite numbers.
+            BrokenModelError: a logit is not finite.
         """
         prompt, _ = self._vocab.encode_known(self._sample.prompt)
         engine = TorchEngine(model)
-        pieces = generate(engine, self._vocab, prompt, self._sample, self._seed, step)
-        return self._vocab.decode(prompt) + "".join(pieces)
+        text = "".join(generate(engine, self._vocab, prompt, self._sample, self._seed, step))
+        return self._vocab.decode(prompt) + text

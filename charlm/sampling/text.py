@@ -1,4 +1,4 @@
-"""One text while it is being written: what is asked of it, and what of it is certain."""
+"""What to sample, and one text while it is sampled: its end, and which characters are final."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import NamedTuple
 
 from charlm.config import SampleConfig
 from charlm.data.vocab import Decoder, Vocab
-from charlm.sampling.filters import PENALISED
+from charlm.sampling.filters import PENALTY_WINDOW
 
 
 class Chunk(NamedTuple):
-    """A character, or at times none or several, and what it cost.
+    """A piece of sampled text: usually one character, sometimes none or several.
 
     Attributes:
-        units: how many the model wrote for it: bytes, or characters.
-        nats: -ln of its probability by the model, without any filter; 0 where that was not asked.
+        text: the characters.
+        units: the number of ids that were sampled for it: characters, or bytes.
+        nats: -ln of its probability under the model without any filter; 0 if that was not
+            requested.
     """
 
     text: str
@@ -29,13 +31,14 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """What is to be written.
+    """What to sample.
 
     Attributes:
-        length: characters, or bytes, of each text; None for no end.
-        stop: a text ends before this would stand in it.
-        scored: whether to tell what each character cost.
-        slide: past a GPT's context, see as much as it holds (see Reader).
+        sample: how to draw a character. Its `length` and `prompt` are not used.
+        length: characters, or bytes, of each text; None for no limit.
+        stop: a text ends before this string would occur in it; None for no such string.
+        scored: whether to compute the nats of each character.
+        slide: see charlm.sampling.engine.Reader.
     """
 
     sample: SampleConfig
@@ -46,77 +49,85 @@ class SampleSpec:
 
 
 class Text:
-    """One text while it is being written: what is not yet out of it.
+    """One text while it is sampled. It holds back what is not final yet.
 
     Attributes:
-        tail: the ids written last.
-        by_one: it is to be given its characters one at a time, since any may end it.
+        tail: the last ids that were sampled, at most PENALTY_WINDOW.
+        ended: whether the text is complete.
+        one_at_a_time: whether `add` takes one id at a time only, because any id may end the text
+            or complete a character of several bytes.
     """
 
     def __init__(self, vocab: Vocab, spec: SampleSpec) -> None:
         self._spec, self._decoder = spec, Decoder(vocab)
-        self._held: deque[Chunk] = deque()  # what may be the beginning of the stop text
-        self._begun = Chunk("", 0)  # of a character of several bytes
-        self._written = 0
-        self.by_one = vocab.unit == "byte" or spec.stop is not None
-        self.tail: deque[int] = deque(maxlen=PENALISED)
+        self._held: deque[Chunk] = deque()  # possibly the beginning of the stop string
+        self._partial = Chunk("", 0)  # the cost of the bytes of an incomplete character
+        self._sampled = 0
+        self.one_at_a_time = vocab.unit == "byte" or spec.stop is not None
+        self.tail: deque[int] = deque(maxlen=PENALTY_WINDOW)
         self.ended = spec.length == 0
 
     @property
-    def left(self) -> float:
-        """How many characters it may still be given."""
-        return math.inf if self._spec.length is None else self._spec.length - self._written
+    def remaining(self) -> float:
+        """The number of ids until the text has its full length; infinite if it has no limit."""
+        return math.inf if self._spec.length is None else self._spec.length - self._sampled
 
-    def add(self, ids: list[int], costs: list[float] | None) -> Iterable[Chunk]:
-        """Write characters, scored or not; what of the text is now certain.
+    def add(self, ids: list[int], nats: list[float] | None) -> Iterable[Chunk]:
+        """Add sampled ids.
 
-        To be gone through at once.
+        Args:
+            ids: one or more ids; exactly one with `one_at_a_time`.
+            nats: the cost of each id, or None if they are not scored.
+
+        Returns:
+            The chunks that are now final. Iterate over them before the next call: `ended` is up to
+            date only after that.
         """
-        self._written += len(ids)
+        self._sampled += len(ids)
         self.tail.extend(ids)
-        self.ended = self.left == 0
-        if self.by_one:
-            return self._add(ids[0], costs[0] if costs else 0.0)
-        if costs:
-            return map(Chunk, map(self._decoder.add, ids), repeat(1), costs)
+        self.ended = self.remaining == 0
+        if self.one_at_a_time:
+            return self._add_one(ids[0], nats[0] if nats else 0.0)
+        if nats:
+            return map(Chunk, map(self._decoder.add, ids), repeat(1), nats)
         return (Chunk("".join(map(self._decoder.add, ids)), len(ids)),)
 
-    def _add(self, id_: int, nats: float) -> Iterator[Chunk]:
-        yield from self._whole(self._decoder.add(id_), 1, nats)
+    def rest(self) -> Iterator[Chunk]:
+        """The chunks that were held back, at the end of the text."""
+        yield from self._decoded(self._decoder.rest(), 0, 0.0)
+        yield from self._release(len(self._held))
+
+    def _add_one(self, id_: int, nats: float) -> Iterator[Chunk]:
+        yield from self._decoded(self._decoder.add(id_), 1, nats)
         if self.ended:
             yield from self.rest()
 
-    def rest(self) -> Iterator[Chunk]:
-        """What was held back, the text having come to its end."""
-        yield from self._whole(self._decoder.rest(), 0, 0.0)
-        yield from self._released(len(self._held))
-
-    def _whole(self, text: str, units: int, nats: float) -> Iterator[Chunk]:
-        """Characters that are complete, through the search for the stop text."""
-        begun = Chunk("", self._begun.units + units, self._begun.nats + nats)
-        self._begun = Chunk("", 0) if text else begun
+    def _decoded(self, text: str, units: int, nats: float) -> Iterator[Chunk]:
+        """The chunks that are final after the decoder returned these characters, or none."""
+        partial = Chunk("", self._partial.units + units, self._partial.nats + nats)
+        self._partial = Chunk("", 0) if text else partial
         for char in text:
-            piece, begun = begun._replace(text=char), Chunk("", 0)
+            chunk, partial = partial._replace(text=char), Chunk("", 0)
             if self._spec.stop is None:
-                yield piece
+                yield chunk
             else:
-                self._held.append(piece)
-                yield from self._certain(self._spec.stop)
+                self._held.append(chunk)
+                yield from self._final(self._spec.stop)
 
-    def _certain(self, stop: str) -> Iterator[Chunk]:
-        held = "".join(piece.text for piece in self._held)
+    def _final(self, stop: str) -> Iterator[Chunk]:
+        held = "".join(chunk.text for chunk in self._held)
         if held.endswith(stop):
-            yield from self._released(len(held) - len(stop))
+            yield from self._release(len(held) - len(stop))
             self._held.clear()
             self.ended = True
         else:
-            yield from self._released(len(held) - _overlap(held, stop))
+            yield from self._release(len(held) - _overlap(held, stop))
 
-    def _released(self, count: int) -> Iterator[Chunk]:
+    def _release(self, count: int) -> Iterator[Chunk]:
         for _ in range(count):
             yield self._held.popleft()
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that is a beginning of `stop`."""
+    """The length of the longest suffix of `text` that is a prefix of `stop`."""
     return next(n for n in range(min(len(text), len(stop)), -1, -1) if text.endswith(stop[:n]))

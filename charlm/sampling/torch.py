@@ -1,4 +1,4 @@
-"""The networks on torch's arrays: on a GPU, in bfloat16, or for texts of a model in training."""
+"""The engine `torch`: the networks of charlm.sampling.numpy on PyTorch tensors, on any device."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from charlm.sampling.numpy import Arrays, build_network
 
 
 class TorchEngine:
-    """The weights of a model where they are, and nothing else of it: no mode, no dropout.
+    """An engine with the weights of a PyTorch model, on the device of the model.
 
-    The next characters are drawn on the host, so a character costs one copy there and one back.
+    It reads the parameters only. It ignores the mode of the model (train or eval) and has no
+    dropout. Characters are drawn on the CPU, so each step copies ids to the device and logits back.
 
-    With `bf16`, numbers are rounded to bfloat16 before they are multiplied: faster for many texts
-    on a GPU, and probabilities off by up to a per cent.
+    Args:
+        model: make a new engine after its parameters change.
+        bf16: round numbers to bfloat16 before they are multiplied. This is faster for many texts on
+            a GPU and changes probabilities by up to about 1 %.
 
     Raises:
-        DeviceError: `bf16`, and PyTorch does not multiply so on this device.
+        DeviceError: `bf16`, but the device does not support it.
     """
 
     def __init__(self, model: CharModel, bf16: bool = False) -> None:
         self._bf16 = bf16
         weights = {name: p.detach() for name, p in model.named_parameters()}
         self._device = next(iter(weights.values())).device
-        if bf16 and not _has_products_in_bf16(self._device):
+        if bf16 and not _supports_bf16(self._device):
             raise DeviceError(
-                f"precision=bf16: PyTorch multiplies float32 matrices in float32 only on this "
+                f"precision=bf16: PyTorch does not support it for sampling on this "
                 f"{self._device.type}; leave it out"
             )
         arrays = Arrays(torch, lambda array: torch.from_numpy(array).to(self._device))
@@ -42,39 +45,39 @@ class TorchEngine:
         self.vocab_size, self.context = model.vocab_size, model.context
 
     def fresh(self) -> TorchEngine:
-        """Another of the same weights, at the beginning of a text."""
+        """A new engine with the same weights and no state."""
         other = copy(self)
         other._network = self._network.fresh()
         return other
 
     def restart(self) -> None:
-        """Forget what was read."""
+        """Clear the state."""
         self._network.restart()
 
     def select(self, texts: list[int]) -> None:
-        """Go on with these of the texts read so far, some perhaps many times."""
+        """Keep the state of these texts only, in this order; see Engine.select."""
         self._network.select(texts)
 
     def read(self, ids: Ids) -> NDArray[np.floating]:
-        """Read T characters of each text, ids (B, T); the logits (B, V) of the next."""
+        """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
         with _matmul_precision("medium") if self._bf16 else nullcontext():
             logits = self._network.read(torch.from_numpy(ids.astype(np.int64)).to(self._device))
             array: NDArray[np.floating] = logits.cpu().numpy()
         return array
 
 
-def _has_products_in_bf16(device: torch.device) -> bool:
-    """Whether a product differs from that in float32: PyTorch ignores the wish where it cannot."""
+def _supports_bf16(device: torch.device) -> bool:
+    """Whether the setting changes a product; PyTorch ignores it on a device that lacks bfloat16."""
     matrix = torch.randn(128, 128, generator=torch.Generator().manual_seed(0)).to(device)
     with _matmul_precision("medium"):
-        short = matrix @ matrix
+        product = matrix @ matrix
     with _matmul_precision("highest"):
-        return not torch.equal(short, matrix @ matrix)
+        return not torch.equal(product, matrix @ matrix)
 
 
 @contextmanager
 def _matmul_precision(name: str) -> Iterator[None]:
-    """Inside, float32 matrices are multiplied in this precision; afterwards as before."""
+    """Set the precision of float32 matrix products, and restore it at the end."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(name)
     try:

@@ -1,1 +1,1 @@
-"""From batches to a trained model: one loss, one loop, one evaluation, one checkpoint file."""
+"""Training: starting a run, choosing how it computes, the loop, the step, the run's files."""

@@ -1,15 +1,16 @@
-"""Choosing how a run computes, by trying: device, precision, and whose code.
+"""Chooses how a run computes by trying: the device, the precision and the kernels.
 
-auto is, on a CPU, charlm's own kernels where they fit the model; else float32, unless bfloat16 is
-clearly faster. A GPU, and each kernel, is believed only after one batch gave there what it gives in
-float32 on the CPU; and auto takes a GPU only where its steps are faster.
+On a CPU, `auto` uses charlm's own kernels if they support the model. Otherwise it uses float32, or
+bfloat16 if that is clearly faster. A GPU or a kernel is used only after one batch gave there the
+loss and gradient that it gives in float32 on the CPU. `auto` takes a GPU only if its steps are
+faster.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -24,46 +25,53 @@ from charlm.kernels.block import BlockKernel
 from charlm.kernels.build import NoKernelError
 from charlm.kernels.fused import FusedGPT, FusedLSTM
 from charlm.kernels.lstm import LSTMKernel
-from charlm.kernels.newton_schulz import Moved, NewtonSchulz
+from charlm.kernels.newton_schulz import NewtonSchulz
 from charlm.models import CharModel
 from charlm.models.recurrent import Recurrent
-from charlm.training.compute import DTYPES, Compute, Fused, Precision
-from charlm.training.muon import orthogonal
+from charlm.training.compute import Compute, Precision
 from charlm.training.trial import (
-    HOPELESS,
+    GIVE_UP,
     SHARES,
-    Look,
+    LossAndGradient,
     compare,
     fastest,
-    look,
+    first_line,
+    loss_and_gradient,
+    muon_kernel_error,
+    muon_seconds,
     random_batch,
     step_seconds,
+    unsupported_reason,
     without_dropout,
 )
 
 MARGIN = 1.3  # bfloat16 must be this many times as fast, so that noise does not decide
-SMALL = 128 * 128  # numbers of a matrix whose factor takes no time worth measuring
-ENOUGH_S = 0.02  # seconds for which a short product is repeated
-KERNEL_TOLERANCE = 0.05  # of Newton-Schulz in bfloat16 beside float32, relative
+SMALL_MATRIX = 128 * 128  # numbers of a matrix below which Muon's precision does not matter
+MUON_SHARES = (1 / 8, 1 / 2, 1)  # of each side of the largest matrix
+KERNEL_TOLERANCE = 0.05  # largest relative error of Muon's factor in bfloat16
 
 
 def choose_compute(
     train: TrainConfig, model: CharModel, device_name: str, recorded: Meta | None = None
 ) -> Compute:
-    """Device, precision, threads and kernels of a run; sets the process's threads and TF32.
+    """Choose the device, precision, threads and kernels of a run.
+
+    Sets the number of threads of the process and, on CUDA, TF32.
 
     Args:
         model: on the CPU.
-        recorded: of the checkpoint to go on from, whose choices are made again where they can be.
+        device_name: `auto` or the name of a device.
+        recorded: the metadata of the checkpoint to resume from. Its choices are made again where
+            that is possible.
 
     Raises:
-        DeviceError: the device is missing, gives wrong numbers, or cannot do the precision asked
-            for.
+        DeviceError: the device is missing, gives wrong numbers, or does not support the precision
+            that was asked for.
     """
     return _Chooser(train, model, recorded).choose(device_name)
 
 
-class _WrongError(RuntimeError):
+class _MismatchError(RuntimeError):
     """One batch gave other numbers than in float32 on the CPU."""
 
 
@@ -71,7 +79,7 @@ class _Chooser:
     def __init__(self, train: TrainConfig, model: CharModel, recorded: Meta | None) -> None:
         self._train, self._model, self._recorded = train, model, recorded
         self._plain = without_dropout(model)
-        self._threads = set_threads(train.threads)
+        self._float32 = Compute(CPU, "fp32", set_threads(train.threads))
         self._x, self._y = random_batch(train, self._plain)
         self._notices: list[str] = []
 
@@ -84,79 +92,88 @@ class _Chooser:
     # --- a CPU -------------------------------------------------------------------------------
 
     def _on_cpu(self) -> Compute:
-        compute = self._with_kernels(Compute(CPU, "fp32", self._threads))
+        compute = self._with_kernels(self._float32)
         if compute.fused is None:
             compute = replace(compute, precision=self._cpu_precision())
-        return self._with_muon(compute)
+        return self._with_muon_precision(compute)
 
     def _with_kernels(self, compute: Compute) -> Compute:
-        """With those of our own kernels, in bfloat16, that support this model and are right."""
+        """Add those of charlm's own kernels that support this model and are right."""
         was_torch = self._recorded is not None and self._recorded.kernel == "torch"
         if self._train.compile != "auto" or was_torch or not cpu_has_amx():
             return compute
-        rows = self._train.batch_size // self._train.grad_accum
-        takes_bf16 = self._train.precision in ("auto", "bf16")
-        muon = isinstance(self._train.optimizer, MuonConfig)
-        muon = muon and all(map(NewtonSchulz.supports, self._model.hidden_matrices()))
         try:
-            if takes_bf16 and FusedLSTM.supports(self._model, rows):
-                fused: Fused = functools.partial(FusedLSTM, kernel=LSTMKernel())
-                compute = self._verified(replace(compute, precision="bf16", fused=fused))
-            if takes_bf16 and FusedGPT.supports(self._model):
-                fused = functools.partial(FusedGPT, kernel=BlockKernel())
-                with_block = replace(compute, precision="bf16", fused=fused, casts_itself=True)
-                compute = self._verified(with_block)
-            if muon:
-                compute = self._with_muon_kernel(compute, NewtonSchulz())
+            if self._train.precision in ("auto", "bf16"):
+                compute = self._with_fused_layers(compute)
+            if self._is_muon and all(map(NewtonSchulz.supports, self._model.hidden_matrices())):
+                compute = self._with_muon_kernel(compute)
         except NoKernelError as error:
             self._notices.append(
-                f"training takes longer than it must on this CPU: {error}; the result is as good"
+                f"charlm's own kernels are not available: {error}; training is slower than this "
+                "CPU allows, but the result is as good"
             )
-        except _WrongError as error:
+        except _MismatchError as error:
             self._notices.append(f"charlm's kernel is wrong on this CPU and not used: {error}")
         return compute
 
-    def _with_muon_kernel(self, compute: Compute, kernel: NewtonSchulz) -> Compute:
-        """With Muon's kernel, if its factor of one matrix agrees with float32."""
-        off = kernel_error(kernel, self._largest_matrix()) if self._train.verify else 0.0
-        if off > KERNEL_TOLERANCE:
-            raise _WrongError(f"Muon's orthogonal factor is {off:.1%} off")
+    def _with_fused_layers(self, compute: Compute) -> Compute:
+        """Add the kernel for the model's layers, in bfloat16, if one supports the model.
+
+        Raises:
+            NoKernelError: the kernel cannot be built.
+            _MismatchError: its numbers are wrong.
+        """
+        fused: Callable[[CharModel], FusedLSTM | FusedGPT]
+        if FusedLSTM.supports(self._model, self._train.batch_size // self._train.grad_accum):
+            fused = functools.partial(FusedLSTM, kernel=LSTMKernel())
+        elif FusedGPT.supports(self._model):
+            fused = functools.partial(FusedGPT, kernel=BlockKernel())
+            compute = replace(compute, casts_itself=True)
+        else:
+            return compute
+        return self._verified(replace(compute, precision="bf16", fused=fused))
+
+    def _with_muon_kernel(self, compute: Compute) -> Compute:
+        """Add Muon's kernel.
+
+        Raises:
+            NoKernelError: the kernel cannot be built.
+            _MismatchError: its factor of one matrix differs from that in float32.
+        """
+        kernel = NewtonSchulz()
+        error = muon_kernel_error(kernel, self._largest_matrix) if self._train.verify else 0.0
+        if error > KERNEL_TOLERANCE:
+            raise _MismatchError(f"Muon's orthogonal factor is {error:.1%} off")
         return replace(compute, newton_schulz=kernel)
 
     def _cpu_precision(self) -> Precision:
-        """What was asked for, if PyTorch can do it; else the faster of float32 and bfloat16."""
-        asked = self._train.precision
+        """Return the precision that was asked for; for auto the faster of float32 and bfloat16."""
+        asked, recorded = self._train.precision, self._recorded_on(CPU)
         if asked != "auto":
-            if asked != "fp32" and (reason := self._failure(asked)):
+            if asked != "fp32" and (reason := self._cannot_use(asked)):
                 raise DeviceError(
-                    f"train.precision {asked}: PyTorch cannot train this {self._kind} in {asked} "
-                    f"on this CPU ({reason}); use fp32 or auto"
+                    f"train.precision {asked}: PyTorch cannot train this {self._model.config.kind} "
+                    f"in {asked} on this CPU ({reason}); use fp32 or auto"
                 )
             return asked
-        was_bf16 = self._recorded_on(CPU) == "bf16"
-        if self._recorded_on(CPU) == "fp32" or self._failure("bf16"):
+        if recorded == "fp32" or self._cannot_use("bf16"):
             return "fp32"
         train = self._train.model_copy(update={"optimizer": SGDConfig()})
 
-        def way(precision: Precision) -> Callable[[float], float]:
-            compute = Compute(CPU, precision, self._threads)
-            return lambda share: step_seconds(
-                self._plain, train, compute, *random_batch(train, self._plain, share)
-            )
+        def seconds(precision: Precision, share: float) -> float:
+            compute = replace(self._float32, precision=precision)
+            batch = random_batch(train, self._plain, share)
+            return step_seconds(self._plain, train, compute, *batch)
 
-        return _faster(way, "bf16", HOPELESS) if was_bf16 else _faster(way, "fp32", MARGIN)
+        return _faster(seconds, recorded, SHARES)
 
-    def _failure(self, precision: Precision) -> str | None:
-        """Why PyTorch cannot compute this model in a precision on the CPU; None where it can."""
-        x, y = random_batch(self._train, self._plain, 0)
-        try:
-            look(self._plain, Compute(CPU, precision, self._threads), x, y)
-        except RuntimeError as error:
-            return _first_line(error)
-        return None
+    def _cannot_use(self, precision: Precision) -> str | None:
+        """Return why PyTorch cannot use a precision for this model on the CPU; None if it can."""
+        compute = replace(self._float32, precision=precision)
+        return unsupported_reason(self._plain, self._train, compute)
 
     def _recorded_on(self, device: torch.device) -> Precision | None:
-        """The precision that the run had before, if that was on such a device."""
+        """Return the recorded precision if the run was on a device of the same type."""
         recorded = self._recorded
         if recorded is None or torch.device(recorded.device).type != device.type:
             return None
@@ -165,38 +182,41 @@ class _Chooser:
     # --- a GPU -------------------------------------------------------------------------------
 
     def _on_gpu(self, device: torch.device, is_auto: bool) -> Compute:
-        """The device, if its numbers are right and, for auto, its steps are faster; else the CPU.
+        """Use the GPU if its numbers are right and, for auto, its steps are faster; else the CPU.
 
-        Half precision that auto chose and that is wrong is given up for float32 first.
+        If half precision gives wrong numbers, auto tries float32 before it gives the GPU up.
         """
         problem = ""
         for precision in self._gpu_precisions(device):
+            compute = Compute(device, precision, self._float32.threads)
             try:
-                there = self._verified(self._with_muon(Compute(device, precision, self._threads)))
+                compute = self._verified(self._with_muon_precision(compute))
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                problem = _first_line(error)
+                problem = first_line(error)
                 self._notices.append(f"{device} is not used in {precision}: {problem}")
             else:
-                return self._faster_device(there) if is_auto and self._train.verify else there
+                return self._gpu_or_cpu(compute) if is_auto and self._train.verify else compute
         if not is_auto:
             raise DeviceError(
-                f"device={device}: its results are wrong: {problem}; use device=cpu, or "
-                "set train.verify=false to train all the same"
+                f"device={device}: its results are wrong: {problem}; use device=cpu, or set "
+                "train.verify=false to train without this check"
             )
         return self._on_cpu()
 
     def _gpu_precisions(self, device: torch.device) -> list[Precision]:
-        """The precisions to try on a GPU, the best first.
+        """Return the precisions to try on a GPU, the best first.
 
-        A recurrent net on CUDA is in fp16, with the loss scaled as that needs: PyTorch's autocast
-        runs cuDNN's layers in nothing else, even where bfloat16 is asked for.
+        A recurrent network on CUDA uses fp16 with loss scaling: under autocast PyTorch runs cuDNN's
+        layers in fp16, even if bfloat16 is asked for.
         """
         asked = self._train.precision
         if asked != "auto":
             if asked == "bf16" and device.type == "cuda" and not _cuda_has_bf16():
-                raise DeviceError("train.precision bf16: this GPU has none; use fp16, fp32 or auto")
+                raise DeviceError(
+                    "train.precision bf16: this GPU does not support it; use fp16, fp32 or auto"
+                )
             return [asked]
         if recorded := self._recorded_on(device):
             return [recorded]
@@ -205,117 +225,86 @@ class _Chooser:
         recurrent = isinstance(self._model, Recurrent)
         return ["fp16" if recurrent or not _cuda_has_bf16() else "bf16", "fp32"]
 
-    def _faster_device(self, there: Compute) -> Compute:
-        """The GPU or the CPU, whichever takes less time for a few steps."""
-        here = self._on_cpu()
-
-        def way(compute: Compute) -> Callable[[float], float]:
-            model = _on(self._plain, compute.device)
-            return lambda _: step_seconds(model, self._train, compute, self._x, self._y)
-
-        ways = {"there": way(there), "here": way(here)}
-        winner, seconds = fastest(ways, "there", 1.0, shares=(1,))
-        times = (
-            f"{1e3 * seconds['there']:.3g} ms a step, and on the CPU {1e3 * seconds['here']:.3g} ms"
+    def _gpu_or_cpu(self, gpu: Compute) -> Compute:
+        """Return `gpu`, or how to compute on the CPU if that takes less time for a step."""
+        cpu = self._on_cpu()
+        gpu_s, cpu_s = (
+            step_seconds(self._plain_on(it.device), self._train, it, self._x, self._y)
+            for it in (gpu, cpu)
         )
-        if winner == "there":
-            return replace(there, checks=(*there.checks, f"{there.device}: {times}"))
-        self._notices.append(f"{there.device} is slower than the CPU ({times}), so not used")
-        return here
+        times = f"{1e3 * gpu_s:.3g} ms a step, and on the CPU {1e3 * cpu_s:.3g} ms"
+        if gpu_s <= cpu_s:
+            return replace(gpu, checks=(*gpu.checks, f"{gpu.device}: {times}"))
+        self._notices.append(f"{gpu.device} is slower than the CPU ({times}), so it is not used")
+        return cpu
 
-    # --- what both share ---------------------------------------------------------------------
-
-    @property
-    def _kind(self) -> str:
-        return self._model.config.kind
+    # --- both --------------------------------------------------------------------------------
 
     def _verified(self, compute: Compute) -> Compute:
-        """`compute`, if one batch gives by it what it gives in float32 on the CPU.
+        """Return `compute`, with a line in `checks`, if one batch gives the right numbers.
 
         Raises:
-            _WrongError: it does not.
+            _MismatchError: the numbers differ from those in float32 on the CPU.
         """
         if not self._train.verify:
             return compute
-        got = look(_on(self._plain, compute.device), compute, self._x, self._y)
-        agrees, text = compare(got, self._exact, compute.precision)
+        model = self._plain_on(compute.device)
+        result = loss_and_gradient(model, compute, self._x, self._y)
+        agrees, text = compare(result, self._reference, compute.precision)
         if not agrees:
-            raise _WrongError(text)
+            raise _MismatchError(text)
         name = "charlm's kernel" if compute.device == CPU else str(compute.device)
         return replace(compute, checks=(*compute.checks, f"{name}, {compute.precision}: {text}"))
 
     @functools.cached_property
-    def _exact(self) -> Look:
-        return look(self._plain, Compute(CPU, "fp32", self._threads), self._x, self._y)
+    def _reference(self) -> LossAndGradient:
+        return loss_and_gradient(self._plain, self._float32, self._x, self._y)
 
-    def _with_muon(self, compute: Compute) -> Compute:
-        """With the precision in which Muon's products are faster on this device."""
-        is_muon = isinstance(self._train.optimizer, MuonConfig)
-        if not is_muon or compute.newton_schulz is not None:
-            return compute
-        recorded, shape = self._recorded, self._largest_matrix()
-        preferred: Precision = "fp32" if recorded is None else recorded.muon
-        if math.prod(shape) < SMALL:
-            return replace(compute, muon=preferred)
+    def _plain_on(self, device: torch.device) -> CharModel:
+        """Return the model without dropout; for a GPU a copy, so that the one on the CPU stays."""
+        return self._plain if device == CPU else copy.deepcopy(self._plain).to(device)
 
-        def way(precision: Precision) -> Callable[[float], float]:
-            return functools.partial(muon_seconds, shape, str(compute.device), precision)
+    @property
+    def _is_muon(self) -> bool:
+        return isinstance(self._train.optimizer, MuonConfig)
 
-        margin = MARGIN if recorded is None else HOPELESS
-        return replace(compute, muon=_faster(way, preferred, margin, (1 / 8, 1 / 2, 1)))
-
+    @property
     def _largest_matrix(self) -> tuple[int, int]:
+        """The shape of the largest hidden matrix."""
         rows, columns = max(self._model.hidden_matrices(), key=lambda it: it.numel()).shape
         return rows, columns
 
-
-@functools.cache
-def muon_seconds(shape: tuple[int, int], device: str, precision: Precision, share: float) -> float:
-    """Seconds for the orthogonal factor of a matrix, each side a share of `shape`'s; infinite where
-    the device cannot compute it. Measured once a process.
-    """
-    rows, columns = (max(1, int(side * share)) for side in shape)
-    matrix = torch.randn(1, rows, columns, generator=torch.Generator().manual_seed(0)).to(device)
-    seconds: list[float] = []
-    try:
-        while len(seconds) < 2 or (sum(seconds) < ENOUGH_S and len(seconds) < 20):
-            started = time.perf_counter()
-            float(orthogonal(matrix, DTYPES[precision])[0, 0, 0])  # waits for a GPU
-            seconds.append(time.perf_counter() - started)
-    except RuntimeError:
-        return float("inf")
-    return min(seconds)
-
-
-def kernel_error(kernel: NewtonSchulz, shape: tuple[int, int]) -> float:
-    """How far a kernel's factor of a random matrix is from float32's, relative."""
-    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    weights = torch.zeros(shape)
-    kernel.steps([Moved(weights, gradient, torch.zeros(shape), 1.0)], 0.0, 1.0)
-    exact = orthogonal(gradient[None], torch.float32)[0]
-    return float((-weights - exact).norm() / exact.norm())
-
-
-def _on(model: CharModel, device: torch.device) -> CharModel:
-    """A model on a device; the one on the CPU stays where it is."""
-    if device == CPU:
-        return model
-    return without_dropout(model).to(device)
+    def _with_muon_precision(self, compute: Compute) -> Compute:
+        """Set the precision in which Muon's products are faster on this device."""
+        if not self._is_muon or compute.newton_schulz is not None:
+            return compute
+        recorded: Precision | None = self._recorded.muon if self._recorded else None
+        shape = self._largest_matrix
+        if math.prod(shape) < SMALL_MATRIX:
+            return replace(compute, muon=recorded or "fp32")
+        seconds = functools.partial(muon_seconds, shape, str(compute.device))
+        return replace(compute, muon=_faster(seconds, recorded, MUON_SHARES))
 
 
 def _faster(
-    way: Callable[[Precision], Callable[[float], float]],
-    preferred: Precision,
-    margin: float,
-    shares: Sequence[float] = SHARES,
+    seconds: Callable[[Precision, float], float],
+    recorded: Precision | None,
+    shares: Sequence[float],
 ) -> Precision:
-    """float32 or bfloat16, whichever takes less time by `way`; see `fastest`."""
-    ways = {"fp32": way("fp32"), "bf16": way("bf16")}
-    return "bf16" if fastest(ways, preferred, margin, shares)[0] == "bf16" else "fp32"
+    """Return the faster of float32 and bfloat16.
 
+    A new run takes bfloat16 if it is MARGIN times as fast. A resumed run keeps the recorded
+    precision unless the other one is GIVE_UP times as fast.
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:150]
+    Args:
+        seconds: from a precision and a share of the work, 0 to 1, to the time that it takes.
+        shares: see `fastest`.
+    """
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    timers = {precision: functools.partial(seconds, precision) for precision in precisions}
+    if recorded in timers:
+        return fastest(timers, recorded, GIVE_UP, shares)
+    return fastest(timers, "fp32", MARGIN, shares)
 
 
 def _cuda_has_bf16() -> bool:

@@ -1,4 +1,4 @@
-"""The forward pass by torch.compile, believed after one batch."""
+"""The forward pass by torch.compile, used only after one batch agreed with the plain one."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from torch import Tensor
 from charlm.config import TrainConfig
 from charlm.models import CharModel
 from charlm.training.compute import Compute, Forward
-from charlm.training.trial import compare, look
+from charlm.training.trial import compare, first_line, loss_and_gradient
 
-DROPOUT_TOLERANCE = 0.1  # of the loss, relative: two passes leave out different units
+DROPOUT_TOLERANCE = 0.1  # of the loss, relative: two passes drop different units
 
 
 def compiled_forward(
     model: CharModel, train: TrainConfig, compute: Compute, x: Tensor, y: Tensor, carries: bool
 ) -> tuple[Forward | None, str | None]:
-    """The model's forward pass compiled, if `train.compile` says so and it works on a batch.
+    """Compile the model's forward pass if `train.compile` asks for it.
 
     Args:
         model: on `compute`'s device.
-        x, y: inputs and targets (B, T) of one piece of a batch.
-        carries: whether training carries a state, so that it must work with one, too.
+        x, y: inputs and targets (B, T) of one piece of a batch, to try the compiled pass on.
+        carries: whether training carries a state, so that the pass must also work with one.
 
     Returns:
-        the compiled pass or None; and, where it failed or was wrong, a line that says so.
+        The compiled pass, or None to use the plain one; and, if it failed or gave wrong numbers, a
+        line that says so.
     """
     pays = compute.device.type == "cuda" and model.compile_pays_on_cuda
     if train.compile == "off" or (train.compile == "auto" and not pays):
@@ -35,17 +36,16 @@ def compiled_forward(
         forward: Forward = functools.partial(torch.compile(model), keep_state=carries)
         if carries:
             _try_with_state(forward, compute, x)
-        got = look(model, compute, x, y, forward)
-    except Exception as error:  # compilers fail in many ways; if it is the model, eager fails too
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        return None, f"torch.compile failed, going on without it: {reason[0]:.200}"
+        result = loss_and_gradient(model, compute, x, y, forward)
+    except Exception as error:  # compilers fail in many ways; if the model does, eager fails too
+        return None, f"torch.compile failed, training goes on without it: {first_line(error)}"
     if train.verify:
-        exact = look(model, compute, x, y)
-        agrees, text = compare(got, exact, compute.precision)
+        reference = loss_and_gradient(model, compute, x, y)
+        agrees, text = compare(result, reference, compute.precision)
         if _has_dropout(model):
-            agrees = abs(got.loss - exact.loss) <= DROPOUT_TOLERANCE * exact.loss
+            agrees = abs(result.loss - reference.loss) <= DROPOUT_TOLERANCE * reference.loss
         if not agrees:
-            return None, f"torch.compile gives wrong numbers, going on without it: {text}"
+            return None, f"torch.compile gives wrong numbers, training goes on without it: {text}"
     return forward, None
 
 

@@ -1,4 +1,4 @@
-"""How a run computes: device, precision, threads, and whose code does the forward pass."""
+"""How a run computes: its device, precision, threads and kernels."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from charlm.models import CharModel, State
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Forward = Callable[[Tensor, State | None], tuple[Tensor, State]]
-Fused = Callable[[CharModel], Forward]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, a precision and a number of CPU threads.
+    """A device, a precision, a number of CPU threads, and the kernels.
 
     Attributes:
-        muon: the precision of Muon's products, bf16 or fp32; without meaning for other optimizers.
-        fused: makes the forward pass of a model by charlm's own kernel, where one is used.
-        casts_itself: whether that kernel converts its numbers itself, without autocast.
-        newton_schulz: charlm's own kernel for Muon, where it is used.
-        checks: a line for each comparison with float32 on the CPU that it passed.
+        muon: the precision of Muon's products, bf16 or fp32. Other optimizers ignore it.
+        fused: makes a forward pass by charlm's own kernel from a model; None for PyTorch's.
+        casts_itself: whether that kernel converts numbers to bfloat16 without autocast.
+        newton_schulz: charlm's own kernel for Muon; None for PyTorch's products.
+        checks: a line for each comparison with float32 on the CPU that was passed.
         notices: a line for each thing that a user should know.
     """
 
@@ -37,7 +36,7 @@ class Compute:
     precision: Precision
     threads: int
     muon: Precision = "bf16"
-    fused: Fused | None = None
+    fused: Callable[[CharModel], Forward] | None = None
     casts_itself: bool = False
     newton_schulz: NewtonSchulz | None = None
     checks: tuple[str, ...] = ()
@@ -45,21 +44,22 @@ class Compute:
 
     @property
     def kernel(self) -> str:
-        """Whose code computes a layer, amx or torch; the last bits differ between the two."""
+        """Which kernels are used, `amx` or `torch`; the last bits differ between the two."""
         return "amx" if self.fused or self.newton_schulz else "torch"
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context in which a training step's forward pass runs."""
+        """Return the context for the forward pass of a training step."""
         if self.precision == "fp32" or self.casts_itself:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=DTYPES[self.precision])
 
 
 def forward_of(model: CharModel, compute: Compute, keep_state: bool = True) -> Forward:
-    """The forward pass of a training step for a model on `compute`'s device.
+    """Return the forward pass of a training step.
 
     Args:
-        keep_state: whether the state after the last character is wanted.
+        model: on `compute`'s device.
+        keep_state: whether the state after the last character is needed.
     """
     if compute.fused is not None:
         return compute.fused(model)

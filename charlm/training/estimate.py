@@ -1,44 +1,49 @@
-"""How long a run will take, and whether its config expects something else entirely."""
+"""Estimates how long a run takes, and reports if that is far from what its config expects."""
 
 from __future__ import annotations
-
-import time
 
 from charlm.config import TrainConfig
 from charlm.training.schedule import Limits
 
-SECONDS, STEPS = 5.0, 3  # of training that an estimate is made from, at least
-FACTOR = 10  # times what the config expects, from which on a line says so
+MIN_SECONDS, MIN_STEPS = 5.0, 3  # of training before an estimate is made
+FACTOR = 10  # a run that takes this many times as long as expected is reported
 
 
 class Estimate:
-    """Compares the first steps of a session with `train.expected_minutes`, once.
+    """Compares the speed of a session's first steps with `train.expected_minutes`, once.
 
-    The very first step is not counted: it allocates memory, and may compile.
+    The first step of all is not counted: it allocates memory and may compile.
     """
 
     def __init__(self, train: TrainConfig, limits: Limits) -> None:
-        self._train, self._limits = train, limits
-        self._started, self._steps = 0.0, 0
+        self._expected, self._limits = train.expected_minutes, limits
+        self._started: float | None = None
+        self._steps = 0
         self._done = not (train.expected_minutes and limits.steps) or bool(limits.seconds)
 
-    def after_step(self) -> str | None:
-        """Called after every step; returns a line where the run will take FACTOR times as long as
-        expected."""
+    def after_step(self, now: float) -> str | None:
+        """Count a step.
+
+        Args:
+            now: the time in seconds on any monotonic clock. Call this after every step.
+
+        Returns:
+            A line for the user if the run takes FACTOR times as long as expected, else None.
+        """
         if self._done:
             return None
-        if not self._started:
-            self._started = time.monotonic()
+        if self._started is None:
+            self._started = now
             return None
         self._steps += 1
-        seconds = time.monotonic() - self._started
-        if seconds < SECONDS or self._steps < STEPS:
+        seconds = now - self._started
+        if seconds < MIN_SECONDS or self._steps < MIN_STEPS:
             return None
         self._done = True
         return self._line(seconds / self._steps)
 
     def _line(self, seconds_per_step: float) -> str | None:
-        steps, expected = self._limits.steps, self._train.expected_minutes
+        steps, expected = self._limits.steps, self._expected
         assert steps
         assert expected
         minutes = steps * seconds_per_step / 60
@@ -46,10 +51,10 @@ class Estimate:
             return None
         return (
             f"the whole run takes about {_duration(minutes)} at this speed, "
-            f"{minutes / expected:.0f} times the {_duration(expected)} that "
-            "train.expected_minutes says; if nothing else "
-            "keeps this machine busy, stop with Ctrl-C and set a lower train.max_steps, a smaller "
-            "model, or device=cuda where there is a GPU"
+            f"{minutes / expected:.0f} times the {_duration(expected)} of "
+            "train.expected_minutes; if no other program keeps this machine busy, stop with "
+            "Ctrl-C and set a lower train.max_steps, a smaller model, or device=cuda if there is "
+            "a GPU"
         )
 
 

@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): the steps of torch.optim.Muon, faster, with its memory."""
+"""Muon (Jordan et al. 2024): torch.optim.Muon's rule and state, computed faster."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from charlm.kernels.newton_schulz import COEFFICIENTS, Moved, NewtonSchulz
+from charlm.kernels.newton_schulz import COEFFICIENTS, MuonUpdate, NewtonSchulz
 
-A, B, C = COEFFICIENTS
-STEPS, EPS = 5, 1e-7  # as torch.optim.Muon has them
-GRAM_PAYS = 1.5  # columns for each row, from which on its products are fewer
+A, B, C = COEFFICIENTS  # a, b and c of the polynomial in `orthogonal`
+STEPS, EPS = 5, 1e-7  # as in torch.optim.Muon
+GRAM_PAYS = 1.5  # columns per row from which the iteration on the Gram matrix needs fewer products
 
 
 class FastMuon(torch.optim.Muon):
-    """By our own kernel for CPUs, for matrices that it fits."""
+    """Muon by charlm's own CPU kernel, for matrices whose shapes it supports."""
 
     kernel: NewtonSchulz
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Move every matrix: momentum (Nesterov), its orthogonal factor, decoupled decay."""
+        """Update every matrix: Nesterov momentum, orthogonal factor, decoupled weight decay."""
         assert closure is None
         for group in self.param_groups:
             lr, matrices = float(group["lr"]), []
@@ -35,14 +35,17 @@ class FastMuon(torch.optim.Muon):
                 state = self.state[matrix]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(matrix.grad)
-                rows, columns = matrix.shape
-                rate = lr * math.sqrt(max(1, rows / columns))
-                matrices.append(Moved(matrix, matrix.grad, state["momentum_buffer"], rate))
+                rate = _scaled(lr, matrix)
+                matrices.append(MuonUpdate(matrix, matrix.grad, state["momentum_buffer"], rate))
             self.kernel.steps(matrices, group["momentum"], 1 - lr * group["weight_decay"])
 
 
 class BatchedMuon(torch.optim.Muon):
-    """Matrices of one shape together, each made nearly orthogonal in `dtype`."""
+    """Muon that computes the orthogonal factors of all matrices of one shape in one batch.
+
+    Args:
+        dtype: of the products.
+    """
 
     def __init__(self, params: ParamsT, *, dtype: torch.dtype, **settings: Any) -> None:
         super().__init__(params, **settings)
@@ -50,20 +53,18 @@ class BatchedMuon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Move every matrix: momentum (Nesterov), its orthogonal factor, decoupled decay."""
+        """Update every matrix: Nesterov momentum, orthogonal factor, decoupled weight decay."""
         assert closure is None
         for group in self.param_groups:
             lr = float(group["lr"])
-            for matrices in _alike(group["params"]):
-                rows, columns = matrices[0].shape
-                rate = lr * math.sqrt(max(1, rows / columns))
-                averages = torch.stack(self._averages(matrices, group))
-                factors = orthogonal(averages, self._dtype).float().unbind()
+            for matrices in _by_shape(group["params"]):
+                directions = torch.stack(self._directions(matrices, group))  # (N, m, n)
+                factors = orthogonal(directions, self._dtype).float().unbind()
                 torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
-                torch._foreach_add_(matrices, factors, alpha=-rate)
+                torch._foreach_add_(matrices, factors, alpha=-_scaled(lr, matrices[0]))
 
-    def _averages(self, matrices: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """The gradients averaged with those before, a step ahead as Nesterov has it."""
+    def _directions(self, matrices: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """Update the averages of the gradients; return the directions of Nesterov momentum."""
         gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
         for matrix, gradient in zip(matrices, gradients, strict=True):
             if not self.state[matrix]:
@@ -73,14 +74,20 @@ class BatchedMuon(torch.optim.Muon):
         return list(torch._foreach_lerp(gradients, averages, group["momentum"]))
 
 
-def _alike(matrices: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Those that have a gradient, by their shapes."""
-    moved = sorted((it for it in matrices if it.grad is not None), key=lambda it: tuple(it.shape))
-    return (list(them) for _, them in groupby(moved, key=lambda it: tuple(it.shape)))
+def _scaled(lr: float, matrix: Tensor) -> float:
+    """Return the learning rate for a matrix (m, n): a tall one takes longer steps."""
+    rows, columns = matrix.shape
+    return lr * math.sqrt(max(1, rows / columns))
+
+
+def _by_shape(matrices: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield the matrices that have a gradient in lists of one shape each."""
+    ready = sorted((it for it in matrices if it.grad is not None), key=lambda it: tuple(it.shape))
+    return (list(same) for _, same in groupby(ready, key=lambda it: tuple(it.shape)))
 
 
 def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:
-    """Nearly orthogonal factors of `matrices` (N, m, n), computed in `dtype`.
+    """Return nearly orthogonal factors of `matrices` (N, m, n), computed in `dtype`.
 
     Five Newton-Schulz iterations X <- (a I + b G + c G^2) X with G = X X^T (Jordan et al. 2024).
     """
@@ -97,15 +104,15 @@ def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _polynomial(gram: Tensor) -> Tensor:
-    """b G + c G^2 of G (N, m, m)."""
+    """Return b G + c G^2 for G (N, m, m)."""
     return torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
 
 
 def _through_gram(x: Tensor) -> Tensor:
-    """The same iterations on the Gram matrix G (N, m, m) alone, and one product with x (N, m, n).
+    """Iterate on the Gram matrix G (N, m, m) alone, then multiply x (N, m, n) by the result.
 
-    Each multiplies X by P = a I + b G + c G^2, and so G by P from both sides. This squares the
-    condition number, which float32 has the digits for and bfloat16 has not.
+    An iteration multiplies X by P = a I + b G + c G^2, and so G by P from both sides. This squares
+    the condition number. float32 has enough digits for that, bfloat16 has not.
     """
     gram, factor = x @ x.mT, None
     for step in range(STEPS):

@@ -1,4 +1,4 @@
-"""Which optimizer moves which parameter."""
+"""Builds the optimizers of a model, and decides which one updates which parameter."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ from charlm.training.muon import BatchedMuon, FastMuon
 
 
 class Optimizers:
-    """The optimizers of a model, stepped together. Every parameter is in exactly one group.
+    """The optimizers of a model. Every parameter is in exactly one of their groups.
 
     Args:
-        muon: the type in which PyTorch computes Muon's products.
-        newton_schulz: charlm's own kernel, which computes them instead.
+        muon: the dtype in which PyTorch computes Muon's products.
+        newton_schulz: charlm's own kernel that computes them instead; None for PyTorch.
+
+    Attributes:
+        each: the optimizers, one or two.
     """
 
     def __init__(
@@ -48,31 +51,34 @@ class Optimizers:
         return [group for optimizer in self.each for group in optimizer.param_groups]
 
     def set_lr(self, scale: float) -> float:
-        """Set every rate to `scale` times its configured one; returns the first, to report."""
+        """Set every learning rate to `scale` times its configured value; return the first."""
         for group, base in zip(self._groups(), self._base_lr, strict=True):
             group["lr"] = base * scale
         return self._base_lr[0] * scale
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Release all gradients."""
         for optimizer in self.each:
             optimizer.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that the optimizers remember, by `parameter:key`."""
+        """Return the state of all optimizers, by `parameter:key`."""
         return {
             f"{self._names[parameter]}:{key}": value
             for optimizer in self.each
-            for parameter, memory in optimizer.state.items()
-            for key, value in memory.items()
+            for parameter, state in optimizer.state.items()
+            for key, value in state.items()
             if isinstance(value, Tensor)
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Remember what `tensors()` gave; the tensors are on the model's device.
+        """Load the state that `tensors()` returned.
+
+        Args:
+            tensors: on the model's device.
 
         Raises:
-            DamageError: a tensor is of no parameter of the model, or of another shape.
+            DamageError: a tensor belongs to no parameter of the model, or has a wrong shape.
         """
         parameters = {name: parameter for parameter, name in self._names.items()}
         owner = {p: o for o in self.each for group in o.param_groups for p in group["params"]}
@@ -104,12 +110,13 @@ def _build(
 def _build_muon(
     model: CharModel, config: MuonConfig, dtype: torch.dtype
 ) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for all else."""
+    """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for all other parameters."""
     hidden = model.hidden_matrices()
     rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
-    as_pytorch = dtype == torch.bfloat16 and not hidden[0].is_cuda
-    make = torch.optim.Muon if as_pytorch else functools.partial(BatchedMuon, dtype=dtype)
-    muon = make(hidden, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    # torch.optim.Muon computes in bfloat16; on CUDA one batch for each shape is faster
+    use_pytorch = dtype == torch.bfloat16 and not hidden[0].is_cuda
+    build = torch.optim.Muon if use_pytorch else functools.partial(BatchedMuon, dtype=dtype)
+    muon = build(hidden, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     return [
         muon,
         torch.optim.AdamW(
@@ -123,7 +130,7 @@ def _build_muon(
 
 
 def _with_kernel(optimizer: torch.optim.Optimizer, kernel: NewtonSchulz) -> torch.optim.Optimizer:
-    """Muon with our own orthogonalisation, and every other as it is."""
+    """Return Muon with charlm's own kernel; any other optimizer as it is."""
     if not isinstance(optimizer, torch.optim.Muon):
         return optimizer
     fast = FastMuon(optimizer.param_groups)
@@ -132,7 +139,7 @@ def _with_kernel(optimizer: torch.optim.Optimizer, kernel: NewtonSchulz) -> torc
 
 
 def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases and the gains of norms do not."""
+    """Return two groups: matrices, which decay, and biases and norm gains, which do not."""
     matrices = [p for p in parameters if p.ndim >= 2]
     vectors = [p for p in parameters if p.ndim < 2]
     groups = [

@@ -1,4 +1,4 @@
-"""The learning rate over a run: pure functions of how far the run has come."""
+"""The limits and the learning rate of a run, as pure functions of its progress."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from charlm.config import (
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run ends: after so many steps, or so many seconds, whichever comes first."""
+    """The number of steps and of seconds after which a run ends, whichever comes first."""
 
     steps: int | None
     seconds: float | None
 
     @classmethod
     def of(cls, train: TrainConfig, steps_per_epoch: float) -> Limits:
-        """The limits of a run; epochs are steps by another name."""
+        """Return the limits that the settings give; epochs are converted to steps."""
         limits = [train.max_steps] if train.max_steps else []
         if train.max_epochs:
             limits.append(math.ceil(round(train.max_epochs * steps_per_epoch, 6)))
         return cls(steps=min(limits, default=None), seconds=train.max_seconds)
 
     def fraction(self, step: int, seconds: float, warmup_steps: int = 0) -> float:
-        """How much of the run is over, 0 to 1; of the part after warm-up, when that is given."""
-        parts = [0.0]
+        """Return the share of the run that is done, 0 to 1, not counting `warmup_steps`."""
+        shares = [0.0]
         if self.steps is not None:
-            parts.append((step - warmup_steps) / max(1, self.steps - warmup_steps))
+            shares.append((step - warmup_steps) / max(1, self.steps - warmup_steps))
         if self.seconds is not None:
-            parts.append(seconds / self.seconds)
-        return min(1.0, max(parts))
+            shares.append(seconds / self.seconds)
+        return min(1.0, max(shares))
 
     def reached(self, step: int, seconds: float) -> bool:
-        """Whether the run is over."""
+        """Return whether the run is over."""
         return (self.steps is not None and step >= self.steps) or (
             self.seconds is not None and seconds >= self.seconds
         )
 
 
 def lr_scale(schedule: ScheduleConfig, step: int, fraction: float, epochs: float) -> float:
-    """What the base learning rate is multiplied by at a step; above 0 from the first on.
+    """Return the factor of the base learning rate for a step; above 0 before the end of the run.
 
     Args:
-        step: the step about to be taken, from 0.
-        fraction: how much of the run after the warm-up is over, 0 to 1.
-        epochs: passes over the text made so far.
+        step: the number of the step, from 0.
+        fraction: the share of the run after the warm-up that is done, 0 to 1.
+        epochs: the number of passes over the text so far.
     """
     if step < schedule.warmup_steps:
         return (step + 1) / (schedule.warmup_steps + 1)

@@ -1,8 +1,9 @@
-"""Beginning a run: anew, from another model's weights, or where it stopped."""
+"""Starts a run with new weights or those of a checkpoint, and resumes a run that stopped."""
 
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from charlm.version import __version__
 
 @dataclass(frozen=True)
 class Session:
-    """A run ready to be trained, and what a user should know of how it came about."""
+    """A run that is ready to be trained, and the lines that a user should read first."""
 
     run: Run
     model: CharModel
@@ -45,8 +46,10 @@ class Session:
         observers: list[Observer],
         should_stop: Callable[[], bool],
         sampler: Sampler | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> Trainer:
-        return Trainer(self.run, self.model, observers, should_stop, sampler)
+        """Return the trainer of this run; see `Trainer` for the arguments."""
+        return Trainer(self.run, self.model, observers, should_stop, sampler, clock)
 
 
 def start(
@@ -56,14 +59,16 @@ def start(
     init_from: Path | None = None,
     opened: Texts | None = None,
 ) -> Session:
-    """A new run in the folder out / config.name, with fresh weights or those of a checkpoint.
+    """Start a new run in the folder out / config.name.
 
     Args:
+        init_from: a checkpoint or run folder whose weights to start with; None for new weights.
         opened: the config's texts, if they are open already.
 
     Raises:
-        CheckpointError: the folder exists or cannot be made; init_from does not fit.
-        DataError, DeviceError: the text or the device is not to be had.
+        CheckpointError: the folder exists or cannot be created; init_from cannot be read.
+        ConfigError: the model in init_from has another architecture; the warm-up is too long.
+        DataError, DeviceError: the text or the device is not available.
     """
     folder = out / config.name
     refuse_to_overwrite(folder)
@@ -73,8 +78,8 @@ def start(
         model = build_model(config.model, len(corpus.vocab), config.train.seed)
     else:
         corpus, model, notices = _initialise_from(find_checkpoint(init_from), config, opened)
-    config, more = _fitted(config, corpus)
-    notices = corpus.notices + notices + more
+    config, fit_notices = _fit_batch(config, corpus)
+    notices = corpus.notices + notices + fit_notices
     run = Run(folder, config, corpus, choose_compute(config.train, model, device), _versions())
     _check_warmup(run)
     notices += [*run.compute.notices, *_clock_notices(config), *_validation_notices(corpus)]
@@ -84,20 +89,24 @@ def start(
 
 
 def refuse_to_overwrite(folder: Path) -> None:
-    """A new run takes no folder that has something in it.
+    """Check that a new run may use a folder.
 
     Raises:
-        CheckpointError: it has.
+        CheckpointError: the folder has something in it.
     """
-    if folder.exists() and not _never_began(folder):
+    if folder.exists() and not _is_unused(folder):
         raise CheckpointError(
-            f"{folder}: this run exists and is not overwritten; go on with it by resume=True, or "
-            "start another with name=NAME"
+            f"{folder}: this run exists and is not overwritten; continue it with resume=True, or "
+            "start another one with name=NAME"
         )
 
 
-def _fitted(config: Config, corpus: Corpus) -> tuple[Config, list[str]]:
-    """The config with a batch that fits the text, and a word on it where it is another."""
+def _fit_batch(config: Config, corpus: Corpus) -> tuple[Config, list[str]]:
+    """Return the config with a batch no larger than the text, and a line if that changed it.
+
+    Raises:
+        DataError: there is nothing to learn from the text.
+    """
     if corpus.n_distinct > 1 == len(corpus.vocab):
         raise DataError(
             f"{corpus.source}: data.min_count {config.data.min_count} leaves no character of this "
@@ -106,32 +115,34 @@ def _fitted(config: Config, corpus: Corpus) -> tuple[Config, list[str]]:
     if corpus.n_distinct < 2:
         raise DataError(
             f"{corpus.source}: this text is one character over and over, so there is nothing to "
-            "learn; give another"
+            "learn; choose another text"
         )
     train, notices = fit_batch(corpus.split("train"), config.train)
     return config.model_copy(update={"train": train}), notices
 
 
 def _check_warmup(run: Run) -> None:
-    """A limit in epochs is one in steps once the text is known."""
+    """Raise ConfigError if the warm-up is longer than the run. With a limit in epochs this is known
+    only when the text is."""
     warmup = run.config.train.schedule.warmup_steps
     if run.limits.steps is not None and warmup >= run.limits.steps:
         raise ConfigError(
             f"train.schedule.warmup_steps: {warmup} is not below the {run.limits.steps} steps of "
-            "the run; the rate would never reach its height"
+            "the run; the learning rate would never reach its full value"
         )
 
 
-def _never_began(folder: Path) -> bool:
-    """Whether a run was killed here before its first checkpoint, and left nothing to lose."""
+def _is_unused(folder: Path) -> bool:
+    """Return whether a folder is empty, or has only what a run leaves that was killed before its
+    first checkpoint."""
     return folder.is_dir() and all(
-        path.name == "last.tmp" or (path.name == "config.yaml" and _is_ours(path))
+        path.name == "last.tmp" or (path.name == "config.yaml" and _is_generated(path))
         for path in folder.iterdir()
     )
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a config is as we write it, and not one of the user's own."""
+def _is_generated(path: Path) -> bool:
+    """Return whether charlm wrote this config, and not the user."""
     try:
         return path.read_text(encoding="utf-8") == to_yaml(load_config(path))
     except (ConfigError, OSError, UnicodeDecodeError):
@@ -139,26 +150,30 @@ def _is_ours(path: Path) -> bool:
 
 
 def resume(config: Config, folder: Path, device: str) -> Session:
-    """A run where `last` left it. `config` may differ from the run's in limits and records only.
+    """Resume a run from its `last` checkpoint.
+
+    Args:
+        config: may differ from the run's in settings that do not change what is computed.
 
     Raises:
-        CheckpointError: no checkpoint, or one that cannot be read.
+        CheckpointError: there is no checkpoint, or it cannot be read.
         ConfigError: another setting differs.
-        DataError: the text is not the one the run was trained on.
+        DataError: the text is not the one that the run was trained on.
+        DeviceError: the device is not available.
     """
     path = folder / LAST
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {LAST} to resume from; start a new run there")
     meta = read_meta(path)
-    _refuse_changes(meta.config, config, path, but=_FITTED)
+    _refuse_changes(meta.config, config, path, ignored=_BATCH_KEYS)
     corpus = open_corpus(config.data, known=meta.vocabulary, expected=meta.corpus.sha256)
     if corpus.sha256 != meta.corpus.sha256:
         raise DataError(
             f"{corpus.source}: not the text this run was trained on ({meta.corpus.chars:,} "
-            f"characters then, {len(corpus):,} now); bring that back, or start a new run from "
+            f"characters then, {len(corpus):,} now); restore that text, or start a new run from "
             f"these weights with init_from={folder}"
         )
-    config, _ = _fitted(config, corpus)
+    config, _ = _fit_batch(config, corpus)
     _refuse_changes(meta.config, config, path)
     model = read_model(path, meta)
     threads = config.train.threads or min(meta.threads, usable_cpus())
@@ -171,44 +186,45 @@ def resume(config: Config, folder: Path, device: str) -> Session:
 
 # --- what a resumed run may change ------------------------------------------------------------
 
-_FITTED = ("train.batch_size", "train.grad_accum")  # compared once the text is known
+_BATCH_KEYS = ("train.batch_size", "train.grad_accum")  # compared after `_fit_batch`
 
 
-def _refuse_changes(old: Config, new: Config, path: Path, but: tuple[str, ...] = ()) -> None:
-    before, after = leaves(old.model_dump(mode="json")), leaves(new.model_dump(mode="json"))
-    free = tuple(f"{name}." for name in changeable(Config))
+def _refuse_changes(old: Config, new: Config, path: Path, ignored: tuple[str, ...] = ()) -> None:
+    """Raise ConfigError if settings differ that change what is computed, except `ignored`."""
+    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    may_change = tuple(f"{name}." for name in changeable(Config))
     changed = [
         f"{key} ({before.get(key)!r}, now {after.get(key)!r})"
         for key in _differing(before, after)
-        if not f"{key}.".startswith(free) and key not in but
+        if not f"{key}.".startswith(may_change) and key not in ignored
     ]
     if changed:
         same_model = old.model == new.model
         raise ConfigError(
-            f"{path}: a resumed run cannot change {', '.join(changed)}; leave it as it was, or "
+            f"{path}: a resumed run cannot change {', '.join(changed)}; keep the old value, or "
             "start a new run with name=NAME"
             + (f" (from these weights: init_from={path.parent})" if same_model else "")
         )
 
 
 def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """The keys under which two dictionaries do not have the same."""
+    """Return the keys whose values differ between two dictionaries."""
     return [key for key in before | after if before.get(key) != after.get(key)]
 
 
-def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, by dotted names."""
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dictionaries as one with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= leaves(value, f"{prefix}{key}.")
+            flat |= _flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
 
 
 def _recorded_device(meta: Meta, name: str) -> str:
-    """The device that the run had before, where `auto` leaves the choice and it is still there."""
+    """Return the recorded device if `name` is auto and the device is available, else `name`."""
     if name != "auto":
         return name
     try:
@@ -219,19 +235,19 @@ def _recorded_device(meta: Meta, name: str) -> str:
 
 
 def _resume_notices(meta: Meta, run: Run) -> list[str]:
-    compute = run.compute
-    was = meta.versions | _machine(meta)
-    now = run.versions | _machine(compute)
+    """Return a line for each thing that makes the resumed run another than one never stopped."""
+    was = meta.versions | _choices(meta)
+    now = run.versions | _choices(run.compute)
     changed = [f"{key} was {was[key]} and is {now[key]}" for key in was if was[key] != now.get(key)]
     notices = []
     if changed:
-        notices.append(f"{'; '.join(changed)}: the run goes on, but not to the very same bits")
+        notices.append(f"{'; '.join(changed)}: the run continues, but not with the same bits")
     before, after = meta.config.train, run.config.train
-    moved = any(getattr(before, key) != getattr(after, key) for key in _LIMITS)
-    if moved and isinstance(after.schedule, CosineSchedule | WSDSchedule):
+    has_new_limit = any(getattr(before, key) != getattr(after, key) for key in _LIMITS)
+    if has_new_limit and isinstance(after.schedule, CosineSchedule | WSDSchedule):
         notices.append(
             f"the {after.schedule.kind} schedule now runs to the new limit, so the learning rate "
-            "is not the one the run ended with"
+            "is not the one that the run ended with"
         )
     return notices
 
@@ -239,7 +255,8 @@ def _resume_notices(meta: Meta, run: Run) -> list[str]:
 _LIMITS = ("max_steps", "max_epochs", "max_seconds")
 
 
-def _machine(it: Meta | Compute) -> dict[str, str]:
+def _choices(it: Meta | Compute) -> dict[str, str]:
+    """Return what `choose_compute` chose, by the names that both classes have."""
     names = ("device", "precision", "threads", "kernel", "muon")
     return {name: str(getattr(it, name)) for name in names}
 
@@ -248,8 +265,8 @@ def _clock_notices(config: Config) -> list[str]:
     if config.train.max_seconds is None:
         return []
     return [
-        "train.max_seconds: the schedule follows the clock, so the run is repeatable in kind but "
-        "not to the bit"
+        "train.max_seconds: the schedule follows the clock, so another run with this config gives "
+        "similar results, not the same bits"
     ]
 
 
@@ -259,20 +276,20 @@ def _validation_notices(corpus: Corpus) -> list[str]:
         return []
     return [
         f"the validation part has {chars} characters, so nothing is evaluated and there will be no "
-        "best.safetensors; data.val_fraction holds more out"
+        "best.safetensors; for a larger part, raise data.val_fraction"
     ]
 
 
-# --- weights from elsewhere -------------------------------------------------------------------
+# --- weights of a checkpoint -------------------------------------------------------------------
 
 
 def _initialise_from(
     path: Path, config: Config, opened: Texts | None
 ) -> tuple[Corpus, CharModel, list[str]]:
-    """The corpus and model of a new run that begins with the weights of `path`.
+    """Return the corpus, the model and notices of a new run with the weights of `path`.
 
-    The vocabulary is the old one, ids unchanged, with the text's new characters behind it; their
-    rows are initialised as in a new model.
+    The vocabulary is that of the checkpoint, ids unchanged, followed by the text's new characters.
+    Their rows are initialised as in a new model.
     """
     meta = read_meta(path)
     _refuse_other_architecture(meta.config, config, path)
@@ -284,8 +301,8 @@ def _initialise_from(
     notices = [f"weights from {path} (step {meta.progress.step:,})"]
     if new:
         notices.append(
-            f"the vocabulary grew from {len(known)} to {len(corpus.vocab)} characters; new, and "
-            f"freshly initialised: {describe(new[:5], more=len(new) > 5)}"
+            f"the vocabulary grew from {len(known)} to {len(corpus.vocab)} characters; initialised "
+            f"as in a new model: {describe(new[:5], more=len(new) > 5)}"
         )
     return corpus, model, notices
 
@@ -293,8 +310,8 @@ def _initialise_from(
 def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
     if old.data.unit != new.data.unit:
         raise ConfigError(
-            f"init_from={path}: data.unit is {new.data.unit} here and {old.data.unit} there; "
-            "their ids do not mean the same"
+            f"init_from={path}: data.unit is {new.data.unit} here and {old.data.unit} there, so "
+            "ids have other meanings; use the same data.unit"
         )
     before, after = old.model.model_dump(), new.model.model_dump()
     changed = [
@@ -303,7 +320,9 @@ def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
         if not key.endswith("dropout")
     ]
     if changed:
-        raise ConfigError(f"init_from={path}: another architecture: {'; '.join(changed)}")
+        raise ConfigError(
+            f"init_from={path}: another architecture: {'; '.join(changed)}; use the same values"
+        )
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""One optimizer step, and all the tensors that it changes."""
+"""One optimizer step, and the tensors that it changes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,15 @@ from charlm.training.optim import Optimizers
 
 @dataclass(frozen=True)
 class Step:
-    """What a step found: the mean loss (nats per character), the gradient's norm before clipping,
-    the first learning rate, whether the weights were moved, and whether that is a bad sign."""
+    """The results of a step.
+
+    Attributes:
+        loss: mean loss of the batch, nats per character.
+        grad_norm: norm of the gradient before clipping.
+        lr: learning rate of the first parameter group.
+        taken: whether the weights were updated.
+        bad: whether the step was skipped for a reason other than fp16's search for a loss scale.
+    """
 
     loss: float
     grad_norm: float
@@ -33,14 +40,15 @@ class Step:
 
 
 class Stepper:
-    """A model, its optimizers, and the states that its batches are read with.
+    """Takes optimizer steps. Holds a model, its optimizers and its recurrent states.
 
     Args:
         model: on `compute`'s device.
-        carries_state: whether a batch goes on where the one before ended.
+        carries_state: whether a batch continues where the last one ended.
 
     Attributes:
-        forward: the forward pass of a training step; a compiled one may take its place.
+        forward: the forward pass of a training step. It can be replaced by a compiled one.
+        scaler: scales the loss, for fp16 only.
     """
 
     def __init__(
@@ -52,23 +60,27 @@ class Stepper:
             model, train.optimizer, DTYPES[compute.muon], compute.newton_schulz
         )
         self.forward: Forward = forward_of(model, compute, carries_state)
-        self._states: list[State | None] = [None] * train.grad_accum  # one a piece of a batch
+        self._states: list[State | None] = [None] * train.grad_accum  # one for each piece
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
 
     def step(self, x: Tensor, y: Tensor, lr_scale: float) -> Step:
-        """Move the weights down the gradient of the loss on inputs x and targets y, both (B, T).
+        """Take one optimizer step on inputs x and targets y, both (B, T).
 
-        A loss or gradient that is not finite never reaches the weights: they stay, and the next
-        batch is read with a fresh state if that may not be finite either. fp16 looks for its scale
-        by overflowing gradients now and then, which is no bad sign.
+        If the loss or the gradient is not finite, the weights stay as they are. If the state may
+        not be finite either, the next batch starts from a fresh one. With fp16 a gradient
+        overflows now and then, because the scaler searches for the largest loss scale. Such a step
+        is skipped too, but is not `bad`.
+
+        Args:
+            lr_scale: factor of every learning rate.
         """
         lr = self._optimizers.set_lr(lr_scale)
         total, states = self._forward_backward(x, y)
-        # a GPU is waited for once a step, here
+        # the only place in a step that waits for the GPU
         loss, norm = torch.stack((total, self._clip())).tolist()
         taken = math.isfinite(loss) and math.isfinite(norm)
-        bad = not taken and not (math.isfinite(loss) and self._searches_scale())
-        if taken:  # so the scaler need not look at the gradients again before a step
+        bad = not taken and not (math.isfinite(loss) and self._scale_may_be_too_large())
+        if taken:  # checked above, so scaler.step, which checks again, is not needed
             for optimizer in self._optimizers.each:
                 optimizer.step()
         self._states = [None] * len(states) if bad else states
@@ -77,9 +89,12 @@ class Stepper:
         return Step(loss, norm, lr, taken, bad)
 
     def _forward_backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[State | None]]:
-        """Gradients of the mean loss over x, y (B, T); returns it, and the states to read on with.
+        """Compute the gradients of the mean loss over x, y (B, T).
 
-        With grad_accum the batch is worked through in pieces; the gradient is the same.
+        With grad_accum the batch is processed in pieces. The gradient is the same.
+
+        Returns:
+            The loss, a scalar, and for each piece the state after it.
         """
         total = torch.zeros((), device=x.device)
         count = (y != IGNORED).sum()
@@ -89,16 +104,16 @@ class Stepper:
             self._states, x.chunk(pieces), y.chunk(pieces), strict=True
         ):
             with self._compute.autocast():
-                logits, after = self.forward(inputs, self._refreshed(state))
+                logits, after = self.forward(inputs, self._refreshed(state))  # (B, T, V)
             loss = summed_nll(logits, targets) / count
             torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()
-            carried = tuple(tensor.detach() for tensor in after) if self._carries_state else None
-            states.append(carried)
+            detached = tuple(tensor.detach() for tensor in after)
+            states.append(detached if self._carries_state else None)
         return total, states
 
     def _refreshed(self, state: State | None) -> State | None:
-        """A recurrent state, each tensor (L, B, D), with some of its rows begun anew."""
+        """Return a recurrent state, tensors (L, B, D), with the rows of some streams set to 0."""
         share = self._train.fresh_state
         if state is None or not share:
             return state
@@ -106,25 +121,26 @@ class Stepper:
         return tuple(tensor * kept for tensor in state)
 
     def _clip(self) -> Tensor:
-        """Clip the gradients to train.grad_clip; returns their norm before, a scalar."""
+        """Clip the gradients to train.grad_clip; return their norm before that, a scalar."""
         for optimizer in self._optimizers.each:
             self.scaler.unscale_(optimizer)
         limit = self._train.grad_clip or math.inf
         return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
 
-    def _searches_scale(self) -> bool:
-        """Whether fp16 may overflow for a scale that is too large, which the next steps lower."""
+    def _scale_may_be_too_large(self) -> bool:
+        """Return whether fp16's loss scale, which the next steps lower, can explain an overflow."""
         return self.scaler.is_enabled() and self.scaler.get_scale() > 1
 
     def is_sound(self, x: Tensor, y: Tensor) -> bool:
-        """Whether the weights give a finite loss on a batch x, y (B, T), so are worth keeping."""
+        """Return whether the loss on a batch x, y (B, T) is finite, so that the weights are worth
+        saving."""
         piece = len(x) // self._train.grad_accum
         with evaluating(self.model), torch.no_grad(), self._compute.autocast():
             logits, _ = self.model(x[:piece], self._states[0])
         return bool(summed_nll(logits, y[:piece]).isfinite())
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it, by the names that a checkpoint has."""
+        """Return all tensors of the training state, by their names in a checkpoint."""
         named: dict[str, Tensor] = {f"model.{k}": v for k, v in self.model.named_parameters()}
         named |= {f"optimizer.{k}": v for k, v in self._optimizers.tensors().items()}
         named |= {
@@ -132,16 +148,20 @@ class Stepper:
             for piece, state in enumerate(self._states)
             for i, tensor in enumerate(state or ())
         }
-        named["rng.cpu"] = torch.get_rng_state()  # dropout's
+        named["rng.cpu"] = torch.get_rng_state()  # used by dropout
         if self._compute.device.type == "cuda":
             named["rng.cuda"] = torch.cuda.get_rng_state(self._compute.device)
         return named
 
     def restore(self, path: Path, scaler: dict[str, int | float], with_states: bool) -> None:
-        """Take all but the weights from a checkpoint, and the states if they are of use.
+        """Load the training state, except the weights, from a checkpoint.
+
+        Args:
+            scaler: the state of the gradient scaler, from the checkpoint's metadata.
+            with_states: whether to load the recurrent states too.
 
         Raises:
-            CheckpointError: a tensor is missing or of another shape.
+            CheckpointError: a tensor is missing or has a wrong shape.
         """
         device = self._compute.device
         with reading(path):
@@ -151,31 +171,39 @@ class Stepper:
             _restore_generators(read_tensors(path, "rng."), device)
             if scaler and self.scaler.is_enabled():
                 if scaler.keys() != self.scaler.state_dict().keys():
-                    raise DamageError("no state of the gradient scaler")
+                    raise DamageError("the state of the gradient scaler is missing")
                 self.scaler.load_state_dict(dict(scaler))
 
     def _checked(self, tensors: dict[str, Tensor]) -> State | None:
-        """The state made of the tensors "0", "1", ...; of the shapes that the model would give."""
+        """Return the state made of the tensors "0", "1", ..., if they have the model's shapes.
+
+        Raises:
+            DamageError: they have not.
+        """
         if not tensors:
             return None
         piece = self._train.batch_size // self._train.grad_accum
         ids = torch.zeros(piece, 1, dtype=torch.long, device=self._compute.device)
         with evaluating(self.model), torch.no_grad():
-            _, like = self.model(ids, None)
+            _, expected = self.model(ids, None)
         state = [tensors.get(str(i)) for i in range(len(tensors))]
         shapes = [None if tensor is None else tensor.shape for tensor in state]
-        if shapes != [tensor.shape for tensor in like]:
-            raise DamageError("a state of another shape")
+        if shapes != [tensor.shape for tensor in expected]:
+            raise DamageError("a state has a wrong shape")
         return tuple(tensor.clone() for tensor in state if tensor is not None)
 
 
 def _restore_generators(states: dict[str, Tensor], device: torch.device) -> None:
-    """Set the generators behind dropout, by PyTorch's own check of their states."""
+    """Set the generators that dropout uses. PyTorch checks the states.
+
+    Raises:
+        DamageError: a state is missing or not valid.
+    """
     if "cpu" not in states:
-        raise DamageError("no state of the generator")
+        raise DamageError("the state of the random generator is missing")
     try:
         torch.set_rng_state(states["cpu"])
         if device.type == "cuda" and "cuda" in states:
             torch.cuda.set_rng_state(states["cuda"], device)
     except (RuntimeError, TypeError) as error:
-        raise DamageError(f"the state of a generator: {error}") from error
+        raise DamageError(f"the state of a random generator: {error}") from error

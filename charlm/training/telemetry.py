@@ -1,4 +1,4 @@
-"""The files of a run folder that grow during training: metrics.jsonl, samples.txt and tb/."""
+"""The log files of a run folder: metrics.jsonl, samples.txt and TensorBoard's tb/."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 class RunLog(Observer):
     """Writes metrics.jsonl, samples.txt and TensorBoard's tb/ into a run folder.
 
-    After a resume the two files read as if the run had never stopped: what was written after the
-    checkpoint was saved is cut off, and will be written again.
+    A resumed run cuts off what was written after the checkpoint and writes it again, so that the
+    files do not show that the run was stopped.
+
+    Args:
+        sizes: what `sizes()` returned when the checkpoint was saved; {} for a new run.
     """
 
     FILES = ("metrics.jsonl", "samples.txt")
@@ -33,12 +36,12 @@ class RunLog(Observer):
         self, folder: Path, config: Config, device: torch.device, sizes: dict[str, int]
     ) -> None:
         self._folder, self._config, self._device = folder, config, device
-        self._sizes = sizes  # as `sizes` gave them when the checkpoint was saved
+        self._sizes = sizes
         self._files: dict[str, TextIO] = {}
         self._tb: dict[str, SummaryWriter] = {}
 
     def open(self, step: int) -> None:
-        """Begin to write, or go on after the checkpoint of a step."""
+        """Open the files for a new run, or for one that continues after `step`."""
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
         fresh = not (self._folder / "tb").exists()
@@ -49,15 +52,16 @@ class RunLog(Observer):
                 self._files[name] = path.open(
                     "a", encoding="utf-8", errors="surrogateescape", newline=""
                 )
-            for split in ("train", "val"):  # two runs of the same tags: both curves in one chart
-                # a reader hides what a second session begins before, so the first says it, too
+            for split in ("train", "val"):  # two TensorBoard runs, so that one chart has both
+                # purge_step hides events of earlier sessions from that step on. TensorBoard ignores
+                # the first one of a run, so the first session needs one too.
                 purge = 0 if fresh else step + 1
                 self._tb[split] = SummaryWriter(self._folder / "tb" / split, purge_step=purge)
             if fresh:
                 self._tb["train"].add_text("config", f"```yaml\n{to_yaml(self._config)}```", 0)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes written to each file so far, all of them flushed."""
+        """Flush all files; return the bytes written to metrics.jsonl and samples.txt so far."""
         with writing(self._folder):
             for file in self._files.values():
                 file.flush()
@@ -89,12 +93,12 @@ class RunLog(Observer):
             self._tb["train"].add_text("sample", block, step)
 
     def _append(self, name: str, text: str) -> None:
-        """Out of this process at once: a `kill -9` must not take it away again."""
+        """Write and flush, so that a `kill -9` loses nothing."""
         self._files[name].write(text)
         self._files[name].flush()
 
     def close(self) -> None:
-        with suppress(OSError):  # a full disk has been told of already
+        with suppress(OSError):  # a full disk was reported before
             for file in self._files.values():
                 file.close()
             for writer in self._tb.values():
@@ -102,19 +106,19 @@ class RunLog(Observer):
 
 
 def _cut(path: Path, size: int) -> None:
-    """Shorten a file to `size` bytes; one that is missing or shorter stays as it is."""
+    """Cut a file to `size` bytes if it is longer."""
     if path.exists() and path.stat().st_size > size:
         with path.open("r+b") as file:
             file.truncate(size)
 
 
 def memory_mb(device: torch.device) -> float | None:
-    """Peak memory in MB, of a CUDA device, else of the process; None where it is not to be had."""
+    """Return the peak memory in MB of a CUDA device, else of the process; None on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     if sys.platform == "win32":
         return None
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, else kB
     return peak / (1e6 if sys.platform == "darwin" else 1e3)

@@ -1,4 +1,4 @@
-"""The training loop, the only one."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -32,15 +32,20 @@ from charlm.training.step import Step, Stepper
 from charlm.training.telemetry import RunLog
 from charlm.units import bits
 
-MAX_BAD_STEPS = 10  # in a row, with a loss or gradient that is not finite, before the run stops
+MAX_BAD_STEPS = 10  # in a row before the run stops; see `Step.bad`
 Outcome = Literal["finished", "patience", "stopped"]
 Sampler = Callable[[CharModel, int], str]
-"""Samples a text from a model at a step."""
+"""Returns a text that the model generates at a step."""
 
 
 @dataclass
 class Run:
-    """A run folder and what was decided for it: all that a trainer needs besides the model."""
+    """A run folder and what was chosen for it: all that a trainer needs besides the model.
+
+    Attributes:
+        resumed: the metadata of the `last` checkpoint that the run continues from; None for a new
+            run.
+    """
 
     folder: Path
     config: Config
@@ -48,7 +53,7 @@ class Run:
     compute: Compute
     versions: dict[str, str]
     progress: Progress = field(default_factory=Progress)
-    resumed: Meta | None = None  # of `last`, where the run goes on from it
+    resumed: Meta | None = None
 
     def __post_init__(self) -> None:
         train = self.config.train
@@ -57,12 +62,18 @@ class Run:
 
 
 class Trainer:
-    """Trains `model` until a limit of `run.config` is reached, or `should_stop` says so.
+    """Trains `model` until a limit of `run.config` is reached or `should_stop` returns True.
 
-    Between two steps the trainer can be put into a file and taken out again: a run that was
-    stopped there and resumed is the run that was not, bit for bit on a CPU. Training takes its
-    randomness from the global generator (dropout) and pure functions of the step (batches);
-    evaluating and sampling take none of it.
+    A run can be stopped between any two steps. If it is resumed, its results on a CPU are bit for
+    bit those of a run that was never stopped. Training takes its randomness from the global
+    generator (dropout) and from pure functions of the step (batches). Evaluating and sampling
+    take none from the global generator.
+
+    Args:
+        observers: get what is measured, after the log files.
+        should_stop: asked before every step, and during an evaluation.
+        sampler: generates the text that is shown; None for no samples.
+        clock: returns seconds, never fewer than before.
     """
 
     def __init__(
@@ -72,15 +83,16 @@ class Trainer:
         observers: list[Observer],
         should_stop: Callable[[], bool] = lambda: False,
         sampler: Sampler | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.run, self.config, self.progress = run, run.config, run.progress
         self.model = model.to(run.compute.device)
-        self.should_stop, self._sampler = should_stop, sampler
+        self.should_stop, self._sampler, self._clock = should_stop, sampler, clock
         train, device = self.config.train, run.compute.device
         ids = run.corpus.split("train")
         self.batches = make_batches(ids, train, device)
         self.limits = run.limits
-        self.chars_per_step = len(ids) / run.steps_per_epoch  # of items, the mean
+        self.chars_per_step = len(ids) / run.steps_per_epoch  # the mean, for documents
         self.stepper = Stepper(
             self.model, train, run.compute, carries_state=self.batches.carries_state
         )
@@ -89,15 +101,18 @@ class Trainer:
         )
         self.observers = [self.log, *observers]
         self._estimate = Estimate(train, self.limits)
-        self._saved_time = time.monotonic()
+        self._last_saved = clock()
 
     # --- the loop ----------------------------------------------------------------------------
 
     def train(self) -> Outcome:
-        """Train to the end; `last` and `best` are on the disk when it returns.
+        """Train until the run ends or is stopped. `last` and `best` are on the disk then.
+
+        Returns:
+            Why training ended: `finished` by a limit, `patience` lost, or `stopped`.
 
         Raises:
-            TrainingError: the loss was not finite for several steps in a row.
+            TrainingError: MAX_BAD_STEPS steps in a row were bad, or the model at the end is.
             CheckpointError: the disk is full or read-only.
         """
         with exclusive(self.run.folder), self._own_randomness():
@@ -107,7 +122,7 @@ class Trainer:
                 self._restore(self.run.resumed)
             else:
                 torch.manual_seed(torch_seed(self.config.train.seed, "dropout"))
-                self._save(LAST)  # before anything else: a run folder always has a checkpoint
+                self._save(LAST)  # so that a run folder always has a checkpoint
             self.log.open(self.progress.step)
             try:
                 self._compile()
@@ -125,17 +140,17 @@ class Trainer:
                 over = self._evaluate() and over
             if over or _due(progress.step, every.sample_every):
                 self._sample()
-            tired = self._out_of_patience()
-            progress.finished = over or tired
+            lost_patience = self._lost_patience()
+            progress.finished = over or lost_patience
             stop = progress.finished or self.should_stop()
             self._save_if_due(stop)
             if stop:
-                return "patience" if tired else "finished" if over else "stopped"
+                return "patience" if lost_patience else "finished" if over else "stopped"
             self._step()
 
     def _step(self) -> None:
-        """One optimizer step, timed and counted."""
-        started = time.monotonic()
+        """Take one optimizer step; time and count it."""
+        started = self._clock()
         progress, train = self.progress, self.config.train
         scale = lr_scale(
             train.schedule,
@@ -154,13 +169,14 @@ class Trainer:
             if progress.bad_in_a_row >= MAX_BAD_STEPS:
                 raise self._diverged()
         progress.step += 1
-        progress.elapsed_s += time.monotonic() - started
+        now = self._clock()
+        progress.elapsed_s += now - started
         if _due(progress.step, train.log_every):
             self._record_training(step)
         fraction = self.limits.fraction(progress.step, progress.elapsed_s)
         for observer in self.observers:
             observer.progress(fraction)
-        if line := self._estimate.after_step():
+        if line := self._estimate.after_step(now):
             self._notify(line)
 
     def _diverged(self) -> TrainingError:
@@ -170,13 +186,13 @@ class Trainer:
             "train.optimizer.lr, a longer train.schedule.warmup_steps or train.precision=fp32"
         )
 
-    # --- what happens between steps ----------------------------------------------------------
+    # --- between steps ----------------------------------------------------------
 
     def _evaluate(self) -> bool:
-        """Score the validation split; keep the model if it is the best so far.
+        """Evaluate on the validation split; save the model if it is the best so far.
 
         Returns:
-            False if asked to stop before the end; a resumed run then evaluates at this step again.
+            False if `should_stop` ended the evaluation. A resumed run then repeats it.
         """
         progress, config = self.progress, self.config
         ids = self.run.corpus.split("val").head(config.eval.max_chars)
@@ -201,12 +217,12 @@ class Trainer:
             progress.evals_since_best += 1
         return True
 
-    def _out_of_patience(self) -> bool:
+    def _lost_patience(self) -> bool:
         patience = self.config.train.patience
         return patience is not None and self.progress.evals_since_best >= patience
 
     def _sample(self) -> None:
-        """Show a text that the model samples; a broken model is no reason to stop here."""
+        """Report a sample. A model that is broken is reported too, but does not end the run."""
         progress, sampler = self.progress, self._sampler
         every = self.config.eval.sample_every
         if sampler is None or every is None or progress.sampled_at == progress.step:
@@ -221,7 +237,7 @@ class Trainer:
             observer.sample(progress.step, text)
 
     def _record_training(self, step: Step) -> None:
-        """The mean loss since the last such record; steps that were skipped have none."""
+        """Record the mean loss since the last record, without the steps that were skipped."""
         progress = self.progress
         if progress.loss_count:
             chars = (progress.step - progress.logged_at) * self.chars_per_step
@@ -258,11 +274,11 @@ class Trainer:
         for observer in self.observers:
             observer.record(record)
 
-    # --- into a file and out of it -----------------------------------------------------------
+    # --- saving and restoring -----------------------------------------------------------
 
     def _save_if_due(self, stop: bool) -> None:
         step, train = self.progress.step, self.config.train
-        minutes = (time.monotonic() - self._saved_time) / 60
+        minutes = (self._clock() - self._last_saved) / 60
         last = (
             stop
             or _due(step, train.save_every)
@@ -279,7 +295,7 @@ class Trainer:
             return
         if last:
             self._save(LAST)
-            self._saved_time = time.monotonic()
+            self._last_saved = self._clock()
         if kept:
             self._save(f"step-{step:08d}.safetensors")
             for old in sorted(self.run.folder.glob("step-*.safetensors"))[: -train.keep_last]:
@@ -313,25 +329,27 @@ class Trainer:
         )
 
     def _restore(self, meta: Meta) -> None:
-        """Take from `last` what is not in the model and the progress."""
-        same = meta.precision == self.run.compute.precision  # else the states are of another type
-        self.stepper.restore(self.run.folder / LAST, self.progress.scaler, with_states=same)
+        """Load from `last` what is not in the model and the progress."""
+        # in another precision the states have another dtype
+        with_states = meta.precision == self.run.compute.precision
+        self.stepper.restore(self.run.folder / LAST, self.progress.scaler, with_states)
 
     def _own_randomness(self) -> AbstractContextManager[None]:
-        """Inside, the global generators are this run's; afterwards they are as they were."""
+        """Give the global generators to this run; restore their states afterwards."""
         device = self.run.compute.device
         return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
     def _compile(self) -> None:
+        """Use torch.compile if `train.compile` asks for it and one piece of a batch agrees."""
         pieces = self.config.train.grad_accum
         x, y = (it.chunk(pieces)[0] for it in self.batches.batch(self.progress.step))
-        forward, trouble = compiled_forward(
+        forward, problem = compiled_forward(
             self.model, self.config.train, self.run.compute, x, y, self.batches.carries_state
         )
         if forward is not None:
             self.stepper.forward = forward
-        if trouble:
-            self._notify(trouble)
+        if problem:
+            self._notify(problem)
 
     def _notify(self, text: str) -> None:
         for observer in self.observers:

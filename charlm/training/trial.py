@@ -1,48 +1,56 @@
-"""Trying a way to compute before it is used: does it give the right numbers, and is it fast?"""
+"""Tries a way to compute on one batch: are its numbers right, and how long does a step take?"""
 
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from charlm.config import TrainConfig
 from charlm.evaluation.loss import summed_nll
+from charlm.kernels.newton_schulz import MuonUpdate, NewtonSchulz
 from charlm.models import CharModel
-from charlm.training.compute import Compute, Forward, forward_of
+from charlm.training.compute import DTYPES, Compute, Forward, Precision, forward_of
+from charlm.training.muon import orthogonal
 from charlm.training.step import Stepper
 
-# the largest relative differences, of the loss and of the gradient, that a precision explains;
-# on a GPU, fp32 is TF32
+# The largest relative differences (loss, gradient) that rounding in a precision can explain.
+# On a GPU, fp32 is TF32.
 TOLERANCES = {"fp32": (2e-3, 0.05), "fp16": (5e-3, 0.1), "bf16": (2e-2, 0.25)}
-LOSS_SCALE = 1024.0  # of fp16, whose small gradients would be zero
-FLOPS = 1e10  # of a trial's batch, at most: about 0.1 s on two cores
-SHARES = (1 / 64, 1 / 8, 1)  # of that batch, tried one after the other
-HOPELESS = 4.0  # times slower than the fastest on one share: not tried on the next
+LOSS_SCALE = 1024.0  # for fp16, in which small gradients would become 0
+MAX_FLOPS = 1e10  # of a trial's batch: about 0.1 s on two cores
+SHARES = (1 / 64, 1 / 8, 1)  # of that batch, timed one after another
+GIVE_UP = 4.0  # a candidate this many times slower than the fastest is not timed again
+MIN_SECONDS = 0.02  # for which a short matrix product is repeated
+Name = TypeVar("Name", bound=str)
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one batch gives: the loss (nats per character) and the gradient of all parameters in
-    a row (P,), float32 on the CPU."""
+class LossAndGradient:
+    """The loss of one batch (nats per character) and its gradient with respect to all N parameters,
+    flattened (N,), float32 on the CPU."""
 
     loss: float
     gradient: Tensor
 
 
-def look(
+def loss_and_gradient(
     model: CharModel, compute: Compute, x: Tensor, y: Tensor, forward: Forward | None = None
-) -> Look:
-    """Loss and gradient of a model, on `compute`'s device, for inputs x and targets y, both (B, T).
+) -> LossAndGradient:
+    """Return the loss and gradient of one batch.
 
-    Nothing is left in the model, nor taken from the generators.
+    The model, its `grad` fields and the random generators stay as they are.
 
     Args:
-        forward: another forward pass of the model than `compute` has.
+        model: on `compute`'s device.
+        x, y: inputs and targets (B, T), on any device.
+        forward: the forward pass to use instead of the one that `compute` has.
 
     Raises:
         RuntimeError: PyTorch cannot compute this model on this device in this precision.
@@ -55,25 +63,48 @@ def look(
         loss = summed_nll(logits, y) / y.numel()
         scale = LOSS_SCALE if compute.precision == "fp16" else 1.0
         gradients = torch.autograd.grad(scale * loss, list(model.parameters()))
-    row = torch.cat([gradient.float().cpu().flatten() for gradient in gradients])
-    return Look(float(loss.detach()), row / scale)
+    flat = torch.cat([gradient.float().cpu().flatten() for gradient in gradients])  # (N,)
+    return LossAndGradient(float(loss.detach()), flat / scale)
 
 
-def compare(got: Look, exact: Look, precision: str) -> tuple[bool, str]:
-    """Whether two looks at one batch agree within what a precision explains, and how they differ.
+def compare(
+    result: LossAndGradient, reference: LossAndGradient, precision: str
+) -> tuple[bool, str]:
+    """Compare two results for one batch.
 
     Args:
-        exact: in float32 on the CPU.
+        reference: computed in float32 on the CPU.
+        precision: of `result`; rounding in it explains differences up to TOLERANCES.
+
+    Returns:
+        Whether they agree, and a text with both losses and the distance of the gradients.
     """
-    loss_off = abs(got.loss - exact.loss) / exact.loss
-    off = float((got.gradient - exact.gradient).norm() / exact.gradient.norm())
-    most_loss, most = TOLERANCES[precision]
-    text = f"loss {got.loss:.4f}, {exact.loss:.4f} in float32 on the CPU; gradients {off:.1%} apart"
-    return loss_off <= most_loss and off <= most, text  # false for NaN
+    loss_error = abs(result.loss - reference.loss) / reference.loss
+    error = float((result.gradient - reference.gradient).norm() / reference.gradient.norm())
+    max_loss_error, max_error = TOLERANCES[precision]
+    text = (
+        f"loss {result.loss:.4f}, {reference.loss:.4f} in float32 on the CPU; gradients "
+        f"{error:.1%} apart"
+    )
+    return loss_error <= max_loss_error and error <= max_error, text  # False for NaN
+
+
+def unsupported_reason(model: CharModel, train: TrainConfig, compute: Compute) -> str | None:
+    """Return why PyTorch cannot compute this model in this precision; None if it can."""
+    try:
+        loss_and_gradient(model, compute, *random_batch(train, model, share=0))
+    except RuntimeError as error:
+        return first_line(error)
+    return None
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an exception's message, at most 200 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def without_dropout(model: CharModel) -> CharModel:
-    """A copy of a model that leaves out nothing in training, so that two passes are comparable."""
+    """Return a copy of the model without dropout, so that two passes can be compared."""
     model = copy.deepcopy(model)
     for module in model.modules():
         for name in ("p", "dropout", "weight_dropout"):
@@ -83,9 +114,16 @@ def without_dropout(model: CharModel) -> CharModel:
 
 
 def random_batch(train: TrainConfig, model: CharModel, share: float = 1) -> tuple[Tensor, Tensor]:
-    """Inputs and targets (B, T) like those of a step, or a share of it; at most FLOPS of work."""
+    """Return random inputs and targets (B, T) for a trial, the same ones every time.
+
+    They are a piece of a training batch, made smaller where its forward and backward pass would
+    take more than MAX_FLOPS.
+
+    Args:
+        share: the share of that size to return, 0 to 1; 0 is a few characters.
+    """
     B, T = train.batch_size // train.grad_accum, train.seq_len
-    chars = max(16.0, min(B * T, FLOPS / (6 * model.count_parameters()))) * share
+    chars = max(16.0, min(B * T, MAX_FLOPS / (6 * model.count_parameters()))) * share
     T = max(8, min(T, int(chars)))
     B = max(1, min(B, int(chars) // T))
     generator = torch.Generator().manual_seed(0)
@@ -93,46 +131,89 @@ def random_batch(train: TrainConfig, model: CharModel, share: float = 1) -> tupl
     return ids[0], ids[1]
 
 
+# --- speed -----------------------------------------------------------------------------------
+
+
 def step_seconds(
     model: CharModel, train: TrainConfig, compute: Compute, x: Tensor, y: Tensor, repeats: int = 2
 ) -> float:
-    """Seconds of one optimizer step at rate 0 on x, y (B, T); the best of some, after a first."""
+    """Return the seconds of one optimizer step with learning rate 0 on x, y (B, T).
+
+    The shortest of `repeats` steps counts, after one more that warms up.
+    """
     stepper = Stepper(model, train, compute, carries_state=False)
     x, y = x.to(compute.device), y.to(compute.device)
     seconds = []
     for _ in range(1 + repeats):
         started = time.perf_counter()
         stepper.step(x, y, 0.0)
-        float(next(model.parameters()).detach().sum())  # waits for a GPU
+        float(next(model.parameters()).detach().sum())  # waits for the GPU
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])
 
 
 def fastest(
-    ways: Mapping[str, Callable[[float], float]],
-    preferred: str,
+    timers: Mapping[Name, Callable[[float], float]],
+    preferred: Name,
     margin: float,
     shares: Sequence[float] = SHARES,
-) -> tuple[str, dict[str, float]]:
-    """The fastest of several ways to do the same work, and the seconds of those tried to the end.
+) -> Name:
+    """Return the name of the fastest of several candidates that do the same work.
 
-    They are timed on growing shares of the work, and what is hopelessly slow is given up early. The
-    preferred one gets more patience, because on a busy machine a short time may be 20 times too
-    long.
+    They are timed on growing shares of the work. A candidate that is GIVE_UP times slower than the
+    fastest is not timed on the next share. The preferred one may be 8 times slower than that,
+    because on a busy machine a short time may be 20 times too long.
 
     Args:
-        ways: for each, a function from a share of the work, 0 to 1, to the seconds that it took.
-        preferred: is taken unless another is `margin` times as fast on all of the work.
+        timers: for each candidate, a function from a share of the work, 0 to 1, to its seconds.
+        preferred: is returned unless another one is `margin` times as fast.
+        shares: ascending; the last is usually 1.
     """
-    left, seconds = dict(ways), dict[str, float]()
+    left, seconds = dict(timers), dict[Name, float]()
     for share in shares:
-        seconds = {name: way(share) for name, way in left.items()}
+        seconds = {name: timer(share) for name, timer in left.items()}
         best = min(seconds.values())
-        limits = {name: HOPELESS * (8 if name == preferred else 1) for name in left}
-        left = {name: way for name, way in left.items() if seconds[name] <= limits[name] * best}
+        limits = {name: GIVE_UP * (8 if name == preferred else 1) for name in left}
+        left = {name: timer for name, timer in left.items() if seconds[name] <= limits[name] * best}
         if len(left) == 1:
             break
     winner = min(seconds, key=seconds.__getitem__)
-    if seconds[preferred] <= margin * seconds[winner]:
-        winner = preferred
-    return winner, seconds
+    return preferred if seconds[preferred] <= margin * seconds[winner] else winner
+
+
+# --- Muon ------------------------------------------------------------------------------------
+
+
+@functools.cache
+def muon_seconds(shape: tuple[int, int], device: str, precision: Precision, share: float) -> float:
+    """Return the seconds of Muon's orthogonal factor for one matrix.
+
+    Measured once per process.
+
+    Args:
+        shape: (m, n) of the matrix.
+        share: of each side that is used, 0 to 1.
+
+    Returns:
+        The shortest time; infinity if the device cannot compute it.
+    """
+    rows, columns = (max(1, int(side * share)) for side in shape)
+    matrix = torch.randn(1, rows, columns, generator=torch.Generator().manual_seed(0)).to(device)
+    seconds: list[float] = []
+    try:
+        while len(seconds) < 2 or (sum(seconds) < MIN_SECONDS and len(seconds) < 20):
+            started = time.perf_counter()
+            float(orthogonal(matrix, DTYPES[precision])[0, 0, 0])  # waits for the GPU
+            seconds.append(time.perf_counter() - started)
+    except RuntimeError:
+        return float("inf")
+    return min(seconds)
+
+
+def muon_kernel_error(kernel: NewtonSchulz, shape: tuple[int, int]) -> float:
+    """Return the relative error of a kernel's factor of a random (m, n) matrix, against float32."""
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    weights = torch.zeros(shape)
+    kernel.steps([MuonUpdate(weights, gradient, torch.zeros(shape), 1.0)], 0.0, 1.0)
+    reference = orthogonal(gradient[None], torch.float32)[0]
+    return float((-weights - reference).norm() / reference.norm())

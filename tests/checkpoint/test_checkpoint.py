@@ -1,4 +1,4 @@
-"""A checkpoint: what goes in comes out, whole or not at all."""
+"""A checkpoint: what is saved is read back, and the file on the disk is always complete."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(tiny_text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(run: Path, tmp_path: Path) -> Path:
-    """A copy of its `last`, to be maltreated."""
+    """A copy of its last checkpoint, which a test may damage."""
     return Path(shutil.copy(run / LAST, tmp_path / LAST))
 
 
@@ -73,7 +73,7 @@ def test_what_is_saved_is_read_back(run: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(found[name], tensor, rtol=0, atol=0, equal_nan=True)
 
 
-def test_only_the_tensors_asked_for_are_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_requested_tensors_are_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
     class Spy:
@@ -114,19 +114,18 @@ def test_a_checkpoint_is_a_plain_safetensors_file(
     for name, parameter in ready.model.named_parameters():
         assert torch.equal(tensors[f"model.{name}"], parameter)
     with safe_open(ready.run.folder / LAST, framework="pt") as file:
-        (key,) = file.metadata()
-        told = json.loads(file.metadata()[key])
-    assert key == "charlm"
-    assert told["format"] == FORMAT
-    assert told["config"] == config.model_dump(mode="json")
-    assert told["vocab"] == "".join(sorted(set(tiny_text.read_text(encoding="utf-8"))))
-    assert told["progress"]["step"] == 5
-    assert told["parameters"] == sum(p.numel() for p in ready.model.parameters())
-    assert told["corpus"]["sha256"] == ready.run.corpus.sha256
-    assert set(told["versions"]) == {"charlm", "python", "torch", "numpy", "cpu"}
+        assert file.metadata().keys() == {"charlm"}
+        metadata = json.loads(file.metadata()["charlm"])
+    assert metadata["format"] == FORMAT
+    assert metadata["config"] == config.model_dump(mode="json")
+    assert metadata["vocab"] == "".join(sorted(set(tiny_text.read_text(encoding="utf-8"))))
+    assert metadata["progress"]["step"] == 5
+    assert metadata["parameters"] == sum(p.numel() for p in ready.model.parameters())
+    assert metadata["corpus"]["sha256"] == ready.run.corpus.sha256
+    assert set(metadata["versions"]) == {"charlm", "python", "torch", "numpy", "cpu"}
 
 
-def test_reading_what_a_checkpoint_is_does_not_touch_its_tensors(own: Path) -> None:
+def test_reading_the_metadata_does_not_read_the_tensors(own: Path) -> None:
     raw = bytearray(own.read_bytes())
     header = int.from_bytes(raw[:8], "little")
     raw[8 + header :] = b"\xff" * (len(raw) - 8 - header)
@@ -134,7 +133,7 @@ def test_reading_what_a_checkpoint_is_does_not_touch_its_tensors(own: Path) -> N
     assert read_meta(own).progress.step == 12
 
 
-# --- whole or not at all ---------------------------------------------------------------------
+# --- writing: complete or not at all ---------------------------------------------------------
 
 
 def no_space(*_: object) -> None:
@@ -157,20 +156,24 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         patched.setattr(*CRASHES[crash])
         with pytest.raises(CheckpointError) as failure:
             save(own, changed(meta, 99), TENSORS)
-    for part in (str(own), "cannot write: No space left on device", "what was saved before"):
+    for part in (
+        str(own),
+        "cannot write: No space left on device",
+        "files saved before",
+    ):
         assert part in str(failure.value)
     assert own.read_bytes() == before
     assert list(own.parent.iterdir()) == [own]
 
 
-def test_power_lost_while_writing_leaves_the_old_file(
+def test_a_power_cut_while_writing_leaves_the_old_file(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class PowerCutError(BaseException):
         pass
 
     def cut(*_: object) -> None:
-        assert read_meta(own) == meta  # at this moment too the old one is there, and whole
+        assert read_meta(own) == meta  # the old file is still complete
         raise PowerCutError
 
     before, meta = own.read_bytes(), read_meta(own)
@@ -180,7 +183,7 @@ def test_power_lost_while_writing_leaves_the_old_file(
     assert own.read_bytes() == before
 
 
-def test_the_file_is_on_the_disk_before_it_takes_the_name_and_the_name_after(
+def test_the_file_is_flushed_before_it_is_renamed_and_its_folder_afterwards(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
@@ -202,7 +205,7 @@ def test_the_file_is_on_the_disk_before_it_takes_the_name_and_the_name_after(
         assert events == ["flush", "rename", "flush folder"]
 
 
-def test_a_full_disk_stops_a_run_in_one_line_and_last_still_loads(
+def test_a_full_disk_stops_a_run_with_one_line_and_last_still_loads(
     tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(tiny_text, "rnn")
@@ -216,11 +219,11 @@ def test_a_full_disk_stops_a_run_in_one_line_and_last_still_loads(
     assert not list(folder.glob("*.tmp"))
 
 
-# --- what is not one, or not any more --------------------------------------------------------
+# --- damaged and foreign files ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.999])
-def test_a_truncated_checkpoint_is_named(share: float, own: Path) -> None:
+def test_a_truncated_checkpoint_is_reported(share: float, own: Path) -> None:
     raw = own.read_bytes()
     own.write_bytes(raw[: int(len(raw) * share)])
     with pytest.raises(CheckpointError, match=f"^{own}: .*(only the beginning|damaged)"):
@@ -238,13 +241,13 @@ def with_header(path: Path, header: object) -> None:
     + [{"__metadata__": {"charlm": text}} for text in ("", "[]", "7", "{}", '{"format": null}')],
     ids=str,
 )
-def test_a_foreign_file_is_not_taken_for_a_checkpoint(header: object, own: Path) -> None:
+def test_a_foreign_file_is_not_a_checkpoint(header: object, own: Path) -> None:
     with_header(own, header)
     with pytest.raises(CheckpointError, match=f"^{own}: not a charlm checkpoint"):
         read_meta(own)
 
 
-def test_a_text_is_not_taken_for_a_checkpoint(own: Path) -> None:
+def test_a_text_file_is_not_a_checkpoint(own: Path) -> None:
     own.write_text("ROMEO:\n" * 100)
     with pytest.raises(CheckpointError, match="not a charlm checkpoint"):
         read_meta(own)
@@ -256,15 +259,15 @@ def test_a_newer_format_asks_for_an_upgrade(own: Path) -> None:
         read_meta(own)
 
 
-def test_metadata_that_makes_no_sense_is_damage_and_says_where(own: Path, run: Path) -> None:
-    told = read_meta(run / LAST).model_dump(mode="json")
-    told["progress"]["step"] = "many"
-    with_header(own, {"__metadata__": {"charlm": json.dumps(told)}})
+def test_invalid_metadata_is_reported_with_its_key(own: Path, run: Path) -> None:
+    metadata = read_meta(run / LAST).model_dump(mode="json")
+    metadata["progress"]["step"] = "many"
+    with_header(own, {"__metadata__": {"charlm": json.dumps(metadata)}})
     with pytest.raises(CheckpointError, match=r"cannot read .*: progress\.step"):
         read_meta(own)
 
 
-# --- which one is meant ----------------------------------------------------------------------
+# --- finding a checkpoint --------------------------------------------------------------------
 
 
 def test_a_run_folder_means_its_best_else_its_last(tmp_path: Path) -> None:
@@ -279,7 +282,7 @@ def test_a_run_folder_means_its_best_else_its_last(tmp_path: Path) -> None:
         find_checkpoint(tmp_path / "other")
 
 
-def test_nothing_means_the_newest_run(tmp_path: Path) -> None:
+def test_without_a_path_the_newest_run_is_used(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no run under"):
         find_checkpoint(None, tmp_path)
     for age, name in enumerate(("newest", "older", "oldest")):

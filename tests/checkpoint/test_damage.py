@@ -1,4 +1,4 @@
-"""A checkpoint may come from anywhere: what is wrong in it is told in one line, never computed."""
+"""A checkpoint may come from anywhere: damage is reported in one line and never computed with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Tensors = dict[str, Tensor]
 
 
 def rewrite(path: Path, change: Callable[[Tensors], Any]) -> None:
-    """Change the tensors of a checkpoint, and nothing else."""
+    """Change only the tensors of a checkpoint."""
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
@@ -45,7 +45,7 @@ WEIGHTS: dict[str, Callable[[Tensors], Any]] = {
     "one missing": lambda t: t.pop("model.head.weight"),
     "one too many": lambda t: t.update({"model.more": torch.zeros(1)}),
 }
-MEMORY: dict[str, Callable[[Tensors], Any]] = {
+STATES: dict[str, Callable[[Tensors], Any]] = {
     "a moment of another shape": lambda t: t.update(
         {"optimizer.head.weight:exp_avg": torch.zeros(3, 3)}
     ),
@@ -61,28 +61,28 @@ def folder(tiny_text: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("what", WEIGHTS)
-def test_weights_that_are_not_the_models_are_refused(what: str, folder: Path) -> None:
+def test_weights_that_are_not_those_of_the_model_are_rejected(what: str, folder: Path) -> None:
     rewrite(folder / LAST, WEIGHTS[what])
     with pytest.raises(CheckpointError, match="this checkpoint is damaged"):
         weights.load_model(folder / LAST, read_meta(folder / LAST), "cpu")
 
 
-@pytest.mark.parametrize("what", MEMORY)
-def test_a_memory_that_does_not_fit_is_refused(what: str, folder: Path) -> None:
-    rewrite(folder / LAST, MEMORY[what])
+@pytest.mark.parametrize("what", STATES)
+def test_states_that_do_not_match_are_rejected(what: str, folder: Path) -> None:
+    rewrite(folder / LAST, STATES[what])
     ready = session.resume(read_meta(folder / LAST).config, folder, "cpu")
     with pytest.raises(CheckpointError, match="this checkpoint is damaged"):
         ready.trainer([], lambda: False).train()
 
 
 @pytest.mark.parametrize("vocab", ["", "aab"])
-def test_a_vocabulary_is_of_distinct_characters(vocab: str, folder: Path) -> None:
-    told = read_meta(folder / LAST).model_dump()
-    with pytest.raises(ValidationError, match="a character stands twice"):
-        Meta.model_validate(told | {"vocab": vocab})
+def test_the_characters_of_a_vocabulary_must_be_distinct(vocab: str, folder: Path) -> None:
+    metadata = read_meta(folder / LAST).model_dump()
+    with pytest.raises(ValidationError, match="it is empty, or has a character twice"):
+        Meta.model_validate(metadata | {"vocab": vocab})
 
 
-def test_a_run_is_trained_by_one_process_at_a_time(folder: Path) -> None:
+def test_only_one_process_trains_a_run(folder: Path) -> None:
     ready = session.resume(read_meta(folder / LAST).config, folder, "cpu")
     before = (folder / LAST).read_bytes()
     with exclusive(folder), pytest.raises(CheckpointError, match="another process is training"):
@@ -90,7 +90,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(folder: Path) -> None:
     assert (folder / LAST).read_bytes() == before
 
 
-def test_weights_that_are_broken_neither_write_nor_score(
+def test_broken_weights_neither_sample_nor_score(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rewrite(folder / LAST, lambda t: t["model.head.weight"].fill_(torch.nan))

@@ -33,7 +33,7 @@ SETTINGS = {
 
 
 def text_of_the_run(folder: Path) -> Path:
-    """4,000 random characters, the same always."""
+    """4,000 random characters, always the same."""
     choose = random.Random(7).choice
     path = folder / "text.txt"
     path.write_text("".join(choose("ab ,.\n") for _ in range(4000)), encoding="utf-8")
@@ -45,7 +45,7 @@ def file_of(version: int, step: int) -> Path:
 
 
 @pytest.mark.parametrize("version", OLD)
-def test_an_old_checkpoint_opens_and_says_what_it_says(version: int) -> None:
+def test_the_metadata_of_an_old_checkpoint_is_kept(version: int) -> None:
     with safe_open(file_of(version, 20), "pt") as file:
         stored = json.loads(file.metadata()["charlm"])
     assert stored["format"] == version
@@ -66,10 +66,10 @@ def test_an_old_checkpoint_samples(version: int, engine: str) -> None:
 
 
 @pytest.mark.parametrize("version", OLD)
-def test_a_run_that_began_with_an_old_checkpoint_ends_where_it_would_have(
+def test_a_run_resumed_from_an_old_checkpoint_ends_with_the_same_weights(
     version: int, tmp_path: Path
 ) -> None:
-    """But for the last bits, which depend on the CPU that the file was made on."""
+    """Up to the last bits, which depend on the CPU that wrote the file."""
     folder = tmp_path / "format"
     folder.mkdir()
     shutil.copy(file_of(version, 20), folder / LAST)
@@ -81,8 +81,8 @@ def test_a_run_that_began_with_an_old_checkpoint_ends_where_it_would_have(
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-4)
 
 
-def test_every_step_raises_the_format_by_one_and_today_is_left_alone() -> None:
-    today = {"format": FORMAT, "muon": "fp32"}
-    assert upgraded(today) == today
+def test_every_upgrade_raises_the_format_by_one_and_the_current_format_is_kept() -> None:
+    current = {"format": FORMAT, "muon": "fp32"}
+    assert upgraded(current) == current
     assert upgraded({"format": 1})["format"] == FORMAT
     assert upgraded({"format": 1})["muon"] == "bf16"

@@ -1,4 +1,4 @@
-"""A library's arguments as the options of the command line."""
+"""A library's messages name arguments; the command line shows them as options."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from charlm.cli.arguments import make_parser
     ("message", "shown"),
     [
         ("device=cuda:1: use device=auto or cpu", "--device cuda:1: use --device auto or cpu"),
-        ("go on with it by resume=True, or", "go on with it by --resume, or"),
+        ("continue it with resume=True, or", "continue it with --resume, or"),
         ("with init_from=runs/a/b", "with --init-from runs/a/b"),
-        ("x; on_unknown=skip leaves such out", "x; --on-unknown skip leaves such out"),
+        ("x; on_unknown=skip leaves them out", "x; --on-unknown skip leaves them out"),
         ("set train.precision=fp32 or data.path=x", "set train.precision=fp32 or data.path=x"),
         ("my-name=x, codename=y, name = z", "my-name=x, codename=y, name = z"),
     ],
@@ -23,7 +23,7 @@ def test_arguments_are_shown_as_options(message: str, shown: str) -> None:
     assert as_options(message) == shown
 
 
-def test_every_argument_that_is_translated_is_an_option() -> None:
+def test_every_argument_that_is_replaced_is_an_option() -> None:
     from charlm import cli
 
     known = {

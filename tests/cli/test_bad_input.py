@@ -1,4 +1,4 @@
-"""Mistakes a user can make: each ends with status 2 and one clear line on stderr."""
+"""Mistakes of a user: each ends with status 2 and one clear line on stderr."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAST = RUN / "last.safetensors"
 
 @pytest.fixture
 def mistakes(workplace: Path) -> Path:
-    """A working directory with everything in it that can be wrong with a file."""
+    """A working directory with all kinds of wrong files."""
     texts = {
         "empty.txt": b"",
         "short.txt": b"too short\n",
@@ -78,7 +78,7 @@ MISTAKES = {
     f"{SET} data.path=missing.txt": "missing.txt: cannot read this text: No such file",
     f"{SET} data.path=folder": "folder: this folder has no text",
     f"{SET} data.path=mixed --set data.include=*.c": "mixed: this folder has no text that "
-    "data.include and data.exclude leave among its 2 files that are not hidden",
+    "data.include and data.exclude select among its 2 files that are not hidden",
     f"{SET} data.path=mixed": "mixed/b.txt: not utf-8 at byte 3 (0xe9); leave it out with "
     "data.exclude",
     f"{SET} data.path=torn": "torn/b.txt: cannot read this text: No such file or directory; leave "
@@ -90,28 +90,31 @@ MISTAKES = {
     f"{SET} data.path=same.txt": "same.txt: this text is one character over and over",
     f"{SET} data.val_path=missing.txt --set data.val_fraction=0": "missing.txt: cannot "
     "read this text",
-    f"{SET} data.unit=byte --set data.normalize=NFC": "data.normalize: it is of characters",
-    f"{SET} data.encoding=utf9": "data.encoding: 'utf9' should be an encoding that Python knows",
-    f"{SET} train.batches=items": "train.batches: items are of a list; set data.documents to lines",
+    f"{SET} data.unit=byte --set data.normalize=NFC": "data.normalize: this setting needs "
+    "data.unit char, but data.unit is byte",
+    f"{SET} data.encoding=utf9": "data.encoding: 'utf9' should be an encoding that Python supports",
+    f"{SET} train.batches=items": "train.batches: items needs a list of documents; set "
+    "data.documents to lines",
     "data stats missing.txt": "missing.txt: cannot read this text",
     "data stats empty.txt": "empty.txt: this text is empty",
-    "data fetch enwik9": "data fetch: enwik9 is not known; there are tinyshakespeare, shakespeare",
+    "data fetch enwik9": "data fetch: enwik9 is not a known text; choose tinyshakespeare, "
+    "shakespeare",
     f"{SET} data.path=empty.txt": "empty.txt: this text is empty",
-    f"{SET} data.path=short.txt": "has 9 characters, and train.seq_len 16 needs 17; lower it (of a "
-    "gpt, model.context), hold out less (data.val_fraction), or give more text",
-    f"{SET} data.path=latin1.txt": "latin1.txt: not utf-8 at byte 3 (0xe9); name its encoding with "
-    "data.encoding=latin-1 or another, read bad bytes as U+FFFD with data.errors=replace, or learn "
-    "bytes with data.unit=byte",
-    f"{SET} data.path=builtin:pyton": "there are builtin:python, builtin:python-topics",
+    f"{SET} data.path=short.txt": "has 9 characters, and train.seq_len 16 needs 17; lower it (for "
+    "a gpt: model.context), hold out less (data.val_fraction), or give a longer text",
+    f"{SET} data.path=latin1.txt": "latin1.txt: not utf-8 at byte 3 (0xe9); set its encoding with "
+    "data.encoding=latin-1 or another, read bad bytes as U+FFFD with data.errors=replace, or train "
+    "on bytes with data.unit=byte",
+    f"{SET} data.path=builtin:pyton": "available: builtin:python, builtin:python-topics",
     # the config
-    "train": "--data TEXT, or --config FILE, or --resume",
+    "train": "--data TEXT, --config FILE, or --resume",
     "train --config missing.yaml": "missing.yaml: cannot read this config: No such file",
     "train --config folder": "folder: cannot read this config: Is a directory",
     "train --config latin1.txt": "latin1.txt: not UTF-8 text at byte 3",
     "train --config broken.yaml": "broken.yaml:2:1: not valid YAML",
     f"{SET} model.hiden_size=8": "lstm.yaml: model.hiden_size: unknown key for kind lstm; did you "
     "mean model.hidden_size?",
-    f"{SET} train.batch_size=many": "lstm.yaml: train.batch_size: 'many' should be a whole number",
+    f"{SET} train.batch_size=many": "lstm.yaml: train.batch_size: 'many' should be an integer",
     f"{SET} train.batch_size=true": "lstm.yaml: train.batch_size: True should be a number",
     f"{SET} train.schedule.warmup_steps=6": "train.schedule.warmup_steps: 6 is not below "
     "train.max_steps 6",
@@ -125,13 +128,13 @@ MISTAKES = {
     f"{TRAIN} --device meta": "--device meta: choose auto, cpu, cuda, cuda:N or mps",
     "sample --device gpu": "--device gpu: choose auto",
     "eval --device cuda:99": "; use --device auto or cpu",
-    # the place
+    # the output folder
     f"{TRAIN} --out lstm.yaml": "lstm.yaml",
-    f"{TRAIN} --out lstm.yaml/below": "cannot write: Not a directory; what was saved before is as "
-    "it was; choose another place with --out",
-    "train --config lstm.yaml": "checkpoints/lstm: this run exists and is not overwritten; go on "
-    "with it by --resume, or start another with --name",
-    # going on
+    f"{TRAIN} --out lstm.yaml/below": "cannot write: Not a directory; files saved before are "
+    "unchanged; choose another folder with --out",
+    "train --config lstm.yaml": "checkpoints/lstm: this run exists and is not overwritten; "
+    "continue it with --resume, or start another one with --name",
+    # resuming
     f"{TRAIN} --resume": "checkpoints/new: no last.safetensors to resume from",
     "train --resume --name new": "checkpoints/new: no such checkpoint or run folder",
     "train --resume --out nowhere": "no run under nowhere/; train one with charlm train",
@@ -167,11 +170,12 @@ MISTAKES = {
     "eval lstm.yaml": "lstm.yaml: not a charlm checkpoint",
     "eval newer.safetensors": f"written by a newer charlm (format {FORMAT + 1}, this one reads "
     f"{FORMAT}); upgrade charlm",
-    "info damaged.safetensors": "this charlm cannot read this checkpoint: config.data: Field",
+    "info damaged.safetensors": "this version of charlm cannot read this checkpoint: config.data: "
+    "Field",
     # sampling
     "sample --prompt '[fox]'": "the prompt: the vocabulary does not have '[' (U+005B), ']' "
     "(U+005D) (2 of 5 characters, the first at character 0); nearest known: ",
-    "sample --prompt É": "--on-unknown skip leaves such out",
+    "sample --prompt É": "--on-unknown skip leaves them out",
     "sample --prompt-file missing.txt": "missing.txt: cannot read this text",
     "sample --prompt-file latin1.txt": "latin1.txt: not utf-8 at byte 3",
     "sample --prompt a --prompt-file greek.txt": "not allowed with argument --prompt",
@@ -185,13 +189,13 @@ MISTAKES = {
     "sample --temperature 0.5,": "argument --temperature: invalid float value: ''",
     "sample --min-p 1.5": "--min-p: 1.5 should be less than or equal to 1",
     "sample --repetition-penalty 0": "--repetition-penalty: 0.0 should be greater than 0",
-    "sample --batch 0": "--batch: 0 is below 1",
-    "sample --length 0 --num-samples 2": "--length 0: such a text has no end",
-    "sample --length 0 --format jsonl": "--length 0: such a text has no end",
+    "sample --batch 0": "--batch: 0 should be greater than or equal to 1",
+    "sample --length 0 --num-samples 2": "--length 0: the text never ends",
+    "sample --length 0 --format jsonl": "--length 0: the text never ends",
     "sample --length 0 --novelty": "give --stop, or leave out",
-    "sample --interactive --num-samples 2": "--interactive: one text in turns; leave out "
-    "--num-samples",
-    "sample --show-prob --format jsonl": "--show-prob: it colours a terminal",
+    "sample --interactive --num-samples 2": "--interactive: it samples one text in turns; leave "
+    "out --num-samples",
+    "sample --show-prob --format jsonl": "--show-prob: it colours text on a terminal",
     "sample --engine numpy --device cuda": "--engine numpy: it computes on the CPU, not on cuda",
     "sample --engine numpy --precision bf16": "--engine numpy: it computes in fp32, not in bf16",
     "sample --engine jax": "argument --engine: invalid choice: 'jax'",
@@ -199,9 +203,9 @@ MISTAKES = {
     "broken",
     "sample nan.safetensors": "the model's output is not finite: its weights are broken",
     "sample other.safetensors": "other.safetensors: this checkpoint is damaged "
-    "(weights head.bias); take another",
+    "(weights head.bias); use another",
     "sample --length -1": "--length: -1 should be greater than or equal to 0",
-    "sample --num-samples 0": "--num-samples: 0 is below 1",
+    "sample --num-samples 0": "--num-samples: 0 should be greater than or equal to 1",
     "sample --seed -1": "argument --seed: ",
     "sample --seed one": "argument --seed: ",
     # evaluation
@@ -234,13 +238,13 @@ def test_a_mistake_ends_with_status_2_and_one_line(
     (line,) = result.err.splitlines()
     assert line.startswith("charlm")
     assert words in line
-    assert not re.search(r"\b_\w", line)  # no name that only the source knows
-    assert sorted(mistakes.rglob("*")) == before  # nothing was begun
+    assert not re.search(r"\b_\w", line)  # no private name of the source
+    assert sorted(mistakes.rglob("*")) == before  # no file was written
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("verb", [TRAIN, "sample", "eval"])
-def test_a_gpu_that_is_not_there_is_a_mistake(charlm: Charlm, workplace: Path, verb: str) -> None:
+def test_a_missing_gpu_is_reported(charlm: Charlm, workplace: Path, verb: str) -> None:
     result = charlm(*verb.split(), "--device", "cuda")
     assert result == (
         2,
@@ -249,7 +253,7 @@ def test_a_gpu_that_is_not_there_is_a_mistake(charlm: Charlm, workplace: Path, v
     )
 
 
-def test_where_there_is_no_run_at_all_one_is_asked_for(
+def test_without_any_run_the_message_asks_for_one(
     charlm: Charlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -262,7 +266,7 @@ def test_where_there_is_no_run_at_all_one_is_asked_for(
 
 
 @pytest.mark.parametrize("verb", ["train --config", "config check"])
-def test_all_that_is_wrong_with_a_config_is_told_a_line_each(
+def test_all_errors_of_a_config_are_reported_a_line_each(
     charlm: Charlm, workplace: Path, verb: str
 ) -> None:
     (workplace / "bad.yaml").write_text(
@@ -279,7 +283,7 @@ def test_all_that_is_wrong_with_a_config_is_told_a_line_each(
     ]
 
 
-def test_several_wrong_options_are_told_a_line_each(charlm: Charlm, workplace: Path) -> None:
+def test_several_wrong_options_are_reported_a_line_each(charlm: Charlm, workplace: Path) -> None:
     result = charlm("sample", "--temperature", -1, "--top-k", 0, "--top-p", 2)
     assert (result.status, result.out) == (2, "")
     lines = [line for line in result.err.splitlines() if " should be " in line]
@@ -288,14 +292,14 @@ def test_several_wrong_options_are_told_a_line_each(charlm: Charlm, workplace: P
         assert f"{option}: " in line
 
 
-def test_a_corpus_that_is_nowhere_says_how_to_get_it(
+def test_a_known_text_that_is_missing_says_how_to_get_it(
     charlm: Charlm, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHARLM_DATA", str(workplace))
     result = charlm(*shlex.split(SET), "data.path=tinyshakespeare")
     assert result.status == 2
     (line,) = result.err.splitlines()
-    assert "get it with: charlm data fetch tinyshakespeare (or by hand, from https://" in line
+    assert "get it with: charlm data fetch tinyshakespeare (or download https://" in line
 
 
 # --- a full disk -----------------------------------------------------------------------------
@@ -311,7 +315,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE a
 
 
 def limited(bytes_a_file: int, command: str) -> str:
-    """The one line on stderr of a command whose files cannot grow beyond a size."""
+    """The one line on stderr of a command whose files cannot grow beyond a number of bytes."""
     ended = python("-c", LIMITED, str(bytes_a_file), *command.split(), cwd=Path.cwd())
     assert ended.returncode == 2, ended.stderr
     (line,) = (line for line in ended.stderr.splitlines() if ": note: " not in line)
@@ -319,18 +323,18 @@ def limited(bytes_a_file: int, command: str) -> str:
 
 
 @LINUX
-def test_on_a_full_disk_the_checkpoint_before_stays_whole(workplace: Path) -> None:
+def test_on_a_full_disk_the_previous_checkpoint_is_kept(workplace: Path) -> None:
     before = LAST.read_bytes()
     resume = "train --resume --device cpu --set train.max_steps=8 --set eval.every="
     line = limited(len(before) // 2, resume)
     assert f"{RUN}/" in line
-    assert "cannot write: File too large; what was saved before is as it was; make room" in line
+    assert "cannot write: File too large; files saved before are unchanged; free disk space" in line
     assert LAST.read_bytes() == before
     assert not list(RUN.rglob("*.tmp"))
 
 
 @LINUX
-def test_a_full_disk_is_told_when_not_even_the_log_can_be_written(workplace: Path) -> None:
+def test_a_full_disk_is_reported_even_if_the_log_cannot_be_written(workplace: Path) -> None:
     limit = (RUN / "config.yaml").stat().st_size + 40  # TensorBoard's file has it, and more
     line = limited(limit, TRAIN)
     assert "checkpoints/new" in line
@@ -339,7 +343,7 @@ def test_a_full_disk_is_told_when_not_even_the_log_can_be_written(workplace: Pat
 
 @LINUX
 @pytest.mark.parametrize("command", ["--help", "config check lstm.yaml", "config schema"])
-def test_output_that_cannot_be_written_is_told(workplace: Path, command: str) -> None:
+def test_output_that_cannot_be_written_is_reported(workplace: Path, command: str) -> None:
     with Path("/dev/full").open("w") as full:
         ended = python("-m", "charlm", *command.split(), stdout=full, cwd=workplace)
     assert ended.returncode == 2

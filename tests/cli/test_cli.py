@@ -1,4 +1,4 @@
-"""The command line as a user meets it: verbs, help, output, exit status."""
+"""The command line: verbs, help, output, exit status."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from tests.conftest import (
 )
 
 RUN = Path("checkpoints") / "lstm"
-CPU = ("--device", "cpu")  # where a GPU would move the last bits, or be worth a note
+CPU = ("--device", "cpu")  # a GPU may change the last bits or print a note
 
-# --- the surface: whoever changes it changes what users have in their fingers ------------------
+# --- verbs and options: users rely on them ---------------------------------------------------
 
 SURFACE = {
     "": "--help --version",
@@ -73,13 +73,13 @@ def arguments_of(parser: argparse.ArgumentParser) -> set[str]:
     }
 
 
-def test_the_verbs_and_their_options_are_those_promised() -> None:
+def test_the_verbs_and_options_are_those_listed_here() -> None:
     surface = {verb: arguments_of(parser) for verb, parser in parsers(make_parser())}
     assert surface == {verb: set(options.split()) for verb, options in SURFACE.items()}
 
 
 @pytest.mark.parametrize("verb", SURFACE)
-def test_help_has_examples_that_the_command_line_takes(charlm: Charlm, verb: str) -> None:
+def test_help_has_examples_that_the_parser_accepts(charlm: Charlm, verb: str) -> None:
     result = charlm(*verb.split(), "--help")
     assert (result.status, result.err) == (0, "")
     examples = re.findall(rf"^  (charlm {verb}.*)$", result.out, re.MULTILINE)
@@ -89,21 +89,21 @@ def test_help_has_examples_that_the_command_line_takes(charlm: Charlm, verb: str
         assert make_parser().parse_args(shlex.split(command)[1:]).verb.startswith(verb)
 
 
-def test_help_to_train_has_every_setting_with_its_meaning(charlm: Charlm) -> None:
+def test_help_of_train_lists_every_setting_with_its_meaning(charlm: Charlm) -> None:
     help_text = charlm("train", "--help").out
     for setting in settings():
         assert f"\n  {setting.key}" in help_text
         assert setting.meaning in help_text
 
 
-def test_the_readme_has_every_verb_as_its_help_has_it() -> None:
+def test_the_readme_describes_every_verb_as_the_help_does() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (verbs,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
     for choice in verbs._choices_actions:
         assert f"| `charlm {choice.dest}` | {choice.help} |" in readme
 
 
-def test_the_version_is_told(charlm: Charlm) -> None:
+def test_the_version_is_printed(charlm: Charlm) -> None:
     assert charlm("--version") == (0, f"charlm {__version__}\n", "")
 
 
@@ -153,7 +153,7 @@ def test_python_m_charlm_is_charlm() -> None:
 @pytest.mark.parametrize(
     "arguments", ["--help", "train --help", "config schema", "config check lstm.yaml", "sample"]
 )
-def test_a_reader_that_has_seen_enough_is_no_error(workplace: Path, arguments: str) -> None:
+def test_a_pipe_closed_by_its_reader_is_no_error(workplace: Path, arguments: str) -> None:
     """As in `charlm sample | head -c 5`, but with the pipe closed before the first character."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -163,10 +163,10 @@ def test_a_reader_that_has_seen_enough_is_no_error(workplace: Path, arguments: s
 
 
 @pytest.mark.parametrize("arguments", ["config check accents.yaml", "info"])
-def test_a_terminal_that_knows_no_accents_is_no_error(
+def test_a_locale_that_is_not_utf8_is_no_error(
     workplace: Path, tiny_config: TinyConfig, arguments: str
 ) -> None:
-    """As where the locale is not UTF-8, or in a pipe on Windows."""
+    """Also a pipe on Windows."""
     (workplace / "accents.txt").write_text("«é» " * 1000, encoding="utf-8")
     raw = tiny_config("rnn") | {"data": {"path": "accents.txt"}, "sample": {"prompt": "«é»"}}
     write_yaml(workplace / "accents.yaml", raw)
@@ -201,7 +201,7 @@ def test_config_check_prints_a_config_that_loads_back_equal(
     assert resolved.train.seed == 7
 
 
-def test_config_schema_and_reference_print_just_that(charlm: Charlm) -> None:
+def test_config_schema_and_reference_print_nothing_else(charlm: Charlm) -> None:
     assert charlm("config", "schema") == (0, to_schema(), "")
     assert charlm("config", "reference") == (0, reference(), "")
 
@@ -210,7 +210,7 @@ def test_config_schema_and_reference_print_just_that(charlm: Charlm) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_info_tells_what_a_checkpoint_is(charlm: Charlm, tiny_run: TinyRun, kind: str) -> None:
+def test_info_describes_a_checkpoint(charlm: Charlm, tiny_run: TinyRun, kind: str) -> None:
     run = tiny_run(kind)
     meta = json.loads(charlm("info", run, "--json").out)
     assert meta["path"] == str(run / "best.safetensors")
@@ -225,7 +225,7 @@ def test_info_tells_what_a_checkpoint_is(charlm: Charlm, tiny_run: TinyRun, kind
         assert part in result.out
 
 
-def test_info_as_json_has_what_others_build_on(charlm: Charlm, tiny_run: TinyRun) -> None:
+def test_the_json_of_info_has_all_keys(charlm: Charlm, tiny_run: TinyRun) -> None:
     meta = json.loads(charlm("info", tiny_run("lstm"), "--json").out)
     assert set(meta) == {
         *("path", "format", "config", "vocab", "corpus", "parameters", "progress", "log_sizes"),
@@ -236,9 +236,7 @@ def test_info_as_json_has_what_others_build_on(charlm: Charlm, tiny_run: TinyRun
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_eval_as_json_has_what_others_build_on(
-    charlm: Charlm, tiny_run: TinyRun, kind: str
-) -> None:
+def test_the_json_of_eval_has_all_keys(charlm: Charlm, tiny_run: TinyRun, kind: str) -> None:
     result = charlm("eval", tiny_run(kind), "--json", *CPU)
     assert (result.status, result.err) == (0, "")
     score = json.loads(result.out)
@@ -252,7 +250,7 @@ def test_eval_as_json_has_what_others_build_on(
     assert result == charlm("eval", tiny_run(kind), "--json", *CPU)
 
 
-def test_eval_prints_the_same_numbers_for_people(charlm: Charlm, tiny_run: TinyRun) -> None:
+def test_eval_prints_the_same_numbers_as_a_table(charlm: Charlm, tiny_run: TinyRun) -> None:
     score = json.loads(charlm("eval", tiny_run("gru"), "--json", *CPU).out)
     table = charlm("eval", tiny_run("gru"), *CPU).out
     rows = dict(re.split(r"  +", line, maxsplit=1) for line in table.splitlines())
@@ -273,7 +271,7 @@ def test_eval_prints_the_same_numbers_for_people(charlm: Charlm, tiny_run: TinyR
         ("--data other.txt --split train", "train", "stream", 9),
     ],
 )
-def test_eval_scores_what_it_is_asked_to(
+def test_eval_scores_the_given_text_and_split(
     charlm: Charlm,
     workplace: Path,
     tiny_text: Path,
@@ -290,13 +288,13 @@ def test_eval_scores_what_it_is_asked_to(
     assert (score["split"], score["protocol"], score["chars"]) == (split, protocol, chars)
 
 
-def test_eval_leaves_unknown_characters_out_when_asked_to(charlm: Charlm, workplace: Path) -> None:
+def test_eval_skips_unknown_characters_on_request(charlm: Charlm, workplace: Path) -> None:
     (workplace / "other.txt").write_text("the [fox] 12", encoding="utf-8")
     skipping = ("eval", RUN, *CPU, "--json", "--data", "other.txt", "--on-unknown", "skip")
     result = charlm(*skipping)
     (workplace / "other.txt").write_text("the fox ", encoding="utf-8")
     known = json.loads(charlm(*skipping).out)
-    assert result.err == "charlm: note: 4 unknown characters left out\n"
+    assert result.err == "charlm: note: 4 unknown characters skipped\n"
     assert json.loads(result.out) == known | {"unknown_chars": 4}
     assert known["chars"] == 7
 
@@ -305,7 +303,7 @@ def test_eval_leaves_unknown_characters_out_when_asked_to(charlm: Charlm, workpl
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sample_writes_the_prompt_and_so_many_characters_and_nothing_else(
+def test_sample_prints_the_prompt_and_n_characters_and_nothing_else(
     charlm: Charlm, tiny_run: TinyRun, kind: str
 ) -> None:
     result = charlm("sample", tiny_run(kind), "--prompt", "ANNE:\n", "--length", 50)
@@ -314,30 +312,30 @@ def test_sample_writes_the_prompt_and_so_many_characters_and_nothing_else(
     assert len(result.out) == len("ANNE:\n") + 50
 
 
-def test_what_is_not_asked_for_is_as_the_config_has_it(charlm: Charlm, tiny_run: TinyRun) -> None:
+def test_missing_options_come_from_the_config(charlm: Charlm, tiny_run: TinyRun) -> None:
     assert len(charlm("sample", tiny_run("lstm")).out) == 30
     assert charlm("sample", tiny_run("lstm"), "--length", 1, "--prompt", "fox").out[:-1] == "fox"
 
 
-def test_the_same_seed_writes_the_same_text(charlm: Charlm, tiny_run: TinyRun) -> None:
+def test_the_same_seed_gives_the_same_text(charlm: Charlm, tiny_run: TinyRun) -> None:
     texts = [charlm("sample", tiny_run("gru"), "--seed", seed).out for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_without_a_seed_every_text_is_another(charlm: Charlm, tiny_run: TinyRun) -> None:
+def test_without_a_seed_every_text_is_different(charlm: Charlm, tiny_run: TinyRun) -> None:
     assert charlm("sample", tiny_run("gru")).out != charlm("sample", tiny_run("gru")).out
 
 
 @pytest.mark.parametrize("greedy", [["--temperature", "0"], ["--top-k", "1"], ["--top-p", "1e-9"]])
-def test_where_only_the_likeliest_counts_the_seed_does_not(
+def test_the_seed_does_not_matter_in_greedy_sampling(
     charlm: Charlm, tiny_run: TinyRun, greedy: list[str]
 ) -> None:
-    likeliest = charlm("sample", tiny_run("gru"), "--temperature", 0).out
+    greedy_text = charlm("sample", tiny_run("gru"), "--temperature", 0).out
     for seed in (1, 2):
-        assert charlm("sample", tiny_run("gru"), "--seed", seed, *greedy).out == likeliest
+        assert charlm("sample", tiny_run("gru"), "--seed", seed, *greedy).out == greedy_text
 
 
-def test_several_samples_are_several_texts(charlm: Charlm, tiny_run: TinyRun) -> None:
+def test_several_samples_are_different_texts(charlm: Charlm, tiny_run: TinyRun) -> None:
     common = ("sample", tiny_run("lstm"), "--seed", 1, "--length", 20)
     three = charlm(*common, "--num-samples", 3).out
     texts = [three[start : start + 20] for start in (0, 21, 42)]
@@ -355,44 +353,46 @@ def test_sampling_ends_before_the_stop_text(charlm: Charlm, tiny_run: TinyRun) -
     assert charlm(*common, "--stop", "not to be found").out == whole
 
 
-def test_a_prompt_may_come_from_a_file_as_it_is(charlm: Charlm, workplace: Path) -> None:
+def test_a_prompt_from_a_file_is_used_unchanged(charlm: Charlm, workplace: Path) -> None:
     (workplace / "prompt.txt").write_bytes(b"BORIS:\nmy lord\n")
     from_file = charlm("sample", RUN, "--seed", 1, "--prompt-file", "prompt.txt").out
     assert from_file == charlm("sample", RUN, "--seed", 1, "--prompt", "BORIS:\nmy lord\n").out
     assert from_file.startswith("BORIS:\nmy lord\n")
 
 
-def test_unknown_characters_of_a_prompt_are_left_out_when_asked_to(
+def test_unknown_characters_of_a_prompt_are_skipped_on_request(
     charlm: Charlm, tiny_run: TinyRun
 ) -> None:
     common = ("sample", tiny_run("lstm"), "--seed", 1)
     result = charlm(*common, "--prompt", "f[o]x€", "--on-unknown", "skip")
     assert result.status == 0
     assert result.out == charlm(*common, "--prompt", "fox").out
-    assert result.err == "charlm: note: 3 unknown characters left out\n"
+    assert result.err == "charlm: note: 3 unknown characters skipped\n"
 
 
 # --- which checkpoint ------------------------------------------------------------------------
 
 
-def path_told(charlm: Charlm, *checkpoint: str | Path) -> Path:
+def path_of(charlm: Charlm, *checkpoint: str | Path) -> Path:
     return Path(json.loads(charlm("info", *checkpoint, "--json").out)["path"])
 
 
-def test_a_run_folder_is_its_best_else_its_last(charlm: Charlm, workplace: Path) -> None:
-    assert path_told(charlm, RUN) == RUN / "best.safetensors"
-    assert path_told(charlm, RUN / "last.safetensors") == RUN / "last.safetensors"
+def test_a_run_folder_means_its_best_checkpoint_otherwise_its_last(
+    charlm: Charlm, workplace: Path
+) -> None:
+    assert path_of(charlm, RUN) == RUN / "best.safetensors"
+    assert path_of(charlm, RUN / "last.safetensors") == RUN / "last.safetensors"
     (RUN / "best.safetensors").unlink()
-    assert path_told(charlm, RUN) == RUN / "last.safetensors"
+    assert path_of(charlm, RUN) == RUN / "last.safetensors"
 
 
-def test_a_checkpoint_that_is_left_out_is_the_newest_run(charlm: Charlm, workplace: Path) -> None:
+def test_the_default_checkpoint_is_the_newest_run(charlm: Charlm, workplace: Path) -> None:
     other = Path("checkpoints") / "another"
     shutil.copytree(RUN, other)
     for newest, older in ((other, RUN), (RUN, other)):
         os.utime(newest / "last.safetensors", (2_000_000, 2_000_000))
         os.utime(older / "last.safetensors", (1_000_000, 1_000_000))
-        assert path_told(charlm).parent == newest
+        assert path_of(charlm).parent == newest
 
 
 def test_a_checkpoint_needs_nothing_but_its_file(charlm: Charlm, workplace: Path) -> None:
@@ -406,8 +406,8 @@ def test_a_checkpoint_needs_nothing_but_its_file(charlm: Charlm, workplace: Path
 
 
 def step_of(charlm: Charlm, run: Path) -> int:
-    told = json.loads(charlm("info", run / "last.safetensors", "--json").out)
-    return int(told["progress"]["step"])
+    meta = json.loads(charlm("info", run / "last.safetensors", "--json").out)
+    return int(meta["progress"]["step"])
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -416,7 +416,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize("out", ["checkpoints", "tb"])
 @pytest.mark.parametrize("folder", ["lstm", "mine"])
-def test_a_folder_with_something_in_it_is_never_overwritten(
+def test_a_folder_that_is_not_empty_is_never_overwritten(
     charlm: Charlm, workplace: Path, out: str, folder: str
 ) -> None:
     Path("checkpoints/mine").mkdir()
@@ -431,7 +431,7 @@ def test_a_folder_with_something_in_it_is_never_overwritten(
     assert contents(workplace) == before
 
 
-def test_a_folder_in_which_a_run_never_began_is_taken(charlm: Charlm, workplace: Path) -> None:
+def test_a_folder_whose_run_never_began_is_used(charlm: Charlm, workplace: Path) -> None:
     Path("checkpoints/killed").mkdir(parents=True)
     Path("checkpoints/killed/last.tmp").write_text("left over", encoding="utf-8")
     config = charlm("config", "check", "lstm.yaml").out
@@ -440,7 +440,7 @@ def test_a_folder_in_which_a_run_never_began_is_taken(charlm: Charlm, workplace:
     assert step_of(charlm, Path("checkpoints/killed")) == 6
 
 
-def test_a_config_of_the_users_own_in_a_run_folder_is_not_overwritten(
+def test_a_config_of_the_user_in_a_run_folder_is_not_overwritten(
     charlm: Charlm, workplace: Path
 ) -> None:
     own = Path("checkpoints/own/config.yaml")
@@ -453,7 +453,7 @@ def test_a_config_of_the_users_own_in_a_run_folder_is_not_overwritten(
     assert own.read_bytes() == before
 
 
-def test_training_tells_what_it_does_in_plain_lines(charlm: Charlm, workplace: Path) -> None:
+def test_training_prints_plain_lines(charlm: Charlm, workplace: Path) -> None:
     result = charlm("train", "--config", "lstm.yaml", "--name", "new", *CPU)
     assert (result.status, result.err) == (0, "")
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", result.out)
@@ -463,17 +463,15 @@ def test_training_tells_what_it_does_in_plain_lines(charlm: Charlm, workplace: P
     assert samples.splitlines()[1] in result.out
 
 
-def test_the_command_that_training_ends_with_samples_from_the_run(
-    charlm: Charlm, workplace: Path
-) -> None:
+def test_the_sample_command_that_training_prints_works(charlm: Charlm, workplace: Path) -> None:
     out = charlm("train", "--config", "lstm.yaml", "--name", "new", "--out", "my runs").out
-    command = next(line for line in out.splitlines() if line.startswith("write "))
+    command = next(line for line in out.splitlines() if line.startswith("sample "))
     words = shlex.split(command)
     assert words[1:3] == ["charlm", "sample"]
     assert len(charlm(*words[2:]).out) == 30
 
 
-def test_a_run_folder_has_what_was_promised(tiny_run: TinyRun) -> None:
+def test_a_run_folder_has_the_documented_files(tiny_run: TinyRun) -> None:
     run = tiny_run("gru")
     assert {path.name for path in run.iterdir()} == {
         *("config.yaml", "last.safetensors", "best.safetensors", "metrics.jsonl", "samples.txt"),
@@ -483,7 +481,7 @@ def test_a_run_folder_has_what_was_promised(tiny_run: TinyRun) -> None:
 
 
 @pytest.mark.parametrize("how", [["--config", "lstm.yaml"], ["--name", "lstm"], []])
-def test_a_run_goes_on_to_a_new_limit(charlm: Charlm, workplace: Path, how: list[str]) -> None:
+def test_a_run_continues_to_a_new_limit(charlm: Charlm, workplace: Path, how: list[str]) -> None:
     result = charlm("train", "--resume", *how, *CPU, "--set", "train.max_steps=8")
     assert result.status == 0
     (note,) = result.err.splitlines()
@@ -500,7 +498,7 @@ def test_a_finished_run_is_not_trained_again(charlm: Charlm, workplace: Path) ->
     assert (RUN / "best.safetensors").read_bytes() == weights
 
 
-def test_a_run_whose_folder_was_renamed_goes_on_there(charlm: Charlm, workplace: Path) -> None:
+def test_a_run_continues_in_its_renamed_folder(charlm: Charlm, workplace: Path) -> None:
     moved = RUN.rename("checkpoints/moved")
     result = charlm("train", "--resume", "--name", "moved", *CPU, "--set", "train.max_steps=8")
     assert result.status == 0
@@ -511,7 +509,7 @@ def test_a_run_whose_folder_was_renamed_goes_on_there(charlm: Charlm, workplace:
     assert step_of(charlm, moved) == 8
 
 
-def test_a_run_begins_with_the_weights_of_another(
+def test_a_run_starts_with_the_weights_of_another(
     charlm: Charlm, workplace: Path, tiny_config: TinyConfig
 ) -> None:
     (workplace / "new.txt").write_text("new [text] " * 100, encoding="utf-8")
@@ -523,11 +521,11 @@ def test_a_run_begins_with_the_weights_of_another(
     assert f"weights from {RUN}/best.safetensors (step " in first
     assert "the vocabulary grew from" in second
     assert "'[' (U+005B), ']' (U+005D)" in second
-    assert path_told(charlm, "checkpoints/tuned").exists()
+    assert path_of(charlm, "checkpoints/tuned").exists()
 
 
 @pytest.mark.parametrize("colour", [True, False])
-def test_a_terminal_sees_a_progress_bar_and_colours_unless_it_wants_none(
+def test_a_terminal_shows_a_progress_bar_and_colours_unless_no_color_is_set(
     charlm: Charlm, workplace: Path, monkeypatch: pytest.MonkeyPatch, colour: bool
 ) -> None:
     for stream in (sys.stdout, sys.stderr):

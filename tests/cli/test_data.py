@@ -1,4 +1,4 @@
-"""Texts on the command line: any text to train on, what is in it, and well-known ones."""
+"""Texts on the command line: training on any text, `data stats`, well-known texts."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# --- train on one's own text -------------------------------------------------------------------
+# --- training on a text of the user ----------------------------------------------------------
 
 
-def test_a_text_is_trained_on_without_any_config(here: Path, charlm: Charlm) -> None:
+def test_training_needs_no_config(here: Path, charlm: Charlm) -> None:
     (here / "my book.txt").write_text("It was a dark and stormy night. " * 200, encoding="utf-8")
     assert charlm("train", "--data", "my book.txt", *SMALL).status == 0
     settings = yaml.safe_load((here / "checkpoints/my-book/config.yaml").read_text("utf-8"))
@@ -46,16 +46,14 @@ def test_a_text_is_trained_on_without_any_config(here: Path, charlm: Charlm) -> 
     assert charlm("sample", "--length", "5", "--device", "cpu").status == 0
 
 
-def test_a_text_of_a_hundred_bytes_can_be_trained_on_with_a_word(
-    here: Path, charlm: Charlm
-) -> None:
+def test_training_on_a_hundred_bytes_prints_a_note(here: Path, charlm: Charlm) -> None:
     (here / "small.txt").write_text("abcdefghij" * 10, encoding="utf-8")
     result = charlm("train", "--data", "small.txt", *SMALL)
     assert result.status == 0
     assert "train.batch_size is 1, not 2" in result.err
 
 
-def test_files_and_folders_are_taken_together_in_place_of_the_configs(
+def test_files_and_folders_replace_the_text_of_the_config(
     here: Path, charlm: Charlm, tiny_text: Path
 ) -> None:
     (here / "folder").mkdir()
@@ -78,7 +76,7 @@ def run(*arguments: str, piped: bytes = b"") -> subprocess.CompletedProcess[byte
     return subprocess.run(command, input=piped, capture_output=True, check=False, timeout=120)
 
 
-def test_a_text_that_is_piped_in_is_trained_on_and_gone_on_with(
+def test_a_text_from_standard_input_is_trained_on_and_resumed(
     here: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -91,12 +89,12 @@ def test_a_text_that_is_piped_in_is_trained_on_and_gone_on_with(
 
 
 @pytest.mark.parametrize("paths", [("-",), ("own.txt", "-")])
-def test_what_is_piped_in_is_read_whole_wherever_it_stands_and_whatever_the_cache(
+def test_standard_input_is_read_whole_in_any_order_and_without_a_cache(
     here: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch, paths: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (here / "own.txt").write_text("my own " * 100, encoding="utf-8")
-    monkeypatch.setenv("CHARLM_CACHE", str(here / "own.txt"))  # no folder: nothing is kept
+    monkeypatch.setenv("CHARLM_CACHE", str(here / "own.txt"))  # not a folder: nothing is cached
     command = ("train", "--data", *paths, "--name", "piped", *SMALL)
     ended = run(*command, piped=tiny_text.read_bytes())
     assert ended.returncode == 0, ended.stderr
@@ -104,7 +102,7 @@ def test_what_is_piped_in_is_read_whole_wherever_it_stands_and_whatever_the_cach
     assert f" {whole:,} characters ".encode() in ended.stdout
 
 
-def test_a_pipe_by_its_name_is_read_too(here: Path, charlm: Charlm, tiny_text: Path) -> None:
+def test_a_named_pipe_is_read(here: Path, charlm: Charlm, tiny_text: Path) -> None:
     os.mkfifo(here / "pipe")
     writer = threading.Thread(target=lambda: (here / "pipe").write_bytes(tiny_text.read_bytes()))
     writer.start()
@@ -114,7 +112,7 @@ def test_a_pipe_by_its_name_is_read_too(here: Path, charlm: Charlm, tiny_text: P
     assert f" {len(tiny_text.read_text('utf-8')):,} characters " in result.out
 
 
-def test_bytes_that_are_no_text_are_learnt_and_written_as_they_are(
+def test_bytes_that_are_not_text_are_learned_and_sampled(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -122,30 +120,30 @@ def test_bytes_that_are_no_text_are_learnt_and_written_as_they_are(
     ended = run("train", "--data", "data.bin", "--set", "data.unit=byte", *SMALL)
     assert (ended.returncode, ended.stderr) == (0, b"")
     options = ("--length", "50", "--seed", "1", "--device", "cpu")
-    written = run("sample", *options).stdout
-    assert len(written) == 50
+    sampled = run("sample", *options).stdout
+    assert len(sampled) == 50
     with pytest.raises(UnicodeDecodeError):
-        written.decode()
-    assert written == run("sample", *options).stdout
+        sampled.decode()
+    assert sampled == run("sample", *options).stdout
 
 
-def test_a_model_of_a_list_writes_items(here: Path, charlm: Charlm) -> None:
+def test_a_model_of_a_list_samples_documents(here: Path, charlm: Charlm) -> None:
     names = [first + second for first in ("an", "be", "cla", "do") for second in ("na", "ra", "la")]
     (here / "names.txt").write_text("\n".join(names * 20), encoding="utf-8")
     items = ("--set", "data.documents=lines", "--set", "train.batches=items")
     assert charlm("train", "--data", "names.txt", *items, *SMALL).status == 0
-    written = charlm("sample", "--seed", "1", "--device", "cpu").out
-    assert written.count("\n") == 10
-    assert written.endswith("\n")
+    sampled = charlm("sample", "--seed", "1", "--device", "cpu").out
+    assert sampled.count("\n") == 10
+    assert sampled.endswith("\n")
     two = charlm("sample", "--num-samples", "2", "--prompt", "an", "--device", "cpu").out
     assert [line[:2] for line in two.splitlines()] == ["an", "an"]
     assert json.loads(charlm("eval", "--json", "--device", "cpu").out)["protocol"] == "items"
 
 
-# --- what is in a text -------------------------------------------------------------------------
+# --- data stats ------------------------------------------------------------------------------
 
 
-def test_stats_as_json_have_what_others_build_on(charlm: Charlm, tiny_text: Path) -> None:
+def test_the_json_of_stats_has_all_keys(charlm: Charlm, tiny_text: Path) -> None:
     result = charlm("data", "stats", tiny_text, "--json")
     assert (result.status, result.err) == (0, "")
     found = json.loads(result.out)
@@ -161,21 +159,19 @@ def test_stats_as_json_have_what_others_build_on(charlm: Charlm, tiny_text: Path
     assert parse_config(found["suggestion"]).data.path == (str(tiny_text),)
 
 
-def test_stats_for_people_point_out_what_is_odd_and_end_with_a_config(
-    here: Path, charlm: Charlm
-) -> None:
+def test_stats_list_odd_characters_and_end_with_a_config(here: Path, charlm: Charlm) -> None:
     odd = "plain and \ufffd odd\r\n\u200b\x07" * 50
     (here / "odd.txt").write_bytes(odd.encode())
     result = charlm("data", "stats", "odd.txt", "--set", "data.separator=x")
     assert (result.status, result.err) == (0, "")
     for words in ("950 characters", "replacement", "CRLF", "data.newlines=lf", "invisible"):
         assert words in result.out
-    assert not {"\x07", "\u200b", "\r"} & set(result.out)  # told of, not shown
-    config = result.out.partition("takes:\n\n")[2]
+    assert not {"\x07", "\u200b", "\r"} & set(result.out)  # reported, but not printed
+    config = result.out.partition("chooses it:\n\n")[2]
     assert parse_config(yaml.safe_load(config)).data.separator == "x"
 
 
-# --- well-known texts ----------------------------------------------------------------------------
+# --- well-known texts ------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -213,7 +209,7 @@ def test_a_text_is_fetched_listed_and_trained_on_by_its_name(
     assert charlm("train", "--data", "served", *SMALL).status == 0
 
 
-def test_every_known_text_is_listed_with_what_is_known_of_it(charlm: Charlm) -> None:
+def test_every_known_text_is_listed_with_its_description(charlm: Charlm) -> None:
     result = charlm("data", "list")
     assert (result.status, result.err) == (0, "")
     lines = result.out.splitlines()
@@ -224,7 +220,7 @@ def test_every_known_text_is_listed_with_what_is_known_of_it(charlm: Charlm) -> 
         assert checked[known.checked] in row
 
 
-def test_without_a_network_one_line_says_where_to_put_the_file(
+def test_without_a_network_the_message_says_where_to_put_the_file(
     here: Path, charlm: Charlm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHARLM_CACHE", str(here / "cache"))

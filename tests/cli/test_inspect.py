@@ -1,4 +1,4 @@
-"""`charlm inspect` as a user meets it."""
+"""`charlm inspect` on the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CPU = ("--device", "cpu")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_page_of_every_kind_of_model(
+def test_a_page_for_every_kind_of_model(
     kind: str, charlm: Charlm, tiny_run: TinyRun, tmp_path: Path
 ) -> None:
     out = tmp_path / "page.html"
@@ -25,21 +25,21 @@ def test_a_page_of_every_kind_of_model(
     assert f"report  {out}" in result.out
     assert "400 characters" in result.out
     assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]  # nothing is left behind
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]  # no temporary file is left
 
 
 def test_the_numbers_are_those_of_eval(charlm: Charlm, workplace: Path) -> None:
-    told = json.loads(charlm("inspect", RUN, "--length", "100000", "--json", *CPU).out)
+    found = json.loads(charlm("inspect", RUN, "--length", "100000", "--json", *CPU).out)
     score = json.loads(charlm("eval", RUN, "--json", *CPU).out)
-    assert told["chars"] == score["chars"] + 1
-    assert told["bits_per_char"] == pytest.approx(score["bits_per_char"], rel=1e-5)
-    assert {"search", "gates", "bits", "ngrams", "growth", "ablations"} <= told.keys()
-    assert len(told["gates"][0]["left"][0]) == 16
-    assert told["growth"]["samples"][0]["step"] == 6
+    assert found["chars"] == score["chars"] + 1
+    assert found["bits_per_char"] == pytest.approx(score["bits_per_char"], rel=1e-5)
+    assert {"search", "gates", "bits", "ngrams", "growth", "ablations"} <= found.keys()
+    assert len(found["gates"][0]["left"][0]) == 16
+    assert found["growth"]["samples"][0]["step"] == 6
     assert not REPORT.exists()  # the numbers only
 
 
-def test_a_page_is_not_written_over_unless_asked(charlm: Charlm, workplace: Path) -> None:
+def test_a_page_is_overwritten_only_on_request(charlm: Charlm, workplace: Path) -> None:
     command = ("inspect", RUN, "--length", "200", *CPU)
     assert charlm(*command).status == 0
     before = REPORT.read_bytes()
@@ -47,7 +47,8 @@ def test_a_page_is_not_written_over_unless_asked(charlm: Charlm, workplace: Path
     refused = charlm(*command)
     assert refused.status == 2
     assert refused.err == (
-        f"charlm: {REPORT}: exists; --force writes over it, --out FILE chooses another place\n"
+        f"charlm: {REPORT}: already exists; use --force to overwrite it, or --out FILE for another "
+        "file\n"
     )
     assert REPORT.read_text(encoding="utf-8") == "mine"
     assert charlm(*command, "--force").status == 0
@@ -62,17 +63,17 @@ def test_another_text_and_its_unknown_characters(charlm: Charlm, workplace: Path
     assert "--on-unknown skip" in refused.err
     skipped = charlm("inspect", RUN, "--text", "other.txt", "--on-unknown", "skip", *CPU)
     assert skipped.status == 0
-    assert "other.txt, 280 characters, 20 unknown ones left out" in skipped.out
+    assert "other.txt, 280 characters, 20 unknown characters skipped" in skipped.out
 
 
-def test_a_checkpoint_by_itself_has_no_samples_and_no_text_to_count_in(
+def test_a_checkpoint_outside_its_run_folder_has_no_samples(
     charlm: Charlm, workplace: Path
 ) -> None:
     shutil.copy(RUN / "best.safetensors", "alone.safetensors")
     Path("own.txt").write_text("The fox sees the fox.\n" * 20, encoding="utf-8")
-    told = json.loads(charlm("inspect", "alone.safetensors", "--json", *CPU).out)
-    assert told["growth"] == {"samples": [], "losses": {"train": [], "val": []}}
-    assert told["ngrams"]
+    found = json.loads(charlm("inspect", "alone.safetensors", "--json", *CPU).out)
+    assert found["growth"] == {"samples": [], "losses": {"train": [], "val": []}}
+    assert found["ngrams"]
     of_training = charlm("inspect", RUN, "--split", "train", "--json", *CPU).out
     assert json.loads(of_training)["ngrams"] == []
     assert charlm("inspect", "alone.safetensors", "--text", "own.txt", *CPU).status == 0
@@ -83,9 +84,9 @@ MISTAKES = {
     "inspect checkpoints/lstm --text empty.txt": "empty.txt: this text is empty",
     "inspect checkpoints/lstm --text missing.txt": "missing.txt: cannot read this text",
     "inspect checkpoints/lstm --text one.txt": "has 1 characters and there is nothing to score",
-    "inspect checkpoints/lstm --length 1": "--length: 1 is not from 2 to 100000",
+    "inspect checkpoints/lstm --length 1": "--length: 1 should be from 2 to 100000",
     "inspect checkpoints/lstm --out nowhere/page.html": "nowhere/page.html: cannot write the "
-    "report: no such folder, or not ours; choose another place with --out",
+    "report: there is no folder nowhere; use --out FILE for another file",
     "inspect checkpoints/lstm --out one.txt/page.html": "one.txt/page.html: cannot write",
     "inspect checkpoints/lstm --out checkpoints --force": "checkpoints: is a folder",
     "inspect missing": "missing: no such checkpoint or run folder",
@@ -94,7 +95,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("command", MISTAKES)
-def test_a_mistake_is_told_in_one_line(command: str, charlm: Charlm, workplace: Path) -> None:
+def test_a_mistake_is_reported_in_one_line(command: str, charlm: Charlm, workplace: Path) -> None:
     Path("empty.txt").write_bytes(b"")
     Path("one.txt").write_bytes(b"T")
     result = charlm(*command.split())
@@ -116,7 +117,7 @@ def test_a_model_of_lists_and_one_of_bytes(
         raw = base | {"name": name, "data": {"path": str(names), "val_fraction": 0.3} | data}
         raw |= {"train": base["train"] | train, "eval": {}}
         run = train_with(raw, tmp_path)
-        told = json.loads(charlm("inspect", run, "--json", *CPU).out)
+        found = json.loads(charlm("inspect", run, "--json", *CPU).out)
         score = json.loads(charlm("eval", run, "--json", *CPU).out)
-        assert told["bits_per_char"] == pytest.approx(score["bits_per_char"], rel=0.02), name
+        assert found["bits_per_char"] == pytest.approx(score["bits_per_char"], rel=0.02), name
         assert charlm("inspect", run, *CPU).status == 0

@@ -1,4 +1,4 @@
-"""`charlm sample`: what comes out, where, and how it ends."""
+"""`charlm sample`: what it prints, where, and how it ends."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from tests.conftest import ROOT, Charlm, Result, TinyRun, python, train_with
 
 COMMON = ("--seed", 1, "--length", 20)
 
-
-Talk = Callable[..., Result]
+Interactive = Callable[..., Result]
 
 
 @pytest.fixture
-def talk(charlm: Charlm, monkeypatch: pytest.MonkeyPatch, tiny_run: TinyRun) -> Talk:
-    """`charlm sample --interactive` with these lines typed."""
+def interactive(charlm: Charlm, monkeypatch: pytest.MonkeyPatch, tiny_run: TinyRun) -> Interactive:
+    """`charlm sample --interactive` with these lines as input."""
 
     def run(*lines: str, kind: str = "lstm") -> Result:
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
@@ -41,34 +40,36 @@ def talk(charlm: Charlm, monkeypatch: pytest.MonkeyPatch, tiny_run: TinyRun) -> 
 
 @pytest.mark.parametrize("kind", ["gru", "gpt"])
 @pytest.mark.parametrize("batch", [1, 2, 5, 16])
-def test_side_by_side_or_not_the_texts_are_the_same(
+def test_the_batch_does_not_change_the_texts(
     charlm: Charlm, tiny_run: TinyRun, kind: str, batch: int
 ) -> None:
     common = ("sample", tiny_run(kind), *COMMON, "--num-samples", 5, "--device", "cpu")
     assert charlm(*common, "--batch", batch) == charlm(*common)
 
 
-def test_both_engines_write_the_same(charlm: Charlm, tiny_run: TinyRun) -> None:
+def test_torch_and_numpy_sample_the_same_text(charlm: Charlm, tiny_run: TinyRun) -> None:
     for kind in ("lstm", "gpt"):
         common = ("sample", tiny_run(kind), "--seed", 5, "--length", 60, "--device", "cpu")
         assert charlm(*common, "--engine", "torch") == charlm(*common, "--engine", "numpy")
 
 
-def test_several_temperatures_come_one_after_the_other(charlm: Charlm, tiny_run: TinyRun) -> None:
+def test_several_temperatures_are_sampled_one_after_the_other(
+    charlm: Charlm, tiny_run: TinyRun
+) -> None:
     common = ("sample", tiny_run("lstm"), *COMMON, "--temperature")
     each = [charlm(*common, t).out for t in ("0", "0.5", "2")]
     assert len(set(each)) == 3
     assert charlm(*common, "0,0.5,2").out == "\n".join(each)
 
 
-def test_a_text_without_end_goes_on_until_its_stop(charlm: Charlm, tiny_run: TinyRun) -> None:
+def test_a_text_without_limit_ends_at_the_stop_string(charlm: Charlm, tiny_run: TinyRun) -> None:
     common = ("sample", tiny_run("lstm"), "--seed", 1, "--length")
     whole = charlm(*common, 400).out
     stop = whole[333:337]
     assert charlm(*common, 0, "--stop", stop).out == whole.partition(stop)[0]
 
 
-def test_past_its_context_a_gpt_may_slide(charlm: Charlm, tiny_run: TinyRun) -> None:
+def test_past_its_context_a_gpt_can_slide(charlm: Charlm, tiny_run: TinyRun) -> None:
     common = ("sample", tiny_run("gpt"), "--seed", 1, "--length", 60)
     half, slide, usual = (
         charlm(*common, "--score", *how)
@@ -79,16 +80,16 @@ def test_past_its_context_a_gpt_may_slide(charlm: Charlm, tiny_run: TinyRun) -> 
     assert half.err != slide.err
 
 
-def test_a_prompt_longer_than_the_context_is_no_mistake(charlm: Charlm, tiny_run: TinyRun) -> None:
+def test_a_prompt_may_be_longer_than_the_context(charlm: Charlm, tiny_run: TinyRun) -> None:
     prompt = "The old king fears my lord. " * 5
     result = charlm("sample", tiny_run("gpt"), *COMMON, "--prompt", prompt)
     assert (result.status, len(result.out), result.err) == (0, len(prompt) + 20, "")
 
 
-# --- what is told of them --------------------------------------------------------------------
+# --- scores, novelty, colours ----------------------------------------------------------------
 
 
-def test_lines_of_json_have_what_others_build_on(charlm: Charlm, tiny_run: TinyRun) -> None:
+def test_the_json_lines_have_all_keys(charlm: Charlm, tiny_run: TinyRun) -> None:
     common = ("sample", tiny_run("gru"), *COMMON, "--num-samples", 2, "--prompt", "ANNE")
     plain = charlm(*common).out
     *lines, last = charlm(*common, "--format", "jsonl", "--score", "--novelty").out.splitlines()
@@ -102,7 +103,7 @@ def test_lines_of_json_have_what_others_build_on(charlm: Charlm, tiny_run: TinyR
     assert set(json.loads(last)["novelty"]) == {"chars", "longest", "new_ngrams"}
 
 
-def test_score_and_novelty_are_told_beside_the_text(charlm: Charlm, tiny_run: TinyRun) -> None:
+def test_score_and_novelty_go_to_standard_error(charlm: Charlm, tiny_run: TinyRun) -> None:
     common = ("sample", tiny_run("lstm"), *COMMON)
     result = charlm(*common, "--score", "--novelty")
     assert (result.status, result.out) == (0, charlm(*common).out)
@@ -112,7 +113,7 @@ def test_score_and_novelty_are_told_beside_the_text(charlm: Charlm, tiny_run: Ti
     assert ngrams.startswith("charlm: n-grams that are new, by n: 1: ")
 
 
-def test_novelty_without_the_text_is_a_note(charlm: Charlm, workplace: Path) -> None:
+def test_novelty_without_the_training_text_is_a_note(charlm: Charlm, workplace: Path) -> None:
     (workplace / "text.txt").write_text("a text of its own\n" * 50, encoding="utf-8")
     raw = {
         "name": "own",
@@ -124,11 +125,13 @@ def test_novelty_without_the_text_is_a_note(charlm: Charlm, workplace: Path) -> 
     (workplace / "text.txt").unlink()
     result = charlm("sample", "checkpoints/own", *COMMON, "--novelty")
     assert (result.status, len(result.out)) == (0, 20)
-    assert result.err.startswith("charlm: note: novelty cannot be told without the training text: ")
+    assert result.err.startswith(
+        "charlm: note: novelty cannot be measured without the training text: "
+    )
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_a_terminal_sees_how_likely_each_character_was(
+def test_a_terminal_shows_the_probability_of_each_character(
     charlm: Charlm, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
     common = ("sample", tiny_run("lstm"), *COMMON)
@@ -142,7 +145,7 @@ def test_a_terminal_sees_how_likely_each_character_was(
     assert re.sub(r"\033\[[\d;]*m", "", out) == plain + "\n"
 
 
-def test_the_colour_is_of_the_probability(
+def test_the_colour_depends_on_the_probability(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -154,7 +157,7 @@ def test_the_colour_is_of_the_probability(
     assert colours == [str(colour) for _, colour in streaming.COLOURS]
 
 
-def test_output_is_flushed_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_is_flushed_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     class Sink(io.StringIO):
         flushed = 0
 
@@ -171,14 +174,14 @@ def test_output_is_flushed_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None
     assert counts == [1, 1, 1, 2, 2, 3]
 
 
-# --- in turns --------------------------------------------------------------------------------
+# --- interactive -----------------------------------------------------------------------------
 
 
-def test_in_turns_it_goes_on_with_what_is_typed(
-    charlm: Charlm, talk: Talk, tiny_run: TinyRun
+def test_interactive_continues_what_is_typed(
+    charlm: Charlm, interactive: Interactive, tiny_run: TinyRun
 ) -> None:
     once = charlm("sample", tiny_run("lstm"), *COMMON, "--prompt", "ANNE").out
-    result = talk("ANNE", "BORIS", "/reset", "/seed 1", "ANNE")
+    result = interactive("ANNE", "BORIS", "/reset", "/seed 1", "ANNE")
     assert (result.status, result.err) == (0, "")
     first, rest = result.out[:21], result.out[21:]
     assert "ANNE" + first == once + "\n"
@@ -186,28 +189,32 @@ def test_in_turns_it_goes_on_with_what_is_typed(
     assert rest[21:] == first
 
 
-def test_in_turns_settings_change_on_the_fly(charlm: Charlm, talk: Talk, tiny_run: TinyRun) -> None:
+def test_interactive_settings_can_be_changed(
+    charlm: Charlm, interactive: Interactive, tiny_run: TinyRun
+) -> None:
     greedy = charlm("sample", tiny_run("gru"), "--temperature", 0, "--length", 9, "--prompt", "The")
-    result = talk("/temperature 0", "/length 9", "/top_k 3", "/top_k off", "The", kind="gru")
+    result = interactive("/temperature 0", "/length 9", "/top_k 3", "/top_k off", "The", kind="gru")
     assert "The" + result.out == greedy.out + "\n"
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("/temperature -1", "temperature: -1.0 should be greater than or equal to 0"),
         ("/top_p hot", "top_p: 'hot' is not a number"),
         ("/length off", "length: 'off' is not a number"),
-        ("/seed x", "seed: 'x' is not a whole number of 0 or more"),
-        ("/fly", "/fly: no such command; /help tells which there are"),
+        ("/seed x", "seed: 'x' should be an integer, 0 or greater"),
+        ("/fly", "/fly: no such command; /help lists the commands"),
         ("[", "the vocabulary does not have '['"),
     ],
 )
-def test_in_turns_a_mistake_ends_nothing(talk: Talk, line: str, told: str) -> None:
-    result = talk(line, "ANNE")
+def test_an_interactive_mistake_does_not_end_the_program(
+    interactive: Interactive, line: str, message: str
+) -> None:
+    result = interactive(line, "ANNE")
     assert (result.status, len(result.out)) == (0, 21)
     (error,) = result.err.splitlines()
-    assert error.startswith(f"charlm: {told}")
+    assert error.startswith(f"charlm: {message}")
 
 
 # --- how it ends -----------------------------------------------------------------------------
@@ -232,7 +239,7 @@ def test_ctrl_c_ends_an_endless_text(tiny_run: TinyRun) -> None:
     assert (process.returncode, err) == (130, b"\n")
 
 
-def test_a_reader_that_leaves_ends_an_endless_text(tiny_run: TinyRun) -> None:
+def test_a_closed_pipe_ends_an_endless_text(tiny_run: TinyRun) -> None:
     process = begin(tiny_run("lstm"))
     assert process.stdout is not None
     assert process.stderr is not None
@@ -242,7 +249,7 @@ def test_a_reader_that_leaves_ends_an_endless_text(tiny_run: TinyRun) -> None:
     process.stderr.close()
 
 
-def test_a_closed_terminal_ends_it_in_one_line(tiny_run: TinyRun) -> None:
+def test_a_closed_terminal_is_reported_in_one_line(tiny_run: TinyRun) -> None:
     ours, theirs = pty.openpty()
     process = begin(tiny_run("lstm"), stdout=theirs)
     os.close(theirs)
@@ -253,7 +260,7 @@ def test_a_closed_terminal_ends_it_in_one_line(tiny_run: TinyRun) -> None:
     assert err.decode() == "charlm: standard output: cannot write: Input/output error\n"
 
 
-def test_in_turns_ctrl_c_stops_the_text_and_no_more(tiny_run: TinyRun) -> None:
+def test_interactive_ctrl_c_stops_only_the_turn(tiny_run: TinyRun) -> None:
     process = begin(tiny_run("lstm"), "--interactive", stdin=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -266,7 +273,7 @@ def test_in_turns_ctrl_c_stops_the_text_and_no_more(tiny_run: TinyRun) -> None:
     assert re.search(rb"\n.{5}\n$", out, re.DOTALL)
 
 
-def test_a_hundred_times_the_text_needs_no_more_memory(tiny_run: TinyRun) -> None:
+def test_memory_does_not_grow_with_the_length(tiny_run: TinyRun) -> None:
     if sys.platform != "linux":
         pytest.skip("needs /proc")
     peaks = [

@@ -1,4 +1,4 @@
-"""What a person sees of a run."""
+"""What the terminal shows of a run."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def view(tiny_text: Path, tmp_path: Path) -> View:
     return View(session.start(make_config(tiny_text, "lstm"), tmp_path, "cpu").run)
 
 
-def test_a_terminal_does_not_obey_what_a_model_writes(
+def test_control_characters_of_a_sample_are_escaped(
     view: View, capsys: pytest.CaptureFixture[str]
 ) -> None:
     view.sample(3, "a\x1b[2Jb\rc\td\u3000é\u00a0\n")
     assert "a\\x1b[2Jb\\x0dc\td\u3000é\u00a0\n" in capsys.readouterr().out
 
 
-def test_a_loss_is_the_best_so_far_only_when_it_is(
+def test_only_the_lowest_loss_is_marked_as_the_best_so_far(
     view: View, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for loss in (2.0, 3.0, 1.0):
         view.record(Record(1, "val", loss, loss / 0.69, 1, 1.0))
-    told = ["best so far" in line for line in capsys.readouterr().out.splitlines()]
-    assert told == [True, False, True]
+    marked = ["best so far" in line for line in capsys.readouterr().out.splitlines()]
+    assert marked == [True, False, True]

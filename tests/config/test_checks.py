@@ -1,4 +1,4 @@
-"""What a config may not say, and how it is told."""
+"""Wrong settings, and the messages about them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def config(*overrides: str) -> Config:
 
 
 def problems(*overrides: str) -> list[str]:
-    """The lines that say what is wrong."""
+    """The lines of the message."""
     with pytest.raises(ConfigError) as caught:
         config(*overrides)
     return [line.strip() for line in str(caught.value).splitlines()]
@@ -38,10 +38,10 @@ def problems(*overrides: str) -> list[str]:
         ("train.lr=5", "train.lr: unknown key; did you mean train.optimizer.lr?"),
         ("model.seq_lenn=5", "did you mean train.seq_len?"),
         ("train.warmup_steps=5", "did you mean train.schedule.warmup_steps?"),
-        ("eval.zzz=5", "eval.zzz: unknown key; known here: every, insight, max_chars, "),
+        ("eval.zzz=5", "eval.zzz: unknown key; known keys: every, insight, max_chars, "),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest_known_one(override: str, problem: str) -> None:
+def test_an_unknown_key_is_refused_with_the_most_similar_key(override: str, problem: str) -> None:
     (line,) = problems(override)
     assert problem in line
 
@@ -55,7 +55,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(override: str, pro
         ("train.schedule.kind=constant", "train.schedule.min_lr_ratio=0.5"),
     ],
 )
-def test_a_key_of_another_kind_is_refused_and_not_offered_again(kind: str, override: str) -> None:
+def test_a_key_of_another_kind_is_refused_and_not_suggested(kind: str, override: str) -> None:
     (line,) = problems(kind, override)
     key = override.partition("=")[0]
     assert line.startswith(f"{key}: unknown key for kind {kind.partition('=')[2]}; ")
@@ -68,26 +68,32 @@ def test_a_key_of_another_kind_is_refused_and_not_offered_again(kind: str, overr
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("train.batch_size=many", "train.batch_size: 'many' should be a whole number"),
-        ("train.batch_size=1.5", "train.batch_size: 1.5 should be a whole number"),
+        ("train.batch_size=many", "train.batch_size: 'many' should be an integer"),
+        ("train.batch_size=1.5", "train.batch_size: 1.5 should be an integer"),
         ("train.batch_size=0", "train.batch_size: 0 should be greater than or equal to 1"),
         ("train.max_steps=0", "train.max_steps: 0 should be greater than or equal to 1"),
         ("train.max_epochs=0", "train.max_epochs: 0 should be greater than 0"),
         ("train.optimizer.lr=-1e-3", "train.optimizer.lr: -0.001 should be greater than 0"),
         ("train.optimizer.lr=1e999", "train.optimizer.lr: inf should be a finite number"),
         ("train.optimizer.betas=[0.9]", "train.optimizer.betas"),
+        ("train.optimizer.betas=0.9", "train.optimizer.betas: 0.9 should be a list of 2 numbers"),
+        (
+            "train.optimizer.betas=[0.1, 0.2, 0.3]",
+            "train.optimizer.betas: [0.1, 0.2, 0.3] should be a list of 2 numbers",
+        ),
         ("train.optimizer.betas=[0.9, 1]", "train.optimizer.betas.1: 1 should be less than 1"),
         ("model.dropout=1", "model.dropout: 1 should be less than 1"),
         ("model.context=1", "model.context: unknown key for kind lstm"),
         ("train.precision=bf61", "train.precision: 'bf61' should be 'auto', 'fp32', 'bf16' or"),
-        ("data.path=", "data.path: '' should be some text"),
+        ("data.path=", "data.path: '' should be a non-empty string"),
         ("name=a/b", "name: 'a/b' should be letters, digits"),
+        (f"name={'a' * 101}", f"name: '{'a' * 79} should be at most 100 characters long"),
         ("sample.temperature=-1", "sample.temperature: -1 should be greater than or equal to 0"),
         ("sample.top_k=0", "sample.top_k: 0 should be greater than or equal to 1"),
         ("sample.top_p=2", "sample.top_p: 2 should be less than or equal to 1"),
-        ("train=5", "train: a group of settings is wanted here, not 5"),
-        ("model=[]", "model: a group of settings is wanted here, not []"),
-        ("train.optimizer=adam", "train.optimizer: a group of settings is wanted here, not 'adam'"),
+        ("train=5", "train: 5 should be a group of settings"),
+        ("model=[]", "model: [] should be a group of settings"),
+        ("train.optimizer=adam", "train.optimizer: 'adam' should be a group of settings"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_dotted_name(override: str, problem: str) -> None:
@@ -95,7 +101,7 @@ def test_a_wrong_value_is_refused_by_its_dotted_name(override: str, problem: str
     assert line.startswith(problem)
 
 
-@pytest.mark.parametrize("truth", ["true", "false"])
+@pytest.mark.parametrize("boolean", ["true", "false"])
 @pytest.mark.parametrize(
     "key",
     [
@@ -103,8 +109,8 @@ def test_a_wrong_value_is_refused_by_its_dotted_name(override: str, problem: str
         *("model.dropout", "data.val_fraction", "eval.every", "sample.top_k", "train.seed"),
     ],
 )
-def test_a_truth_value_is_not_a_number(key: str, truth: str) -> None:
-    assert problems(f"{key}={truth}") == [f"{key}: {truth.title()} should be a number"]
+def test_a_boolean_is_not_a_number(key: str, boolean: str) -> None:
+    assert problems(f"{key}={boolean}") == [f"{key}: {boolean.title()} should be a number"]
 
 
 @pytest.mark.parametrize(
@@ -122,10 +128,12 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(override: str, problem: 
     assert problem in line
 
 
-def test_what_is_missing_is_told_with_its_meaning() -> None:
-    with pytest.raises(ConfigError, match=r"^data.path: missing; the text: a file"):
+def test_a_missing_setting_is_reported_with_its_meaning() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^data\.path: missing; set data\.path \(source of the text: a file"
+    ):
         parse_config({"name": "a", "data": {}})
-    with pytest.raises(ConfigError, match=r"^data: missing"):
+    with pytest.raises(ConfigError, match=r"^data: missing; set data\.path \(source"):
         parse_config({"name": "a"})
 
 
@@ -137,17 +145,29 @@ CONTRADICTIONS = [
     (["train.schedule.warmup_steps=2000"], "train.schedule.warmup_steps: 2000"),
     (["train.batch_size=10", "train.grad_accum=4"], "train.grad_accum: 4 does not divide"),
     (["model.input=one_hot", "model.tie_weights=true"], "model.tie_weights: "),
-    (["model.dropout=0.5"], "model.dropout: 0.5 works between layers and model.n_layer is 1"),
-    (["train.patience=3", "eval.every="], "train.patience: it counts evaluations, and eval.every"),
-    (["train.patience=3", "data.val_fraction=0"], "train.patience: it counts evaluations, and dat"),
-    (["data.val_fraction=0.5", "data.test_fraction=0.5"], "data.val_fraction: with test_fraction"),
+    (
+        ["model.dropout=0.5"],
+        "model.dropout: 0.5 applies between two layers, but model.n_layer is 1; ",
+    ),
+    (["train.patience=3", "eval.every="], "train.patience: it counts evaluations, but eval.every"),
+    (["train.patience=3", "data.val_fraction=0"], "train.patience: it counts evaluations, but dat"),
+    (
+        ["data.val_fraction=0.5", "data.test_fraction=0.5"],
+        "data.val_fraction: the sum with data.test_fraction is 1, which leaves nothing",
+    ),
     ([GPT, "model.n_embd=100", "model.n_head=3"], "model.n_embd: 100 is not divisible by"),
     ([GPT, "model.n_embd=12", "model.n_head=4"], "model.n_head: rope needs an even head width"),
     ([GPT, "model.n_embd=9", "model.n_head=3", "model.position=sinusoidal"], "model.n_embd: sin"),
     ([GPT, "train.seq_len=64"], "train.seq_len: 64 is not model.context 128"),
-    ([GPT, "train.batches=streams"], "train.batches: a gpt starts every sequence afresh"),
-    (["train.batches=items", "eval.protocol=stream"], "train.batches: items are of a list; set da"),
-    (["eval.protocol=items"], "eval.protocol: items are of a list; set data.documents to lines"),
+    ([GPT, "train.batches=streams"], "train.batches: a gpt does not support streams"),
+    (
+        ["train.batches=items", "eval.protocol=stream"],
+        "train.batches: items needs a list of documents; set data.documents to lines",
+    ),
+    (
+        ["eval.protocol=items"],
+        "eval.protocol: items needs a list of documents; set data.documents to lines",
+    ),
 ]
 IDS = [problem.partition(":")[0] for _, problem in CONTRADICTIONS]
 
@@ -177,11 +197,11 @@ def test_settings_that_contradict_each_other_are_refused(
         ["train.patience=3", "data.val_path=b"],
     ],
 )
-def test_settings_just_short_of_a_contradiction_are_taken(overrides: list[str]) -> None:
+def test_settings_close_to_a_contradiction_are_accepted(overrides: list[str]) -> None:
     assert config(*overrides).name == "a"
 
 
-def test_every_problem_is_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     heading, *lines = problems(
         "modl.kind=gru",
         "train.max_step=5",
@@ -198,7 +218,7 @@ def test_every_problem_is_told_at_once() -> None:
     }
 
 
-# --- what a right config is ------------------------------------------------------------------
+# --- valid configs ---------------------------------------------------------------------------
 
 
 def groups(group: BaseModel) -> Iterator[BaseModel]:
@@ -208,11 +228,11 @@ def groups(group: BaseModel) -> Iterator[BaseModel]:
             yield from groups(value)
 
 
-def test_a_config_is_frozen_all_the_way_down() -> None:
+def test_all_groups_of_a_config_are_frozen() -> None:
     for made in (config(), config(GPT, "train.optimizer.kind=muon")):
-        every = list(groups(made))
-        assert len(every) == 8
-        for group in every:
+        found = list(groups(made))
+        assert len(found) == 8
+        for group in found:
             field = next(iter(type(group).model_fields))
             with pytest.raises(ValidationError, match="frozen"):
                 setattr(group, field, getattr(group, field))
@@ -233,18 +253,18 @@ def test_a_recurrent_model_reads_streams() -> None:
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
-def test_what_learns_items_is_judged_by_items_unless_it_is_told_otherwise(kind: str) -> None:
-    a_list = (f"model.kind={kind}", "data.documents=lines")
-    assert config(*a_list).eval.protocol == "stream"
-    assert config(*a_list, "train.batches=items").eval.protocol == "items"
-    assert config(*a_list, "train.batches=items", "eval=").eval.protocol == "items"
-    assert config(*a_list, "train.batches=items", "eval.every=9").eval.protocol == "items"
-    told = config(*a_list, "train.batches=items", "eval.protocol=windows")
-    assert (told.eval.protocol, told.train.batches) == ("windows", "items")
+def test_a_run_that_trains_on_items_is_evaluated_on_items_by_default(kind: str) -> None:
+    base = (f"model.kind={kind}", "data.documents=lines")
+    assert config(*base).eval.protocol == "stream"
+    assert config(*base, "train.batches=items").eval.protocol == "items"
+    assert config(*base, "train.batches=items", "eval=").eval.protocol == "items"
+    assert config(*base, "train.batches=items", "eval.every=9").eval.protocol == "items"
+    explicit = config(*base, "train.batches=items", "eval.protocol=windows")
+    assert (explicit.eval.protocol, explicit.train.batches) == ("windows", "items")
 
 
 @pytest.mark.parametrize("limit", ["max_steps", "max_epochs", "max_seconds"])
-def test_a_run_has_a_limit_and_one_that_is_given_stands_alone(limit: str) -> None:
+def test_the_default_limit_is_used_only_without_another_limit(limit: str) -> None:
     assert config().train.max_steps == 2000
     limits = config(f"train.{limit}=7").train.model_dump(include={"max_steps", "max_epochs"})
     limits["max_seconds"] = config(f"train.{limit}=7").train.max_seconds
@@ -253,5 +273,5 @@ def test_a_run_has_a_limit_and_one_that_is_given_stands_alone(limit: str) -> Non
 
 
 @pytest.mark.parametrize("group", ["model", "train", "train.optimizer", "train.schedule"])
-def test_an_empty_group_is_its_defaults(group: str) -> None:
+def test_an_empty_group_has_its_defaults(group: str) -> None:
     assert config(f"{group}=") == config(f"{group}={{}}") == config()

@@ -1,4 +1,4 @@
-"""Settings of the text: one or a list, and what contradicts what."""
+"""Settings of the text: paths, contradictions, encodings and YAML."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def data_of(*overrides: str) -> DataConfig:
 
 
 def problem(*overrides: str) -> str:
-    """What is wrong, in a line."""
+    """The message, which is one line."""
     with pytest.raises(ConfigError) as caught:
         data_of(*overrides)
     (line,) = str(caught.value).splitlines()
     return line
 
 
-# --- one text or several ---------------------------------------------------------------------
+# --- one string or a list --------------------------------------------------------------------
 
 LISTS = ("path", "val_path", "test_path", "include", "exclude")
 
 
 @pytest.mark.parametrize("key", LISTS)
 @pytest.mark.parametrize(
-    ("value", "texts"),
+    ("value", "strings"),
     [
         ("b", ("b",)),
         ("-", ("-",)),
@@ -43,23 +43,23 @@ LISTS = ("path", "val_path", "test_path", "include", "exclude")
         *((word, (word,)) for word in ("3e-4", "on", "true", "~", "a: b", "src/**/*.c", " x ")),
     ],
 )
-def test_a_text_stands_for_a_list_of_one(key: str, value: str, texts: tuple[str, ...]) -> None:
-    assert getattr(data_of(f"data.{key}={value}"), key) == texts
+def test_a_string_is_a_list_of_one(key: str, value: str, strings: tuple[str, ...]) -> None:
+    assert getattr(data_of(f"data.{key}={value}"), key) == strings
 
 
 @pytest.mark.parametrize("key", ["val_path", "test_path"])
-def test_a_text_of_its_own_can_be_taken_away(key: str) -> None:
+def test_a_separate_text_can_be_set_to_null(key: str) -> None:
     assert getattr(data_of(f"data.{key}=b", f"data.{key}=null"), key) is None
 
 
 @pytest.mark.parametrize("key", ["path", "val_path", "test_path"])
 @pytest.mark.parametrize("value", ["", "[]", "[a, '']", "[5]", "[[a]]"])
-def test_a_text_must_be_named(key: str, value: str) -> None:
+def test_an_empty_path_is_refused(key: str, value: str) -> None:
     assert problem(f"data.{key}={value}").startswith(f"data.{key}")
 
 
 @pytest.mark.parametrize("raw", [5, {"a": "b"}, True, None])
-def test_what_is_no_text_is_refused(raw: object) -> None:
+def test_a_path_that_is_not_a_string_is_refused(raw: object) -> None:
     with pytest.raises(ConfigError, match=r"^data\.path: .*should be|^data\.path: missing"):
         parse_config({"name": "a", "data": {"path": raw}})
 
@@ -70,8 +70,8 @@ def test_what_is_no_text_is_refused(raw: object) -> None:
 @pytest.mark.parametrize(
     ("overrides", "key", "words"),
     [
-        (["val_path=b", "val_fraction=0.1"], "val_fraction", "there is a val_path"),
-        (["test_path=b", "test_fraction=0.1"], "test_fraction", "there is a test_path"),
+        (["val_path=b", "val_fraction=0.1"], "val_fraction", "data.val_path is set too"),
+        (["test_path=b", "test_fraction=0.1"], "test_fraction", "data.test_path is set too"),
         (["val_fraction=0.6", "test_fraction=0.4"], "val_fraction", "leaves nothing to train on"),
         (["val_fraction=1"], "val_fraction", "should be less than 1"),
         (["unit=byte", "encoding=latin-1"], "encoding", "data.unit is byte"),
@@ -94,7 +94,7 @@ def test_settings_that_contradict_each_other_are_refused(
     assert words in line
 
 
-def test_every_contradiction_is_told() -> None:
+def test_all_contradictions_are_reported() -> None:
     byte = ("data.unit=byte", "data.newlines=lf", "data.errors=replace")
     with pytest.raises(ConfigError) as caught:
         data_of(*byte, "data.val_path=b", "data.val_fraction=0.2")
@@ -107,7 +107,7 @@ def test_every_contradiction_is_told() -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["unit=byte", "encoding=utf-8", "min_count=1", "newlines=keep"],  # as they are by default
+        ["unit=byte", "encoding=utf-8", "min_count=1", "newlines=keep"],  # the defaults
         ["unit=byte", "documents=lines", "separator=--"],
         ["val_path=b", "test_fraction=0.9"],
         ["val_path=b", "val_fraction=0"],
@@ -115,11 +115,11 @@ def test_every_contradiction_is_told() -> None:
         ["max_size=2", "min_count=3"],
     ],
 )
-def test_settings_just_short_of_a_contradiction_are_taken(overrides: list[str]) -> None:
+def test_settings_close_to_a_contradiction_are_accepted(overrides: list[str]) -> None:
     data_of(*(f"data.{override}" for override in overrides))
 
 
-def test_a_text_of_its_own_needs_no_share_of_the_other() -> None:
+def test_val_fraction_is_0_by_default_with_val_path() -> None:
     assert data_of().val_fraction == 0.1
     assert data_of("data.val_path=b").val_fraction == 0
     assert data_of("data.test_path=b").val_fraction == 0.1
@@ -130,7 +130,7 @@ def test_a_text_of_its_own_needs_no_share_of_the_other() -> None:
     ("overrides", "limited"),
     [([], False), (["min_count=2"], True), (["max_size=99"], True), (["min_count=1"], False)],
 )
-def test_a_vocabulary_is_limited_where_characters_share_an_id(
+def test_a_vocabulary_is_limited_if_characters_share_an_id(
     overrides: list[str], limited: bool
 ) -> None:
     assert data_of(*(f"data.{override}" for override in overrides)).is_limited is limited
@@ -142,27 +142,27 @@ def test_a_vocabulary_is_limited_where_characters_share_an_id(
 @pytest.mark.parametrize(
     "name", ["utf-8", "UTF8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1", "cp1252", "shift_jis"]
 )
-def test_an_encoding_of_text_is_taken_by_any_of_its_names(name: str) -> None:
+def test_an_encoding_is_accepted_by_any_of_its_names(name: str) -> None:
     assert data_of(f"data.encoding={name}").encoding == name
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *("utf-9", "", "é", "a b"),  # of nothing
-        *("rot13", "base64", "hex", "zip", "bz2", "quopri", "uu"),  # not of text
-        *("idna", "punycode", "utf7", "unicode_escape"),  # of words, or in no fixed pieces
+        *("utf-9", "", "é", "a b"),  # unknown
+        *("rot13", "base64", "hex", "zip", "bz2", "quopri", "uu"),  # not encodings of text
+        *("idna", "punycode", "utf7", "unicode_escape"),  # of single words, or not incremental
         *("undefined", "a\0b"),
     ],
 )
-def test_what_is_no_encoding_of_text_is_refused(name: str) -> None:
+def test_an_unsupported_encoding_is_refused(name: str) -> None:
     assert problem(f"data.encoding={name}") == (
-        f"data.encoding: {name!r} should be an encoding that Python knows, such as utf-8, utf-16, "
-        "latin-1, cp1252 or shift_jis"
+        f"data.encoding: {name!r} should be an encoding that Python supports, such as utf-8, "
+        "utf-16, latin-1, cp1252 or shift_jis"
     )
 
 
-# --- and back --------------------------------------------------------------------------------
+# --- to YAML ---------------------------------------------------------------------------------
 
 SOME = st.text(min_size=1, max_size=6) | st.sampled_from(["-", "on", "1e3", "~", "[a]", "a: b"])
 TEXTS = SOME | st.lists(SOME, min_size=1, max_size=3)
@@ -200,7 +200,7 @@ def test_what_is_written_as_yaml_loads_as_equal_settings(
         )
 
 
-def test_a_path_of_each_kind_is_written_as_it_is_read(tmp_path: Path) -> None:
+def test_strings_and_lists_are_read_from_yaml(tmp_path: Path) -> None:
     text = "name: a\ndata:\n  path: [a, b.txt]\n  val_path: '-'\n  exclude: '*.pyc'\n"
     (tmp_path / "a.yaml").write_text(text)
     data = load_config(tmp_path / "a.yaml").data
@@ -209,19 +209,19 @@ def test_a_path_of_each_kind_is_written_as_it_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("raw", [{"path": ["-", "-"]}, {"path": "-", "val_path": ["a", "-"]}])
-def test_what_is_piped_in_is_read_once(raw: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"^data\.path: - stands twice"):
+def test_standard_input_can_be_given_only_once(raw: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.path: - is given twice"):
         parse_config({"name": "a", "data": raw})
 
 
 @pytest.mark.parametrize("key", ["path", "separator"])
-def test_half_a_character_is_refused(key: str) -> None:
-    """As a file name that is not UTF-8 has it."""
+def test_a_lone_surrogate_is_refused(key: str) -> None:
+    """Python uses lone surrogates in file names that are not UTF-8."""
     with pytest.raises(ConfigError, match=rf"^data\.{key}: "):
         parse_config({"name": "a", "data": {"path": "a", key: "caf\udce9"}})
 
 
-def test_a_glob_that_begins_with_a_class_is_a_glob() -> None:
+def test_a_glob_that_starts_with_a_bracket_is_a_string() -> None:
     config = parse_config({"name": "a"}, ["data.path=[a-z]*.c", "data.include=[x, y]"])
     assert config.data.path == ("[a-z]*.c",)
     assert config.data.include == ("x", "y")

@@ -1,4 +1,4 @@
-"""YAML and KEY=VALUE in, a Config out, and back."""
+"""Read a Config from YAML and KEY=VALUE, and write it as YAML."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ def write(folder: Path, text: str) -> Path:
         *(("'1e3'", "1e3"), ('"on"', "on"), ("[1e3, on]", [1000.0, "on"])),
     ],
 )
-def test_a_value_means_what_a_reader_thinks(text: str, value: object) -> None:
+def test_yaml_values_have_the_expected_types(text: str, value: object) -> None:
     parsed = parse_yaml(text, "here")
     assert parsed == value
     assert type(parsed) is type(value)
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "words"),
+    ("text", "position", "words"),
     [
-        ("data:\n  path: a\ndata: {}\n", "3:1", "the key data stands twice"),
-        ("train:\n  lr: 1\n  lr: 2\n", "3:3", "the key lr stands twice"),
-        ("data: {path: a}\n1: 2\n", "2:1", "the key 1 is not a word"),
+        ("data:\n  path: a\ndata: {}\n", "3:1", "the key data is given twice"),
+        ("train:\n  lr: 1\n  lr: 2\n", "3:3", "the key lr is given twice"),
+        ("data: {path: a}\n1: 2\n", "2:1", "the key 1 is not a string"),
         ("data: [1,\n", "2:1", "expected the node content"),
         ("data:\n\tpath: a\n", "2:1", r"'\t'"),
         ("a: b: c\n", "1:5", "mapping values are not allowed"),
         ("a: !!python/object:os.system x\n", "1:4", "could not determine a constructor"),
     ],
 )
-def test_what_is_not_yaml_is_refused_with_its_place(
-    tmp_path: Path, text: str, place: str, words: str
+def test_invalid_yaml_is_refused_with_its_position(
+    tmp_path: Path, text: str, position: str, words: str
 ) -> None:
     path = write(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load_config(path)
-    assert str(caught.value).startswith(f"{path}:{place}: not valid YAML: ")
+    assert str(caught.value).startswith(f"{path}:{position}: not valid YAML: ")
     assert words in str(caught.value)
 
 
@@ -77,7 +77,7 @@ def test_a_config_that_contains_itself_is_refused(tmp_path: Path) -> None:
         (b"data: {path: a}\n\x00", "unacceptable character"),
     ],
 )
-def test_a_file_that_holds_no_config_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+def test_a_file_that_is_not_a_config_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -98,7 +98,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 THREE_LEVELS = "data: {path: a}\ntrain: {batch_size: 8, optimizer: {lr: 3e-4}}\n"
 
 
-def test_yaml_is_above_the_defaults_and_overrides_are_above_yaml(tmp_path: Path) -> None:
+def test_yaml_replaces_defaults_and_overrides_replace_yaml(tmp_path: Path) -> None:
     path = write(tmp_path, THREE_LEVELS)
     plain = load_config(path)
     assert (plain.train.batch_size, plain.train.optimizer.lr) == (8, 3e-4)
@@ -110,12 +110,12 @@ def test_yaml_is_above_the_defaults_and_overrides_are_above_yaml(tmp_path: Path)
     assert config.sample.prompt == "on"
 
 
-def test_the_last_of_several_overrides_counts(tmp_path: Path) -> None:
+def test_the_last_of_several_overrides_is_used(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, THREE_LEVELS), ["train.seed=1", "train.seed=2"])
     assert config.train.seed == 2
 
 
-def test_an_override_may_give_a_whole_group_or_nothing(tmp_path: Path) -> None:
+def test_an_override_can_set_a_whole_group_or_null(tmp_path: Path) -> None:
     path = write(tmp_path, THREE_LEVELS + "eval: {every: 10}\n")
     config = load_config(path, ["train.optimizer={kind: sgd, lr: 1e-1}", "eval.every="])
     assert config.train.optimizer.kind == "sgd"
@@ -130,7 +130,7 @@ def test_an_empty_file_and_an_empty_group_can_be_filled_by_overrides(tmp_path: P
         load_config(write(tmp_path, "# nothing yet\n"))
 
 
-def test_the_name_is_the_files_unless_it_is_given(tmp_path: Path) -> None:
+def test_the_default_name_is_the_name_of_the_file(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, "data: {path: a}\n")).name == "mine"
     path = write(tmp_path, "name: yours\ndata: {path: a}\n")
     assert load_config(path).name == "yours"
@@ -138,7 +138,7 @@ def test_the_name_is_the_files_unless_it_is_given(tmp_path: Path) -> None:
     assert load_config(path, ["name=theirs"], name="ours").name == "ours"
 
 
-def test_settings_of_the_text_are_put_between_the_file_and_the_overrides(tmp_path: Path) -> None:
+def test_data_replaces_the_file_and_overrides_replace_data(tmp_path: Path) -> None:
     path = write(tmp_path, "data: {path: a, unit: byte}\n")
     data = {"path": ["b", "c"]}
     assert load_config(path, data=data).data == load_config(path, ["data.path=[b, c]"]).data
@@ -146,7 +146,7 @@ def test_settings_of_the_text_are_put_between_the_file_and_the_overrides(tmp_pat
     assert load_config(path, ["data.path=d"], data=data).data.path == ("d",)
     for without in ("", "data:\n", "name: mine\n"):
         assert load_config(write(tmp_path, without), data=data).data.path == ("b", "c")
-    with pytest.raises(ConfigError, match="data: a group of settings is wanted here, not 5"):
+    with pytest.raises(ConfigError, match="data: 5 should be a group of settings"):
         load_config(write(tmp_path, "data: 5\n"), data=data)
 
 
@@ -154,20 +154,20 @@ def test_settings_of_the_text_are_put_between_the_file_and_the_overrides(tmp_pat
 def test_an_override_that_is_not_key_and_value_is_refused(override: str) -> None:
     with pytest.raises(ConfigError, match="write KEY=VALUE") as caught:
         parse_config({}, [override])
-    assert f"--set {override}: " in str(caught.value)
+    assert f"set={override}: " in str(caught.value)
 
 
 def test_an_override_below_a_plain_value_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"--set model.x=3: model is not a group of settings"):
+    with pytest.raises(ConfigError, match=r"set=model.x=3: model is not a group of settings"):
         parse_config({"model": 5}, ["model.x=3"])
 
 
-def test_an_override_that_is_not_yaml_names_itself() -> None:
-    with pytest.raises(ConfigError, match=r"^--set train.seed:1:3: not valid YAML: "):
+def test_an_override_that_is_not_yaml_is_refused_with_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"^set=train.seed:1:3: not valid YAML: "):
         parse_config({}, ["train.seed=[1"])
 
 
-def test_overrides_leave_the_given_dictionary_alone() -> None:
+def test_overrides_do_not_change_the_given_dictionary() -> None:
     raw: dict[str, Any] = {"name": "a", "data": {"path": "a"}}
     parse_config(raw, ["data.path=b", "train.seed=5"])
     assert raw == {"name": "a", "data": {"path": "a"}}
@@ -179,7 +179,7 @@ def test_options_that_are_not_given_change_nothing() -> None:
     assert updated(sample, temperature=0.5).temperature == 0.5
 
 
-def test_a_wrong_option_is_named_as_one() -> None:
+def test_a_wrong_value_is_reported_with_the_option_name() -> None:
     sample = parse_config({"name": "a", "data": {"path": "a"}}).sample
     with pytest.raises(ConfigError) as caught:
         updated(sample, temperature=-1.0, top_k=0)
@@ -189,7 +189,7 @@ def test_a_wrong_option_is_named_as_one() -> None:
     assert "--top-k: 0 should be greater than or equal to 1" in second
 
 
-# --- and back --------------------------------------------------------------------------------
+# --- to YAML ---------------------------------------------------------------------------------
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]*", fullmatch=True)
 
@@ -205,8 +205,10 @@ NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]*", fullmatch=True)
 )
 @example("3e-4", "1e3", "0e0", 1e-5, {"kind": "gru"}, "sgd", None)
 @example("on", "null", "~", 1e22, {"kind": "lstm"}, "adam", 0.5)
+@example("a", "b", "\x85", 1.0, {"kind": "lstm"}, "adam", 1.0)
+@example("a", "\x85 b", "c", 1.0, {"kind": "lstm"}, "adam", 1.0)
 @example("2024-01-01", "a: b", "\r\n \x85\u2028#", 1.0, {"kind": "lstm"}, "adam", 1.0)
-def test_what_is_written_as_yaml_loads_as_an_equal_config(
+def test_a_config_written_as_yaml_is_read_back_equal(
     tmp_path_factory: pytest.TempPathFactory,
     name: str,
     path: str,
@@ -228,3 +230,9 @@ def test_what_is_written_as_yaml_loads_as_an_equal_config(
     file = tmp_path_factory.getbasetemp() / "round-trip.yaml"
     file.write_bytes(to_yaml(config).encode())
     assert load_config(file) == config
+
+
+def test_a_number_with_too_many_digits_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^here: not valid YAML: Exceeds the limit") as caught:
+        parse_yaml("a: " + "1" * 5000, "here")
+    assert "\n" not in str(caught.value)

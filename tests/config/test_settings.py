@@ -1,4 +1,4 @@
-"""The list of all settings: in the schema, in the reference, in the shipped configs, in use."""
+"""The list of all settings: in the schema, the reference, the shipped configs and the code."""
 
 from __future__ import annotations
 
@@ -35,20 +35,22 @@ eval.every eval.sample_every name sample.prompt sample.temperature
 """
 
 
-def test_the_names_that_others_build_on_are_there() -> None:
+def test_the_public_names_exist() -> None:
     assert set(PROMISED.split()) <= {setting.key for setting in SETTINGS}
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=name_of)
-def test_every_setting_says_what_it_means(setting: Setting) -> None:
+def test_every_setting_has_a_description(setting: Setting) -> None:
     assert len(setting.meaning) > 5
     assert setting.type
     assert setting.default or setting.key in ("name", "data.path")
 
 
 def attributes_read(folder: Path) -> set[str]:
-    """What the source reads by `x.name` or by a pattern `Class(name=...)`, the config's own code
-    left out."""
+    """The names that the source reads as `x.name` or in a pattern `Class(name=...)`.
+
+    The package config itself is not searched.
+    """
     found: set[str] = set()
     for path in folder.rglob("*.py"):
         if "config" not in path.relative_to(folder).parts:
@@ -76,7 +78,7 @@ def resolved(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def nodes(node: dict[str, Any], keys: list[str]) -> Iterator[dict[str, Any]]:
-    """The schema's nodes for a dotted name, one for each kind that has it."""
+    """The nodes of the schema for a dotted name, one per kind that has it."""
     node = resolved(node)
     if not keys:
         yield node
@@ -93,7 +95,7 @@ def test_the_schema_has_every_setting_with_its_meaning(setting: Setting) -> None
     assert setting.meaning in [node.get("description") for node in found]
 
 
-def test_the_schema_refuses_unknown_keys_and_asks_for_the_text_only() -> None:
+def test_the_schema_refuses_unknown_keys_and_requires_only_the_text() -> None:
     groups = [node for node in (SCHEMA, *SCHEMA["$defs"].values()) if "properties" in node]
     assert len(groups) > 10
     assert all(group["additionalProperties"] is False for group in groups)
@@ -101,7 +103,7 @@ def test_the_schema_refuses_unknown_keys_and_asks_for_the_text_only() -> None:
     assert SCHEMA["$defs"]["DataConfig"]["required"] == ["path"]
 
 
-def test_the_schema_knows_nothing_that_is_not_a_setting() -> None:
+def test_the_schema_has_only_settings() -> None:
     def leaves(node: dict[str, Any], prefix: str) -> Iterator[str]:
         for choice in resolved(node).get("oneOf", [node]):
             for key, inner in resolved(choice).get("properties", {}).items():
@@ -114,7 +116,7 @@ def test_the_schema_knows_nothing_that_is_not_a_setting() -> None:
     assert set(leaves(SCHEMA, "")) == {setting.key for setting in SETTINGS}
 
 
-# --- what is shipped -------------------------------------------------------------------------
+# --- shipped files ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=name_of)
@@ -123,7 +125,7 @@ def test_a_shipped_config_loads_and_names_its_schema(path: Path) -> None:
     assert text.splitlines()[0] == FIRST_LINE
     config = load_config(path)
     assert config.name == path.stem
-    assert config.train.max_seconds is None  # else it could not be repeated bit for bit
+    assert config.train.max_seconds is None  # else a repeated run would not be bit-identical
     for key in dotted(parse_yaml(text, str(path))):
         assert list(nodes(SCHEMA, key.split("."))), f"{key} is not in the schema"
 

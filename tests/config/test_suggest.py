@@ -1,4 +1,4 @@
-"""Settings for a text that comes without any."""
+"""Default settings for a text that has no config."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from charlm.config.suggest import name_for, suggest, yield_to
 from charlm.data.amounts import fit_batch, steps_per_epoch
 from charlm.training.schedule import Limits
 
-ANY_TEXT = st.text(st.characters(), min_size=1)  # half a surrogate pair, too: names have them
+ANY_TEXT = st.text(st.characters(), min_size=1)  # with lone surrogates, as in file names
 
 
 def suggested(chars: int, *path: str) -> Config:
@@ -27,7 +27,7 @@ def suggested(chars: int, *path: str) -> Config:
 @example(["a.txt"], 30_000)
 @example(["-"], 30_001)
 @example(["builtin:python"], 10**9)
-def test_what_is_suggested_is_a_config_of_the_text(path: list[str], chars: int) -> None:
+def test_a_suggestion_is_a_valid_config_of_the_text(path: list[str], chars: int) -> None:
     config = parse_config(suggest(tuple(path), chars))
     assert config.data.path == tuple(path)
     limits = [config.train.max_steps, config.train.max_epochs, config.train.max_seconds]
@@ -51,7 +51,7 @@ def test_a_longer_text_gets_a_larger_model_and_less_dropout() -> None:
 
 
 @given(st.integers(65, 2000) | st.integers(65, 10**9))
-def test_a_run_as_suggested_is_longer_than_its_warm_up(chars: int) -> None:
+def test_a_suggested_run_is_longer_than_its_warm_up(chars: int) -> None:
     ids = np.broadcast_to(np.uint8(0), chars)
     train, _ = fit_batch(ids, suggested(chars).train)
     steps = Limits.of(train, steps_per_epoch(ids, train)).steps
@@ -63,7 +63,7 @@ def test_a_run_as_suggested_is_longer_than_its_warm_up(chars: int) -> None:
 @example(["x" * 300])
 @example(["a" * 99 + "-" * 9 + "b"])
 @example(["..."])
-def test_a_name_is_always_one_that_a_run_can_have(path: list[str]) -> None:
+def test_every_suggested_name_is_valid(path: list[str]) -> None:
     name = name_for(tuple(path))
     assert parse_config({"name": name, "data": {"path": "a"}}).name == name
 
@@ -82,13 +82,13 @@ def test_a_name_is_always_one_that_a_run_can_have(path: list[str]) -> None:
         ("日本.txt", "text"),
     ],
 )
-def test_a_run_is_named_for_its_text(path: str, name: str) -> None:
+def test_a_run_is_named_after_its_text(path: str, name: str) -> None:
     assert name_for((path, "other.txt")) == name
 
 
 @pytest.mark.parametrize("model", ["gpt", "gru", "lstm"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
-def test_another_kind_can_be_set_over_what_is_suggested(model: str, optimizer: str) -> None:
+def test_overrides_can_set_another_kind_than_suggested(model: str, optimizer: str) -> None:
     overrides = [f"model.kind={model}", f"train.optimizer.kind={optimizer}"]
     settings = suggest(("a.txt",), 1000)
     yield_to(settings, overrides)

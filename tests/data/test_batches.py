@@ -1,4 +1,4 @@
-"""Which characters a step sees, against loops written by hand."""
+"""The characters of each step, compared with loops written by hand."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def test_a_batch_is_two_tensors_of_batch_size_by_seq_len(batches: Batches) -> No
 
 
 @pytest.mark.parametrize(("n", "batch_size", "seq_len"), SIZES)
-def test_streams_are_those_of_a_hand_written_loop(n: int, batch_size: int, seq_len: int) -> None:
+def test_streams_equal_a_loop_written_by_hand(n: int, batch_size: int, seq_len: int) -> None:
     batches = streams(n, batch_size, seq_len)
     position = [b * n // batch_size for b in range(batch_size)]
-    for step in range(3 * n // seq_len + 2):  # goes round several times
+    for step in range(3 * n // seq_len + 2):  # several times through the text
         inputs: list[list[int]] = []
         targets: list[list[int]] = []
         for b in range(batch_size):
@@ -70,7 +70,7 @@ def test_streams_are_those_of_a_hand_written_loop(n: int, batch_size: int, seq_l
         assert as_lists(batches, step) == (inputs, targets)
 
 
-def test_a_step_goes_on_where_the_step_before_ended() -> None:
+def test_a_step_continues_where_the_step_before_ended() -> None:
     batches = streams(61, 3, 5)
     for step in range(30):
         (_, before), (after, _) = batches.batch(step), batches.batch(step + 1)
@@ -91,7 +91,7 @@ def test_an_epoch_of_streams_covers_every_character_once(
         assert seen == dict.fromkeys(range(n), 1)
 
 
-def test_a_stream_can_be_read_at_a_step_far_away() -> None:
+def test_a_stream_can_be_read_at_any_step() -> None:
     n, far = 61, 10**9
     x, y = streams(n, 3, 5).batch(far)
     assert x[0].tolist() == [(5 * far + t) % n for t in range(5)]
@@ -123,16 +123,16 @@ def test_a_window_is_contiguous_and_its_targets_are_one_ahead() -> None:
     assert not batches.carries_state
 
 
-def test_windows_begin_at_every_possible_place_equally_often() -> None:
+def test_windows_begin_at_every_possible_position_equally_often() -> None:
     n, seq_len, draws = 20, 5, 64 * 250
     batches = windows(n, 64, seq_len)
     starts: Counter[int] = Counter()
     for step in range(draws // 64):
         starts.update(batches.batch(step)[0][:, 0].tolist())
-    places = range(n - seq_len)  # the last target of the last of them is the text's last character
-    assert set(starts) == set(places)
-    expected = draws / len(places)
-    assert all(0.85 * expected < starts[place] < 1.15 * expected for place in places)
+    positions = range(n - seq_len)  # the last window's last target is the text's last character
+    assert set(starts) == set(positions)
+    expected = draws / len(positions)
+    assert all(0.85 * expected < starts[i] < 1.15 * expected for i in positions)
 
 
 def test_a_text_of_one_window_is_always_that_window() -> None:
@@ -141,31 +141,31 @@ def test_a_text_of_one_window_is_always_that_window() -> None:
     assert y.tolist() == [[1, 2, 3, 4, 5]] * 3
 
 
-# --- items -----------------------------------------------------------------------------------
+# --- documents -------------------------------------------------------------------------------
 
-ITEMS = st.lists(st.integers(1, 9), min_size=1, max_size=12)  # lengths
+DOCUMENTS = st.lists(st.integers(1, 9), min_size=1, max_size=12)  # lengths
 
 
 def list_of(lengths: list[int]) -> TextIds:
-    """A list of items, every character of which is its place in the text."""
+    """A list of documents of these lengths. Every id is its own position in the text."""
     starts = np.cumsum([0, *lengths])
     n = int(starts[-1])
     return TextIds(np.arange(n, dtype=np.uint16), np.arange(n, dtype=np.uint16), starts)
 
 
 def pieces_by_hand(lengths: list[int], seq_len: int) -> list[list[int]]:
-    """What is to be predicted, item by item, cut to seq_len."""
-    places, found = iter(range(sum(lengths))), []
+    """The targets of each document, cut into pieces of `seq_len`."""
+    positions, result = iter(range(sum(lengths))), []
     for length in lengths:
-        item = list(itertools.islice(places, length))
-        found += [item[i : i + seq_len] for i in range(0, length, seq_len)]
-    return found
+        document = list(itertools.islice(positions, length))
+        result += [document[i : i + seq_len] for i in range(0, length, seq_len)]
+    return result
 
 
-@given(ITEMS, st.integers(1, 9), st.integers(1, 6))
+@given(DOCUMENTS, st.integers(1, 9), st.integers(1, 6))
 @example([1], 4, 1)
 @example([9, 1], 3, 9)
-def test_every_epoch_of_items_has_every_piece_once_in_an_order_of_its_own(
+def test_every_epoch_of_documents_has_every_piece_once_in_its_own_order(
     lengths: list[int], batch_size: int, seq_len: int
 ) -> None:
     ids, pieces = list_of(lengths), pieces_by_hand(lengths, seq_len)
@@ -178,7 +178,7 @@ def test_every_epoch_of_items_has_every_piece_once_in_an_order_of_its_own(
         for inputs, targets in zip(x.tolist(), y.tolist(), strict=True):
             rows.append(piece := [target for target in targets if target != IGNORED])
             assert targets == piece + [IGNORED] * (len(targets) - len(piece))
-            assert inputs[: len(piece)] == [(place - 1) % len(ids) for place in piece]
+            assert inputs[: len(piece)] == [(target - 1) % len(ids) for target in piece]
         assert x.shape == y.shape == (batch_size, max(map(len, rows)))
         seen += rows
     n = len(pieces)
@@ -188,7 +188,7 @@ def test_every_epoch_of_items_has_every_piece_once_in_an_order_of_its_own(
     assert not batches.carries_state
 
 
-def test_items_are_a_pure_function_of_seed_and_step() -> None:
+def test_documents_are_a_pure_function_of_seed_and_step() -> None:
     ids = list_of([3, 1, 4, 1, 5, 9, 2, 6])
     batches, others = (DocumentBatches(ids, 3, 4, CPU, seed=1) for _ in range(2))
     forwards = [as_lists(batches, step) for step in range(12)]
@@ -199,7 +199,7 @@ def test_items_are_a_pure_function_of_seed_and_step() -> None:
     assert torch.equal(far, batches.batch(10**12)[1])
 
 
-def test_items_differ_from_epoch_to_epoch_and_from_seed_to_seed() -> None:
+def test_documents_differ_from_epoch_to_epoch_and_from_seed_to_seed() -> None:
     ids = list_of([1] * 50)
     orders = [
         str(DocumentBatches(ids, 50, 4, CPU, seed).batch(epoch)[1].tolist())
@@ -209,7 +209,7 @@ def test_items_differ_from_epoch_to_epoch_and_from_seed_to_seed() -> None:
     assert len(set(orders)) == 4
 
 
-def test_an_item_is_read_from_the_line_end_before_it_to_its_own() -> None:
+def test_a_document_is_read_from_the_line_end_before_it_to_its_own() -> None:
     words = ["Ann\n", "Bo\n", "Christopher\n"]
     text = "".join(words)
     raw = np.array([ord(char) for char in text], np.uint8)
@@ -227,18 +227,18 @@ def test_an_item_is_read_from_the_line_end_before_it_to_its_own() -> None:
         assert read == {"\n" + word[:-1]: word for word in expected}
 
 
-# --- which of them ---------------------------------------------------------------------------
+# --- the choice of batches -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["streams", "windows"])
-def test_batches_read_off_a_device_are_the_same(kind: str) -> None:
+def test_batches_read_from_a_device_are_the_same(kind: str) -> None:
     make = streams if kind == "streams" else windows
     host, device = make(50, 4, 7), make(50, 4, 7)
     device._ids._on_device = torch.arange(50, dtype=torch.int32)  # as if on a GPU
     assert all(as_lists(host, step) == as_lists(device, step) for step in range(20))
 
 
-def test_the_config_chooses_the_batches_and_the_seed_their_places() -> None:
+def test_the_config_chooses_the_batches_and_the_seed_their_positions() -> None:
     ids = np.arange(200, dtype=np.uint8)
     train = TrainConfig(batch_size=4, seq_len=8, seed=5)
     chosen = make_batches(ids, train, CPU)
@@ -247,14 +247,14 @@ def test_the_config_chooses_the_batches_and_the_seed_their_places() -> None:
     chosen = make_batches(ids, train.model_copy(update={"batches": "windows"}), CPU)
     assert isinstance(chosen, WindowBatches)
     assert as_lists(chosen, 2) == as_lists(windows(200, 4, 8, seed=5), 2)
-    items = list_of([9, 2, 7, 1, 5])
-    chosen = make_batches(items, train.model_copy(update={"batches": "items"}), CPU)
+    documents = list_of([9, 2, 7, 1, 5])
+    chosen = make_batches(documents, train.model_copy(update={"batches": "items"}), CPU)
     assert isinstance(chosen, DocumentBatches)
-    assert as_lists(chosen, 2) == as_lists(DocumentBatches(items, 4, 8, CPU, seed=5), 2)
+    assert as_lists(chosen, 2) == as_lists(DocumentBatches(documents, 4, 8, CPU, seed=5), 2)
 
 
 @pytest.mark.parametrize("order", ["streams", "windows"])
-def test_batches_of_a_text_on_the_disk_are_those_of_its_ids(order: str, tmp_path: Path) -> None:
+def test_batches_of_a_text_on_the_disk_equal_those_of_its_ids(order: str, tmp_path: Path) -> None:
     path = tmp_path / "ids"
     np.arange(200, dtype=np.uint8).tofile(path)
     table = np.arange(256, dtype=np.uint16) * 3
@@ -267,31 +267,31 @@ def test_batches_of_a_text_on_the_disk_are_those_of_its_ids(order: str, tmp_path
         assert one[0].min() >= 15
 
 
-# --- a batch that fits -----------------------------------------------------------------------
+# --- the batch size --------------------------------------------------------------------------
 
 
-def assert_fits(train: TrainConfig, room: int, ids: AnyIds) -> None:
-    """A batch of `room` is the largest that is to be had."""
+def assert_fits(train: TrainConfig, available: int, ids: AnyIds) -> None:
+    """Check that `fit_batch` allows a batch of `available` sequences and no more."""
     fitted, notices = fit_batch(ids, train)
-    if room >= train.batch_size:
+    if available >= train.batch_size:
         assert (fitted, notices) == (train, [])
         return
-    assert fitted.batch_size == room
-    common = [k for k in range(1, room + 1) if room % k == train.grad_accum % k == 0]
+    assert fitted.batch_size == available
+    common = [k for k in range(1, available + 1) if available % k == train.grad_accum % k == 0]
     assert fitted.grad_accum == max(common)
-    update = {"batch_size": room, "grad_accum": fitted.grad_accum}
+    update = {"batch_size": available, "grad_accum": fitted.grad_accum}
     assert fitted == train.model_copy(update=update)
     assert TrainConfig.model_validate(fitted.model_dump()) == fitted
     (notice,) = notices
     assert notice.startswith(
-        f"the training part of the text has {len(ids):,} characters, {room:,} "
+        f"the training part of the text has {len(ids):,} characters, {available:,} "
     )
-    assert notice.endswith(f": train.batch_size is {room}, not {train.batch_size}")
+    assert notice.endswith(f": train.batch_size is {available}, not {train.batch_size}")
     assert fit_batch(ids, fitted) == (fitted, [])
 
 
 @given(st.integers(0, 400), st.integers(1, 12), st.integers(1, 5), st.integers(1, 60))
-def test_a_batch_is_as_large_as_was_asked_for_or_as_the_text_allows(
+def test_a_batch_has_the_size_in_the_config_or_the_largest_that_the_text_allows(
     n: int, pieces: int, size: int, seq_len: int
 ) -> None:
     raw = {"batch_size": pieces * size, "grad_accum": pieces, "seq_len": seq_len}
@@ -305,8 +305,8 @@ def test_a_batch_is_as_large_as_was_asked_for_or_as_the_text_allows(
         assert words in str(caught.value)
 
 
-@given(ITEMS, st.integers(1, 6), st.integers(1, 5), st.integers(1, 12))
-def test_a_batch_of_items_is_no_larger_than_the_list(
+@given(DOCUMENTS, st.integers(1, 6), st.integers(1, 5), st.integers(1, 12))
+def test_a_batch_of_documents_is_no_larger_than_the_list(
     lengths: list[int], pieces: int, size: int, seq_len: int
 ) -> None:
     raw = {"batch_size": pieces * size, "grad_accum": pieces, "seq_len": seq_len}
@@ -316,13 +316,13 @@ def test_a_batch_of_items_is_no_larger_than_the_list(
 
 def test_an_empty_list_is_refused() -> None:
     train = TrainConfig.model_validate({"batches": "items"})
-    with pytest.raises(DataError, match="the training part of the list has no items"):
+    with pytest.raises(DataError, match="the training part of the list has no documents"):
         fit_batch(list_of([3, 4]).stretch(1, 2), train)
 
 
 @pytest.mark.parametrize(("batch_size", "seq_len", "n"), [(4, 10, 11), (50, 10, 50), (1, 1, 2)])
 @pytest.mark.parametrize("order", ["streams", "windows"])
-def test_the_shortest_text_that_is_taken_gives_batches(
+def test_the_shortest_text_that_is_accepted_gives_batches(
     order: str, batch_size: int, seq_len: int, n: int
 ) -> None:
     raw = {"batch_size": batch_size, "seq_len": seq_len, "batches": order}

@@ -1,4 +1,4 @@
-"""Encoded texts on the disk: found again, made whole or not at all, believed only when sound."""
+"""Encoded texts on the disk: they are found again, are complete, and are checked for damage."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ NAMES = "anna\nbo\n\ncléo\ndan"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where encoded texts are kept, in a world where a moment is enough for a file to be old."""
+    """The folder of encoded texts. Files that were just written count as old."""
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "_JUST_NOW", 0.0)
+    monkeypatch.setattr(module, "_CLOCK_TICK", 0.0)
     return tmp_path / "cache" / "encoded"
 
 
 @pytest.fixture(autouse=True)
-def may_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The folders in which something may be deleted; a test that would go beyond fails first."""
+def removable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders in which rmtree may delete. A test that would delete elsewhere fails first."""
     folders, rmtree = [tmp_path.resolve()], shutil.rmtree
 
     def guarded(path: Any, *arguments: Any, **options: Any) -> None:
@@ -81,7 +81,7 @@ def open_(path: str | Path, expected: str | None = None, **options: Any) -> Enco
 
 
 def open_unread(path: str | Path, expected: str | None = None, **options: Any) -> Encoded:
-    """The text, which must be there without a look into its files."""
+    """Open a text that must be in the cache. Fails if a source is opened."""
     sources, data = find(path, **options)
     return open_encoded([replace(source, open=fail) for source in sources], data, expected)
 
@@ -94,14 +94,14 @@ def text_of(encoded: Encoded) -> str:
     return "".join(encoded.facts.chars[i] for i in encoded.ids)
 
 
-def items_of(encoded: Encoded) -> list[str]:
+def documents_of(encoded: Encoded) -> list[str]:
     assert encoded.starts is not None
     whole, starts = text_of(encoded), encoded.starts.tolist()
     return sorted(whole[start:end] for start, end in pairwise(starts))
 
 
 def texts_in(cache: Path) -> set[str]:
-    """The folders of encoded texts, and whatever else has been left."""
+    """The folders of encoded texts, and anything else that was left there."""
     return {path.name for path in cache.glob("*")} - {"seen"}
 
 
@@ -132,15 +132,15 @@ def test_several_files_are_not_read_again_until_one_changes(tmp_path: Path) -> N
     assert text_of(open_(folder, exclude="a")) == "x\nc\nd"
 
 
-def test_a_list_of_items_is_not_read_again(tmp_path: Path) -> None:
+def test_a_list_is_not_read_again(tmp_path: Path) -> None:
     path = write(tmp_path / "names.txt", NAMES)
     first, again = (load(path, documents="lines") for load in (open_, open_unread))
     for encoded in (first, again):
-        assert items_of(encoded) == ["anna\n", "bo\n", "cléo\n", "dan\n"]
+        assert documents_of(encoded) == ["anna\n", "bo\n", "cléo\n", "dan\n"]
     assert text_of(first) == text_of(again)
 
 
-def test_a_text_that_was_only_touched_is_the_same(text: Path, cache: Path) -> None:
+def test_a_text_with_only_a_new_time_is_the_same(text: Path, cache: Path) -> None:
     open_(text)
     before = {path: stamp_of(path) for path in cache.glob("*/ids.bin")}
     os.utime(text)
@@ -159,7 +159,7 @@ def test_a_copy_of_a_text_is_the_same_text(text: Path, tmp_path: Path, cache: Pa
     assert len(texts_in(cache)) == 1
 
 
-def test_a_link_that_is_read_in_another_way_is_another_text(tmp_path: Path) -> None:
+def test_a_link_that_is_decompressed_is_another_text(tmp_path: Path) -> None:
     packed = gzip.compress(b"the text")
     (tmp_path / "blob").write_bytes(packed)
     (tmp_path / "link.gz").symlink_to("blob")
@@ -167,12 +167,12 @@ def test_a_link_that_is_read_in_another_way_is_another_text(tmp_path: Path) -> N
     assert text_of(open_(tmp_path / "link.gz", unit="byte")) == "the text"
 
 
-def test_how_many_bytes_are_to_be_read_is_known_beforehand(text: Path, tmp_path: Path) -> None:
+def test_the_number_of_bytes_to_read(text: Path, tmp_path: Path) -> None:
     assert bytes_to_read(*find(text)) == 13
     open_(text)
     assert bytes_to_read(*find(text)) == 0
     assert bytes_to_read(*find(text, newlines="lf")) == 13
-    assert bytes_to_read(*find("builtin:python")) == 0  # nobody knows
+    assert bytes_to_read(*find("builtin:python")) == 0  # unknown
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_text_read_in_another_way_is_another_text(
             encoded = open_(folder, **options)
         except DataError as error:
             return str(error)
-        return text_of(encoded), items_of(encoded) if encoded.starts is not None else []
+        return text_of(encoded), documents_of(encoded) if encoded.starts is not None else []
 
     fresh = []
     for i, options in enumerate([{}, {option: value}]):
@@ -213,10 +213,10 @@ def test_a_text_read_in_another_way_is_another_text(
         assert [result(), result(**{option: value})] == fresh
 
 
-def test_every_setting_of_how_bytes_are_read_is_part_of_what_a_text_is_known_by() -> None:
-    parting = {"val_path", "test_path", "val_fraction", "test_fraction", "min_count", "max_size"}
+def test_every_setting_that_changes_how_bytes_are_read_is_in_the_key() -> None:
+    splitting = {"val_path", "test_path", "val_fraction", "test_fraction", "min_count", "max_size"}
     finding = {"path", "include", "exclude"}
-    reading = DataConfig.model_fields.keys() - parting - finding
+    reading = DataConfig.model_fields.keys() - splitting - finding
     named: Any = {name: name for name in reading}
     data = DataConfig.model_construct(**named)
     assert sorted(module._options(data)) == sorted(reading)
@@ -233,7 +233,7 @@ def test_a_text_of_the_same_size_with_another_content_is_another_text(text: Path
 
 @pytest.fixture
 def coarse_clock(text: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A disk whose times stand still, and a clock to be set; both begin at 1000 s."""
+    """A disk whose file times are always 1000 s, and a clock that the test sets, from 1000 s on."""
     clock = SimpleNamespace(now=1000.0)
     clock.time = lambda: clock.now
 
@@ -242,11 +242,11 @@ def coarse_clock(text: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace
 
     monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(module, "stamp_of", stamp)
-    monkeypatch.setattr(module, "_JUST_NOW", 0.1)
+    monkeypatch.setattr(module, "_CLOCK_TICK", 0.1)
     return clock
 
 
-def test_a_text_that_changed_within_the_same_instant_is_read_again(
+def test_a_text_that_changed_within_one_clock_tick_is_read_again(
     text: Path, coarse_clock: SimpleNamespace
 ) -> None:
     for content in ("1234567", "7654321"):
@@ -257,7 +257,7 @@ def test_a_text_that_changed_within_the_same_instant_is_read_again(
     assert text_of(open_unread(text)) == "7654321"
 
 
-def test_a_text_that_changed_while_it_was_read_for_long_is_read_again(
+def test_a_text_that_changed_during_a_long_read_is_read_again(
     text: Path, coarse_clock: SimpleNamespace
 ) -> None:
     sources, data = find(write(text, "1234567"))
@@ -267,7 +267,7 @@ def test_a_text_that_changed_while_it_was_read_for_long_is_read_again(
             before = file.read()
         with text.open("r+b") as file:  # in place, so that the inode and the size stay
             file.write(b"7654321")
-        coarse_clock.now += 10  # reading all of it took long
+        coarse_clock.now += 10  # reading took a long time
         return io.BytesIO(before)
 
     assert text_of(open_encoded([replace(sources[0], open=read_slowly)], data)) == "1234567"
@@ -288,22 +288,22 @@ def test_a_text_that_changes_while_it_is_read_is_read_again(text: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_text_that_goes_away_is_not_called_a_full_disk(text: Path, when: str) -> None:
+def test_a_text_that_is_deleted_is_not_reported_as_a_full_disk(text: Path, when: str) -> None:
     sources, data = find(text)
 
-    def leave() -> IO[bytes]:
+    def delete_after_open() -> IO[bytes]:
         file = sources[0].open()
         text.unlink()
         return file
 
     if when == "before":
         text.unlink()
-    going = sources if when == "before" else [replace(sources[0], open=leave)]
+    deleted = sources if when == "before" else [replace(sources[0], open=delete_after_open)]
     if when == "after":  # all of it was read
-        assert text_of(open_encoded(going, data)) == "naïve café\n"
+        assert text_of(open_encoded(deleted, data)) == "naïve café\n"
         return
     with pytest.raises(DataError) as caught:
-        open_encoded(going, data)
+        open_encoded(deleted, data)
     assert str(caught.value).startswith(f"{text}: cannot read this text: ")
     assert "CHARLM_CACHE" not in str(caught.value)
 
@@ -339,7 +339,7 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def become(raw: bytes) -> Callable[[Path], None]:
+def replace_by(raw: bytes) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
         path.write_bytes(raw)
 
@@ -347,12 +347,12 @@ def become(raw: bytes) -> Callable[[Path], None]:
 
 
 def forge(path: Path) -> None:
-    """Other facts under the old seal."""
+    """Other facts with the old hash."""
     path.write_text(path.read_text("utf-8").replace('"chars": "', '"chars": "X'), "utf-8")
 
 
 def age(path: Path) -> None:
-    """Facts of another charlm, well sealed."""
+    """Facts of another version of charlm, with the right hash."""
     body = json.loads(path.read_text("utf-8"))["facts"]
     del body["counts"]
     path.write_text(json.dumps({"seal": module._hash_of(body), "facts": body}), "utf-8")
@@ -364,29 +364,29 @@ DAMAGES: list[Callable[[Path], None]] = [cut, lengthen, alter, alter_secretly, r
 @pytest.mark.parametrize(
     ("name", "damage"),
     [(name, damage) for name in ("ids.bin", "starts.bin", "facts.json") for damage in DAMAGES]
-    + [("facts.json", become(raw)) for raw in (b"[]", b"{}", b"1", b'{"seal": "", "facts": 0}')]
+    + [("facts.json", replace_by(raw)) for raw in (b"[]", b"{}", b"1", b'{"seal": "", "facts": 0}')]
     + [("facts.json", damage) for damage in (forge, age)],
 )
-def test_a_damaged_text_is_encoded_anew_with_one_notice(
+def test_a_damaged_text_is_encoded_again_with_one_notice(
     tmp_path: Path, cache: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
     path = write(tmp_path / "names.txt", NAMES)
     open_(path, documents="lines")
     (folder,) = (cache / key for key in texts_in(cache))
-    time.sleep(0.01)  # more than a tick of the disk's clock
+    time.sleep(0.01)  # more than one tick of the file system's clock
     damage(folder / name)
     encoded = open_(path, documents="lines")
-    assert items_of(encoded) == ["anna\n", "bo\n", "cléo\n", "dan\n"]
+    assert documents_of(encoded) == ["anna\n", "bo\n", "cléo\n", "dan\n"]
     (notice,) = encoded.notices
     assert notice.startswith(f"{folder}: its {name} ")
-    assert notice.endswith("; the text is encoded anew")
+    assert notice.endswith("; the text is encoded again")
     assert texts_in(cache) == {folder.name}
     again = open_unread(path, documents="lines")
-    assert items_of(again) == ["anna\n", "bo\n", "cléo\n", "dan\n"]
+    assert documents_of(again) == ["anna\n", "bo\n", "cléo\n", "dan\n"]
     assert again.notices == []
 
 
-def test_a_damaged_text_that_another_file_has_too_is_encoded_anew(
+def test_a_damaged_text_is_encoded_again_from_a_copy_of_its_file(
     text: Path, tmp_path: Path, cache: Path
 ) -> None:
     open_(text)
@@ -398,7 +398,7 @@ def test_a_damaged_text_that_another_file_has_too_is_encoded_anew(
     assert texts_in(cache) == {folder.name}
 
 
-def test_a_text_whose_folder_is_gone_is_encoded_anew(text: Path, cache: Path) -> None:
+def test_a_text_whose_folder_was_deleted_is_encoded_again(text: Path, cache: Path) -> None:
     open_(text)
     for key in texts_in(cache):
         shutil.rmtree(cache / key)
@@ -413,9 +413,7 @@ def test_a_text_whose_folder_is_gone_is_encoded_anew(text: Path, cache: Path) ->
         *(b".", b"seen", b"../../precious", b"PRECIOUS"),
     ],
 )
-def test_a_damaged_note_of_what_was_seen_does_no_harm(
-    text: Path, tmp_path: Path, cache: Path, content: bytes
-) -> None:
+def test_a_damaged_note_is_ignored(text: Path, tmp_path: Path, cache: Path, content: bytes) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     write(precious / "letter.txt", "dear")
@@ -434,7 +432,7 @@ def test_a_damaged_note_of_what_was_seen_does_no_harm(
 
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: Path, cache: Path) -> Path:
-    """The cache, moved to a place where its files have other numbers and times."""
+    """The cache, copied to another folder, where its files have other inodes and times."""
     open_(text)
     shutil.copytree(cache, tmp_path / "moved" / "encoded", copy_function=shutil.copyfile)
     shutil.rmtree(cache)
@@ -442,23 +440,23 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: Path, cache: P
     return tmp_path / "moved" / "encoded"
 
 
-def test_a_copied_text_is_read_through_once_and_believed(
+def test_a_copied_text_is_hashed_once_and_used(
     copied: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[Path] = []
 
-    def watched(path: Path) -> str:
+    def recorded_hash(path: Path) -> str:
         hashed.append(path)
         return hash_file(path)
 
-    monkeypatch.setattr(module, "hash_file", watched)
+    monkeypatch.setattr(module, "hash_file", recorded_hash)
     for _ in range(3):
         encoded = open_unread(text)
         assert (text_of(encoded), encoded.notices) == ("naïve café\n", [])
         assert [path.name for path in hashed] == ["ids.bin"]
 
 
-def test_a_copied_text_that_was_altered_is_not_believed(copied: Path, text: Path) -> None:
+def test_a_copied_text_that_was_altered_is_not_used(copied: Path, text: Path) -> None:
     (ids,) = copied.glob("*/ids.bin")
     alter(ids)
     encoded = open_(text)
@@ -474,7 +472,7 @@ from pathlib import Path
 from charlm.config import DataConfig
 from charlm.data import cache
 from charlm.data.sources import Source
-cache._JUST_NOW = 0.0
+cache._CLOCK_TICK = 0.0
 path = Path(sys.argv[1])
 
 class Slow(io.BytesIO):
@@ -492,7 +490,7 @@ print("".join(encoded.facts.chars[i] for i in encoded.ids), len(encoded.notices)
 
 @contextmanager
 def builder(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process in the middle of encoding a text, waiting for a line to go on."""
+    """A process that encodes a text. It stops in the middle until it gets a line on its input."""
     with subprocess.Popen(
         [sys.executable, "-c", BUILDER, path],
         cwd=ROOT, encoding="utf-8", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -505,7 +503,7 @@ def builder(path: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_processes_that_encode_one_text_at_once_all_have_it(tmp_path: Path, cache: Path) -> None:
+def test_processes_can_encode_the_same_text_at_the_same_time(tmp_path: Path, cache: Path) -> None:
     path = write(tmp_path / "text.txt", "text")
     with builder(path) as one, builder(path) as two:
         assert len(texts_in(cache)) == 2
@@ -517,7 +515,7 @@ def test_processes_that_encode_one_text_at_once_all_have_it(tmp_path: Path, cach
     assert not list(cache.glob("tmp*"))
 
 
-def test_what_a_killed_process_left_is_not_believed_and_swept_away(
+def test_the_folder_of_a_killed_process_is_not_used_and_is_removed(
     tmp_path: Path, cache: Path
 ) -> None:
     path = write(tmp_path / "text.txt", "text")
@@ -533,7 +531,7 @@ def test_what_a_killed_process_left_is_not_believed_and_swept_away(
     assert left not in texts_in(cache)
 
 
-def test_what_another_process_works_on_is_not_swept_away(tmp_path: Path, cache: Path) -> None:
+def test_the_folder_of_a_running_process_is_not_removed(tmp_path: Path, cache: Path) -> None:
     path, other = write(tmp_path / "text.txt", "text"), write(tmp_path / "other.txt", "other")
     with builder(path) as process:
         (working,) = texts_in(cache)
@@ -544,14 +542,14 @@ def test_what_another_process_works_on_is_not_swept_away(tmp_path: Path, cache: 
     assert text_of(open_unread(path)) == "text"
 
 
-def test_a_folder_that_goes_away_while_it_is_looked_at_is_no_trouble(
+def test_a_folder_that_disappears_during_the_clean_up_is_ignored(
     text: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cache / "tmp-finished").mkdir(parents=True)
 
     def late(folder: Path, wait: bool) -> Any:
         if folder.name == "tmp-finished" and folder.exists():
-            folder.rmdir()  # its process has just given it its name
+            folder.rmdir()  # its process has just renamed it
         return locked(folder, wait)
 
     monkeypatch.setattr(module, "locked", late)
@@ -559,7 +557,7 @@ def test_a_folder_that_goes_away_while_it_is_looked_at_is_no_trouble(
     assert (text_of(encoded), encoded.notices) == ("naïve café\n", [])
 
 
-def test_a_folder_is_held_against_others_until_it_is_let_go(tmp_path: Path) -> None:
+def test_a_folder_is_locked_until_the_lock_is_released(tmp_path: Path) -> None:
     with locked(tmp_path, wait=False) as ours:
         assert ours
         with locked(tmp_path, wait=False) as again:
@@ -568,15 +566,15 @@ def test_a_folder_is_held_against_others_until_it_is_let_go(tmp_path: Path) -> N
         assert ours
 
 
-# --- no room -----------------------------------------------------------------------------------
+# --- no space ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def commons(monkeypatch: pytest.MonkeyPatch, may_go: list[Path]) -> Iterator[Path]:
-    """A folder that other users can reach, unlike tmp_path: with `cache` and `temporary`."""
+def shared(monkeypatch: pytest.MonkeyPatch, removable: list[Path]) -> Iterator[Path]:
+    """A folder that other users can open, unlike tmp_path. It has `cache` and `temporary`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        may_go.append(folder.resolve())
+        removable.append(folder.resolve())
         for path in (folder, folder / "cache", folder / "temporary"):
             path.mkdir(exist_ok=True)
             path.chmod(0o777)
@@ -585,41 +583,41 @@ def commons(monkeypatch: pytest.MonkeyPatch, may_go: list[Path]) -> Iterator[Pat
         yield folder
 
 
-def test_where_the_cache_cannot_be_written_the_text_is_encoded_for_this_time(
-    commons: Path,
+def test_a_text_is_encoded_for_one_run_if_the_cache_cannot_be_written(
+    shared: Path,
 ) -> None:
-    path = write(commons / "text.txt", "text")
-    (commons / "cache").chmod(0o555)
+    path = write(shared / "text.txt", "text")
+    (shared / "cache").chmod(0o555)
     with as_nobody():
         encoded = open_(path)
     assert text_of(encoded) == "text"
     (notice,) = encoded.notices
-    assert notice.startswith(f"{commons}/cache/encoded: cannot write here (Permission denied)")
+    assert notice.startswith(f"{shared}/cache/encoded: cannot write here (Permission denied)")
     assert "CHARLM_CACHE" in notice
-    assert len(list((commons / "temporary").iterdir())) == 1
+    assert len(list((shared / "temporary").iterdir())) == 1
     ids = encoded.ids
     del encoded
     gc.collect()
-    assert not list((commons / "temporary").iterdir())
-    assert len(ids) == 4  # and can still be read
-    assert not list((commons / "cache").iterdir())
+    assert not list((shared / "temporary").iterdir())
+    assert len(ids) == 4  # the open file can still be read
+    assert not list((shared / "cache").iterdir())
 
 
-def test_a_cache_that_cannot_be_written_can_be_read(commons: Path) -> None:
-    path = write(commons / "text.txt", "text")
+def test_a_cache_that_cannot_be_written_can_be_read(shared: Path) -> None:
+    path = write(shared / "text.txt", "text")
     with as_nobody():
         open_(path)
-    for folder in (commons / "cache").rglob("*"):
+    for folder in (shared / "cache").rglob("*"):
         folder.chmod(0o555)
         os.utime(folder)
-    (commons / "cache").chmod(0o555)
+    (shared / "cache").chmod(0o555)
     with as_nobody():
         encoded = open_unread(path)
     assert (text_of(encoded), encoded.notices) == ("text", [])
-    assert not list((commons / "temporary").iterdir())
+    assert not list((shared / "temporary").iterdir())
 
 
-def test_a_cache_that_is_a_file_is_no_trouble(
+def test_a_cache_path_that_is_a_file_gives_a_notice(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHARLM_CACHE", str(text))
@@ -629,8 +627,8 @@ def test_a_cache_that_is_a_file_is_no_trouble(
 
 
 @contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """Let no file grow beyond some bytes, as on a disk that is nearly full."""
+def file_limit(size: int) -> Iterator[None]:
+    """Limit every file to `size` bytes, as on a disk that is nearly full."""
     own = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, own[1]))
     try:
@@ -642,32 +640,32 @@ def room_for(size: int) -> Iterator[None]:
 WIDENING = "ab" * 4000 + "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
 
 
-@pytest.mark.parametrize("for_now", [False, True])
+@pytest.mark.parametrize("temporarily", [False, True])
 @pytest.mark.parametrize(
-    ("content", "options", "room"),
-    [("ab" * 5000, {}, room) for room in (0, 100, 4500, 8500, 9999)]
-    + [(WIDENING, {}, room) for room in (7000, 9000, 16_599)]
-    + [("a\n" * 500, {"documents": "lines"}, room) for room in (900, 2000, 4007)],
+    ("content", "options", "limit"),
+    [("ab" * 5000, {}, limit) for limit in (0, 100, 4500, 8500, 9999)]
+    + [(WIDENING, {}, limit) for limit in (7000, 9000, 16_599)]
+    + [("a\n" * 500, {"documents": "lines"}, limit) for limit in (900, 2000, 4007)],
 )
-def test_a_full_disk_is_told_and_nothing_is_left(
+def test_a_full_disk_is_reported_and_nothing_is_left(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     cache: Path,
     content: str,
     options: dict[str, str],
-    room: int,
-    for_now: bool,
+    limit: int,
+    temporarily: bool,
 ) -> None:
     path, temporary = write(tmp_path / "text.txt", content), tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    if for_now:
+    if temporarily:
         write(cache.parent, "no folder")
-    with room_for(room), pytest.raises(DataError) as caught:
+    with file_limit(limit), pytest.raises(DataError) as caught:
         open_(path, None, **options)
     message = str(caught.value)
     assert "\n" not in message
-    assert "cannot write the encoded text here: File too large; make room" in message
+    assert "cannot write the encoded text here: File too large; free some space" in message
     assert "CHARLM_CACHE" in message
     assert texts_in(cache) == set()
     assert not list(temporary.iterdir())
@@ -676,7 +674,7 @@ def test_a_full_disk_is_told_and_nothing_is_left(
     assert (sorted if options else list)(text_of(encoded)) == expected
 
 
-def test_a_disk_that_is_full_at_the_end_is_told_and_nothing_is_left(
+def test_a_disk_that_is_full_at_the_end_is_reported_and_nothing_is_left(
     text: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: Any, **options: Any) -> None:
@@ -692,7 +690,7 @@ def test_a_disk_that_is_full_at_the_end_is_told_and_nothing_is_left(
     assert text_of(open_(text)) == "naïve café\n"
 
 
-def test_a_note_that_cannot_be_written_leaves_nothing_half_written(
+def test_a_note_that_cannot_be_written_leaves_no_file(
     text: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace_ = Path.replace
@@ -709,7 +707,7 @@ def test_a_note_that_cannot_be_written_leaves_nothing_half_written(
 
 
 @pytest.mark.parametrize("raw", [b"caf\xe9", b"\0", b""])
-def test_a_text_that_is_refused_leaves_nothing(text: Path, cache: Path, raw: bytes) -> None:
+def test_a_text_that_is_refused_leaves_no_file(text: Path, cache: Path, raw: bytes) -> None:
     text.write_bytes(raw)
     for _ in range(2):
         with pytest.raises(DataError, match=str(text)):
@@ -722,7 +720,7 @@ def test_a_text_that_is_refused_leaves_nothing(text: Path, cache: Path, raw: byt
 
 
 def pipe_in(text: str) -> int:
-    """The end to read from of a pipe with a text in it."""
+    """The read end of a pipe that holds a text."""
     reading, writing = os.pipe()
     with os.fdopen(writing, "wb") as file:
         file.write(text.encode())
@@ -743,13 +741,13 @@ def test_a_text_that_was_piped_in_is_found_again_by_its_hash() -> None:
         open_unread("-", expected=sha256, documents="lines")
 
 
-def test_a_text_that_was_piped_in_and_is_gone_is_read_from_the_pipe() -> None:
+def test_a_piped_text_that_is_not_in_the_cache_is_read_from_the_pipe() -> None:
     with standard_input(pipe_in("another")):
         assert text_of(open_("-", expected=hashlib.sha256(b"gone").hexdigest())) == "another"
 
 
 @pytest.mark.parametrize("name", ["text.txt", "-", "standard input"])
-def test_a_file_is_not_taken_for_what_was_expected(
+def test_the_expected_hash_is_not_used_for_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -758,7 +756,7 @@ def test_a_file_is_not_taken_for_what_was_expected(
     assert text_of(open_(f"./{name}", expected)) == "afterwards"
 
 
-def test_a_text_that_is_no_file_is_read_every_time(
+def test_a_text_that_is_not_a_file_is_read_every_time(
     monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
     for content in ("one", "two", "two"):

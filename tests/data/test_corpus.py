@@ -1,4 +1,4 @@
-"""Texts as ids: their parts, their vocabulary, their hash."""
+"""A text as ids: its parts, its vocabulary and its hash."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHORT = st.text("aabbcé\ufffd\U0001f40d", min_size=1, max_size=40)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all examples of a property."""
+    """One folder for all examples of a property."""
     return tmp_path_factory.mktemp("corpus")
 
 
@@ -63,7 +63,7 @@ def sha256(data: str | bytes) -> str:
     val=st.floats(0, 0.99, allow_subnormal=False),
     test=st.floats(0, 0.99, allow_subnormal=False),
 )
-def test_the_splits_are_contiguous_and_together_the_whole_text(
+def test_the_parts_are_contiguous_and_make_up_the_whole_text(
     folder: Path, n: int, val: float, test: float
 ) -> None:
     if val + test >= 1:
@@ -78,7 +78,7 @@ def test_the_splits_are_contiguous_and_together_the_whole_text(
     assert held_out > 0 or test * n < 1
 
 
-def test_a_corpus_knows_its_text(tmp_path: Path) -> None:
+def test_the_attributes_of_a_corpus(tmp_path: Path) -> None:
     text = "naïve café\n"
     corpus = corpus_of(text, tmp_path)
     assert len(corpus) == len(text)
@@ -90,7 +90,7 @@ def test_a_corpus_knows_its_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("separate", [{"val": "b"}, {"test": "c"}, {"val": "b", "test": "c"}])
-def test_texts_of_their_own_are_the_parts_they_are_named_for(
+def test_separate_texts_are_the_parts_that_they_are_given_for(
     tmp_path: Path, separate: dict[str, str]
 ) -> None:
     texts = {"a": "xay\n" * 10, "b": "xby", "c": "xcyz"}
@@ -111,7 +111,7 @@ def test_texts_of_their_own_are_the_parts_they_are_named_for(
     rest = "".join(text_of(corpus, split) for split in SPLITS if split not in separate)
     assert rest == texts["a"]
     assert len(corpus.split("train")) == 40 - 12 * (2 - len(separate))
-    with pytest.raises(DataError, match="name one: train, val or test"):
+    with pytest.raises(DataError, match="choose one: train, val or test"):
         corpus.split("all")
 
 
@@ -136,7 +136,7 @@ def test_tinyshakespeare_has_the_usual_split() -> None:
 def test_a_text_that_was_read_before_is_not_held_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "_JUST_NOW", -1.0)  # files just written are known again, too
+    monkeypatch.setattr(cache, "_CLOCK_TICK", -1.0)  # also trust files that were just written
     n = len(corpus_of("0123456789abcdef" * 2**18, tmp_path))  # 4 MB
     tracemalloc.start()
     try:
@@ -150,7 +150,7 @@ def test_a_text_that_was_read_before_is_not_held_in_memory(
 
 @contextmanager
 def piped_in(path: str) -> Iterator[None]:
-    """Let the file be standard input."""
+    """Make the file standard input."""
     usual, descriptor = os.dup(0), os.open(path, os.O_RDONLY)
     os.dup2(descriptor, 0)
     try:
@@ -188,7 +188,7 @@ def test_a_stretch_is_a_slice_of_the_ids(raw: bytes, start: int, stop: int | Non
     assert stretch.stretch(1, 4)[:].tolist() == by_hand[start:stop][1:4]
 
 
-def test_places_may_be_of_any_shape() -> None:
+def test_positions_may_have_any_shape() -> None:
     ids = TextIds(np.array([2, 0, 1], np.uint8), np.array([7, 8, 9], np.uint8))
     assert ids[np.array([[0, 1], [2, 2], [1, 0]])].tolist() == [[9, 7], [8, 8], [7, 9]]
 
@@ -198,9 +198,9 @@ def test_places_may_be_of_any_shape() -> None:
     start=st.integers(0, 42),
     length=st.none() | st.integers(0, 42),
 )
-@example([5], 1, 2)  # within one item
+@example([5], 1, 2)  # within one document
 @example([2, 5, 2], 3, 4)
-def test_a_stretch_of_a_list_is_the_items_that_lie_in_it_whole(
+def test_a_stretch_of_a_list_has_the_documents_that_lie_entirely_in_it(
     lengths: list[int], start: int, length: int | None
 ) -> None:
     starts = np.cumsum([0, *lengths])
@@ -214,30 +214,32 @@ def test_a_stretch_of_a_list_is_the_items_that_lie_in_it_whole(
     ]
     stretch = ids.stretch(start, stop)
     assert stretch.starts is not None
-    assert stretch[:].tolist() == [place for item in inside for place in item]
+    assert stretch[:].tolist() == [position for document in inside for position in document]
     assert stretch.starts.tolist() == np.cumsum([0, *map(len, inside)]).tolist()
 
 
 @given(st.lists(st.integers(1, 5), max_size=8), st.none() | st.integers(0, 42))
 @example([3, 2], 2)
 @example([], 2)
-def test_the_head_of_a_list_has_an_item_at_least(lengths: list[int], most: int | None) -> None:
+def test_the_head_of_a_list_has_at_least_one_document(
+    lengths: list[int], max_chars: int | None
+) -> None:
     starts = np.cumsum([0, *lengths])
     ids = TextIds(np.arange(starts[-1], dtype=np.uint8), np.arange(42, dtype=np.uint8), starts)
-    kept = [int(end) for end in starts if most is None or end <= most]
-    head = ids.head(most)
+    kept = [int(end) for end in starts if max_chars is None or end <= max_chars]
+    head = ids.head(max_chars)
     assert head[:].tolist() == list(range(max([*kept, *starts[1:2]])))
     assert head.starts is not None
     assert len(head.starts) == len(kept) + (kept == [0] and len(lengths) > 0)
     plain = TextIds(np.arange(9, dtype=np.uint8), np.arange(9, dtype=np.uint8))
-    assert plain.head(most)[:].tolist() == list(range(9))[:most]
+    assert plain.head(max_chars)[:].tolist() == list(range(9))[:max_chars]
 
 
 # --- the vocabulary --------------------------------------------------------------------------
 
 
 def limited_by_hand(text: str, min_count: int, max_size: int | None) -> str:
-    """The characters that a limited vocabulary keeps, U+FFFD among them."""
+    """The characters of a limited vocabulary, with U+FFFD."""
     often = [char for char in set(text) - {UNKNOWN} if text.count(char) >= min_count]
     ranked = [char for _, char in sorted((-text.count(char), char) for char in often)]
     return "".join(sorted({*ranked[: None if max_size is None else max_size - 1], UNKNOWN}))
@@ -245,9 +247,9 @@ def limited_by_hand(text: str, min_count: int, max_size: int | None) -> str:
 
 @given(SHORT, st.integers(1, 5), st.none() | st.integers(2, 6))
 @example("ba" * 3 + "c", 1, 2)  # a tie
-@example(UNKNOWN * 3 + "ab", 1, 2)  # U+FFFD is the most frequent, and counts once
-@example("ab", 5, None)  # none is frequent enough
-def test_a_limited_vocabulary_has_the_most_frequent_characters_and_one_for_the_rest(
+@example(UNKNOWN * 3 + "ab", 1, 2)  # U+FFFD is the most frequent; it is in the vocabulary once
+@example("ab", 5, None)  # no character is frequent enough
+def test_a_limited_vocabulary_has_the_most_frequent_characters_and_u_fffd_for_the_rest(
     folder: Path, text: str, min_count: int, max_size: int | None
 ) -> None:
     corpus = corpus_of(text, folder, min_count=min_count, max_size=max_size)
@@ -259,10 +261,10 @@ def test_a_limited_vocabulary_has_the_most_frequent_characters_and_one_for_the_r
     assert text_of(corpus) == "".join(char if char in kept else UNKNOWN for char in text)
     assert corpus.n_unknown == sum(char not in kept for char in text)
     assert corpus.n_distinct == len(set(text))
-    assert corpus.sha256 == sha256(text)  # of the text, not of what is made of it
+    assert corpus.sha256 == sha256(text)  # of the original text, not of the ids
 
 
-def test_a_character_is_counted_in_all_parts_together(tmp_path: Path) -> None:
+def test_characters_are_counted_over_all_texts(tmp_path: Path) -> None:
     val = write(tmp_path, "bcc", "val.txt")
     corpus = corpus_of("aab", tmp_path, val_path=val, min_count=2)
     assert (corpus.vocab.chars, corpus.n_unknown) == ("abc" + UNKNOWN, 0)
@@ -272,7 +274,7 @@ def test_a_character_is_counted_in_all_parts_together(tmp_path: Path) -> None:
 
 @settings(max_examples=25)
 @given(known=SHORT, text=SHORT)
-def test_a_known_vocabulary_keeps_its_ids_and_new_characters_stand_behind(
+def test_a_known_vocabulary_keeps_its_ids_and_new_characters_come_after_it(
     folder: Path, known: str, text: str
 ) -> None:
     old = Vocab("".join(dict.fromkeys(known)))
@@ -280,20 +282,20 @@ def test_a_known_vocabulary_keeps_its_ids_and_new_characters_stand_behind(
     assert corpus.vocab.chars == old.chars + "".join(sorted(set(text) - set(known)))
     assert text_of(corpus) == text
     config = config_of(str(folder / "text.txt"))
-    assert open_corpus(config, old, extend=False).vocab == corpus.vocab  # as it is not limited
+    assert open_corpus(config, old, extend=False).vocab == corpus.vocab  # because it is not limited
 
 
 @settings(max_examples=25)
 @given(text=SHORT, min_count=st.integers(2, 4))
-def test_a_limited_vocabulary_stays_as_it_is_unless_it_is_to_be_extended(
+def test_a_limited_vocabulary_is_unchanged_with_extend_false(
     folder: Path, text: str, min_count: int
 ) -> None:
     old = Vocab("zb" + UNKNOWN + "a", limited=True)
     config = config_of(write(folder, text), min_count=min_count)
-    as_it_is, extended = (open_corpus(config, old, extend) for extend in (False, True))
-    assert as_it_is.vocab == old
-    assert text_of(as_it_is) == "".join(char if char in old.chars else UNKNOWN for char in text)
-    assert as_it_is.n_unknown == sum(n for c, n in Counter(text).items() if c not in old.chars)
+    unchanged, extended = (open_corpus(config, old, extend) for extend in (False, True))
+    assert unchanged.vocab == old
+    assert text_of(unchanged) == "".join(char if char in old.chars else UNKNOWN for char in text)
+    assert unchanged.n_unknown == sum(n for c, n in Counter(text).items() if c not in old.chars)
     new = set(limited_by_hand(text, min_count, None)) - set(old.chars)
     assert extended.vocab == Vocab(old.chars + "".join(sorted(new)), limited=True)
 
@@ -304,7 +306,7 @@ def test_a_limited_vocabulary_stays_as_it_is_unless_it_is_to_be_extended(
 @given(st.binary(min_size=1, max_size=60))
 @example("é\ufeff\r\n\0\U0001f40d".encode())
 @example(b"\xff\xfe\x00a\xed\xa0\x80")
-def test_bytes_are_their_own_ids_whatever_they_are(folder: Path, content: bytes) -> None:
+def test_any_bytes_are_their_own_ids(folder: Path, content: bytes) -> None:
     corpus = corpus_of(content, folder, Vocab("zba"), unit="byte")
     ids = corpus.split("all")[:]
     assert (ids.dtype, ids.tobytes()) == (np.dtype(np.uint8), content)

@@ -1,4 +1,4 @@
-"""Characters to numbers: what a text is encoded to is the text."""
+"""Characters to raw ids and files: decoding them gives the text again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def decoded(chars: str, ids: Iterable[int]) -> str:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=9))
-def test_raw_ids_stand_for_their_characters_and_are_counted(pieces: list[str]) -> None:
+def test_raw_ids_decode_to_their_characters_and_are_counted(pieces: list[str]) -> None:
     encoder, text, ids = Encoder(), "".join(pieces), list[int]()
     for piece in pieces:
         ids += encoder.add(piece).tolist()
@@ -56,7 +56,7 @@ def test_pieces_of_every_length_are_counted(text: str, more: str) -> None:
 
 @pytest.mark.parametrize(("size", "bits"), [(256, 8), (257, 16), (65_536, 16), (65_537, 32)])
 @pytest.mark.parametrize("step", [100_000, 255])
-def test_raw_ids_are_of_the_smallest_type_that_holds_all_so_far(
+def test_raw_ids_have_the_smallest_type_that_holds_all_so_far(
     size: int, bits: int, step: int
 ) -> None:
     encoder, text = Encoder(), WIDE[:size]
@@ -88,7 +88,7 @@ def text_in(folder: Path, facts: Facts) -> str:
 
 
 @given(text=TEXT, chunk=st.integers(1, 7), encoding=st.sampled_from(["utf-8", "utf-16"]))
-def test_what_is_written_is_the_text(
+def test_the_files_decode_to_the_text(
     tmp_path_factory: pytest.TempPathFactory, text: str, chunk: int, encoding: str
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "written"
@@ -103,7 +103,7 @@ def test_what_is_written_is_the_text(
 
 
 @given(raw=st.binary(min_size=1), chunk=st.integers(1, 7))
-def test_any_bytes_are_written(
+def test_any_bytes_can_be_encoded(
     tmp_path_factory: pytest.TempPathFactory, raw: bytes, chunk: int
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "bytes"
@@ -118,7 +118,7 @@ def test_any_bytes_are_written(
         ("ab" * 500 + WIDE[:256] + "ba" * 50, 16),
         ("ab" * 500 + WIDE[:254] + "ba" * 50, 8),
         ("ab" * 500 + WIDE[:66_000] + "ab" * 50, 32),
-        (WIDE[:300] * 3 + WIDE[:66_000], 32),  # twice
+        (WIDE[:300] * 3 + WIDE[:66_000], 32),  # widened twice
     ],
 )
 @pytest.mark.parametrize("chunk", [1 << 20, 64])
@@ -134,24 +134,24 @@ def test_a_file_is_widened_in_the_middle(tmp_path: Path, text: str, bits: int, c
     ended=st.booleans(),
     chunk=st.integers(1, 7),
 )
-def test_of_a_list_every_line_that_is_not_blank_is_written_once(
+def test_every_line_of_a_list_that_is_not_blank_is_written_once(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], ended: bool, chunk: int
 ) -> None:
     folder, text = tmp_path_factory.getbasetemp() / "lines", "\n".join(lines) + "\n" * ended
-    items = sorted(line + "\n" for line in lines if line)
-    if not items:
+    documents = sorted(line + "\n" for line in lines if line)
+    if not documents:
         with pytest.raises(DataError, match=r"blank|empty"):
             write(folder, text.encode(), chunk, documents="lines")
         return
     facts = write(folder, text.encode(), chunk, documents="lines")
     written, starts = text_in(folder, facts), np.fromfile(folder / STARTS, "int64").tolist()
-    assert sorted(written[start:end] for start, end in pairwise(starts)) == items
+    assert sorted(written[start:end] for start, end in pairwise(starts)) == documents
     assert (starts[0], starts[-1]) == (0, len(written))
     assert dict(zip(facts.chars, facts.counts, strict=True)) == Counter(written)
     assert sorted(path.name for path in folder.iterdir()) == [IDS, STARTS] == sorted(facts.files)
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xef\xbb\xbf"])
-def test_a_text_that_is_empty_is_refused(tmp_path: Path, raw: bytes) -> None:
+def test_an_empty_text_is_refused(tmp_path: Path, raw: bytes) -> None:
     with pytest.raises(DataError, match=r"^text: this text is empty$"):
         write(tmp_path, raw)

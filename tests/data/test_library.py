@@ -1,4 +1,4 @@
-"""Texts with a name: those every Python has, and those that are to be fetched."""
+"""Texts with a name: those that come with Python, and those that are downloaded."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def content(path: str) -> bytes:
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """$CHARLM_DATA, data/ and the cache's corpora, all still without a text."""
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """$CHARLM_DATA, data/ and the cache's corpora, in the order of the search, all empty."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHARLM_DATA", str(tmp_path / "shared"))
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
@@ -38,9 +38,9 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return folders
 
 
-def test_a_known_text_is_looked_for_in_three_places_in_order(places: list[Path]) -> None:
-    for folder in places[::-1]:
-        assert library.have("tinyshakespeare") is None or folder != places[-1]
+def test_a_known_text_is_searched_in_three_folders_in_order(folders: list[Path]) -> None:
+    assert library.have("tinyshakespeare") is None
+    for folder in folders[::-1]:
         (folder / "tinyshakespeare.txt").write_text(folder.name, encoding="utf-8")
         found = library.have("tinyshakespeare")
         assert found is not None
@@ -49,16 +49,16 @@ def test_a_known_text_is_looked_for_in_three_places_in_order(places: list[Path])
 
 
 def test_a_file_of_the_same_name_comes_before_a_known_text(
-    places: list[Path], tmp_path: Path
+    folders: list[Path], tmp_path: Path
 ) -> None:
-    (places[0] / "tinyshakespeare.txt").write_text("known", encoding="utf-8")
+    (folders[0] / "tinyshakespeare.txt").write_text("known", encoding="utf-8")
     (tmp_path / "tinyshakespeare").write_text("my own", encoding="utf-8")
     assert content("tinyshakespeare") == b"my own"
 
 
 @pytest.mark.parametrize("name", library.KNOWN)
-def test_a_text_that_is_nowhere_says_in_one_line_how_to_get_it(
-    places: list[Path], name: str
+def test_the_message_about_a_missing_text_says_in_one_line_how_to_get_it(
+    folders: list[Path], name: str
 ) -> None:
     with pytest.raises(DataError) as caught:
         content(name)
@@ -66,14 +66,13 @@ def test_a_text_that_is_nowhere_says_in_one_line_how_to_get_it(
     assert "\n" not in message
     assert f"charlm data fetch {name} " in message
     assert library.KNOWN[name].url in message
-    assert message.endswith(f"as {places[-1] / library.KNOWN[name].file})")
+    assert message.endswith(f"as {folders[-1] / library.KNOWN[name].file})")
 
 
-def test_what_is_known_of_a_text_is_of_one_kind() -> None:
-    """A hash is not said to be checked where there is none, and has the form of one."""
+def test_the_table_of_known_texts_is_consistent() -> None:
     for known in library.KNOWN.values():
         assert (known.sha256 is None) == (known.checked == "unknown")
-        assert known.sha256 is None or bytes.fromhex(known.sha256).__len__() == 32
+        assert known.sha256 is None or len(bytes.fromhex(known.sha256)) == 32
         assert known.url.startswith(("https://", "http://"))
     files = [known.file for known in library.KNOWN.values()]
     assert len(set(files)) == len(files)
@@ -81,7 +80,7 @@ def test_what_is_known_of_a_text_is_of_one_kind() -> None:
 
 def test_tinyshakespeare_has_the_usual_split() -> None:
     if library.have("tinyshakespeare") is None:
-        pytest.skip("tinyshakespeare is not here: charlm data fetch tinyshakespeare")
+        pytest.skip("tinyshakespeare is missing: charlm data fetch tinyshakespeare")
     corpus = open_corpus(DataConfig(path="tinyshakespeare"))
     known = library.KNOWN["tinyshakespeare"]
     assert (len(corpus), corpus.sha256) == (known.size, known.sha256)
@@ -92,7 +91,7 @@ def test_tinyshakespeare_has_the_usual_split() -> None:
 # --- built-in texts ----------------------------------------------------------------------------
 
 
-def test_the_python_source_is_all_of_the_library_but_its_tests_and_tables(
+def test_the_python_source_is_the_whole_library_without_its_tests_and_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = {"a.py": "a = 1\n", "json/b.py": "# coding: latin-1\n# café\n", "z/y/x.py": "# €\n"}
@@ -111,17 +110,17 @@ def test_the_python_source_is_all_of_the_library_but_its_tests_and_tables(
     assert read_builtin("builtin:python") == expected
     assert content("builtin:python") == expected.encode()
 
-    listing = list(tmp_path.rglob("*.py"))  # whatever order the file system has
+    listing = list(tmp_path.rglob("*.py"))  # in the order of the file system
     monkeypatch.setattr(Path, "rglob", lambda _self, _pattern: iter(listing[::-1]))
     assert read_builtin("builtin:python") == expected
 
 
-def test_a_built_in_text_is_utf_8_whatever_the_config_says_of_files() -> None:
+def test_the_encoding_of_the_config_does_not_apply_to_a_built_in_text() -> None:
     data = DataConfig(path="builtin:python-topics", encoding="utf-16")
     assert open_corpus(data).sha256 == open_corpus(DataConfig(path="builtin:python-topics")).sha256
 
 
-def test_a_python_without_its_source_is_told_so(
+def test_a_python_without_its_source_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path))
@@ -129,7 +128,7 @@ def test_a_python_without_its_source_is_told_so(
         read_builtin("builtin:python")
 
 
-def test_this_python_has_source_enough_to_train_on() -> None:
+def test_this_python_has_enough_source_to_train_on() -> None:
     text = read_builtin("builtin:python")
     assert len(text) > 3_000_000
     assert "def " in text
@@ -141,7 +140,7 @@ def test_the_help_topics_are_the_same_prose_at_every_call() -> None:
     assert text == read_builtin("builtin:python-topics")
 
 
-def test_a_python_without_help_topics_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_help_topics_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(DataError, match="this Python comes without pydoc_data"):
+    with pytest.raises(DataError, match="this Python has no module pydoc_data"):
         read_builtin("builtin:python-topics")

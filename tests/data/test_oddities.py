@@ -1,4 +1,4 @@
-"""Characters of a text that may not be meant."""
+"""Characters of a text that may be mistakes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JAPANESE = "吾輩は猫である。名前はまだ無い、と（彼は）言�
 
 
 def found(text: str) -> dict[str, str]:
-    """The characters of each kind found in `text`, line ends left out."""
+    """The characters of each kind that are found in `text`, without line ends."""
     return {oddity.kind: oddity.chars for oddity in oddities(Counter(text))}
 
 
@@ -68,7 +68,7 @@ def test_nothing_is_odd_about_a_clean_text(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "chars", "advice"),
     [
-        ("a\x07b\x1b\x1b\n\t\r", "control characters", "\x1b\x07", "take them out"),
+        ("a\x07b\x1b\x1b\n\t\r", "control characters", "\x1b\x07", "remove them"),
         ("a\x00b\x00\x07", "control characters", "\x00\x07", "NUL"),
         ("it\x92s", "control characters", "\x92", "data.encoding"),
         ("na\ufffdve", "replacement characters", "\ufffd", "data.encoding"),
@@ -118,10 +118,10 @@ def test_utf8_read_as_something_else_is_found(plain: str, encoding: str) -> None
     assert kind not in found(ENGLISH + plain)
 
 
-def test_double_signs_count_as_odd_only_beside_the_plain_one() -> None:
+def test_variants_of_a_sign_are_odd_only_if_the_plain_sign_occurs() -> None:
     assert found("“a” ’b") == {}
     assert found("1–2") == {}
-    assert found("a—b a-b") == {}  # the em dash is another sign than the hyphen
+    assert found("a—b a-b") == {}  # the em dash is not a variant of the hyphen
     assert "spaces" not in found("a\u2009b")
 
 
@@ -142,13 +142,13 @@ def test_line_ends(lf: int, crlf: int, lone_cr: int, kinds: dict[str, int]) -> N
     assert all("data.newlines=lf" in oddity.advice for oddity in odd)
 
 
-def test_mixed_line_ends_say_how_many_lines_end_otherwise() -> None:
+def test_mixed_line_ends_count_the_other_lines() -> None:
     (oddity,) = oddities({"\n": 7000}, crlf=3000)
     assert oddity.advice.startswith("and 4,000 lines")
 
 
-def rare(many: int, each: int, common: int) -> list[Oddity]:
-    return oddities({"的": common, **{chr(0x4E00 + i): each for i in range(many)}})
+def rare(n_rare: int, each: int, common: int) -> list[Oddity]:
+    return oddities({"的": common, **{chr(0x4E00 + i): each for i in range(n_rare)}})
 
 
 def test_many_rare_characters_are_counted_with_their_share() -> None:
@@ -159,7 +159,7 @@ def test_many_rare_characters_are_counted_with_their_share() -> None:
     assert "under 0.01%" in rare(21, 1, 10**9)[0].advice
 
 
-def test_few_characters_or_not_so_rare_ones_or_a_short_text_are_not_odd() -> None:
+def test_few_rare_characters_or_a_short_text_are_not_odd() -> None:
     assert rare(20, 4, 9916) == []
     assert rare(21, 5, 9916) == []
     assert rare(21, 1, 100) == []
@@ -176,7 +176,7 @@ def test_characters_that_do_not_occur_are_not_odd() -> None:
 
 
 @given(st.dictionaries(st.characters(), st.integers(0, 9)), st.integers(0, 9), st.integers(0, 9))
-def test_any_counts_give_at_most_one_oddity_a_kind(
+def test_any_counts_give_at_most_one_oddity_of_each_kind(
     counts: dict[str, int], crlf: int, lone_cr: int
 ) -> None:
     odd = oddities(counts, crlf, lone_cr)
@@ -186,8 +186,8 @@ def test_any_counts_give_at_most_one_oddity_a_kind(
     assert [o.count for o in odd] == sorted((o.count for o in odd), reverse=True)
 
 
-def test_a_hundred_thousand_characters_take_little_time() -> None:
+def test_a_hundred_thousand_characters_are_fast() -> None:
     counts = {chr(i): 1 + i % 300 for i in range(32, 103_000)}
     start = time.process_time()
     oddities(counts)
-    assert time.process_time() - start < 5  # a third of a second, and a slow machine
+    assert time.process_time() - start < 5  # usually a third of a second

@@ -1,4 +1,4 @@
-"""Where a text's bytes come from: what is found, in which order, what cannot be read."""
+"""Sources of bytes: which are found, in which order, and which cannot be read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read(*path: str | Path, **options: Any) -> list[bytes]:
 
 
 def refusal(*path: str | Path, **options: Any) -> str:
-    """What is said, in one line, of a text that cannot be had."""
+    """The message about a text that cannot be read. It must be one line."""
     with pytest.raises(DataError) as caught:
         read(*path, **options)
     assert "\n" not in str(caught.value)
@@ -60,7 +60,7 @@ def fill(folder: Path, *names: str) -> None:
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """As a user who may not read everything."""
+    """Run as a user who may not read everything."""
     if os.geteuid():
         yield
         return
@@ -75,7 +75,7 @@ def as_nobody() -> Iterator[None]:
 
 
 @given(raw=st.binary(max_size=40), chunk=st.integers(1, 7))
-def test_a_file_is_read_whole_in_chunks(
+def test_a_whole_file_is_read_in_chunks(
     tmp_path_factory: pytest.TempPathFactory, raw: bytes, chunk: int
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "chunks"
@@ -87,10 +87,10 @@ def test_a_file_is_read_whole_in_chunks(
 
 
 @pytest.mark.parametrize("suffix", [*PACKERS, ".GZ"])
-def test_a_compressed_file_is_read_as_what_was_compressed(tmp_path: Path, suffix: str) -> None:
+def test_a_compressed_file_is_decompressed(tmp_path: Path, suffix: str) -> None:
     pack = PACKERS[suffix.lower()]
     path = tmp_path / f"text{suffix}"
-    path.write_bytes(pack(RAW) + pack(b"more"))  # two, one after the other, are one
+    path.write_bytes(pack(RAW) + pack(b"more"))  # two compressed streams are read as one
     assert read(path) == [RAW + b"more"]
 
 
@@ -114,9 +114,9 @@ def test_a_damaged_compressed_file_is_refused_wherever_the_damage_is(
     path, packed = tmp_path / f"text{suffix}", PACKERS[suffix](RAW)
     path.write_bytes(packed)
     assert read(path) == [RAW]
-    for place in (0, 1, 100, len(packed) // 2, len(packed) - 9, len(packed) - 1):
+    for position in (0, 1, 100, len(packed) // 2, len(packed) - 9, len(packed) - 1):
         damaged = bytearray(packed)
-        damaged[place] ^= 0x55
+        damaged[position] ^= 0x55
         path.write_bytes(damaged)
         assert re.match(
             rf"{re.escape(str(path))}: (this compressed file is|cannot read this text: \w)",
@@ -172,7 +172,7 @@ def test_a_named_pipe_is_read_to_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["time", "size", "content", "replaced", "nothing"])
-def test_a_stamp_tells_of_every_change(tmp_path: Path, change: str) -> None:
+def test_a_stamp_changes_with_every_change(tmp_path: Path, change: str) -> None:
     fill(tmp_path, "a", "b")
     path = tmp_path / "a"
     os.utime(path, ns=(1, 1))
@@ -188,17 +188,17 @@ def test_a_stamp_tells_of_every_change(tmp_path: Path, change: str) -> None:
         os.utime(tmp_path / "b", ns=(1, 1))
         (tmp_path / "b").replace(path)
     assert (stamp_of(path) != before) == (change != "nothing")
-    it = path.stat()
-    assert stamp_of(path)[-2:] == [it.st_mtime_ns, it.st_ctime_ns]
+    status = path.stat()
+    assert stamp_of(path)[-2:] == [status.st_mtime_ns, status.st_ctime_ns]
 
 
 # --- folders and globs -----------------------------------------------------------------------
 
 
-def test_a_folder_is_read_by_sorted_paths_whatever_order_the_system_has(
+def test_a_folder_is_read_in_the_order_of_its_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = ["B", "a/1", "a/b/2", "a/c", "a-b", "a.txt", "b/a", "é"]  # by the parts of the path
+    order = ["B", "a/1", "a/b/2", "a/c", "a-b", "a.txt", "b/a", "é"]  # part by part
     fill(tmp_path, *random.Random(0).sample(order, len(order)))
     walk, rng = os.walk, random.Random(1)
 
@@ -213,7 +213,7 @@ def test_a_folder_is_read_by_sorted_paths_whatever_order_the_system_has(
         assert read(tmp_path) == [name.encode() for name in order]
 
 
-def test_a_glob_is_read_by_sorted_paths_whatever_order_the_system_has(
+def test_a_glob_is_read_in_the_order_of_its_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = ["B.c", "a/1.c", "a/b/2.c", "a-b.c", "b.c"]
@@ -231,7 +231,7 @@ def test_a_glob_is_read_by_sorted_paths_whatever_order_the_system_has(
     assert read(tmp_path / "*.c") == [b"B.c", b"a-b.c", b"b.c"]
 
 
-def test_a_file_that_a_glob_names_twice_is_read_once(tmp_path: Path) -> None:
+def test_a_file_that_a_glob_finds_twice_is_read_once(tmp_path: Path) -> None:
     fill(tmp_path, "a/b/c/1.txt", "a/2.txt")
     assert sorted(read(tmp_path / "**" / "**" / "*.txt")) == [b"a/2.txt", b"a/b/c/1.txt"]
 
@@ -244,14 +244,14 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> Non
 def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
     fill(tmp_path, "a", ".b", "c/.d", ".e/f", "c/.g/h", "c/i")
     assert read(tmp_path) == [b"a", b"c/i"]
-    assert read(tmp_path / ".e") == [b".e/f"]  # unless named
+    assert read(tmp_path / ".e") == [b".e/f"]  # unless the user names it
 
 
 FILES = ("a.c", "b.h", "lib/a.c", "lib/deep/x.c", "lib/deep/y.txt", "lib2/a.c", "z")
 
 
 @pytest.mark.parametrize(
-    ("include", "exclude", "left"),
+    ("include", "exclude", "selected"),
     [
         ("*.c", (), ["a.c", "lib/a.c", "lib/deep/x.c", "lib2/a.c"]),  # by name
         (["*.h", "z"], (), ["b.h", "z"]),
@@ -263,37 +263,38 @@ FILES = ("a.c", "b.h", "lib/a.c", "lib/deep/x.c", "lib/deep/y.txt", "lib2/a.c", 
         ((), "a.c", ["b.h", "lib/deep/x.c", "lib/deep/y.txt", "z"]),
         ((), "lib/a.c", ["a.c", "b.h", "lib/deep/x.c", "lib/deep/y.txt", "lib2/a.c", "z"]),
         ("*.c", "lib2", ["a.c", "lib/a.c", "lib/deep/x.c"]),
-        ("*.C", (), []),  # the case counts
+        ("*.C", (), []),  # case-sensitive
         ((), "?", ["a.c", "b.h", "lib/a.c", "lib/deep/x.c", "lib/deep/y.txt", "lib2/a.c"]),
         ((), ".*", list(FILES)),
     ],
 )
-def test_of_a_folder_files_are_included_and_excluded_by_name_path_and_folder(
-    tmp_path: Path, include: str | list[str], exclude: str | list[str], left: list[str]
+def test_files_of_a_folder_are_included_and_excluded_by_name_path_and_folder(
+    tmp_path: Path, include: str | list[str], exclude: str | list[str], selected: list[str]
 ) -> None:
     fill(tmp_path, *FILES)
-    if left:
+    if selected:
         found = read(tmp_path, include=include, exclude=exclude)
-        assert found == [name.encode() for name in left]
+        assert found == [name.encode() for name in selected]
     else:
         assert refusal(tmp_path, include=include, exclude=exclude) == (
-            f"{tmp_path}: this folder has no text that data.include and data.exclude leave among "
+            f"{tmp_path}: this folder has no text that data.include and data.exclude select among "
             "its 7 files that are not hidden"
         )
 
 
-def test_of_a_glob_files_are_excluded(tmp_path: Path) -> None:
+def test_files_of_a_glob_are_excluded(tmp_path: Path) -> None:
     fill(tmp_path, *FILES)
     assert read(tmp_path / "**" / "*.c", exclude=["x.*", "*/lib2/*"]) == [b"a.c", b"lib/a.c"]
     assert "no file matches" in refusal(tmp_path / "*.c", exclude="a*")
-    assert read(tmp_path / "*.c", exclude=tmp_path.name) == [b"a.c"]  # only what is below counts
+    # data.exclude does not apply to the folders before the wildcard.
+    assert read(tmp_path / "*.c", exclude=tmp_path.name) == [b"a.c"]
 
 
-def test_what_is_named_is_read_in_that_order_and_never_left_out(tmp_path: Path) -> None:
+def test_named_files_are_read_in_the_given_order_and_never_left_out(tmp_path: Path) -> None:
     fill(tmp_path, "b", "a", "folder/1", "folder/2")
     names = ("b", "a", "folder", "b")
-    read_ = read(*(tmp_path / name for name in names), include="[12]", exclude=["2", "a"])
-    assert read_ == [b"b", b"a", b"folder/1", b"b"]
+    found = read(*(tmp_path / name for name in names), include="[12]", exclude=["2", "a"])
+    assert found == [b"b", b"a", b"folder/1", b"b"]
 
 
 @pytest.mark.parametrize("hidden", [False, True])
@@ -309,7 +310,7 @@ def test_a_glob_without_a_match_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "*.txt") == f"{tmp_path}/*.txt: no file matches this pattern"
 
 
-def test_a_link_to_nothing_in_the_middle_of_a_folder_is_refused_with_the_way_out(
+def test_a_broken_link_in_a_folder_is_refused_and_can_be_excluded(
     tmp_path: Path,
 ) -> None:
     fill(tmp_path, "a", "z")
@@ -330,13 +331,16 @@ def test_a_link_to_nothing_in_the_middle_of_a_folder_is_refused_with_the_way_out
         ("missing.txt", "missing.txt: cannot read this text: No such file or directory"),
         ("there.txt/text.txt", "Not a directory"),
         ("tinyshakespear", "did you mean the corpus tinyshakespeare?"),
-        ("builtin:pyton", "no such built-in text; there are builtin:python, builtin:python-topics"),
+        (
+            "builtin:pyton",
+            "no such built-in text; available: builtin:python, builtin:python-topics",
+        ),
         ("long" * 100, "File name too long"),
         ("~no-such-user/text.txt", "~no-such-user/text.txt: "),
-        ("a\0b", "'a\\x00b': there is no NUL in a path"),
+        ("a\0b", "'a\\x00b': a path cannot contain a NUL"),
     ],
 )
-def test_a_text_that_is_not_there_is_refused(
+def test_a_text_that_does_not_exist_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -345,9 +349,7 @@ def test_a_text_that_is_not_there_is_refused(
     assert words in refusal("there.txt", path)
 
 
-def test_the_home_folder_has_its_short_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     fill(tmp_path, "text.txt")
     assert read("~/text.txt") == read("~/*.txt") == read("~") == [b"text.txt"]
@@ -364,7 +366,7 @@ def test_several_sources_are_described_by_the_first(tmp_path: Path) -> None:
 
 @contextmanager
 def standard_input(descriptor: int) -> Iterator[None]:
-    """Have this process read from a descriptor, which is then closed."""
+    """Make `descriptor` the standard input of this process. It is closed afterwards."""
     own = os.dup(0)
     os.dup2(descriptor, 0)
     os.close(descriptor)
@@ -385,7 +387,7 @@ def test_standard_input_is_read_as_bytes_and_not_closed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("blocking", [True, False])
 def test_a_slow_pipe_is_read_to_its_end(blocking: bool) -> None:
     reading, writing = os.pipe()
-    os.set_blocking(reading, blocking)  # which whoever made the pipe may have set
+    os.set_blocking(reading, blocking)  # another process may have set it
 
     def write() -> None:
         for i in range(0, len(RAW), 1000):
@@ -402,14 +404,14 @@ def test_a_slow_pipe_is_read_to_its_end(blocking: bool) -> None:
             writer.join()
 
 
-def test_a_terminal_is_not_waited_for() -> None:
+def test_a_terminal_as_standard_input_is_refused() -> None:
     ours, theirs = os.openpty()
     with standard_input(theirs):
         assert "nothing is piped to standard input" in refusal("-")
     os.close(ours)
 
 
-def test_a_process_without_a_standard_input_is_told_so() -> None:
+def test_a_closed_standard_input_is_reported() -> None:
     own = os.dup(0)
     os.close(0)
     try:

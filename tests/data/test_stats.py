@@ -1,4 +1,4 @@
-"""Figures of a text, against counting by hand."""
+"""Statistics of a text, compared with counts by hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = "the cat sat on the mat, and the dog sat on the cät; " * 20
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all examples of a property."""
+    """One folder for all examples of a property."""
     return tmp_path_factory.mktemp("stats")
 
 
@@ -42,7 +42,7 @@ def ids_of(text: str) -> np.ndarray[Any, Any]:
     return np.array([ord(char) for char in text], np.uint32)
 
 
-def test_the_figures_of_a_small_text(tmp_path: Path) -> None:
+def test_the_statistics_of_a_small_text(tmp_path: Path) -> None:
     text = "Zoë, Zoë!\r\nÀ 🐍\n"
     found = measure(text, tmp_path, val_fraction=0.25, test_fraction=0.25)
     del found["yardsticks"]
@@ -56,22 +56,20 @@ def test_the_figures_of_a_small_text(tmp_path: Path) -> None:
         "lines": 2,
         "parts": {"train": 7, "val": 4, "test": 4},
         "distinct": 10,
-        "most_frequent": "\n Zoë\r!,À🐍",  # of as many the first
+        "most_frequent": "\n Zoë\r!,À🐍",  # of equal counts, the lower code point first
     }
     mixed = {"kind": "mixed line ends", "chars": "\r\n", "count": 1}
     assert mixed.items() <= oddities[0].items()
     assert "1 lines that end in LF alone" in oddities[0]["advice"]
 
 
-@given(text=st.text("aé\r\n\u2019", min_size=1, max_size=30), at_once=st.integers(1, 6))
+@given(text=st.text("aé\r\n\u2019", min_size=1, max_size=30), chunk=st.integers(1, 6))
 @example("a\r\n", 2)
 @example("a\r\nb" * 5, 2)
-def test_all_is_counted_however_little_is_looked_at_together(
-    folder: Path, text: str, at_once: int
-) -> None:
+def test_counts_do_not_depend_on_the_chunk_size(folder: Path, text: str, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stats, "CHUNK_CHARS", at_once)
-        patch.setattr(stats, "compressed_bits", lambda *_: {})  # which take their time
+        patch.setattr(stats, "CHUNK_CHARS", chunk)
+        patch.setattr(stats, "compressed_bits", lambda *_: {})  # they are slow
         found = measure(text, folder, val_fraction=0)
     crlf, lf, cr = text.count("\r\n"), text.count("\n"), text.count("\r")
     line_ends = {"mixed line ends" if lf > crlf else "CRLF line ends": crlf} if crlf else {}
@@ -88,24 +86,26 @@ def test_all_is_counted_however_little_is_looked_at_together(
 
 
 @pytest.mark.parametrize("val", [0.25, 0.5, 0.75])
-def test_a_line_end_that_is_parted_is_still_one(tmp_path: Path, val: float) -> None:
+def test_a_line_end_that_is_split_between_two_parts_is_still_one(
+    tmp_path: Path, val: float
+) -> None:
     assert oddities_of(measure("a\r\nb", tmp_path, val_fraction=val)) == {"CRLF line ends": 1}
 
 
-def test_forty_characters_are_shown(tmp_path: Path) -> None:
+def test_the_forty_most_frequent_characters_are_shown(tmp_path: Path) -> None:
     text = "".join(chr(0x4E00 + i) * (60 - i) for i in range(50))
     found = measure(text, tmp_path)
     assert found["most_frequent"] == "".join(chr(0x4E00 + i) for i in range(40))
     assert found["distinct"] == 50
 
 
-def test_all_characters_are_measured_whatever_the_vocabulary_is_to_be(tmp_path: Path) -> None:
+def test_all_characters_are_measured_even_with_a_limited_vocabulary(tmp_path: Path) -> None:
     plain = measure(WORDS, tmp_path)
     assert measure(WORDS, tmp_path, min_count=50, max_size=5) == plain
     assert plain["distinct"] == len(set(WORDS))
 
 
-def test_bytes_are_measured_as_such(tmp_path: Path) -> None:
+def test_a_text_of_bytes_is_measured_in_bytes(tmp_path: Path) -> None:
     content = "é\r\n\u200b".encode() * 50 + b"\xff\x00\r"
     found = measure(content, tmp_path, unit="byte")
     n = len(content)
@@ -120,7 +120,7 @@ def test_bytes_are_measured_as_such(tmp_path: Path) -> None:
 
 
 def test_bytes_have_no_oddities(tmp_path: Path) -> None:
-    """And so no advice to set what is of characters."""
+    """The advice for oddities names settings that are for characters only."""
     content = "é\r\n\u200b".encode() * 50 + b"\xff\x00\r"
     assert measure(content, tmp_path, unit="byte")["oddities"] == []
 
@@ -128,15 +128,15 @@ def test_bytes_have_no_oddities(tmp_path: Path) -> None:
 # --- yardsticks ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("most_train", "most_val"), [(10**9, 10**9), (300, 50)])
-def test_yardsticks_look_at_the_training_part_and_the_validation_text_behind_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_train: int, most_val: int
+@pytest.mark.parametrize(("max_train", "max_val"), [(10**9, 10**9), (300, 50)])
+def test_yardsticks_use_the_training_part_and_the_validation_text_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_train: int, max_val: int
 ) -> None:
-    monkeypatch.setattr(stats, "MOST_TRAIN", most_train)
-    monkeypatch.setattr(stats, "MOST_VAL", most_val)
+    monkeypatch.setattr(stats, "MAX_TRAIN_CHARS", max_train)
+    monkeypatch.setattr(stats, "MAX_VAL_CHARS", max_val)
     text = WORDS[:1000]
-    train = text[:600][-most_train:]
-    val = text[600:900][:most_val]
+    train = text[:600][-max_train:]
+    val = text[600:900][:max_val]
     found = measure(text, tmp_path, val_fraction=0.3, test_fraction=0.1)["yardsticks"]
     assert (found.pop("train_chars"), found.pop("val_chars")) == (len(train), len(val))
     assert found.pop("entropy") == pytest.approx(entropies(ids_of(train)))
@@ -147,12 +147,12 @@ def test_yardsticks_look_at_the_training_part_and_the_validation_text_behind_it(
     assert found == compressed_bits(train.encode(), len(train))
 
 
-def test_of_orders_that_are_alike_the_shortest_is_told(tmp_path: Path) -> None:
+def test_the_lowest_of_equally_good_orders_is_reported(tmp_path: Path) -> None:
     found = measure("a" * 100, tmp_path)["yardsticks"]
     assert found["ngram"] == {"order": 0, "bits_per_char": 0.0}
 
 
-def test_without_a_validation_part_there_is_no_n_gram_and_without_training_nothing(
+def test_yardsticks_without_a_validation_part_or_a_training_part(
     tmp_path: Path,
 ) -> None:
     found = measure(WORDS, tmp_path, val_fraction=0)["yardsticks"]
@@ -161,7 +161,7 @@ def test_without_a_validation_part_there_is_no_n_gram_and_without_training_nothi
     assert found == {"train_chars": 0, "val_chars": 1}
 
 
-def test_texts_of_their_own_are_measured_together(tmp_path: Path) -> None:
+def test_separate_texts_are_measured_together(tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("zzz\n")
     found = measure("abab\n" * 10, tmp_path, val_path=str(tmp_path / "val.txt"))
     assert (found["chars"], found["lines"], found["distinct"]) == (54, 11, 4)

@@ -1,4 +1,4 @@
-"""From bytes to characters: in pieces of any size, the same as at once."""
+"""From bytes to characters: chunks of any size give the same text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHUNK = st.integers(1, 7)
 BAD = st.lists(st.one_of(st.binary(max_size=4), TEXT.map(str.encode)), max_size=8).map(b"".join)
 
 
-def pieces(
+def chunks(
     *raws: bytes, chunk: int = 1 << 20, found: bool = False, unit: str = "char", **options: Any
 ) -> list[str]:
     sources = [Source(f"{i}.txt", lambda raw=raw: io.BytesIO(raw), found=found)  # type: ignore[misc]
@@ -37,7 +37,7 @@ def pieces(
 
 
 def read(*raws: bytes, **options: Any) -> str:
-    return "".join(pieces(*raws, **options))
+    return "".join(chunks(*raws, **options))
 
 
 def refusal(*raws: bytes, **options: Any) -> str:
@@ -51,7 +51,7 @@ def refusal(*raws: bytes, **options: Any) -> str:
 
 
 @given(TEXT, CHUNK)
-def test_a_text_is_read_as_it_was_written(text: str, chunk: int) -> None:
+def test_a_text_is_decoded(text: str, chunk: int) -> None:
     assert read(text.encode(), chunk=chunk) == text.removeprefix(MARK)
     assert read(text.encode(), chunk=chunk, encoding="utf-16-le", errors="replace") == (
         text.encode().decode("utf-16-le", "replace").removeprefix(MARK)
@@ -60,7 +60,7 @@ def test_a_text_is_read_as_it_was_written(text: str, chunk: int) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be", "gb18030"])
 @given(text=TEXT, chunk=CHUNK)
-def test_a_text_in_another_encoding_of_unicode_is_read_as_it_was_written(
+def test_a_text_in_another_encoding_of_unicode_is_decoded(
     encoding: str, text: str, chunk: int
 ) -> None:
     text = text.lstrip(MARK)
@@ -69,10 +69,10 @@ def test_a_text_in_another_encoding_of_unicode_is_read_as_it_was_written(
 
 @pytest.mark.parametrize("encoding", ["shift_jis", "cp1252", "latin-1", "iso2022_jp", "koi8-r"])
 @given(data=st.data(), chunk=CHUNK)
-def test_a_text_in_a_smaller_encoding_is_read_as_it_was_written(
+def test_a_text_in_a_smaller_encoding_is_decoded(
     encoding: str, data: st.DataObject, chunk: int
 ) -> None:
-    odd = "\0\\~\x1b\x0e\x0f\xa5\u203e"  # which these encodings write as others, or as commands
+    odd = "\0\\~\x1b\x0e\x0f\xa5\u203e"  # these encodings change them, or read them as commands
     text = data.draw(st.text(st.characters(codec=encoding, exclude_characters=odd)))
     assert read(text.encode(encoding), encoding=encoding, chunk=chunk) == text
 
@@ -94,11 +94,11 @@ def test_bad_bytes_are_replaced_as_python_does(encoding: str, raw: bytes, chunk:
        chunk=CHUNK)  # fmt: skip
 @example(before="", raw=b"\xed\xa0\x80", chunk=1)  # a surrogate
 @example(before="x" * 1234, raw=b"\xff", chunk=7)
-@example(before="abc", raw=b"\xe2\x82", chunk=4)  # cut short
+@example(before="abc", raw=b"\xe2\x82", chunk=4)  # incomplete
 @example(before="abc", raw=b"\x81", chunk=2)
-@example(before="ab", raw=b"\xe2(", chunk=1)  # known to be bad only in a later chunk
+@example(before="ab", raw=b"\xe2(", chunk=1)  # bad only together with the next chunk
 @example(before="ab", raw=b"\x00\xd8a\x00", chunk=1)  # half a surrogate pair
-def test_the_first_bad_byte_is_named_with_its_place(
+def test_the_first_bad_byte_is_reported_with_its_position(
     encoding: str, before: str, raw: bytes, chunk: int
 ) -> None:
     raw = before.encode(encoding) + raw.replace(b"\0", b"\1")
@@ -106,8 +106,8 @@ def test_the_first_bad_byte_is_named_with_its_place(
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
         message = refusal(raw, encoding=encoding, chunk=chunk)
-        place = f"at byte {error.start:,} (0x{raw[error.start]:02x}); "
-        assert message.startswith(f"0.txt: not {encoding} {place}")
+        position = f"at byte {error.start:,} (0x{raw[error.start]:02x}); "
+        assert message.startswith(f"0.txt: not {encoding} {position}")
     else:
         assert read(raw, encoding=encoding, chunk=chunk) == text.removeprefix(MARK)
 
@@ -116,23 +116,21 @@ def test_the_first_bad_byte_is_named_with_its_place(
     ("raw", "encoding"), [(b"caf\xe9", "latin-1"), ("café".encode("utf-16"), "utf-16")]
 )
 @pytest.mark.parametrize("found", [False, True])
-def test_the_ways_out_of_bad_bytes_are_told_and_lead_out(
-    raw: bytes, encoding: str, found: bool
-) -> None:
+def test_every_advice_about_bad_bytes_works(raw: bytes, encoding: str, found: bool) -> None:
     message = refusal(raw, found=found)
-    ways = dict(re.findall(r"data\.(\w+)=([\w-]+)", message))
-    assert ways == {"encoding": encoding, "errors": "replace", "unit": "byte"}
+    advice = dict(re.findall(r"data\.(\w+)=([\w-]+)", message))
+    assert advice == {"encoding": encoding, "errors": "replace", "unit": "byte"}
     assert ("leave it out with data.exclude" in message) == found
-    assert read(raw, encoding=ways["encoding"]) == "café"
-    assert read(b"caf\xe9", errors=ways["errors"]) == "caf\ufffd"
-    assert read(raw, unit=ways["unit"]) == raw.decode("latin-1")
+    assert read(raw, encoding=advice["encoding"]) == "café"
+    assert read(b"caf\xe9", errors=advice["errors"]) == "caf\ufffd"
+    assert read(raw, unit=advice["unit"]) == raw.decode("latin-1")
 
 
-def test_an_encoding_that_is_not_that_of_the_text_is_refused_whatever_python_raises() -> None:
+def test_a_wrong_encoding_is_refused_whatever_python_raises() -> None:
     assert refusal(b"no byte-order mark", encoding="utf-16").startswith("0.txt: not utf-16 at byte")
 
 
-def test_every_text_begins_without_its_byte_order_mark() -> None:
+def test_the_byte_order_mark_of_every_file_is_removed() -> None:
     marked = b"\xef\xbb\xbf"
     for chunk in range(1, 8):
         assert read(marked + b"a", marked, marked * 2 + b"b", chunk=chunk) == f"a\n\n{MARK}b"
@@ -140,7 +138,7 @@ def test_every_text_begins_without_its_byte_order_mark() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
-def test_of_two_byte_order_marks_one_is_left_whatever_the_encoding(encoding: str) -> None:
+def test_only_one_byte_order_mark_is_removed_in_every_encoding(encoding: str) -> None:
     assert read(f"{MARK}a".encode(encoding), encoding=encoding) == f"{MARK}a"
 
 
@@ -149,16 +147,18 @@ def test_a_source_with_an_encoding_of_its_own_keeps_it() -> None:
     assert next(read_texts([source], DataConfig(path="x", encoding="latin-1"))) == "é"
 
 
-# --- what is no text -------------------------------------------------------------------------
+# --- binary files ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("found", [False, True])
-@pytest.mark.parametrize("place", [0, 1, 1234, LOOKED_AT - 1])
+@pytest.mark.parametrize("position", [0, 1, 1234, LOOKED_AT - 1])
 @pytest.mark.parametrize("chunk", [7, 1000, 1 << 20])
-def test_a_file_with_a_nul_near_its_start_is_refused(found: bool, place: int, chunk: int) -> None:
-    raw = ("é" * place + "\0" + "b" * LOOKED_AT).encode()
+def test_a_file_with_a_nul_near_its_start_is_refused(
+    found: bool, position: int, chunk: int
+) -> None:
+    raw = ("é" * position + "\0" + "b" * LOOKED_AT).encode()
     message = refusal(raw, found=found, chunk=chunk)
-    assert message.startswith(f"0.txt: not a text: character {place:,} is a NUL; ")
+    assert message.startswith(f"0.txt: not a text: character {position:,} is a NUL; ")
     assert "data.unit=byte" in message
     assert "data.encoding=" in message
     assert ("data.exclude" in message) == found
@@ -166,7 +166,7 @@ def test_a_file_with_a_nul_near_its_start_is_refused(found: bool, place: int, ch
 
 
 @pytest.mark.parametrize("chunk", [7, 1000, 1 << 20])
-def test_a_nul_further_on_is_a_character(chunk: int) -> None:
+def test_a_later_nul_is_a_character(chunk: int) -> None:
     text = "é" * LOOKED_AT + "\0" + "b" * 3
     assert read(text.encode(), chunk=chunk) == text
 
@@ -175,7 +175,7 @@ def test_a_nul_further_on_is_a_character(chunk: int) -> None:
 
 
 @given(st.lists(st.binary(), min_size=1, max_size=3), CHUNK)
-def test_any_bytes_are_read_as_the_characters_of_their_numbers(
+def test_every_byte_is_read_as_the_character_with_its_code_point(
     raws: list[bytes], chunk: int
 ) -> None:
     text = read(*raws, unit="byte", separator="—", chunk=chunk)
@@ -186,7 +186,7 @@ def test_any_bytes_are_read_as_the_characters_of_their_numbers(
 
 
 @given(st.lists(TEXT, min_size=1, max_size=4), TEXT, CHUNK)
-def test_a_separator_stands_between_files_and_nowhere_else(
+def test_a_separator_is_between_files_and_nowhere_else(
     texts: list[str], separator: str, chunk: int
 ) -> None:
     raws = [text.encode() for text in texts]
@@ -199,12 +199,12 @@ def test_files_do_not_join_at_their_ends() -> None:
     assert read(b"e", "\u0301".encode(), separator="", normalize="NFC") == "e\u0301"
 
 
-def test_a_file_is_named_in_what_is_wrong_with_it() -> None:
+def test_a_message_names_the_file() -> None:
     assert refusal(b"a", b"b\xff").startswith("1.txt: not utf-8 at byte 1 (0xff)")
     assert refusal(b"a", b"\0").startswith("1.txt: not a text: character 0 is a NUL")
 
 
-# --- line ends and normalisation ----------------------------------------------------------------
+# --- line ends and normalization -------------------------------------------------------------
 
 
 JOINING = "e \u0301\u0323\u0344\u0345\u1100\u1161\u11a8가각\uff76\uff9e\uffa1\uffc2\u3164ﬁé"
@@ -214,7 +214,7 @@ FORMS: list[Literal["NFC", "NFKC"]] = ["NFC", "NFKC"]
 
 
 @given(st.lists(st.text("a\r\n\x85\u2028"), max_size=8))
-def test_line_ends_become_line_feeds_however_the_text_comes(parts: list[str]) -> None:
+def test_line_ends_become_line_feeds_in_chunks_of_any_size(parts: list[str]) -> None:
     whole = re.sub("\r\n|\r", "\n", "".join(parts))
     assert "".join(clean(parts, DataConfig(path="x", newlines="lf"))) == whole
     assert "".join(clean(parts, DataConfig(path="x"))) == "".join(parts)
@@ -222,7 +222,7 @@ def test_line_ends_become_line_feeds_however_the_text_comes(parts: list[str]) ->
 
 @pytest.mark.parametrize("form", FORMS)
 @given(parts=st.lists(st.one_of(st.text(JOINING), TEXT), max_size=8))
-def test_a_text_is_normalised_as_at_once_however_it_comes(
+def test_a_text_is_normalized_in_chunks_of_any_size(
     form: Literal["NFC", "NFKC"], parts: list[str]
 ) -> None:
     whole = unicodedata.normalize(form, "".join(parts))
@@ -232,7 +232,7 @@ def test_a_text_is_normalised_as_at_once_however_it_comes(
 
 
 @given(text=st.text(JOINING + "\r\n"), chunk=CHUNK, form=st.sampled_from(FORMS))
-def test_all_that_is_done_to_a_text_is_done_as_at_once_in_chunks_of_bytes(
+def test_all_steps_together_give_the_same_text_in_chunks_of_any_size(
     text: str, chunk: int, form: Literal["NFC", "NFKC"]
 ) -> None:
     whole = unicodedata.normalize(form, text.replace("\r\n", "\n").replace("\r", "\n"))
@@ -242,7 +242,7 @@ def test_all_that_is_done_to_a_text_is_done_as_at_once_in_chunks_of_bytes(
         assert done == whole
 
 
-def test_little_of_a_text_is_held_back() -> None:
+def test_at_most_one_character_is_held_back() -> None:
     plain = ["ab\n", "naïve", " 中文가", "ж1"]
     for options in ({"newlines": "lf"}, {"normalize": "NFC"}, {"normalize": "NFKC"}):
         done = clean(plain, DataConfig.model_validate({"path": "x"} | options))
@@ -253,19 +253,19 @@ def test_little_of_a_text_is_held_back() -> None:
             assert given_ - 1 <= yielded <= given_
 
 
-def test_a_text_is_read_as_it_is_asked_for() -> None:
+def test_chunks_stay_small() -> None:
     text = "ab" * 1000
-    assert max(map(len, pieces(text.encode(), chunk=7, newlines="lf", normalize="NFC"))) <= 8
+    assert max(map(len, chunks(text.encode(), chunk=7, newlines="lf", normalize="NFC"))) <= 8
 
 
 @pytest.fixture(scope="module")
 def assigned() -> list[str]:
-    """All characters of Unicode that are any yet."""
+    """All assigned characters of Unicode."""
     chars = map(chr, range(0x110000))
     return [char for char in chars if unicodedata.category(char) not in ("Cn", "Cs", "Co")]
 
 
-def test_no_text_is_cut_before_what_joins_with_a_character_before_it(assigned: list[str]) -> None:
+def test_no_text_is_cut_before_a_character_that_may_join(assigned: list[str]) -> None:
     pairs = [
         (chr(int(first, 16)), chr(int(second, 16)))
         for char in assigned
@@ -287,13 +287,13 @@ def test_no_text_is_cut_before_what_joins_with_a_character_before_it(assigned: l
     for char in assigned:
         firsts = {unicodedata.normalize(form, char)[0] for form in ("NFD", "NFKD")}
         joins = any(first in joining or unicodedata.combining(first) for first in firsts)
-        assert not (joins and module._starts_afresh(char)), f"U+{ord(char):04X}"
+        assert not (joins and module._is_boundary(char)), f"U+{ord(char):04X}"
 
 
 # --- one small file --------------------------------------------------------------------------
 
 
-def test_a_small_file_is_read_whole_as_the_settings_say(tmp_path: Path) -> None:
+def test_a_small_file_is_read_with_the_settings(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_bytes(b"\xef\xbb\xbfe\xcc\x81\r\n")
     assert read_whole(path, DataConfig(path="x")) == "e\u0301\r\n"
@@ -306,6 +306,6 @@ def test_a_small_file_is_read_whole_as_the_settings_say(tmp_path: Path) -> None:
         read_whole(path, DataConfig(path="x"))
 
 
-def test_a_built_in_text_is_read_whatever_the_encoding_of_the_files() -> None:
+def test_the_encoding_of_the_files_does_not_apply_to_a_built_in_text() -> None:
     data = DataConfig(path="builtin:python-topics", encoding="utf-16")
     assert "".join(read_texts(find_sources(data.path, data), data)).count("The ") > 100

@@ -1,4 +1,4 @@
-"""Characters and their ids."""
+"""The vocabulary: characters or bytes, and their ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)  # all of U
 
 
 @given(TEXT)
-def test_decoding_gives_back_what_was_encoded(text: str) -> None:
+def test_decoding_reverses_encoding(text: str) -> None:
     vocab = Vocab.of(text)
     ids = vocab.encode(text)
     assert vocab.decode(ids) == text
@@ -22,7 +22,7 @@ def test_decoding_gives_back_what_was_encoded(text: str) -> None:
 
 
 @given(TEXT)
-def test_an_id_is_the_place_among_the_sorted_distinct_characters(text: str) -> None:
+def test_an_id_is_the_index_among_the_sorted_distinct_characters(text: str) -> None:
     vocab = Vocab.of(text)
     assert list(vocab.chars) == sorted(set(text))
     assert len(vocab) == len(set(text))
@@ -42,7 +42,7 @@ def test_an_extended_vocabulary_keeps_its_ids_and_adds_the_new_characters(
 
 
 @given(TEXT, TEXT)
-def test_known_characters_are_encoded_and_the_unknown_ones_counted(known: str, text: str) -> None:
+def test_known_characters_are_encoded_and_unknown_ones_are_counted(known: str, text: str) -> None:
     vocab = Vocab.of(known)
     ids, unknown = vocab.encode_known(text)
     assert vocab.decode(ids) == "".join(char for char in text if char in known)
@@ -50,7 +50,7 @@ def test_known_characters_are_encoded_and_the_unknown_ones_counted(known: str, t
 
 
 @given(TEXT, TEXT)
-def test_a_text_is_encoded_only_when_every_character_is_known(known: str, text: str) -> None:
+def test_a_text_is_encoded_only_if_every_character_is_known(known: str, text: str) -> None:
     vocab = Vocab.of(known)
     if set(text) <= set(known):
         assert vocab.decode(vocab.encode(text)) == text
@@ -62,14 +62,14 @@ def test_a_text_is_encoded_only_when_every_character_is_known(known: str, text: 
 @pytest.mark.parametrize(
     ("size", "bits"), [(1, 8), (255, 8), (256, 8), (257, 16), (65_535, 16), (65_537, 32)]
 )
-def test_ids_are_of_the_smallest_type_that_holds_them(size: int, bits: int) -> None:
+def test_ids_have_the_smallest_type_that_holds_them(size: int, bits: int) -> None:
     text = "".join(map(chr, range(0x10000, 0x10000 + size)))
     ids = Vocab.of(text).encode(text)
     assert ids.dtype == f"uint{bits}"
     assert ids.tolist() == list(range(size))
 
 
-def test_unknown_characters_are_named_and_counted_with_their_first_place() -> None:
+def test_the_message_about_unknown_characters_names_counts_and_locates_them() -> None:
     with pytest.raises(DataError) as caught:
         Vocab.of("aeiou\n").encode("eau? ééé!")
     assert str(caught.value).startswith(
@@ -78,7 +78,7 @@ def test_unknown_characters_are_named_and_counted_with_their_first_place() -> No
     )
 
 
-def test_of_many_unknown_characters_five_are_named() -> None:
+def test_at_most_five_unknown_characters_are_named() -> None:
     with pytest.raises(DataError) as caught:
         Vocab.of("a").encode("zyxwvut")
     named = str(caught.value).partition("; nearest")[0]
@@ -92,16 +92,14 @@ def test_of_many_unknown_characters_five_are_named() -> None:
         ("E", "e"),  # the other case
         ("é", "e"),  # without its accent
         ("É", "e"),  # both
-        ("ß", "z"),  # a letter near by, not a sign
+        ("ß", "z"),  # a near letter, not a sign
         ("9", "0"),  # a digit for a digit
         ("“", '"'),  # a sign for a sign
         ("ﬁ", "f"),  # the first part of a ligature
-        ("\u00a0", " "),  # a blank for a blank
+        ("\u00a0", " "),  # a space for a space
     ],
 )
-def test_the_nearest_known_character_could_stand_for_the_unknown_one(
-    char: str, nearest: str
-) -> None:
+def test_the_nearest_known_character_is_similar_to_the_unknown_one(char: str, nearest: str) -> None:
     vocab = Vocab.of('abcdefz 0"')
     assert vocab.nearest(char)[0] == nearest
     with pytest.raises(DataError) as caught:
@@ -109,13 +107,13 @@ def test_the_nearest_known_character_could_stand_for_the_unknown_one(
     assert f"nearest known: {describe(nearest)}" in str(caught.value)
 
 
-def test_as_many_nearest_characters_are_named_as_there_are() -> None:
+def test_at_most_four_nearest_characters_are_named() -> None:
     assert Vocab.of("ab").nearest("c") == ["b", "a"]
     assert len(Vocab.of("abdefg").nearest("c")) == 4
 
 
 @given(TEXT)
-def test_what_a_vocabulary_is_asked_leaves_it_as_it_was(text: str) -> None:
+def test_encoding_does_not_change_a_vocabulary(text: str) -> None:
     vocab = Vocab.of(text)
     before = vocab.encode(text)
     before_copy = before.copy()
@@ -124,41 +122,39 @@ def test_what_a_vocabulary_is_asked_leaves_it_as_it_was(text: str) -> None:
     assert vocab == Vocab.of(text)
 
 
-# --- limited, and of bytes -------------------------------------------------------------------
+# --- limited vocabularies, and bytes ---------------------------------------------------------
 
 
 @given(TEXT, TEXT)
-def test_a_limited_vocabulary_reads_what_it_does_not_have_as_one_character(
-    known: str, text: str
-) -> None:
+def test_a_limited_vocabulary_encodes_other_characters_as_unknown(known: str, text: str) -> None:
     vocab = Vocab("".join(sorted({*known, UNKNOWN})), limited=True)
-    by_hand = "".join(char if char in vocab.chars else UNKNOWN for char in text)
-    assert vocab.decode(vocab.encode(text)) == by_hand
+    expected = "".join(char if char in vocab.chars else UNKNOWN for char in text)
+    assert vocab.decode(vocab.encode(text)) == expected
     assert vocab.encode_known(text)[1] == 0
-    assert vocab.decode(vocab.table(text)) == by_hand
+    assert vocab.decode(vocab.table(text)) == expected
 
 
 @given(TEXT, TEXT)
-def test_a_table_has_the_ids_of_characters_and_v_for_others(known: str, text: str) -> None:
+def test_a_table_has_the_ids_of_known_characters_and_v_for_others(known: str, text: str) -> None:
     vocab = Vocab.of(known)
-    by_hand = [known_id if (known_id := vocab.chars.find(c)) >= 0 else len(vocab) for c in text]
-    assert vocab.table(text).tolist() == by_hand
+    expected = [known_id if (known_id := vocab.chars.find(c)) >= 0 else len(vocab) for c in text]
+    assert vocab.table(text).tolist() == expected
 
 
-def test_a_table_of_everything_is_of_the_smallest_type() -> None:
+def test_a_table_has_the_smallest_type() -> None:
     vocab = Vocab("".join(map(chr, range(256))))
     assert vocab.table("a").dtype == np.uint8
     assert vocab.table("aж").dtype == np.uint16  # ж has the id 256
 
 
-def test_an_extended_vocabulary_is_limited_as_the_new_text_is() -> None:
+def test_an_extended_vocabulary_is_limited_if_the_other_one_is() -> None:
     limited, free = Vocab(f"a{UNKNOWN}", limited=True), Vocab("ab")
     assert free.extended(limited) == Vocab(f"ab{UNKNOWN}", limited=True)
     assert limited.extended(free) == Vocab(f"a{UNKNOWN}b")
 
 
 @given(st.binary())
-def test_bytes_of_any_kind_are_written_as_they_were_read(raw: bytes) -> None:
+def test_any_bytes_are_decoded_and_encoded_without_loss(raw: bytes) -> None:
     vocab = Vocab.of_bytes()
     ids = np.frombuffer(raw, np.uint8)
     text = vocab.decode(ids)
@@ -170,14 +166,14 @@ def test_bytes_of_any_kind_are_written_as_they_were_read(raw: bytes) -> None:
 
 
 @given(TEXT)
-def test_a_text_as_bytes_is_its_utf_8(text: str) -> None:
+def test_the_ids_of_a_text_as_bytes_are_its_utf_8(text: str) -> None:
     vocab = Vocab.of_bytes()
     assert vocab.encode(text).tolist() == list(text.encode())
     assert vocab.decode(vocab.encode(text)) == text
     assert vocab.encode_known(text)[1] == 0
 
 
-def test_a_character_of_several_bytes_is_written_when_it_is_whole() -> None:
+def test_a_character_of_several_bytes_is_decoded_when_it_is_complete() -> None:
     decoder = Decoder(Vocab.of_bytes())
     assert [decoder.add(byte) for byte in "aé€".encode()] == ["a", "", "é", "", "", "€"]
     assert decoder.rest() == ""

@@ -1,4 +1,4 @@
-"""Evaluation against loops written by hand, for each protocol."""
+"""Evaluation against simple loops, for each protocol."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def text(n: int, seed: int = 0) -> Ids:
 
 
 def nll(logits: torch.Tensor, target: int) -> float:
-    """Of one character, by one row of logits."""
+    """The negative log-likelihood of one character, from one row of logits."""
     return -float(F.log_softmax(logits.double(), dim=-1)[target])
 
 
-def by_writer(model: CharModel, ids: Ids) -> float:
-    """What sampling would give the text: each character scored by the logits it is drawn from."""
+def by_sampling_logits(model: CharModel, ids: Ids) -> float:
+    """The loss of a text with the logits that sampling would draw each character from."""
     reader = Reader(TorchEngine(model))
     return sum(
         nll(torch.from_numpy(reader.read(np.array([[now]]))[0]), int(then))
@@ -55,7 +55,7 @@ def by_writer(model: CharModel, ids: Ids) -> float:
 
 @torch.no_grad()
 def one_by_one(model: CharModel, ids: Ids) -> float:
-    """A recurrent model, one character at a time."""
+    """The loss of a recurrent model that reads one character at a time."""
     model.eval()
     state: State | None = None
     total = 0.0
@@ -67,7 +67,7 @@ def one_by_one(model: CharModel, ids: Ids) -> float:
 
 @torch.no_grad()
 def by_windows(model: CharModel, ids: Ids, context: int) -> tuple[float, list[int]]:
-    """A GPT: the window for every single character worked out alone, and which were scored."""
+    """The loss of a GPT with a window of its own for each character, and the scored positions."""
     model.eval()
     stride = context - context // 2
     total, scored = 0.0, []
@@ -84,32 +84,32 @@ def by_windows(model: CharModel, ids: Ids, context: int) -> tuple[float, list[in
 
 @pytest.mark.parametrize("kind", KINDS[:3])
 @pytest.mark.parametrize("chars_at_once", [1, 3, 40, 8192])
-def test_a_stream_is_one_pass_with_the_state_carried(
+def test_stream_is_one_pass_that_carries_the_state(
     chars_at_once: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CHARS_AT_ONCE", chars_at_once)
     model, ids = make_model(kind), text(41)
     score = evaluate(model, ids, STREAM, seed=0)
     assert score.nats == pytest.approx(one_by_one(model, ids), rel=1e-6)
-    assert score.nats == pytest.approx(by_writer(model, ids), rel=1e-6)
+    assert score.nats == pytest.approx(by_sampling_logits(model, ids), rel=1e-6)
     assert (score.chars, score.protocol) == (40, "stream")
 
 
 @settings(max_examples=40, deadline=None)
 @given(context=st.integers(2, 9), n=st.integers(2, 45))
-def test_a_gpts_stream_is_the_loss_of_what_sampling_writes(context: int, n: int) -> None:
+def test_stream_of_a_gpt_is_the_loss_of_sampled_text(context: int, n: int) -> None:
     model, ids = make_model("gpt", context), text(n, seed=context)
     score = evaluate(model, ids, STREAM, seed=0)
     expected, scored = by_windows(model, ids, context)
     assert score.nats == pytest.approx(expected, rel=1e-5)
-    assert score.nats == pytest.approx(by_writer(model, ids), rel=1e-5)
+    assert score.nats == pytest.approx(by_sampling_logits(model, ids), rel=1e-5)
     assert score.chars == len(scored) == n - 1
 
 
 @pytest.mark.parametrize("context", [4, 5])
 @pytest.mark.parametrize("extra", range(-1, 8))
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "rope"])
-def test_a_gpts_stream_scores_every_character_once_at_every_border_of_its_windows(
+def test_stream_of_a_gpt_scores_every_character_once_for_every_length_of_text(
     position: str, extra: int, context: int
 ) -> None:
     model, ids = make_model("gpt", context, position=position), text(context + 1 + extra)
@@ -119,7 +119,7 @@ def test_a_gpts_stream_scores_every_character_once_at_every_border_of_its_window
 
 
 @pytest.mark.parametrize("chars_at_once", [1, 10, 25, 8192])
-def test_a_gpts_stream_does_not_depend_on_how_much_is_read_at_once(
+def test_stream_of_a_gpt_does_not_depend_on_the_batch_size(
     chars_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, ids = make_model("gpt", 5), text(50)
@@ -128,9 +128,9 @@ def test_a_gpts_stream_does_not_depend_on_how_much_is_read_at_once(
     assert evaluate(model, ids, STREAM, seed=0).nats == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_gpts_stream_says_its_stride_and_context() -> None:
-    described = evaluate(make_model("gpt", 5), text(50), STREAM, seed=0).description
-    assert described == "windows of 5 characters, 3 apart, 2 of them for context"
+def test_stream_of_a_gpt_describes_its_stride_and_context() -> None:
+    description = evaluate(make_model("gpt", 5), text(50), STREAM, seed=0).description
+    assert description == "windows of 5 characters, 3 apart, 2 of them for context"
 
 
 # --- windows ---------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_a_gpts_stream_says_its_stride_and_context() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("chars_at_once", [1, 14, 8192])
-def test_windows_are_random_places_each_read_from_a_fresh_state(
+def test_windows_start_at_random_positions_from_a_fresh_state(
     chars_at_once: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CHARS_AT_ONCE", chars_at_once)
@@ -171,13 +171,16 @@ def test_a_window_is_as_long_as_the_setting_the_context_and_the_text_allow(
 
 def test_windows_reach_both_ends_of_the_text() -> None:
     starts: set[int] = set()
-    model, ids = make_model("rnn"), np.arange(V, dtype=np.uint8)  # a window begins with its place
+    model, ids = (
+        make_model("rnn"),
+        np.arange(V, dtype=np.uint8),
+    )  # the first id of a window is its start
     model.register_forward_pre_hook(lambda _model, given: starts.update(given[0][:, 0].tolist()))
     evaluate(model, ids, WINDOWS.model_copy(update={"window": 4, "n_windows": 60}), seed=0)
     assert starts == {0, 1, 2}
 
 
-def test_another_seed_takes_other_windows() -> None:
+def test_another_seed_gives_other_windows() -> None:
     model, ids = make_model("lstm"), text(60)
     one, same, other = (evaluate(model, ids, WINDOWS, seed).nats for seed in (1, 1, 2))
     assert one == same
@@ -191,21 +194,21 @@ END = 0  # the id of the line end
 
 
 def list_of(lengths: list[int], seed: int = 0) -> TextIds:
-    """A list of items of random characters, each ended."""
+    """A text of documents of random characters, each with its line end."""
     chars = np.random.default_rng(seed).integers(1, V, sum(lengths)).astype(np.uint8)
     starts = np.cumsum([0, *lengths])
     chars[starts[1:] - 1] = END
     return TextIds(chars, np.arange(V, dtype=np.uint8), starts)
 
 
-def item_by_item(model: CharModel, ids: TextIds, longest: int) -> float:
-    """Each item alone, a character at a time, afresh after every `longest` characters of it."""
+def document_by_document(model: CharModel, ids: TextIds, max_length: int) -> float:
+    """Each document on its own, with a fresh state after every `max_length` characters."""
     assert ids.starts is not None
     total = 0.0
     for start, end in itertools.pairwise(ids.starts.tolist()):
-        item = np.concatenate([[END], ids[start:end]])  # begins with the end of the one before
-        for i in range(0, len(item) - 1, longest):
-            total += one_by_one_window(model, item[i : i + longest + 1])
+        document = np.concatenate([[END], ids[start:end]])  # with the line end before it
+        for i in range(0, len(document) - 1, max_length):
+            total += one_by_one_window(model, document[i : i + max_length + 1])
     return total
 
 
@@ -218,20 +221,20 @@ def item_by_item(model: CharModel, ids: TextIds, longest: int) -> float:
 )
 @example(kind="gpt", context=3, lengths=[9, 1, 13, 3, 4, 3], chars_at_once=13)
 @example(kind="lstm", context=3, lengths=[13, 1, 13, 2, 6, 6], chars_at_once=13)
-def test_every_item_is_scored_alone_from_the_line_end_before_it(
+def test_every_document_is_scored_on_its_own_from_the_line_end_before_it(
     kind: str, context: int, lengths: list[int], chars_at_once: int
 ) -> None:
     model, ids = make_model(kind, context), list_of(lengths, seed=context)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHARS_AT_ONCE", chars_at_once)
         score = evaluate(model, ids, ITEMS, seed=0)
-    longest = context if kind == "gpt" else 8192
-    assert score.nats == pytest.approx(item_by_item(model, ids, longest), rel=1e-5)
+    max_length = context if kind == "gpt" else 8192
+    assert score.nats == pytest.approx(document_by_document(model, ids, max_length), rel=1e-5)
     assert (score.chars, score.protocol) == (sum(lengths), "items")
     assert score.description == f"{len(lengths)} items, each from a fresh state"
 
 
-def test_items_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_of_similar_lengths_are_read_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHARS_AT_ONCE", 12)
     model, shapes = make_model("rnn"), []
     model.register_forward_pre_hook(lambda _model, given: shapes.append(tuple(given[0].shape)))
@@ -241,23 +244,23 @@ def test_items_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_part_of_a_list_is_scored_as_a_list() -> None:
     model, ids = make_model("gru"), list_of([3, 7, 1, 2, 9, 4])
-    part = ids.stretch(3, 24)  # four whole items
+    part = ids.stretch(3, 24)  # four whole documents
     assert evaluate(model, part, ITEMS, seed=0).chars == 7 + 1 + 2 + 9
     assert evaluate(model, part, ITEMS, seed=0).nats == pytest.approx(
-        item_by_item(model, part, 8192), rel=1e-5
+        document_by_document(model, part, 8192), rel=1e-5
     )
 
 
-def test_a_text_that_is_no_list_has_no_items() -> None:
+def test_items_need_a_text_with_documents() -> None:
     plain = TextIds(text(9), np.arange(V, dtype=np.uint8))
     for ids in (text(9), plain, list_of([4, 5])[:]):
-        with pytest.raises(DataError, match="scores the items of a list, and this text is none"):
+        with pytest.raises(DataError, match=r"needs a text with data\.documents: lines"):
             evaluate(make_model("rnn"), ids, ITEMS, seed=0)
 
 
 @pytest.mark.parametrize("config", [STREAM, WINDOWS], ids=["stream", "windows"])
 @pytest.mark.parametrize("kind", ["gru", "gpt"])
-def test_a_list_can_be_scored_as_a_text_and_one_on_the_disk_as_its_ids(
+def test_a_list_can_be_scored_as_a_text_and_a_text_on_the_disk_as_its_ids(
     kind: str, config: EvalConfig
 ) -> None:
     model, ids = make_model(kind), list_of([9, 20, 11, 3])
@@ -272,13 +275,13 @@ PROTOCOLS = pytest.mark.parametrize(
 
 
 def listed(n: int) -> TextIds:
-    """A text of n characters that is a list, too."""
+    """A text of documents with about n characters."""
     return list_of([1 + i % 4 for i in range(n // 10 * 4)] if n > 9 else [1] * n)
 
 
 @PROTOCOLS
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_without_a_preference_needs_ln_v_nats(kind: str, config: EvalConfig) -> None:
+def test_a_model_with_uniform_logits_needs_ln_v_nats(kind: str, config: EvalConfig) -> None:
     model = make_model(kind)
     with torch.no_grad():
         for parameter in model.get_submodule("head").parameters():
@@ -289,21 +292,21 @@ def test_a_model_without_a_preference_needs_ln_v_nats(kind: str, config: EvalCon
     assert score.perplexity == pytest.approx(V, rel=1e-6)
 
 
-def test_a_score_is_nats_by_characters() -> None:
+def test_a_score_divides_nats_by_characters() -> None:
     score = Score(nats=30.0, chars=20, protocol="stream", description="")
     assert score.nats_per_char == 1.5
     assert score.bits_per_char == 1.5 / math.log(2)
     assert score.perplexity == math.exp(1.5)
 
 
-def test_the_perplexity_of_a_model_gone_wrong_is_infinite() -> None:
+def test_a_perplexity_that_overflows_is_infinite() -> None:
     assert Score(nats=1e6, chars=10, protocol="stream", description="").perplexity == math.inf
 
 
 @PROTOCOLS
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_evaluating_is_repeatable_and_leaves_everything_as_it_was(
+def test_evaluation_is_repeatable_and_changes_nothing(
     kind: str, training: bool, config: EvalConfig
 ) -> None:
     model = make_model(kind).train(training)
@@ -325,15 +328,15 @@ def test_evaluating_is_repeatable_and_leaves_everything_as_it_was(
 
 
 def after(calls: int) -> Callable[[], bool]:
-    """False so many times, then true."""
-    left = iter([False] * calls)
-    return lambda: next(left, True)
+    """A function that returns False `calls` times, then True."""
+    answers = iter([False] * calls)
+    return lambda: next(answers, True)
 
 
 @PROTOCOLS
 @pytest.mark.parametrize("calls", [0, 2])
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
-def test_an_evaluation_asked_to_stop_stops_and_restores_the_mode(
+def test_a_stopped_evaluation_restores_the_mode(
     kind: str, calls: int, config: EvalConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CHARS_AT_ONCE", 8)
@@ -345,7 +348,7 @@ def test_an_evaluation_asked_to_stop_stops_and_restores_the_mode(
 
 @PROTOCOLS
 @pytest.mark.parametrize("n", [0, 1])
-def test_a_text_with_nothing_to_score_is_refused(n: int, config: EvalConfig) -> None:
+def test_a_text_with_nothing_to_score_is_rejected(n: int, config: EvalConfig) -> None:
     with pytest.raises(DataError, match=f"2 characters or more, this has {n}"):
         evaluate(make_model("rnn"), listed(n), config, seed=0)
 
@@ -353,4 +356,6 @@ def test_a_text_with_nothing_to_score_is_refused(n: int, config: EvalConfig) -> 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_characters_are_enough(kind: str) -> None:
     model, ids = make_model(kind), text(2)
-    assert evaluate(model, ids, STREAM, seed=0).nats == pytest.approx(by_writer(model, ids))
+    assert evaluate(model, ids, STREAM, seed=0).nats == pytest.approx(
+        by_sampling_logits(model, ids)
+    )

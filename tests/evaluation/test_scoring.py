@@ -1,4 +1,4 @@
-"""The text that a model is measured by: known characters, unknown ones, another text."""
+"""The text that a model is evaluated on: its known and unknown characters, and which text it is."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEXTS = st.text("ab\néxyд", min_size=1, max_size=30)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all examples of a property."""
+    """A folder for all examples of a property."""
     return tmp_path_factory.mktemp("scoring")
 
 
@@ -39,7 +39,7 @@ def write(folder: Path, content: str | bytes, name: str = "text.txt") -> str:
 
 
 def meta_of(path: str, vocab: str = KNOWN, sha256: str = "", **data: Any) -> Meta:
-    """Of a model trained on the text at a path."""
+    """The metadata of a model that was trained on the text at `path`."""
     return Meta(
         format=1,
         config=parse_config({"name": "run", "data": {"path": path} | data}),
@@ -60,7 +60,7 @@ def read(vocab: Vocab, ids: TextIds) -> str:
     return vocab.decode(ids[:])
 
 
-def items_of(vocab: Vocab, ids: TextIds) -> list[str]:
+def documents_of(vocab: Vocab, ids: TextIds) -> list[str]:
     assert ids.starts is not None
     assert (ids.starts[0], ids.starts[-1]) == (0, len(ids))
     return [vocab.decode(ids[a:b]) for a, b in itertools.pairwise(ids.starts.tolist())]
@@ -69,14 +69,14 @@ def items_of(vocab: Vocab, ids: TextIds) -> list[str]:
 @settings(max_examples=25)
 @given(TEXTS, st.sampled_from([1, 2, 5, 1 << 20]))
 @example("a" * 7 + "x" + "b" * 7, 5)
-def test_unknown_characters_are_left_out_when_asked_and_else_refused(
-    folder: Path, text: str, at_once: int
+def test_unknown_characters_are_left_out_with_skip_unknown_and_otherwise_rejected(
+    folder: Path, text: str, chunk_chars: int
 ) -> None:
     path, vocab = write(folder, text), Vocab(KNOWN)
     known = "".join(char for char in text if char in KNOWN)
-    unknown = [place for place, char in enumerate(text) if char not in KNOWN]
+    unknown = [i for i, char in enumerate(text) if char not in KNOWN]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "CHUNK_CHARS", at_once)
+        patch.setattr(scoring, "CHUNK_CHARS", chunk_chars)
         if len(known) < 2:
             with pytest.raises(DataError, match=f"the all part has {len(known)} characters and"):
                 text_to_score(meta_of("-"), (path,), "all", True)
@@ -91,12 +91,12 @@ def test_unknown_characters_are_left_out_when_asked_and_else_refused(
             text_to_score(meta_of("-"), (path,), "all", False)
     with pytest.raises(DataError) as by_vocab:
         vocab.encode(text)
-    assert str(caught.value) == f"{path}: {by_vocab.value}; on_unknown=skip leaves such out"
+    assert str(caught.value) == f"{path}: {by_vocab.value}; on_unknown=skip leaves them out"
     where = f"({len(unknown)} of {len(text)} characters, the first at character {unknown[0]})"
     assert where in str(caught.value)
 
 
-def test_of_many_unknown_characters_five_are_named(tmp_path: Path) -> None:
+def test_at_most_five_unknown_characters_are_named(tmp_path: Path) -> None:
     path = write(tmp_path, "ab" + "zyxwvut" * 3)
     with pytest.raises(DataError) as caught:
         text_to_score(meta_of("-"), (path,), "all", False)
@@ -107,7 +107,9 @@ def test_of_many_unknown_characters_five_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
 @pytest.mark.parametrize("protocol", ["stream", "windows"])
-def test_skipping_scores_the_text_without_them(kind: str, protocol: str, tmp_path: Path) -> None:
+def test_the_score_is_that_of_the_text_without_unknown_characters(
+    kind: str, protocol: str, tmp_path: Path
+) -> None:
     text = "ab\nxéба" * 20
     model = decided_model(kind, len(KNOWN), context=8)
     config = EvalConfig.model_validate({"protocol": protocol, "n_windows": 20})
@@ -123,7 +125,7 @@ def test_skipping_scores_the_text_without_them(kind: str, protocol: str, tmp_pat
     assert one.chars > 50
 
 
-def test_skipping_in_a_list_scores_the_list_without_them(tmp_path: Path) -> None:
+def test_the_score_of_a_list_is_that_of_the_list_without_unknown_characters(tmp_path: Path) -> None:
     text = "ab\nxé\nбa\n" * 20
     model = decided_model("lstm", len(KNOWN), context=0)
     config = EvalConfig(protocol="items")
@@ -142,22 +144,22 @@ def test_skipping_in_a_list_scores_the_list_without_them(tmp_path: Path) -> None
 @given(st.lists(st.text("abxy", max_size=6), min_size=2, max_size=9), st.sampled_from([1, 2, 5]))
 @example(["x", "aa", "y"], 1)
 @example(["xxa", "ayy"], 5)
-def test_of_a_list_every_item_keeps_what_is_known_of_it(
-    folder: Path, lines: list[str], at_once: int
+def test_every_document_of_a_list_keeps_its_known_characters(
+    folder: Path, lines: list[str], chunk_chars: int
 ) -> None:
     path, vocab = write(folder, "\n".join([*lines, "xab"])), Vocab(KNOWN)
     meta = meta_of("-", documents="lines")
     corpus = open_corpus(meta.config.data.model_copy(update={"path": (path,)}))
-    whole = items_of(corpus.vocab, corpus.split("all"))
+    whole = documents_of(corpus.vocab, corpus.split("all"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "CHUNK_CHARS", at_once)
+        patch.setattr(scoring, "CHUNK_CHARS", chunk_chars)
         ids, count = text_to_score(meta, (path,), "all", True)
-    known = ["".join(char for char in item if char in KNOWN) for item in whole]
-    assert items_of(vocab, ids) == known
+    known = ["".join(char for char in document if char in KNOWN) for document in whole]
+    assert documents_of(vocab, ids) == known
     assert count == len("".join(whole)) - len("".join(known))
 
 
-def test_the_first_place_is_counted_within_the_split(tmp_path: Path) -> None:
+def test_the_position_of_the_first_unknown_character_is_that_in_the_split(tmp_path: Path) -> None:
     path = write(tmp_path, "x" * 5 + "a" * 4 + "x")
     with pytest.raises(DataError, match="1 of 5 characters, the first at character 4"):
         text_to_score(meta_of("-", val_fraction=0.5), (path,), "val", False)
@@ -165,20 +167,20 @@ def test_the_first_place_is_counted_within_the_split(tmp_path: Path) -> None:
 
 @settings(max_examples=10)
 @given(TEXTS, st.sampled_from([1, 5, 1 << 20]))
-def test_a_limited_vocabulary_reads_what_it_does_not_know_as_one_character(
-    folder: Path, text: str, at_once: int
+def test_a_limited_vocabulary_reads_all_unknown_characters_as_one(
+    folder: Path, text: str, chunk_chars: int
 ) -> None:
     text += "ax"
     meta = meta_of("-", UNKNOWN + KNOWN, min_count=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "CHUNK_CHARS", at_once)
+        patch.setattr(scoring, "CHUNK_CHARS", chunk_chars)
         for skip in (False, True):
             ids, count = text_to_score(meta, (write(folder, text),), "all", skip)
             mapped = "".join(char if char in KNOWN else UNKNOWN for char in text)
             assert (read(meta.vocabulary, ids), count) == (mapped, 0)
 
 
-def test_bytes_are_never_unknown(tmp_path: Path) -> None:
+def test_no_byte_is_unknown(tmp_path: Path) -> None:
     content = b"\xff\x00\xc3\xa9\n"
     meta = meta_of("-", Vocab.of_bytes().chars, unit="byte")
     ids, count = text_to_score(meta, (write(tmp_path, content),), "all", False)
@@ -188,7 +190,7 @@ def test_bytes_are_never_unknown(tmp_path: Path) -> None:
 # --- which text ------------------------------------------------------------------------------
 
 
-def test_without_a_path_it_is_a_split_of_the_text_trained_on_which_must_be_the_same(
+def test_without_a_path_the_text_is_the_unchanged_text_the_model_was_trained_on(
     tmp_path: Path,
 ) -> None:
     path = write(tmp_path, "ababab\n\n\n\n")
@@ -204,7 +206,7 @@ def test_without_a_path_it_is_a_split_of_the_text_trained_on_which_must_be_the_s
         text_to_score(meta, (), "test", False)
 
 
-def test_another_text_takes_the_place_of_all_texts_trained_on(tmp_path: Path) -> None:
+def test_a_path_replaces_the_training_validation_and_test_texts(tmp_path: Path) -> None:
     own = {"val_path": write(tmp_path, "bb", "val"), "test_path": write(tmp_path, "éé", "test")}
     meta = meta_of(write(tmp_path, "aa"), **own)
     paths = (write(tmp_path, "ab", "one"), write(tmp_path, "ba", "two"))
@@ -212,14 +214,14 @@ def test_another_text_takes_the_place_of_all_texts_trained_on(tmp_path: Path) ->
     assert read(meta.vocabulary, ids) == "ab\nba"
 
 
-def test_a_text_is_read_by_the_settings_of_the_model(tmp_path: Path) -> None:
+def test_a_text_is_read_with_the_data_settings_of_the_model(tmp_path: Path) -> None:
     meta = meta_of("-", encoding="latin-1", newlines="lf", separator="")
     paths = (write(tmp_path, b"\xe9\r\n", "one"), write(tmp_path, b"a", "two"))
     ids, _ = text_to_score(meta, paths, "all", False)
     assert read(meta.vocabulary, ids) == "é\na"
 
 
-def test_what_is_left_out_leaves_no_file_behind(
+def test_leaving_characters_out_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))

@@ -1,4 +1,4 @@
-"""Chromium without a window, driven over a pipe by the DevTools protocol."""
+"""Headless Chromium, controlled by the DevTools protocol over a pipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE = 60.0  # seconds; a hang is a failure
+TIMEOUT = 60.0  # seconds
 FLAGS = """
 --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
 --disable-background-networking --disable-component-update --disable-extensions
@@ -24,13 +24,13 @@ FLAGS = """
 
 
 class Page:
-    """One page, what it asked for and what it complained of."""
+    """One page, with its requests, and its errors and console messages."""
 
     def __init__(self, send: int, receive: int) -> None:
-        self._send, self._receive, self._rest, self._last = send, receive, b"", 0
+        self._send, self._receive, self._buffer, self._last = send, receive, b"", 0
         self._session: str | None = None
         self.requests: list[str] = []
-        self.complaints: list[str] = []
+        self.problems: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
@@ -38,7 +38,7 @@ class Page:
             self.call(f"{domain}.enable")
 
     def open(self, path: Path, width: int = 1200, height: int = 900) -> None:
-        """Show a file, and wait until it says it is ready."""
+        """Open a file, and wait until it is ready."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
@@ -49,14 +49,14 @@ class Page:
     def wait_for(self, expression: str) -> None:
         started = time.monotonic()
         while not self.run(expression):
-            assert time.monotonic() - started < PATIENCE, f"never came: {expression}"
+            assert time.monotonic() - started < TIMEOUT, f"timeout: {expression}"
             time.sleep(0.02)
 
     def run(self, expression: str) -> Any:
         """The value of an expression in the page."""
-        told = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in told, told
-        return told["result"].get("value")
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     def point_at(self, selector: str, which: int = 0) -> None:
         """Move the mouse to the middle of an element."""
@@ -71,42 +71,42 @@ class Page:
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """The answer to one command; what is told meanwhile is noted."""
+        """Send a command and return its answer. Events that come before it are recorded."""
         self._last += 1
         message = {"id": self._last, "method": method, "params": parameters}
         if self._session is not None:
             message["sessionId"] = self._session
         os.write(self._send, json.dumps(message).encode() + b"\0")
         while True:
-            told = self._read()
-            if told.get("id") == self._last:
-                assert "error" not in told, told
-                return dict(told["result"])
-            self._note(told)
+            received = self._read()
+            if received.get("id") == self._last:
+                assert "error" not in received, received
+                return dict(received["result"])
+            self._record(received)
 
     def _read(self) -> dict[str, Any]:
-        while b"\0" not in self._rest:
-            ready, _, _ = select.select([self._receive], [], [], PATIENCE)
+        while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._receive], [], [], TIMEOUT)
             more = os.read(self._receive, 1 << 16) if ready else b""
-            assert more, "Chromium says no more"
-            self._rest += more
-        told, _, self._rest = self._rest.partition(b"\0")
-        return dict(json.loads(told))
+            assert more, "no answer from Chromium"
+            self._buffer += more
+        received, _, self._buffer = self._buffer.partition(b"\0")
+        return dict(json.loads(received))
 
-    def _note(self, told: dict[str, Any]) -> None:
-        parameters = told.get("params", {})
-        notes: dict[str, Callable[[], None]] = {
+    def _record(self, event: dict[str, Any]) -> None:
+        parameters = event.get("params", {})
+        handlers: dict[str, Callable[[], None]] = {
             "Network.requestWillBeSent": lambda: self.requests.append(parameters["request"]["url"]),
-            "Runtime.exceptionThrown": lambda: self.complaints.append(str(parameters)),
-            "Runtime.consoleAPICalled": lambda: self.complaints.append(str(parameters)),
-            "Log.entryAdded": lambda: self.complaints.append(str(parameters["entry"])),
+            "Runtime.exceptionThrown": lambda: self.problems.append(str(parameters)),
+            "Runtime.consoleAPICalled": lambda: self.problems.append(str(parameters)),
+            "Log.entryAdded": lambda: self.problems.append(str(parameters["entry"])),
         }
-        notes.get(told.get("method", ""), lambda: None)()
+        handlers.get(event.get("method", ""), lambda: None)()
 
 
 @contextmanager
 def browsing(profile: Path) -> Iterator[Page]:
-    """A browser with a page, and a folder for what it keeps."""
+    """A browser with one page, and its profile in a folder."""
     assert CHROMIUM is not None
     ends = [*os.pipe(), *os.pipe()]  # commands: read, write; answers: read, write
     high = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in ends]
@@ -129,7 +129,7 @@ def browsing(profile: Path) -> Iterator[Page]:
     finally:
         process.terminate()
         try:
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -1,4 +1,4 @@
-"""What the tests of insight share: small networks, texts, and a network with a planted unit."""
+"""Shared by the tests of insight: small networks, texts, and a network with a planted unit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = (*RECURRENT, "gpt")
 
 
 def network(kind: str, vocab_size: int = 9, seed: int = 1, **settings: Any) -> CharModel:
-    """An untrained network of two layers with decided opinions."""
+    """An untrained network of two layers, with large weights so that its outputs differ."""
     raw: dict[str, Any] = {"kind": kind, "n_layer": 2, "dropout": 0.3} | settings
     if kind == "gpt":
         raw = {"n_head": 2, "n_embd": 8, "context": 12} | raw
@@ -32,7 +32,7 @@ def network(kind: str, vocab_size: int = 9, seed: int = 1, **settings: Any) -> C
 
 
 def random_ids(count: int, vocab_size: int = 9, seed: int = 3) -> Ids:
-    """A text (count,) without rhyme or reason."""
+    """Random ids (count,)."""
     return np.random.default_rng(seed).integers(0, vocab_size, count).astype(np.uint8)
 
 
@@ -47,10 +47,11 @@ def quoted_text(length: int, seed: int = 5) -> str:
 
 
 def with_quote_detector(vocab: Vocab, hidden_size: int, unit: int) -> Recurrent:
-    """An LSTM of random weights but for one cell, which is +1 inside quotes and -1 outside.
+    """An LSTM with random weights and one planted cell, which is +1 inside quotes and -1 outside.
 
-    At a quotation mark its input gate opens and its forget gate shuts, and it takes the opposite of
-    what it let out before; elsewhere it keeps what it has. It starts at 0, which counts as outside.
+    At a quotation mark its input gate opens, its forget gate shuts, and it takes the sign opposite
+    to its output before. At other characters it keeps its value. Its first value, 0, counts as
+    outside.
     """
     config = RecurrentConfig.model_validate(
         {"kind": "lstm", "hidden_size": hidden_size, "input": "one_hot"}
@@ -58,13 +59,14 @@ def with_quote_detector(vocab: Vocab, hidden_size: int, unit: int) -> Recurrent:
     model = build_model(config, len(vocab), seed=2)
     assert isinstance(model, Recurrent)
     (mark,) = vocab.encode('"')
-    W, U, b = (
-        getattr(model.rnn, name).view(4, hidden_size, -1)  # gates i, f, g, o
+    W_ih, W_hh, b_ih = (
+        getattr(model.rnn, name).view(4, hidden_size, -1)  # (4, D, V, D or 1), gates i, f, g, o
         for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0")
     )
     with torch.no_grad():
-        W[:, unit], U[:, unit], U[:, :, unit] = 0, 0, 0  # nor do the other cells read it
-        b[:, unit, 0] = torch.tensor([-20.0, 20.0, 1.0, 20.0])
-        W[0, unit, mark], W[1, unit, mark] = 40, -40
-        U[2, unit, unit] = -20
+        W_ih[:, unit], W_hh[:, unit] = 0, 0
+        W_hh[:, :, unit] = 0  # the other cells do not read it
+        b_ih[:, unit, 0] = torch.tensor([-20.0, 20.0, 1.0, 20.0])
+        W_ih[0, unit, mark], W_ih[1, unit, mark] = 40, -40
+        W_hh[2, unit, unit] = -20
     return model

@@ -1,4 +1,4 @@
-"""What the features say of small texts, each marked by hand, and that no text is too odd."""
+"""The features of small texts, marked by hand, and of random texts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from charlm.insight.features import FEATURES, match_brackets, open_bracket, read_features
 
-# feature, text, and where it holds (#) or what it is (a digit) at each character
+# Feature, text, and the expected value at each character: # for True, or a digit.
 MARKED = [
     ("in double quotes", 'a "b c" d', "  ####   "),
     ("in double quotes", '"a\nb" c', "####   "),
-    ("in double quotes", '"a\n\nb" c', "        "),  # over an empty line: no quotation
+    ("in double quotes", '"a\n\nb" c', "        "),  # an empty line: no quotation
     ("in double quotes", '"a\\"b" c', "#####   "),
     ("in double quotes", '"""a "b" """', "########### "),
     ("in double quotes", "“a” “b” c", "## ##   "[:2] + "  ## " + "  "),
@@ -25,8 +25,8 @@ MARKED = [
     ("in a comment", "/* a\n */ b", "########   "[:8] + "  "),
     ("in a comment", "x; // a\nhttp://b", "  ##### "[:7] + "         "),
     ("in round brackets", "f(a)(b))", " ## ##  "),
-    ("in round brackets", ":) (a", "     "),  # none has a partner
-    ("in square brackets", "([a)]", "     "),  # crossed: the inner one has none
+    ("in round brackets", ":) (a", "     "),  # no bracket has a partner
+    ("in square brackets", "([a)]", "     "),  # crossed: the inner one has no partner
     ("bracket depth", "(a[b]{c})", "112212210"),
     ("in a tag", "a <b> 1 < 2", "  ##       "),
     ("position in line", "ab\ncd\n\ne", "12012001"),
@@ -45,7 +45,7 @@ MARKED = [
 
 
 @pytest.mark.parametrize(("name", "text", "marks"), MARKED)
-def test_a_feature_of_a_small_text(name: str, text: str, marks: str) -> None:
+def test_a_feature_has_the_marked_values(name: str, text: str, marks: str) -> None:
     values = FEATURES[name](text)
     assert len(marks) == len(text)
     if values.dtype == np.bool_:
@@ -55,7 +55,7 @@ def test_a_feature_of_a_small_text(name: str, text: str, marks: str) -> None:
 
 
 @given(st.text(st.sampled_from("ab \n\t'\"()[]{}<>#/*!-1A“”‘’«»\\é\u202e\ud800"), max_size=200))
-def test_no_text_is_too_odd(text: str) -> None:
+def test_every_feature_accepts_every_text(text: str) -> None:
     for name, compute in FEATURES.items():
         values = compute(text)
         assert values.shape == (len(text),), name
@@ -64,18 +64,18 @@ def test_no_text_is_too_odd(text: str) -> None:
 
 
 @given(st.text(st.sampled_from("a([{)]}"), max_size=60))
-def test_brackets_match_as_they_nest(text: str) -> None:
+def test_bracket_pairs_nest(text: str) -> None:
     pairs = match_brackets(text)
     assert all(text[a] + text[b] in ("()", "[]", "{}") for a, b in pairs)
-    assert len({place for pair in pairs for place in pair}) == 2 * len(pairs)
+    assert len({position for pair in pairs for position in pair}) == 2 * len(pairs)
     assert not any(a < c < b < d for a, b in pairs for c, d in pairs)
     opens = open_bracket(text)
-    for place in range(len(text)):
-        around = [a for a, b in pairs if a < place <= b]
-        assert opens[place] == max(around, default=-1)
+    for position in range(len(text)):
+        around = [a for a, b in pairs if a < position <= b]
+        assert opens[position] == max(around, default=-1)
 
 
-def test_a_feature_that_says_nothing_new_is_left_out() -> None:
+def test_a_feature_with_the_same_values_as_another_is_left_out() -> None:
     names = [feature.name for feature in read_features('say "a"')]
     assert "in quotes" in names
-    assert "in double quotes" not in names  # the same here
+    assert "in double quotes" not in names  # the same on this text

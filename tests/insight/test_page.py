@@ -1,4 +1,4 @@
-"""The page: what it holds, and, where there is a Chromium, what a reader can do with it."""
+"""The page: its contents, and, if Chromium is installed, its behaviour."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOSTILE = (
 
 @pytest.fixture(scope="module")
 def hostile(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run folder of each kind, trained on a text that would like to be markup, with a page."""
+    """By kind, a run folder with a page. The text contains markup and control characters."""
     from charlm.cli import main
 
     out = tmp_path_factory.mktemp("hostile")
@@ -94,11 +94,11 @@ def data_of(page: Path) -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-# --- what it holds ---------------------------------------------------------------------------
+# --- contents ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
-def test_the_page_runs_its_own_script_only_and_names_no_other_place(
+def test_the_page_runs_only_its_own_script_and_links_nowhere(
     kind: str, hostile: dict[str, Path]
 ) -> None:
     page = hostile[kind] / "report.html"
@@ -117,27 +117,29 @@ def test_the_page_runs_its_own_script_only_and_names_no_other_place(
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
-def test_the_page_holds_every_character_and_every_unit(kind: str, hostile: dict[str, Path]) -> None:
+def test_the_page_has_every_character_and_every_unit(kind: str, hostile: dict[str, Path]) -> None:
     page = hostile[kind] / "report.html"
     data, arrays = data_of(page), arrays_of(page)
     meta = read_meta(hostile[kind] / BEST)
     assert "".join(map(chr, data["about"]["vocab"])) == meta.vocab
-    told = record(read_model(hostile[kind] / BEST, meta).eval(), arrays["ids"])
-    assert data["bits_per_char"] == pytest.approx(np.nanmean(told.nats) / np.log(2), rel=1e-4)
-    np.testing.assert_allclose(arrays["bits"][1:] * np.log(2), told.nats[1:], rtol=1e-4, atol=1e-6)
-    np.testing.assert_array_equal(arrays["guesses"], told.guesses)
-    np.testing.assert_allclose(arrays["chances"] / 65535, told.chances, atol=1e-5)
+    recorded = record(read_model(hostile[kind] / BEST, meta).eval(), arrays["ids"])
+    assert data["bits_per_char"] == pytest.approx(np.nanmean(recorded.nats) / np.log(2), rel=1e-4)
+    np.testing.assert_allclose(
+        arrays["bits"][1:] * np.log(2), recorded.nats[1:], rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_array_equal(arrays["guesses"], recorded.guesses)
+    np.testing.assert_allclose(arrays["chances"] / 65535, recorded.chances, atol=1e-5)
     units, levels = data["units"], data["units"]["levels"]
-    assert len(units["places"]) == sum(each["layers"] * each["size"] for each in units["kinds"])
-    rows = zip(units["places"], units["scales"], arrays["units"], strict=True)
+    assert len(units["rows"]) == sum(each["layers"] * each["size"] for each in units["kinds"])
+    rows = zip(units["rows"], units["scales"], arrays["units"], strict=True)
     for (unit_kind, layer, index), scale, row in rows:
-        exact = told.units[unit_kind][layer, :, index].astype(np.float64)
+        exact = recorded.units[unit_kind][layer, :, index].astype(np.float64)
         np.testing.assert_allclose(row / levels * scale, exact, atol=0.6 * scale / levels)
 
 
-# --- what a reader can do ----------------------------------------------------------------------
+# --- behaviour -------------------------------------------------------------------------------
 
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +150,12 @@ def page(hostile: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def colours(page: Page) -> list[str]:
     found = page.run("[...document.querySelectorAll('#text i')].map(i => i.className)")
-    return [name.replace("here", "").strip() for name in found]
+    return [name.replace("current", "").strip() for name in found]
 
 
 @needs_chromium
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
-def test_a_reader_picks_units_points_at_characters_and_nothing_leaves_the_page(
+def test_units_and_characters_can_be_selected_without_any_request(
     kind: str, page: Page, hostile: dict[str, Path]
 ) -> None:
     report = hostile[kind] / "report.html"
@@ -172,30 +174,30 @@ def test_a_reader_picks_units_points_at_characters_and_nothing_leaves_the_page(
     assert len(seen) >= len(kinds)
     page.point_at("#text i", 25)
     detail = page.run("document.getElementById('detail').innerText")
-    assert len(re.findall(r"\d+\.\d\s%", detail)) == 5  # guesses, with their chances
-    assert re.search(r"cost\s+\d+\.\d\d bits", detail)
+    assert len(re.findall(r"\d+\.\d\s%", detail)) == 5  # guesses, with their probabilities
+    assert re.search(r"loss\s+\d+\.\d\d bits", detail)
     page.run("document.getElementById('text').focus()")
     page.press("ArrowRight")
-    place = "[...document.querySelectorAll('#text i')].findIndex(i => i.matches('.here'))"
-    assert page.run(place) == 26
+    position = "[...document.querySelectorAll('#text i')].findIndex(i => i.matches('.current'))"
+    assert page.run(position) == 26
     page.press("ArrowDown")
     page.press("Home")
     chars = page.run("state.chars")
-    assert chars[page.run(place) - 1] == "\n"
+    assert chars[page.run(position) - 1] == "\n"
     assert page.run("document.getElementById('detail').innerText") != detail
     page.run("document.getElementById('sample-slider').value = 1")
     page.run("document.getElementById('sample-slider').dispatchEvent(new Event('input'))")
     assert "</script><script>" in page.run("document.getElementById('sample').textContent")
     assert report.as_uri() in page.requests
     assert all(url.startswith(("file:", "data:")) for url in page.requests)
-    assert page.complaints == []
+    assert page.problems == []
 
 
 @needs_chromium
-def test_a_text_that_would_be_markup_is_shown_as_text(page: Page, hostile: dict[str, Path]) -> None:
+def test_markup_in_a_text_is_shown_as_text(page: Page, hostile: dict[str, Path]) -> None:
     report = hostile["lstm"] / "report.html"
     page.open(report, width=390, height=800)
-    assert page.run("document.title") == "lstm: a look inside"
+    assert page.run("document.title") == "lstm: inspection report"
     assert page.run("document.querySelectorAll('img, script[src], iframe').length") == 0
     shown = page.run("[...document.querySelectorAll('#text i')].map(i => i.textContent).join('')")
     for piece in ("</script><script>", "<img", "&lt;b&gt;", '"quotes"', "U+0007U+001B[31mred"):
@@ -212,5 +214,6 @@ def test_a_text_that_would_be_markup_is_shown_as_text(page: Page, hostile: dict[
     ):
         assert piece in shown
     assert not set(shown) & set("\x07\x1b\x7f\u202e\u202c\u2066\u2069\u200b\ufeff\u2028\r")
-    assert page.run("document.documentElement.scrollWidth") <= 390  # nothing sticks out on a phone
-    assert page.complaints == []
+    # no horizontal scrolling on a phone
+    assert page.run("document.documentElement.scrollWidth") <= 390
+    assert page.problems == []

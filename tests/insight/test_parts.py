@@ -1,4 +1,4 @@
-"""Ablation, gates, attention, surprisal and growth, each by its definition."""
+"""Ablation, gates, attention, surprisal and growth against their definitions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from charlm.data.vocab import Vocab
 from charlm.data.yardsticks import ngram_bits
 from charlm.insight import attention as heads
 from charlm.insight.ablate import ablate
-from charlm.insight.attention import look, score_heads
+from charlm.insight.attention import attention_window, score_heads
 from charlm.insight.features import FEATURES
 from charlm.insight.gates import gate_use
 from charlm.insight.growth import read_growth
@@ -36,10 +36,10 @@ from tests.insight.helpers import network, quoted_text, random_ids, with_quote_d
 # --- ablation --------------------------------------------------------------------------------
 
 
-def test_the_rise_is_the_loss_without_a_unit_less_that_with_it() -> None:
+def test_the_rise_is_the_loss_without_a_unit_minus_the_loss_with_it() -> None:
     model, ids = network("rnn"), random_ids(60)
     units = [Unit("h", layer, index, 1, 0.0) for layer in (0, 1) for index in range(6)]
-    found = ablate(model, ids, units)  # more than are read side by side
+    found = ablate(model, ids, units)  # more than one batch
     before = record(model, ids).nats
     for each in (found[2], found[10]):
         cut: Any = network("rnn")
@@ -55,25 +55,25 @@ def test_the_rise_is_the_loss_without_a_unit_less_that_with_it() -> None:
         assert mean == pytest.approx(float(rise[1:][ids[1:] == char].mean()), abs=1e-4)
 
 
-def test_a_network_that_reads_its_quote_detector_misses_it_at_quotation_marks() -> None:
+def test_without_its_quote_detector_the_loss_rises_at_closing_quotation_marks() -> None:
     text = quoted_text(1500)
     vocab = Vocab.of(text)
     model = with_quote_detector(vocab, hidden_size=8, unit=3)
     (mark,) = vocab.encode('"')
     with torch.no_grad():
         model.head.weight.zero_()
-        model.head.weight[mark, 3] = 3  # inside, the closing mark is likelier
+        model.head.weight[mark, 3] = 3  # inside quotes, the closing mark is more likely
     (found,) = ablate(model, vocab.encode(text), [Unit("c", 0, 3, 1, 1.0)])
     inside = FEATURES["in double quotes"](text)
     closing = np.flatnonzero(inside[:-1] & ~inside[1:]) + 1
-    assert {text[place] for place in closing} == {'"'}
+    assert {text[position] for position in closing} == {'"'}
     assert found.rise[closing].min() > 1 > found.mean
 
 
 # --- gates -----------------------------------------------------------------------------------
 
 
-def test_gates_are_counted_where_they_are_shut_or_open() -> None:
+def test_gate_use_counts_shut_and_open_gates() -> None:
     values = np.array([0.05, 0.09, 0.5, 0.95])[None, :, None]  # one unit, four characters
     forget, output = gate_use({"forget": values, "output": 1 - values})
     assert (forget.left.item(), forget.right.item()) == (0.5, 0.25)
@@ -83,7 +83,7 @@ def test_gates_are_counted_where_they_are_shut_or_open() -> None:
     assert output.memory is None
 
 
-def test_a_gate_that_never_shuts_has_a_long_memory_but_a_finite_one() -> None:
+def test_a_gate_that_never_shuts_has_a_finite_memory() -> None:
     (use,) = gate_use({"forget": np.ones((1, 10, 1), np.float16)})
     assert use.memory is not None
     assert use.memory.item() == 4096
@@ -111,7 +111,7 @@ def test_targets_are_earlier_characters_of_their_kind(text: str) -> None:
     )
 
 
-def test_a_head_made_to_look_back_by_one_is_told_of_and_no_other() -> None:
+def test_a_planted_head_for_the_previous_character_is_the_only_discovery() -> None:
     text = quoted_text(400)
     vocab = Vocab.of(text)
     ids = vocab.encode(text)
@@ -122,22 +122,22 @@ def test_a_head_made_to_look_back_by_one_is_told_of_and_no_other() -> None:
     for other in (model, *untrained):
         with torch.no_grad():
             for parameter in other.parameters():
-                parameter.mul_(0.25)  # as freshly made
+                parameter.mul_(0.25)  # small, as in a new network
     assert isinstance(model, GPT)
     plant_previous(model)
     scores = score_heads(model, ids, text, [each for each in untrained if isinstance(each, GPT)])
-    claimed = {(each.target, each.head) for each in scores if each.discovery}
-    assert claimed == {("previous character", 0)}
+    discoveries = {(each.target, each.head) for each in scores if each.discovery}
+    assert discoveries == {("previous character", 0)}
     assert scores[0].score > 0.9
-    shown = look(model, ids)
-    assert shown.attention.shape == (1, 2, 64, 64)
-    assert shown.attention[0, 0, 7].argmax() == 6
+    window = attention_window(model, ids)
+    assert window.attention.shape == (1, 2, 64, 64)
+    assert window.attention[0, 0, 7].argmax() == 6
 
 
 def plant_previous(model: Any) -> None:
-    """Head 0 of a layer of two heads of width 32: position t asks for position t - 1."""
-    K, places = 32, torch.arange(64)
-    angles = places[:, None] * (0.1 + 0.37 * torch.arange(K // 2))  # (64, K/2)
+    """Plant weights into head 0 of two heads of width 32: position t attends to t - 1."""
+    K, positions = 32, torch.arange(64)
+    angles = positions[:, None] * (0.1 + 0.37 * torch.arange(K // 2))  # (64, K/2)
     code = torch.cat([angles.cos(), angles.sin()], dim=1)  # (64, K)
     turn = 0.1 + 0.37 * torch.arange(K // 2)
     cos, sin = turn.cos().diag(), turn.sin().diag()
@@ -155,16 +155,20 @@ def plant_previous(model: Any) -> None:
 # --- where the bits go -----------------------------------------------------------------------
 
 
-def test_groups_part_the_text_and_its_bits() -> None:
+def test_groups_have_every_character_and_all_bits() -> None:
     text = 'One "two",\n  3 four\nfour Ünd 中'
-    costs = np.random.default_rng(0).random(len(text)).astype(np.float32)
-    costs[0] = np.nan
-    for groups in (by_class(text, costs), by_line_position(text, costs), by_distance(text, costs)):
+    surprisal = np.random.default_rng(0).random(len(text)).astype(np.float32)
+    surprisal[0] = np.nan
+    for groups in (
+        by_class(text, surprisal),
+        by_line_position(text, surprisal),
+        by_distance(text, surprisal),
+    ):
         assert sum(group.count for group in groups) == len(text) - 1
         assert sum(group.share for group in groups) == pytest.approx(1)
         total = sum(group.bits * group.count for group in groups)
-        assert total == pytest.approx(float(np.nansum(costs)), rel=1e-5)
-    names = {group.name: group.count for group in by_class(text, costs)}
+        assert total == pytest.approx(float(np.nansum(surprisal)), rel=1e-5)
+    names = {group.name: group.count for group in by_class(text, surprisal)}
     assert names["line end"] == 2
     assert names["digit"] == 1
     assert names["letter without case"] == 1
@@ -175,37 +179,37 @@ def test_groups_part_the_text_and_its_bits() -> None:
     assert ago == {"1": 1, "2 to 3": 2, "never": 2}
 
 
-def test_the_worst_passages_lie_apart_where_the_bits_are() -> None:
-    costs = np.ones(100)
-    costs[[20, 21, 70]] = 9
-    first, second, *_ = worst_passages(costs, keep=3, length=10)
+def test_the_worst_passages_do_not_overlap() -> None:
+    surprisal = np.ones(100)
+    surprisal[[20, 21, 70]] = 9
+    first, second, *_ = worst_passages(surprisal, keep=3, length=10)
     assert first.start <= 20 < 22 <= first.stop
     assert second.start <= 70 < second.stop
     assert first.bits == pytest.approx(2.6)
 
 
-def test_the_ngram_models_are_the_yardsticks_and_avoid_what_they_would() -> None:
+def test_ngram_models_have_the_bits_of_ngram_bits_and_avoid_errors() -> None:
     text = quoted_text(3000)
     ids = Vocab.of(text).encode(text)
     before, after = ids[:2500], ids[2500:]
-    nats = np.full(500, np.log(4), np.float32)  # a chance of a quarter: every one an error
+    nats = np.full(500, np.log(4), np.float32)  # probability 1/4: every character is an error
     nats[0] = np.nan
     models = compare_ngrams(nats, before, after, orders=4)
     expected = ngram_bits(before, after, 3)
     assert [model.order for model in models] == [0, 1, 2, 3]
     for model, whole in zip(models, expected, strict=True):
-        assert model.bits == pytest.approx(whole, abs=0.05)  # but for the first character
+        assert model.bits == pytest.approx(whole, abs=0.05)  # the first character is not scored
         assert model.avoided <= model.avoided_by_any
         assert model.bits_avoided == pytest.approx(model.avoided)
     assert models[3].avoided > models[1].avoided > 0
     sure = compare_ngrams(np.full(500, 0.1, np.float32), before, after, orders=4)
-    assert all(model.avoided == 0 for model in sure)  # there was no error
+    assert all(model.avoided == 0 for model in sure)  # there are no errors
 
 
 # --- growth ----------------------------------------------------------------------------------
 
 
-def test_growth_reads_what_a_run_wrote(tmp_path: Path) -> None:
+def test_growth_reads_the_samples_and_losses_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "samples.txt").write_bytes(
         b"--- step 5\nab\n\nc\n\n--- step 10\n--- step 3\nbyte \xff\n\n"
     )

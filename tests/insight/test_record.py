@@ -1,4 +1,4 @@
-"""Recording a text piece by piece: all of it, once, and nothing disturbed."""
+"""Recording a text piece by piece: every character once, without a change to the model."""
 
 from __future__ import annotations
 
@@ -30,57 +30,59 @@ def starts_of(lengths: list[int]) -> Ids:
     st.sampled_from([None, 1, 2, 5, 12]),
     st.booleans(),
 )
-def test_spans_tell_of_every_character_once_and_in_order(
+def test_spans_cover_every_character_once_and_in_order(
     lengths: list[int], context: int | None, is_list: bool
 ) -> None:
     n = sum(lengths)
     found = list(spans(n, context, starts_of(lengths) if is_list else None))
-    told = [place for span in found for place in range(span.start + span.skip, span.stop)]
-    assert told == list(range(n))
+    covered = [position for span in found for position in range(span.start + span.skip, span.stop)]
+    assert covered == list(range(n))
     assert all(span.stop - span.start <= (context or recording.CHARS_AT_ONCE) for span in found)
 
 
 @pytest.mark.parametrize("kind", RECURRENT)
-def test_pieces_of_any_size_are_one_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_pieces_does_not_change_the_units(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, ids = network(kind), random_ids(100)
     monkeypatch.setattr(recording, "CHARS_AT_ONCE", 7)
-    told = record(model, ids)
+    recorded = record(model, ids)
     whole, _ = trace(model, torch.from_numpy(ids.astype(np.int64))[None])
-    for kept, exact in ((told.units, whole.units), (told.gates, whole.gates)):
+    for actual, exact in ((recorded.units, whole.units), (recorded.gates, whole.gates)):
         for name, values in exact.items():
-            assert kept[name].shape == (2, 100, 6)
-            np.testing.assert_allclose(kept[name], values[:, 0], rtol=1e-3, atol=1e-3)
+            assert actual[name].shape == (2, 100, 6)
+            np.testing.assert_allclose(actual[name], values[:, 0], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_characters_cost_and_the_guesses_are_the_models(kind: str) -> None:
+def test_surprisal_and_guesses_equal_those_of_the_model(kind: str) -> None:
     model, ids = network(kind), random_ids(100)
-    told = record(model, ids)
+    recorded = record(model, ids)
     score = evaluate(model, TextIds(ids, np.arange(9)), EvalConfig(), seed=1)
-    assert np.isnan(told.nats).tolist() == [True] + 99 * [False]
-    assert float(np.nansum(told.nats)) == pytest.approx(score.nats, rel=1e-5)
+    assert np.isnan(recorded.nats).tolist() == [True] + 99 * [False]
+    assert float(np.nansum(recorded.nats)) == pytest.approx(score.nats, rel=1e-5)
     model.eval()
     p = model(torch.from_numpy(ids[:10].astype(np.int64))[None])[0][0].softmax(-1).detach().numpy()
     for t in range(10):
-        assert told.guesses[t].tolist() == np.argsort(-p[t])[:5].tolist()
-        np.testing.assert_allclose(told.chances[t], np.sort(p[t])[::-1][:5], rtol=1e-4)
+        assert recorded.guesses[t].tolist() == np.argsort(-p[t])[:5].tolist()
+        np.testing.assert_allclose(recorded.chances[t], np.sort(p[t])[::-1][:5], rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_list_is_read_item_by_item(kind: str) -> None:
+def test_the_documents_of_a_list_are_read_separately(kind: str) -> None:
     model, starts = network(kind), starts_of([30, 5, 20])
     ids = random_ids(55)
-    told = record(model, ids, starts)
-    for first, stop in ((29, 34), (34, 55)):  # from the line end before, afresh
+    recorded = record(model, ids, starts)
+    for first, stop in ((29, 34), (34, 55)):  # from the line end before
         alone = record(model, ids[first:stop])
         for name, values in alone.units.items():
-            np.testing.assert_allclose(told.units[name][:, first:stop], values, atol=1e-3)
-        np.testing.assert_allclose(told.nats[first + 1 : stop], alone.nats[1:], rtol=1e-4)
+            np.testing.assert_allclose(recorded.units[name][:, first:stop], values, atol=1e-3)
+        np.testing.assert_allclose(recorded.nats[first + 1 : stop], alone.nats[1:], rtol=1e-4)
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_model_and_the_generators_are_as_they_were(kind: str, training: bool) -> None:
+def test_the_model_and_the_generators_do_not_change(kind: str, training: bool) -> None:
     model = network(kind).train(training)
     model(torch.zeros(1, 3, dtype=torch.int64))[0].sum().backward()
     before = copy.deepcopy(model)
@@ -93,13 +95,13 @@ def test_the_model_and_the_generators_are_as_they_were(kind: str, training: bool
     for ours, theirs in zip(model.parameters(), before.parameters(), strict=True):
         assert torch.equal(ours, theirs)
         assert ours.requires_grad
-    kept = [p.grad for p in model.parameters() if p.grad is not None]
-    assert all(map(torch.equal, kept, gradients))
+    after = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(map(torch.equal, after, gradients))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_units_read_side_by_side_are_nearly_those_read_in_turn(kind: str) -> None:
+def test_units_read_side_by_side_are_approximately_exact(kind: str) -> None:
     model = network(kind, hidden_size=6) if kind != "gpt" else network(kind)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -114,7 +116,7 @@ def test_units_read_side_by_side_are_nearly_those_read_in_turn(kind: str) -> Non
             np.testing.assert_allclose(near[name][:, 30:], values[:, 30:], atol=0.02)
 
 
-def test_a_broken_model_is_said_to_be_so() -> None:
+def test_a_broken_model_is_reported() -> None:
     model = network("lstm")
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))

@@ -1,4 +1,4 @@
-"""The search: scores by definition, a planted unit found first, and nothing claimed of chance."""
+"""The search: scores against their definition, a planted unit, and no discovery by chance."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def by_feature(found: list[Found]) -> dict[str, Found]:
 
 
 def auc_by_pairs(unit: Array, holds: Array) -> float:
-    """The chance that a unit is higher where the feature holds; equals count half."""
+    """The probability that a unit is higher where the feature holds; equal values count half."""
     pairs = list(itertools.product(unit[holds], unit[~holds]))
     return sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs) / len(pairs)
 
@@ -56,7 +56,7 @@ def test_scores_are_of_the_second_half_with_the_sign_of_the_first(
     rng = np.random.default_rng(4)
     values = np.repeat(rng.integers(0, 5, 80), 3).astype(np.float64)  # runs of three
     feature = Feature("it", values if is_real else values > 2)
-    noise = rng.normal(size=(2, 240, 3)).round(1)  # rounded: with equals among them
+    noise = rng.normal(size=(2, 240, 3)).round(1)  # rounded, so that some are equal
     units: dict[str, Array] = {"h": (noise + values[None, :, None] * [1, -1, 0.1]).astype(dtype)}
     units["h"][0, :5, 0] = [0.0, -0.0, 0.0, -0.0, 0.0]
     ids = np.zeros(240, np.uint8)
@@ -77,15 +77,15 @@ def test_scores_are_of_the_second_half_with_the_sign_of_the_first(
     )
 
 
-def test_the_last_two_characters_tell_what_a_table_of_them_tells() -> None:
+def test_a_function_of_the_last_two_characters_is_no_discovery() -> None:
     features = [f for f in read_features(TEXT) if f.name in ("start of a word", "after a newline")]
     noise = np.random.default_rng(1).normal(size=(1, len(IDS), 4))
     for found in search({"h": noise}, IDS, features, [{"h": noise}]):
-        assert found.last_characters > 0.999  # it is a function of them
+        assert found.last_characters > 0.999  # the feature is a function of them
         assert not found.discovery
 
 
-# --- what is claimed -------------------------------------------------------------------------
+# --- discoveries -----------------------------------------------------------------------------
 
 
 def test_a_planted_quote_detector_is_found_first() -> None:
@@ -103,7 +103,7 @@ def test_a_planted_quote_detector_is_found_first() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_claimed_of_a_network_that_has_learnt_nothing(kind: str) -> None:
+def test_an_untrained_network_has_no_discoveries(kind: str) -> None:
     features = read_features(TEXT)
     untrained = [record_units(fresh(kind, seed), IDS) for seed in range(3)]
     for seed in (101, 102, 103):
@@ -112,17 +112,17 @@ def test_nothing_is_claimed_of_a_network_that_has_learnt_nothing(kind: str) -> N
         assert [each.feature for each in found if each.discovery] == []
 
 
-def test_the_best_of_a_thousand_units_that_wander_is_put_down_to_luck() -> None:
-    wandering = np.random.default_rng(2).normal(size=(1, len(IDS), 1000)).cumsum(axis=1)
+def test_the_best_of_a_thousand_random_walks_does_not_beat_luck() -> None:
+    walks = np.random.default_rng(2).normal(size=(1, len(IDS), 1000)).cumsum(axis=1)
     features = read_features(TEXT)
-    found = search({"h": wandering}, IDS, features, [{"h": wandering[:, :, :5]}])
-    brackets = by_feature(found)["in quotes"]
-    assert brackets.units[0].score > 0.6  # which looks like something
-    assert brackets.luck > 0.6
+    found = search({"h": walks}, IDS, features, [{"h": walks[:, :, :5]}])
+    quotes = by_feature(found)["in quotes"]
+    assert quotes.units[0].score > 0.6  # high by chance
+    assert quotes.luck > 0.6
     assert not any(each.discovery for each in found)
 
 
 @pytest.mark.parametrize("text", ["", "a", "ab" * 5, "a" * 200, "\n" * 200])
-def test_a_text_too_short_or_plain_has_no_features_to_score(text: str) -> None:
+def test_a_text_that_is_too_short_or_uniform_has_no_features_to_score(text: str) -> None:
     units = {"h": np.zeros((1, len(text), 2), np.float16)}
     assert search(units, np.zeros(len(text), np.uint8), read_features(text), [units]) == []

@@ -1,4 +1,4 @@
-"""What a trace tells, against the slow networks of reference.py, a text and a step at a time."""
+"""A trace against the reference networks of reference.py, one text and one step at a time."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def batch(rows: int, length: int) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_logits_and_the_state_are_the_models_own(kind: str) -> None:
+def test_the_logits_and_the_state_equal_those_of_the_model(kind: str) -> None:
     model, ids = network(kind).double().eval(), batch(3, 11)
-    told, state = trace(model, ids)
-    logits, own = model(ids)
-    torch.testing.assert_close(told.logits, logits, rtol=0, atol=1e-12)
+    traced, state = trace(model, ids)
+    logits, expected = model(ids)
+    torch.testing.assert_close(traced.logits, logits, rtol=0, atol=1e-12)
     if state is not None:
-        torch.testing.assert_close(state, own, rtol=0, atol=1e-12)
+        torch.testing.assert_close(state, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", RECURRENT)
-def test_a_text_in_two_pieces_is_one(kind: str) -> None:
+def test_a_text_in_two_pieces_gives_the_same_units(kind: str) -> None:
     model, ids = network(kind).double(), batch(2, 11)
     whole, _ = trace(model, ids)
     first, state = trace(model, ids[:, :4])
@@ -46,22 +46,23 @@ def test_a_text_in_two_pieces_is_one(kind: str) -> None:
 
 @pytest.mark.parametrize("input_", ["embedding", "one_hot"])
 @pytest.mark.parametrize("kind", RECURRENT)
-def test_units_and_gates_are_those_of_a_loop_by_hand(kind: str, input_: str) -> None:
+def test_units_and_gates_equal_those_of_the_reference(kind: str, input_: str) -> None:
     model, ids = network(kind, input=input_).double(), batch(2, 9)
-    told, _ = trace(model, ids)
-    assert told.gates.keys() == GATES[kind].keys()
+    traced, _ = trace(model, ids)
+    assert traced.gates.keys() == GATES[kind].keys()
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     for b, text in enumerate(ids.numpy()):
         for number, layer in enumerate(reference._read(kind, weights, text, None)):
-            by_hand = [np.stack(part) for part in zip(*layer.states[1:], strict=True)]
-            for name, values in zip(unit_kinds(model), by_hand, strict=True):
-                np.testing.assert_allclose(told.units[name][number, b], values, atol=1e-12)
+            expected = [np.stack(part) for part in zip(*layer.states[1:], strict=True)]
+            for name, values in zip(unit_kinds(model), expected, strict=True):
+                np.testing.assert_allclose(traced.units[name][number, b], values, atol=1e-12)
             for name, gate in GATES[kind].items():
-                values = gate_by_hand(kind, layer, gate)
-                np.testing.assert_allclose(told.gates[name][number, b], values, atol=1e-12)
+                values = reference_gate(kind, layer, gate)
+                np.testing.assert_allclose(traced.gates[name][number, b], values, atol=1e-12)
 
 
-def gate_by_hand(kind: str, layer: reference.Layer, gate: int) -> reference.Array:
+def reference_gate(kind: str, layer: reference.Layer, gate: int) -> reference.Array:
+    """One gate (T, D) of a layer."""
     gates = reference._gru_gates if kind == "gru" else reference._lstm_gates
     return np.stack(
         [
@@ -73,32 +74,30 @@ def gate_by_hand(kind: str, layer: reference.Layer, gate: int) -> reference.Arra
 
 @pytest.mark.parametrize("position", ["rope", "learned", "sinusoidal"])
 @pytest.mark.parametrize("mlp", ["gelu", "relu2", "swiglu"])
-def test_attention_is_the_softmax_of_queries_and_the_models_own_keys(
-    position: str, mlp: str
-) -> None:
+def test_attention_is_the_softmax_of_queries_and_keys_of_the_model(position: str, mlp: str) -> None:
     model, ids = network("gpt", position=position, mlp=mlp).double().eval(), batch(2, 7)
-    told, _ = trace(model, ids, with_attention=True)
+    traced, _ = trace(model, ids, with_attention=True)
     logits, cache = model(ids)
-    torch.testing.assert_close(told.logits, logits, rtol=0, atol=1e-12)
-    assert told.attention is not None
-    assert told.queries is not None
-    assert told.keys is not None
-    assert told.values is not None
-    torch.testing.assert_close(told.keys, torch.stack(cache[::2]), rtol=0, atol=1e-12)
-    torch.testing.assert_close(told.values, torch.stack(cache[1::2]), rtol=0, atol=1e-12)
-    assert told.attention.shape == (2, 2, 2, 7, 7)
-    for layer, b, h, t in np.ndindex(told.attention.shape[:4]):
-        q, k = told.queries[layer, b, h, t].numpy(), told.keys[layer, b, h, : t + 1].numpy()
-        row = told.attention[layer, b, h, t].numpy()
+    torch.testing.assert_close(traced.logits, logits, rtol=0, atol=1e-12)
+    assert traced.attention is not None
+    assert traced.queries is not None
+    assert traced.keys is not None
+    assert traced.values is not None
+    torch.testing.assert_close(traced.keys, torch.stack(cache[::2]), rtol=0, atol=1e-12)
+    torch.testing.assert_close(traced.values, torch.stack(cache[1::2]), rtol=0, atol=1e-12)
+    assert traced.attention.shape == (2, 2, 2, 7, 7)
+    for layer, b, h, t in np.ndindex(traced.attention.shape[:4]):
+        q, k = traced.queries[layer, b, h, t].numpy(), traced.keys[layer, b, h, : t + 1].numpy()
+        row = traced.attention[layer, b, h, t].numpy()
         np.testing.assert_allclose(row[: t + 1], reference.softmax(k @ q / 2), atol=1e-12)  # K = 4
         assert not row[t + 1 :].any()
 
 
-# --- units held at zero: the same network without what reads them -------------------------------
+# --- units held at zero: the same as a network without their connections ---------------------
 
 
 def without(model: CharModel, kind: str, layer: int, unit: int) -> None:
-    """Cut the connections out of a unit, in place."""
+    """Set the outgoing weights of a unit to zero, in place."""
     with torch.no_grad():
         if isinstance(model, Recurrent):
             assert kind == "h"
@@ -113,25 +112,25 @@ def without(model: CharModel, kind: str, layer: int, unit: int) -> None:
 
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize(("kind", "unit_kind"), [("rnn", "h"), ("lstm", "h"), ("gpt", "mlp")])
-def test_a_unit_held_at_zero_is_one_that_nothing_reads(
+def test_a_unit_held_at_zero_equals_a_unit_that_nothing_reads(
     kind: str, unit_kind: str, layer: int
 ) -> None:
     model, ids = network(kind).double().eval(), batch(1, 9)
     size = unit_kinds(model)[unit_kind]
-    kept = torch.ones(2, 1, size, dtype=torch.float64)
-    kept[layer, 0, 3] = 0
-    told, _ = trace(model, ids, kept={unit_kind: kept})
+    mask = torch.ones(2, 1, size, dtype=torch.float64)
+    mask[layer, 0, 3] = 0
+    traced, _ = trace(model, ids, masks={unit_kind: mask})
     without(model, unit_kind, layer, 3)
-    torch.testing.assert_close(told.logits, model(ids)[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(traced.logits, model(ids)[0], rtol=0, atol=1e-12)
 
 
-def test_a_cell_held_at_zero_lets_nothing_out() -> None:
+def test_a_cell_held_at_zero_has_no_output() -> None:
     model, ids = network("lstm"), batch(1, 9)
-    kept = torch.ones(2, 1, 6)
-    kept[1, 0, 2] = 0
-    told, _ = trace(model, ids, kept={"c": kept})
+    mask = torch.ones(2, 1, 6)
+    mask[1, 0, 2] = 0
+    traced, _ = trace(model, ids, masks={"c": mask})
     whole, _ = trace(model, ids)
     for kind in ("h", "c"):
-        assert not told.units[kind][1, :, :, 2].any()
+        assert not traced.units[kind][1, :, :, 2].any()
         assert whole.units[kind][1, :, :, 2].all()
-        torch.testing.assert_close(told.units[kind][0], whole.units[kind][0])
+        torch.testing.assert_close(traced.units[kind][0], whole.units[kind][0])

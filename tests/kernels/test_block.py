@@ -1,4 +1,4 @@
-"""The GPT by our own kernel, against PyTorch's in float64. Skipped where there is no kernel."""
+"""The GPT with charlm's kernel, against PyTorch in float64. Skipped on a CPU without AMX."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from charlm.models.gpt import GPT
 from tests.kernels import loaded
 
 V = 21
-ROUNDING = 0.03  # relative: bfloat16 has 8 bits, and errors go through two blocks and back
+ROUNDING = 0.03  # relative: bfloat16 has 8 bits, and errors pass through two blocks
 OPTIONS = [
     {"norm": norm, "mlp": mlp, "position": position, "qk_norm": qk_norm}
     for norm, mlp, position, qk_norm in itertools.product(
@@ -35,7 +35,7 @@ def kernel() -> BlockKernel:
 
 
 def model_of(**options: Any) -> GPT:
-    """A model whose every weight matters: gains are not all 1, and matrices not small."""
+    """A model in which every weight matters: gains differ from 1, and matrices are not small."""
     config = GPTConfig(**{"n_layer": 2, "n_head": 2, "n_embd": 64, "context": 64, **options})
     model = build_model(config, V, seed=3)
     assert isinstance(model, GPT)
@@ -50,7 +50,7 @@ def model_of(**options: Any) -> GPT:
 
 
 def gradients(forward: Any, model: GPT, B: int, T: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """The logits, and the gradients by all weights, of some text."""
+    """The logits of a random batch, and the gradients with respect to all weights."""
     generator = torch.Generator().manual_seed(B + T)
     ids, targets = torch.randint(0, V, (2, B, T), generator=generator)
     model.zero_grad()
@@ -94,7 +94,7 @@ def test_logits_and_gradients_are_those_of_float64_within_rounding(
         (4, 33, {"position": "learned"}),
     ],
 )
-def test_whatever_the_shapes_and_the_threads(
+def test_logits_and_gradients_are_right_for_all_shapes_and_threads(
     kernel: BlockKernel, B: int, T: int, options: dict[str, Any], threads: int
 ) -> None:
     used = torch.get_num_threads()
@@ -105,20 +105,20 @@ def test_whatever_the_shapes_and_the_threads(
         torch.set_num_threads(used)
 
 
-def test_no_place_sees_a_later_one(kernel: BlockKernel) -> None:
+def test_no_position_sees_a_later_one(kernel: BlockKernel) -> None:
     forward = FusedGPT(model_of(), kernel)
     ids = torch.randint(0, V, (2, 64), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        before, _ = forward(ids, None)
+        logits, _ = forward(ids, None)
         for t in (1, 31, 32, 63):
-            other = ids.clone()
-            other[:, t:] = (ids[:, t:] + 1) % V
-            after, _ = forward(other, None)
-            assert torch.equal(after[:, :t], before[:, :t])
-            assert not torch.equal(after[:, t:], before[:, t:])
+            changed = ids.clone()
+            changed[:, t:] = (ids[:, t:] + 1) % V
+            changed_logits, _ = forward(changed, None)
+            assert torch.equal(changed_logits[:, :t], logits[:, :t])
+            assert not torch.equal(changed_logits[:, t:], logits[:, t:])
 
 
-def test_the_same_bits_every_time(kernel: BlockKernel) -> None:
+def test_repeated_calls_give_the_same_bits(kernel: BlockKernel) -> None:
     model, used = model_of(), torch.get_num_threads()
     try:
         torch.set_num_threads(3)
@@ -131,7 +131,7 @@ def test_the_same_bits_every_time(kernel: BlockKernel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "fits"),
+    ("options", "supported"),
     [
         ({}, True),
         ({"bias": True}, False),
@@ -142,5 +142,5 @@ def test_the_same_bits_every_time(kernel: BlockKernel) -> None:
         ({"n_embd": 128, "n_head": 4}, True),
     ],
 )
-def test_what_fits_is_told(options: dict[str, Any], fits: bool) -> None:
-    assert FusedGPT.supports(model_of(**options)) == fits
+def test_supported_models(options: dict[str, Any], supported: bool) -> None:
+    assert FusedGPT.supports(model_of(**options)) == supported

@@ -1,4 +1,5 @@
-"""The LSTM by our own kernel, against PyTorch's in float64. Skipped where there is no kernel."""
+"""The LSTM with charlm's kernel, against PyTorch in float64 (skipped on a CPU without AMX); and how
+kernels are compiled."""
 
 from __future__ import annotations
 
@@ -13,16 +14,16 @@ from torch import Tensor
 from charlm.config import RecurrentConfig
 from charlm.data.batches import IGNORED
 from charlm.evaluation.loss import summed_nll
-from charlm.kernels import build as compiler
+from charlm.kernels import build
 from charlm.kernels.build import NoKernelError, load_kernel
 from charlm.kernels.fused import FusedLSTM
 from charlm.kernels.lstm import LSTMKernel
 from charlm.models import build_model
 from charlm.models.recurrent import Recurrent
-from tests.kernels import loaded
+from tests.kernels import loaded, skip_without_compiler
 
 V = 21
-ROUNDING = 0.02  # relative: bfloat16 has 8 bits, and sums over time add up
+ROUNDING = 0.02  # relative: bfloat16 has 8 bits, and errors add up over time
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def texts(B: int, T: int) -> tuple[Tensor, Tensor]:
 def gradients(
     forward: Any, model: Recurrent, ids: Tensor, targets: Tensor, state: Any, half: bool
 ) -> tuple[float, dict[str, Tensor], tuple[Tensor, ...]]:
-    """The loss, the gradients by all weights, and the states after."""
+    """The loss, the gradients with respect to all weights, and the state after."""
     model.zero_grad()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
         logits, after = forward(ids, state)
@@ -71,8 +72,8 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
         (32, 30, {"hidden_size": 128}),
         (48, 9, {"n_layer": 2}),
         (80, 3, {"n_layer": 3, "hidden_size": 192}),
-        (23, 12, {"n_layer": 2}),  # filled up to 32 rows
-        (16, 1, {"n_layer": 2}),  # fewer places than characters: no table
+        (23, 12, {"n_layer": 2}),  # padded to a batch of 32
+        (16, 1, {"n_layer": 2}),  # fewer positions than characters: no table
         (32, 20, {"input": "one_hot"}),
         (32, 20, {"tie_weights": True}),
     ],
@@ -97,14 +98,16 @@ def test_loss_gradients_and_states_are_those_of_float64_within_rounding(
     for name, grad in theirs[1].items():
         if grad.any():
             assert distance(ours[1][name], grad) < ROUNDING, name
-        else:  # a recurrent matrix that has only ever seen a state of zeros
+        else:  # W_hh after one step from a state of zeros
             assert not ours[1][name].any()
     for mine, own in zip(ours[2], theirs[2], strict=True):
         assert mine.shape == own.shape
         assert distance(mine, own) < ROUNDING
 
 
-def test_the_state_carries_a_text_on(kernel: LSTMKernel) -> None:
+def test_a_text_read_in_two_parts_gives_the_logits_and_state_of_the_whole_text(
+    kernel: LSTMKernel,
+) -> None:
     model = model_of(n_layer=2)
     forward, (ids, _) = FusedLSTM(model, kernel), texts(16, 24)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -115,7 +118,9 @@ def test_the_state_carries_a_text_on(kernel: LSTMKernel) -> None:
     assert all(torch.equal(a, b) for a, b in zip(end, also_end, strict=True))
 
 
-def test_the_same_bits_whatever_the_threads_and_the_rows_beside(kernel: LSTMKernel) -> None:
+def test_the_bits_depend_neither_on_threads_nor_on_other_rows_of_the_batch(
+    kernel: LSTMKernel,
+) -> None:
     model = model_of()
     ids, _ = texts(64, 12)
     results = []
@@ -133,9 +138,9 @@ def test_the_same_bits_whatever_the_threads_and_the_rows_beside(kernel: LSTMKern
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 
-@pytest.mark.parametrize("where", ["input_dropout", "dropout", "output_dropout"])
-def test_dropout_is_where_the_model_has_it(kernel: LSTMKernel, where: str) -> None:
-    options: dict[str, Any] = {where: 0.5}
+@pytest.mark.parametrize("setting", ["input_dropout", "dropout", "output_dropout"])
+def test_dropout_acts_where_the_model_has_it(kernel: LSTMKernel, setting: str) -> None:
+    options: dict[str, Any] = {setting: 0.5}
     model = model_of(n_layer=2, **options)
     forward, (ids, _) = FusedLSTM(model, kernel), texts(16, 10)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -151,7 +156,7 @@ def test_dropout_is_where_the_model_has_it(kernel: LSTMKernel, where: str) -> No
     assert distance(one.detach(), plain.detach()) > 5 * ROUNDING
 
 
-def test_weight_dropout_is_the_models(kernel: LSTMKernel) -> None:
+def test_weight_dropout_is_that_of_the_model(kernel: LSTMKernel) -> None:
     model = model_of(n_layer=2, weight_dropout=0.5)
     ids, targets = texts(16, 10)
     torch.manual_seed(1)
@@ -164,7 +169,7 @@ def test_weight_dropout_is_the_models(kernel: LSTMKernel) -> None:
         assert torch.equal(ours[1][name] == 0, grad == 0) or "weight_hh" not in name
 
 
-def test_targets_that_are_ignored_move_nothing(kernel: LSTMKernel) -> None:
+def test_ignored_targets_give_no_gradient(kernel: LSTMKernel) -> None:
     model, (ids, targets) = model_of(), texts(16, 10)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits, _ = FusedLSTM(model, kernel)(ids, None)
@@ -172,7 +177,7 @@ def test_targets_that_are_ignored_move_nothing(kernel: LSTMKernel) -> None:
     assert all(not p.grad.any() for p in model.parameters() if p.grad is not None)
 
 
-def test_what_large_numbers_do_is_finite(kernel: LSTMKernel) -> None:
+def test_large_weights_give_finite_results(kernel: LSTMKernel) -> None:
     model = model_of()
     with torch.no_grad():
         for parameter in model.rnn.parameters():
@@ -182,7 +187,7 @@ def test_what_large_numbers_do_is_finite(kernel: LSTMKernel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "batch_size", "fits"),
+    ("options", "batch_size", "supported"),
     [
         ({}, 16, True),
         ({}, 8, True),
@@ -191,8 +196,8 @@ def test_what_large_numbers_do_is_finite(kernel: LSTMKernel) -> None:
         ({"hidden_size": 192}, 32, True),
     ],
 )
-def test_what_fits_is_told(options: dict[str, Any], batch_size: int, fits: bool) -> None:
-    assert FusedLSTM.supports(model_of(**options), batch_size) == fits
+def test_supported_models(options: dict[str, Any], batch_size: int, supported: bool) -> None:
+    assert FusedLSTM.supports(model_of(**options), batch_size) == supported
     gru = build_model(RecurrentConfig(kind="gru", hidden_size=64), V, seed=0)
     assert not FusedLSTM.supports(gru, 16)
 
@@ -202,9 +207,9 @@ def test_what_fits_is_told(options: dict[str, Any], batch_size: int, fits: bool)
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A C file beside a compiler module of its own, and an empty cache."""
+    """A C file in a folder of sources, and an empty cache."""
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(compiler, "SOURCES", tmp_path)
+    monkeypatch.setattr(build, "SOURCES", tmp_path)
     path = tmp_path / "seven.c"
     path.write_text("int seven(void) { return 7; }\n", encoding="utf-8")
     return path
@@ -216,21 +221,19 @@ def script(path: Path, body: str) -> str:
     return str(path)
 
 
-def test_a_library_is_made_once_for_each_source_and_flags(
+def test_a_library_is_compiled_once_for_each_source(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    try:
-        assert load_kernel("seven", ()).seven() == 7
-    except NoKernelError as error:
-        pytest.skip(str(error))
-    made = source.parent / "cache" / "kernels"
-    (library,) = made.iterdir()
+    skip_without_compiler()
+    assert load_kernel("seven", ()).seven() == 7
+    libraries = source.parent / "cache" / "kernels"
+    (library,) = libraries.iterdir()
     before = library.stat().st_mtime_ns
     assert load_kernel("seven", ()).seven() == 7
-    assert (library.stat().st_mtime_ns, len(list(made.iterdir()))) == (before, 1)
+    assert (library.stat().st_mtime_ns, len(list(libraries.iterdir()))) == (before, 1)
     source.write_text("int seven(void) { return 8; }\n", encoding="utf-8")
     assert load_kernel("seven", ()).seven() == 8
-    assert len(list(made.iterdir())) == 2
+    assert len(list(libraries.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -241,7 +244,7 @@ def test_a_library_is_made_once_for_each_source_and_flags(
         ("exit 0", "seven-"),  # an empty library
     ],
 )
-def test_a_compiler_that_fails_is_told_and_leaves_nothing_half_made(
+def test_a_compiler_that_fails_is_reported_and_leaves_no_file(
     source: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
 ) -> None:
     monkeypatch.setenv("CC", script(source.parent / "cc", body))
@@ -250,25 +253,21 @@ def test_a_compiler_that_fails_is_told_and_leaves_nothing_half_made(
     assert not list((source.parent / "cache" / "kernels").glob("*.tmp"))
 
 
-def test_where_there_is_no_compiler_that_is_told(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_compiler_is_reported(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(source.parent))
     with pytest.raises(NoKernelError, match="there is no C compiler"):
         load_kernel("seven", ())
 
 
-def test_a_compiler_that_hangs_is_not_waited_for(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compiler, "SECONDS", 0.2)
+def test_a_compiler_that_hangs_is_stopped(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "TIMEOUT_S", 0.2)
     monkeypatch.setenv("CC", script(source.parent / "cc", "exec sleep 60"))
     with pytest.raises(NoKernelError, match=r"took more than 0\.2 s"):
         load_kernel("seven", ())
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+def test_a_cache_that_cannot_be_written_is_reported(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHARLM_CACHE", str(source))

@@ -1,4 +1,4 @@
-"""What every model promises; the tests of each kind inherit it."""
+"""Tests that every kind of model must pass, as a base class, and helpers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from charlm.models import CharModel, State, build_model
 from charlm.models.base import evaluating
 from charlm.training.optim import Optimizers
 
-VOCAB = 7  # like no other side of the tests' models
+VOCAB = 7  # different from every other size in the tests' models
 SEED = 1
-ALMOST_SURE = 1 - 1e-9  # a dropout probability that leaves nothing
+ALMOST_SURE = 1 - 1e-9  # a dropout probability that drops everything
 
 
 def exact(model: CharModel) -> CharModel:
-    """In double precision, in eval mode, and with weights that leave nothing at 0, 1 or tiny."""
+    """Put a model in float64 and evaluation mode, with random weights of ordinary size."""
     generator = torch.Generator().manual_seed(SEED)
     model.double().eval()
     with torch.no_grad():
@@ -30,35 +30,37 @@ def exact(model: CharModel) -> CharModel:
     return model
 
 
-def with_dropout(config: RecurrentConfig | GPTConfig, place: str, probability: float) -> CharModel:
-    """Its weights are those of the exact model without dropout."""
-    return exact(build_model(config.model_copy(update={place: probability}), VOCAB, SEED))
+def with_dropout(
+    config: RecurrentConfig | GPTConfig, setting: str, probability: float
+) -> CharModel:
+    """A model with the weights of the exact model without dropout."""
+    return exact(build_model(config.model_copy(update={setting: probability}), VOCAB, SEED))
 
 
 def texts(count: int, length: int, seed: int = SEED) -> Tensor:
-    """(B, T) random ids."""
+    """Random ids (B, T)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(VOCAB, (count, length), generator=generator)
 
 
 def weights_of(model: CharModel) -> dict[str, npt.NDArray[np.float64]]:
-    """Under the names that reference.py looks them up by; a shared matrix appears twice."""
+    """The weights by the names that reference.py uses; a shared matrix appears twice."""
     return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
 
 
 def assert_near(actual: Tensor, expected: npt.NDArray[np.float64], tolerance: float) -> None:
-    """Every number within `tolerance` times the largest."""
+    """Check that every number is within `tolerance` times the largest one."""
     scale = np.abs(expected).max()
     np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=0, atol=tolerance * scale)
 
 
 def same(a: tuple[Tensor, State], b: tuple[Tensor, State]) -> bool:
-    """Whether two answers of a model agree to the last bit."""
+    """Whether two outputs of a model are equal bit for bit."""
     return torch.equal(a[0], b[0]) and all(map(torch.equal, a[1], b[1]))
 
 
 def cuts(length: int) -> Iterator[list[int]]:
-    """Every way to cut a text: the lengths of its pieces."""
+    """Every way to cut a text, as the lengths of the pieces."""
     yield [length]
     for first in range(1, length):
         for rest in cuts(length - first):
@@ -66,7 +68,7 @@ def cuts(length: int) -> Iterator[list[int]]:
 
 
 class ModelContract:
-    """Subclasses give a `config` fixture, and the names of the config's dropout probabilities."""
+    """Subclasses define a `config` fixture, and name the config's dropout settings."""
 
     dropouts: tuple[str, ...] = ("dropout",)
 
@@ -78,7 +80,7 @@ class ModelContract:
     def model(self, config: RecurrentConfig | GPTConfig) -> CharModel:
         return exact(build_model(config, VOCAB, SEED))
 
-    def test_a_text_in_pieces_gives_the_logits_and_state_of_the_whole(
+    def test_a_text_read_in_pieces_gives_the_logits_and_state_of_the_whole_text(
         self, model: CharModel
     ) -> None:
         ids = texts(2, 6)
@@ -93,7 +95,7 @@ class ModelContract:
             torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=0, atol=1e-10)
             torch.testing.assert_close(state, after_whole, rtol=0, atol=1e-10)
 
-    def test_a_changed_character_changes_its_own_logits_and_none_before(
+    def test_a_changed_character_changes_the_logits_from_its_position_on(
         self, model: CharModel
     ) -> None:
         ids = texts(1, 6)
@@ -111,7 +113,7 @@ class ModelContract:
         alone = torch.cat([model(text[None])[0] for text in ids])
         torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
 
-    def test_reading_leaves_no_trace_in_the_model_or_the_state_given(
+    def test_a_call_changes_neither_the_model_nor_the_state_passed_in(
         self, model: CharModel
     ) -> None:
         weights = weights_of(model)
@@ -126,13 +128,13 @@ class ModelContract:
         for name, array in weights_of(model).items():
             np.testing.assert_array_equal(array, weights[name])
 
-    def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone(
+    def test_the_seed_decides_the_weights_and_the_global_generator_does_not_change(
         self, config: RecurrentConfig | GPTConfig
     ) -> None:
         generator = torch.get_rng_state()
         first = build_model(config, VOCAB, seed=1).state_dict()
         assert torch.equal(torch.get_rng_state(), generator)
-        torch.rand(3)  # wherever the global generator stands
+        torch.rand(3)  # the state of the global generator has no effect
         again = build_model(config, VOCAB, seed=1).state_dict()
         other = build_model(config, VOCAB, seed=2).state_dict()
         assert all(torch.equal(first[name], again[name]) for name in first)
@@ -145,8 +147,8 @@ class ModelContract:
         ids = texts(8, 6)
         plain = model(ids)[0]
         assert torch.equal(model.train()(ids)[0], plain)  # no dropout, no randomness
-        for place in self.dropouts:
-            dropping = with_dropout(config, place, 0.5)
+        for setting in self.dropouts:
+            dropping = with_dropout(config, setting, 0.5)
             assert torch.equal(dropping(ids)[0], plain)
             dropping.train()
             assert not torch.equal(dropping(ids)[0], dropping(ids)[0])
@@ -164,7 +166,7 @@ class ModelContract:
             raise KeyError
         assert all(module.training is training for module in model.modules())
 
-    def test_muon_moves_the_hidden_matrices_and_adamw_all_else(self, model: CharModel) -> None:
+    def test_muon_trains_the_hidden_matrices_and_adamw_all_others(self, model: CharModel) -> None:
         muon, adamw = (
             [parameter for group in optimizer.param_groups for parameter in group["params"]]
             for optimizer in Optimizers(model, MuonConfig()).each

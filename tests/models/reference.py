@@ -1,10 +1,10 @@
-"""The networks of charlm.models once more, in slow numpy: every product and derivative is here.
+"""The networks of charlm.models in plain NumPy, with every product and derivative written out.
 
-One text at a time, so that a line of code reads as its equation does; a batch is many texts. The
-weights are looked up by the names that PyTorch gives them.
+The code reads one text at a time, so that each line looks like its equation. Weights have PyTorch's
+names.
 
-Shapes: T characters, V vocabulary, D width, L layers, G gates (1 in the vanilla RNN, 3 in the GRU,
-4 in the LSTM), I what a recurrent layer reads (D, or V for one-hot), H heads, K = D / H.
+Shapes: T characters, V vocabulary, D width, L layers, G gates (1 for an RNN, 3 for a GRU, 4 for an
+LSTM), N width of a recurrent layer's input (D, or V for one-hot), H heads, K = D / H.
 
     ids (T,)    logits (T, V)    recurrent state: (h,) or (h, c), each (L, D)
 """
@@ -33,7 +33,7 @@ def sigmoid(x: Array) -> Array:
 
 
 def softmax(x: Array) -> Array:
-    """e^x_i / sum_j e^x_j over the last axis; the shift by the largest cancels."""
+    """e^x_i / sum_j e^x_j over the last axis; subtracting the largest x does not change it."""
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     y: Array = e / e.sum(axis=-1, keepdims=True)
     return y
@@ -48,30 +48,30 @@ def summed_nll(logits: Array, targets: Ids) -> float:
 
 # --- recurrent cells: one step forward -------------------------------------------------------
 #
-# Every gate receives a + p, where a = W x + b comes from below and p = U h + c from the past;
+# gi = W_ih x + b_ih is the input's part of the gates, gh = W_hh h + b_hh the hidden state's part.
 # h' and c' are the state after the step.
 
 
 class Cell(NamedTuple):
-    """One layer's weights, the gates stacked: W (G*D, I), U (G*D, D), b and c (G*D,)."""
+    """The weights of a layer: W_ih (G*D, N), W_hh (G*D, D), b_ih and b_hh (G*D,)."""
 
-    W: Array
-    U: Array
-    b: Array
-    c: Array
+    W_ih: Array
+    W_hh: Array
+    b_ih: Array
+    b_hh: Array
 
     def gates(self, x: Array, h: Array) -> tuple[list[Array], list[Array]]:
-        """x (I,) and h (D,) -> a and p of each gate, G times (D,)."""
-        count = len(self.b) // len(h)
-        a, p = self.W @ x + self.b, self.U @ h + self.c
-        return np.split(a, count), np.split(p, count)
+        """gi and gh for x (N,) and h (D,), each split into G gates (D,)."""
+        G = len(self.b_ih) // len(h)
+        gi, gh = self.W_ih @ x + self.b_ih, self.W_hh @ h + self.b_hh
+        return np.split(gi, G), np.split(gh, G)
 
 
 def rnn_step(cell: Cell, x: Array, state: State) -> State:
-    """h' = tanh(a + p)"""
+    """h' = tanh(gi + gh)"""
     (h,) = state
-    (a,), (p,) = cell.gates(x, h)
-    return (np.tanh(a + p),)
+    (gi,), (gh,) = cell.gates(x, h)
+    return (np.tanh(gi + gh),)
 
 
 def gru_step(cell: Cell, x: Array, state: State) -> State:
@@ -82,10 +82,10 @@ def gru_step(cell: Cell, x: Array, state: State) -> State:
 
 
 def _gru_gates(cell: Cell, x: Array, h: Array) -> tuple[Array, Array, Array, Array]:
-    """r = sigma(a_r + p_r), z = sigma(a_z + p_z), n = tanh(a_n + r p_n); and p_n."""
-    (a_r, a_z, a_n), (p_r, p_z, p_n) = cell.gates(x, h)
-    r = sigmoid(a_r + p_r)
-    return r, sigmoid(a_z + p_z), np.tanh(a_n + r * p_n), p_n
+    """r = sigma(gi_r + gh_r), z = sigma(gi_z + gh_z), n = tanh(gi_n + r gh_n), and gh_n."""
+    (gi_r, gi_z, gi_n), (gh_r, gh_z, gh_n) = cell.gates(x, h)
+    r = sigmoid(gi_r + gh_r)
+    return r, sigmoid(gi_z + gh_z), np.tanh(gi_n + r * gh_n), gh_n
 
 
 def lstm_step(cell: Cell, x: Array, state: State) -> State:
@@ -97,15 +97,16 @@ def lstm_step(cell: Cell, x: Array, state: State) -> State:
 
 
 def _lstm_gates(cell: Cell, x: Array, h: Array) -> tuple[Array, Array, Array, Array]:
-    """i, f, o = sigma(a + p) each, g = tanh(a_g + p_g)."""
-    i, f, g, o = (a + p for a, p in zip(*cell.gates(x, h), strict=True))
+    """i, f, o = sigma(gi + gh) each, and g = tanh(gi_g + gh_g)."""
+    i, f, g, o = (gi + gh for gi, gh in zip(*cell.gates(x, h), strict=True))
     return sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
 
 
 # --- recurrent cells: one step back ----------------------------------------------------------
 #
-# dy stands for dLoss/dy. Given d(state after), each returns da, dp, and the part of d(state before)
-# that does not come through p. What follows from da and dp is the same for all (_layer_back).
+# d_y is the gradient of the loss with respect to y. From the gradient of the state after a step,
+# each function returns d_gi, d_gh, and the part of the gradient of the state before that does not
+# come through gh. _layer_back computes the rest, which is the same for all cells.
 
 Back = tuple[Array, Array, State]
 
@@ -113,35 +114,35 @@ Back = tuple[Array, Array, State]
 def rnn_back(cell: Cell, x: Array, state: State, d_state: State) -> Back:
     """tanh' = 1 - tanh^2"""
     (h,), (dh,) = rnn_step(cell, x, state), d_state
-    da = dh * (1 - h**2)
-    return da, da, (np.zeros_like(dh),)
+    d_gi = dh * (1 - h**2)
+    return d_gi, d_gi, (np.zeros_like(dh),)
 
 
 def gru_back(cell: Cell, x: Array, state: State, d_state: State) -> Back:
-    """The candidate n sees p_n through r, so dp_n = r da_n, and dr = da_n p_n."""
+    """The reset gate r multiplies gh_n, so d_gh_n = r d_gi_n, and dr = d_gi_n gh_n."""
     (h,), (dh,) = state, d_state
-    r, z, n, p_n = _gru_gates(cell, x, h)
-    da_n = dh * (1 - z) * (1 - n**2)
-    da_z = dh * (h - n) * z * (1 - z)
-    da_r = da_n * p_n * r * (1 - r)
-    return np.concatenate([da_r, da_z, da_n]), np.concatenate([da_r, da_z, da_n * r]), (dh * z,)
+    r, z, n, gh_n = _gru_gates(cell, x, h)
+    d_n = dh * (1 - z) * (1 - n**2)
+    d_z = dh * (h - n) * z * (1 - z)
+    d_r = d_n * gh_n * r * (1 - r)
+    return np.concatenate([d_r, d_z, d_n]), np.concatenate([d_r, d_z, d_n * r]), (dh * z,)
 
 
 def lstm_back(cell: Cell, x: Array, state: State, d_state: State) -> Back:
-    """c' is felt by the next step and by h' = o tanh(c'); dc = f dc' goes back unsquashed."""
+    """c' goes into the next step and into h' = o tanh(c'); dc = f dc'."""
     (h, c), (dh, dc_new) = state, d_state
     i, f, g, o = _lstm_gates(cell, x, h)
-    squashed = np.tanh(f * c + i * g)
-    dc_new = dc_new + dh * o * (1 - squashed**2)
-    da = np.concatenate(
+    tanh_c = np.tanh(f * c + i * g)
+    dc_new = dc_new + dh * o * (1 - tanh_c**2)
+    d_gi = np.concatenate(
         [
             dc_new * g * i * (1 - i),
             dc_new * c * f * (1 - f),
             dc_new * i * (1 - g**2),
-            dh * squashed * o * (1 - o),
+            dh * tanh_c * o * (1 - o),
         ]
     )
-    return da, da, (np.zeros_like(dh), dc_new * f)
+    return d_gi, d_gi, (np.zeros_like(dh), dc_new * f)
 
 
 _STEP = {"rnn": rnn_step, "gru": gru_step, "lstm": lstm_step}
@@ -152,7 +153,7 @@ _BACK = {"rnn": rnn_back, "gru": gru_back, "lstm": lstm_back}
 
 
 class Layer(NamedTuple):
-    """What one layer read (T, I), and its T + 1 states: before the text, then after each step."""
+    """The inputs of a layer (T, N), and its T + 1 states: before the text and after each step."""
 
     cell: Cell
     xs: Array
@@ -162,7 +163,7 @@ class Layer(NamedTuple):
 def recurrent(
     kind: str, weights: Weights, ids: Ids, state: State | None = None
 ) -> tuple[Array, State]:
-    """logits (T, V) and the state after the last character."""
+    """Return the logits (T, V) and the state after the last character."""
     layers = _read(kind, weights, ids, state)
     logits = _outputs(layers[-1]) @ weights["head.weight"].T + weights["head.bias"]
     after = zip(*(layer.states[-1] for layer in layers), strict=True)
@@ -172,10 +173,11 @@ def recurrent(
 def recurrent_gradients(
     kind: str, weights: Weights, ids: Ids, targets: Ids, state: State | None = None
 ) -> tuple[dict[str, Array], State]:
-    """Backpropagation through time of summed_nll, by hand.
+    """Back-propagate `summed_nll` through time.
 
-    Returns the gradient of every weight, under its name, and of the state before the text. The
-    gradients of a matrix that is both embedding and head come apart; their sum is the whole.
+    Returns:
+        The gradient with respect to every weight, by its name, and with respect to the state before
+        the text. A matrix that is both embedding and head has two entries, to be added.
     """
     layers = _read(kind, weights, ids, state)
     ys = _outputs(layers[-1])
@@ -187,12 +189,12 @@ def recurrent_gradients(
     d_ys: Array = d_logits @ weights["head.weight"]  # (T, D)
     d_state: list[State] = []
     for number, layer in reversed(list(enumerate(layers))):
-        of_cell, d_ys, before = _layer_back(kind, layer, d_ys)
-        d_state.insert(0, before)
-        for name, gradient in zip(_names(number), of_cell, strict=True):
+        d_cell, d_ys, d_before = _layer_back(kind, layer, d_ys)
+        d_state.insert(0, d_before)
+        for name, gradient in zip(_names(number), d_cell, strict=True):
             grads[name] = gradient
 
-    if "embed.weight" in weights:  # d_ys is now that of what the first layer read
+    if "embed.weight" in weights:  # d_ys now belongs to the inputs of the first layer
         grads["embed.weight"] = np.zeros_like(weights["embed.weight"])
         np.add.at(grads["embed.weight"], ids, d_ys)
     return grads, tuple(np.stack(part) for part in zip(*d_state, strict=True))
@@ -203,14 +205,14 @@ def _names(layer: int) -> list[str]:
 
 
 def _read(kind: str, weights: Weights, ids: Ids, state: State | None) -> list[Layer]:
-    """Layer by layer, from the bottom, over the whole text."""
+    """Run the layers, the first one first, over the whole text."""
     one_hot = np.eye(len(weights["head.bias"]))
     xs = weights.get("embed.weight", one_hot)[ids]
     layers: list[Layer] = []
     while (names := _names(len(layers)))[0] in weights:
         cell = Cell(*(weights[name] for name in names))
-        nothing = (np.zeros(cell.U.shape[1]),) * (2 if kind == "lstm" else 1)
-        states = [tuple(part[len(layers)] for part in state) if state else nothing]
+        zeros = (np.zeros(cell.W_hh.shape[1]),) * (2 if kind == "lstm" else 1)
+        states = [tuple(part[len(layers)] for part in state) if state else zeros]
         for x in xs:
             states.append(_STEP[kind](cell, x, states[-1]))
         layers.append(Layer(cell, xs, states))
@@ -219,21 +221,21 @@ def _read(kind: str, weights: Weights, ids: Ids, state: State | None) -> list[La
 
 
 def _layer_back(kind: str, layer: Layer, d_ys: Array) -> tuple[Cell, Array, State]:
-    """From d(outputs) (T, D): the cell's gradients, d(inputs) (T, I) and d(state before)."""
+    """From d_ys (T, D): the gradients of the weights, of xs (T, N) and of the state before."""
     cell, grads = layer.cell, Cell(*(np.zeros_like(weight) for weight in layer.cell))
     d_xs = np.zeros_like(layer.xs)
-    d_state: State = tuple(np.zeros_like(part) for part in layer.states[0])  # no loss beyond T
+    d_state: State = tuple(np.zeros_like(part) for part in layer.states[0])  # no loss after T
     for t in reversed(range(len(layer.xs))):
         x, before = layer.xs[t], layer.states[t]
-        # h is felt by the step after and by the layer above
+        # h goes into the next step and into the layer above
         d_state = (d_state[0] + d_ys[t], *d_state[1:])
-        da, dp, around = _BACK[kind](cell, x, before, d_state)
+        d_gi, d_gh, d_direct = _BACK[kind](cell, x, before, d_state)
         for total, part in zip(
-            grads, (np.outer(da, x), np.outer(dp, before[0]), da, dp), strict=True
+            grads, (np.outer(d_gi, x), np.outer(d_gh, before[0]), d_gi, d_gh), strict=True
         ):
             total += part
-        d_xs[t] = cell.W.T @ da
-        d_state = (around[0] + cell.U.T @ dp, *around[1:])
+        d_xs[t] = cell.W_ih.T @ d_gi
+        d_state = (d_direct[0] + cell.W_hh.T @ d_gh, *d_direct[1:])
     return grads, d_xs, d_state
 
 
@@ -245,7 +247,7 @@ def _outputs(layer: Layer) -> Array:
 
 
 def gpt(config: GPTConfig, weights: Weights, ids: Ids) -> Array:
-    """logits (T, V)
+    """The logits (T, V).
 
     x <- x + attention(norm(x));  x <- x + mlp(norm(x)) in every block; then head(norm(x)).
     """
@@ -265,7 +267,7 @@ def gpt(config: GPTConfig, weights: Weights, ids: Ids) -> Array:
 
 
 def _attention(config: GPTConfig, weights: Weights, block: str, x: Array) -> Array:
-    """In each head, place t gets the mean of v_1 ... v_t by weights softmax(q_t k_s / sqrt(K))."""
+    """Per head, position t gets the mean of v_1 .. v_t, weighted by softmax(q_t k_s / sqrt(K))."""
     T = len(x)
     future = np.triu(np.ones((T, T), dtype=bool), k=1)  # [t, s]: s > t
     heads = []
@@ -311,27 +313,27 @@ def _rms_normalised(x: Array, eps: float = np.finfo(np.float64).eps) -> Array:
 
 
 def _normal_cdf(x: Array) -> Array:
-    """The chance that a standard normal number is below x."""
+    """The probability that a standard normal variable is below x."""
     return np.array([[(1 + math.erf(value / math.sqrt(2))) / 2 for value in row] for row in x])
 
 
-def angles(places: int, width: int) -> Array:
-    """[pos, i] = pos / 10000^(2i / width), (places, width / 2)."""
+def angles(positions: int, width: int) -> Array:
+    """[pos, i] = pos / 10000^(2i / width), (positions, width / 2)."""
     return np.array(
-        [[pos / 10000 ** (2 * i / width) for i in range(width // 2)] for pos in range(places)]
+        [[pos / 10000 ** (2 * i / width) for i in range(width // 2)] for pos in range(positions)]
     )
 
 
-def sinusoids(places: int, width: int) -> Array:
-    """[pos, 2i] = sin(angle[pos, i]), [pos, 2i + 1] = cos(angle[pos, i]), (places, width)."""
-    table = np.empty((places, width))
-    table[:, 0::2] = np.sin(angles(places, width))
-    table[:, 1::2] = np.cos(angles(places, width))
+def sinusoids(positions: int, width: int) -> Array:
+    """[pos, 2i] = sin(angle[pos, i]), [pos, 2i + 1] = cos(angle[pos, i]), (positions, width)."""
+    table = np.empty((positions, width))
+    table[:, 0::2] = np.sin(angles(positions, width))
+    table[:, 1::2] = np.cos(angles(positions, width))
     return table
 
 
 def rotated(x: Array) -> Array:
-    """x (T, K) as K/2 complex numbers x_i + x_{i + K/2} j, turned by angle[t, i] at place t."""
+    """x (T, K) as K/2 complex numbers x_i + x_{i + K/2} j, rotated by angle[t, i] at position t."""
     real, imaginary = np.split(x, 2, axis=1)
     z = (real + 1j * imaginary) * np.exp(1j * angles(*x.shape))
     return np.concatenate([z.real, z.imag], axis=1)

@@ -1,4 +1,4 @@
-"""The GPT against its equations and its promises."""
+"""The GPT against its equations, and the tests that every model must pass."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def build(config: GPTConfig) -> GPT:
 
 
 def exact_gpt(config: GPTConfig) -> CharModel:
-    """exact, with the table of places, which a model keeps in single precision, written anew."""
+    """`exact`, with the table of positions, which a model keeps in float32, also in float64."""
     model = exact(build(config))
     for _, table in model.named_buffers():
-        expected = torch.from_numpy(table_of_places(config))
+        expected = torch.from_numpy(position_table(config))
         torch.testing.assert_close(table, expected, rtol=0, atol=1e-6)
         table.copy_(expected)
     return model
 
 
-def table_of_places(config: GPTConfig) -> reference.Array:
-    """Sinusoids (context, D), or the rotary cosines and sines (2, context, K/2)."""
+def position_table(config: GPTConfig) -> reference.Array:
+    """Sinusoids (context, D), or rotary cosines and sines (2, context, K/2)."""
     if config.position == "sinusoidal":
         return reference.sinusoids(config.context, config.n_embd)
     angles = reference.angles(config.context, config.n_embd // config.n_head)
@@ -87,7 +87,7 @@ def test_logits_follow_the_equations(config: GPTConfig) -> None:
         assert_near(logits[b], expected, 1e-10)
 
 
-# --- promises --------------------------------------------------------------------------------
+# --- what every model must do ----------------------------------------------------------------
 
 
 class TestGPT(ModelContract):
@@ -108,7 +108,7 @@ def test_the_state_is_a_cache_of_keys_and_values(position: str) -> None:
 
 
 @every_position
-def test_it_reads_up_to_its_context_and_no_further(position: str) -> None:
+def test_it_reads_no_more_characters_than_its_context(position: str) -> None:
     model = exact_gpt(configure(position=position))
     ids = texts(1, CONTEXT + 1)
     assert model.context == CONTEXT
@@ -125,33 +125,33 @@ def test_it_reads_up_to_its_context_and_no_further(position: str) -> None:
 
 
 def test_sinusoids_are_those_of_the_paper() -> None:
-    places, width = 64, 16
-    model = build(configure(position="sinusoidal", n_embd=width, n_head=2, context=places))
+    positions, width = 64, 16
+    model = build(configure(position="sinusoidal", n_embd=width, n_head=2, context=positions))
     table = model.position.get_buffer("table")
-    assert table.shape == (places, width)
-    for pos, i in product(range(places), range(width // 2)):
+    assert table.shape == (positions, width)
+    for pos, i in product(range(positions), range(width // 2)):
         angle = pos / 10000 ** (2 * i / width)
-        # an angle in single precision is right to 2^-24 of itself
-        expected = pytest.approx([math.sin(angle), math.cos(angle)], abs=places * 2**-24)
+        # an angle in float32 has a relative error of up to 2^-24
+        expected = pytest.approx([math.sin(angle), math.cos(angle)], abs=positions * 2**-24)
         assert table[pos, 2 * i : 2 * i + 2].tolist() == expected
 
 
 @pytest.mark.parametrize("qk_norm", GRID["qk_norm"])
-def test_with_rope_a_score_depends_on_the_distance_alone(
+def test_with_rope_a_score_depends_only_on_the_distance(
     qk_norm: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a text of one repeated character only the places tell queries and keys apart."""
+    """In a text of one repeated character, queries and keys differ only by their positions."""
     model = exact_gpt(configure(position="rope", qk_norm=qk_norm, n_layer=1))
-    seen: list[tuple[Tensor, Tensor]] = []
+    recorded: list[tuple[Tensor, Tensor]] = []
     attention = F.scaled_dot_product_attention
 
-    def watch(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-        seen.append((q, k))
+    def record(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        recorded.append((q, k))
         return attention(q, k, v, **options)
 
-    monkeypatch.setattr(F, "scaled_dot_product_attention", watch)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", record)
     model(torch.full((1, CONTEXT), 3))
-    [(q, k)] = seen
+    [(q, k)] = recorded
     scores = q @ k.transpose(2, 3)  # (1, H, T, T)
     torch.testing.assert_close(scores[..., 1:, 1:], scores[..., :-1, :-1], rtol=0, atol=1e-10)
     by_distance = scores[0, :, -1].detach()  # (H, T)
@@ -166,10 +166,11 @@ def test_parameters_are_counted_once(config: GPTConfig) -> None:
     V, D, L, context = VOCAB, WIDTH, LAYERS, CONTEXT
     attention, biases = 3 * D * D + D * D, 3 * D + D
     if config.mlp == "swiglu":
-        hidden = 8 * D // 3
-        mlp, biases = 3 * hidden * D, biases + 2 * hidden + D
+        F = 8 * D // 3
+        mlp, biases = 3 * F * D, biases + 2 * F + D
     else:
-        mlp, biases = 2 * 4 * D * D, biases + 4 * D + D
+        F = 4 * D
+        mlp, biases = 2 * F * D, biases + F + D
     norms = 2 * L + 1
     expected = (
         (1 if config.tie_weights else 2) * V * D
@@ -180,7 +181,7 @@ def test_parameters_are_counted_once(config: GPTConfig) -> None:
     assert build(config).count_parameters() == expected
 
 
-def test_nanogpts_small_network_has_its_known_count() -> None:
+def test_the_small_network_of_nanogpt_has_the_number_of_parameters_it_reports() -> None:
     config = GPTConfig(
         n_layer=6,
         n_head=6,
@@ -193,17 +194,17 @@ def test_nanogpts_small_network_has_its_known_count() -> None:
         bias=False,
         tie_weights=True,
     )
-    with torch.device("meta"):  # counted, not filled
+    with torch.device("meta"):  # only counted, without memory
         count = build_model(config, 65, SEED).count_parameters()
-    assert count - 256 * 384 == 10_646_784  # the table of places is left out, as nanoGPT does
+    assert count - 256 * 384 == 10_646_784  # nanoGPT does not count the table of positions
 
 
-@pytest.mark.parametrize(("width", "hidden"), [(12, 32), (16, 48), (128, 344), (384, 1024)])
-def test_swiglu_is_8_thirds_wide_in_steps_of_8(width: int, hidden: int) -> None:
+@pytest.mark.parametrize(("width", "F"), [(12, 32), (16, 48), (128, 344), (384, 1024)])
+def test_the_width_of_swiglu_is_8_thirds_d_in_steps_of_8(width: int, F: int) -> None:
     model = build(configure(mlp="swiglu", n_embd=width, n_head=2, n_layer=1))
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    assert shapes["blocks.0.mlp.gate_up.weight"] == (2 * hidden, width)
-    assert shapes["blocks.0.mlp.out.weight"] == (width, hidden)
+    assert shapes["blocks.0.mlp.gate_up.weight"] == (2 * F, width)
+    assert shapes["blocks.0.mlp.out.weight"] == (width, F)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def test_hidden_matrices_are_those_of_the_blocks(mlp: str, first: str) -> None:
 
 
 @pytest.mark.parametrize("mlp", GRID["mlp"])
-def test_matrices_begin_normal_and_small_gains_at_one_and_biases_at_zero(mlp: str) -> None:
+def test_matrices_start_normal_and_small_gains_at_one_and_biases_at_zero(mlp: str) -> None:
     config = configure(
         position="learned", norm="layernorm", mlp=mlp, bias=True, n_embd=48, n_layer=8, context=64
     )
@@ -244,7 +245,7 @@ def test_tied_weights_are_one_matrix(tied: bool) -> None:
 
 
 def dropping_at(name: str) -> GPT:
-    """Everything is dropped at the modules of that name, nothing elsewhere."""
+    """A model that drops everything at the modules of a name, and nothing elsewhere."""
     model = with_dropout(configure(position="learned", bias=True), "dropout", ALMOST_SURE)
     assert isinstance(model, GPT)
     for path, module in model.named_modules():
@@ -253,7 +254,7 @@ def dropping_at(name: str) -> GPT:
     return model
 
 
-def test_dropout_acts_on_the_embedding_with_its_position() -> None:
+def test_dropout_acts_on_the_sum_of_embedding_and_position() -> None:
     model = dropping_at("dropout")
     for block in model.blocks:
         block.eval()
@@ -269,7 +270,7 @@ def test_dropout_acts_on_the_attention() -> None:
     assert torch.equal(model(ids)[0][:, 1:], model(changed)[0][:, 1:])
 
 
-def test_dropout_acts_on_what_a_block_adds() -> None:
+def test_dropout_acts_on_the_outputs_of_attention_and_mlp() -> None:
     ids, model = texts(2, 6), dropping_at("dropout")
     model.dropout.eval()
     embedded = model.embed(ids) + model.position.get_parameter("table")[:6]

@@ -1,4 +1,5 @@
-"""RNN, GRU and LSTM against their equations, their hand-derived gradients, and their promises."""
+"""RNN, GRU and LSTM against their equations and their gradients derived by hand, and the tests that
+every model must pass."""
 
 from __future__ import annotations
 
@@ -62,7 +63,7 @@ def random_state(config: RecurrentConfig, batch: int) -> State:
 
 
 def of_text(state: State | None, b: int) -> reference.State | None:
-    """One text's part, (L, D) each."""
+    """The state of text b, (L, D) each."""
     return None if state is None else tuple(part[:, b].detach().numpy() for part in state)
 
 
@@ -107,7 +108,7 @@ def test_autograd_gives_the_hand_derived_gradients(config: RecurrentConfig, give
             for part, expected in zip(state, of_state, strict=True):
                 assert part.grad is not None
                 assert_near(part.grad[:, b], expected, 1e-10)
-    if config.tie_weights:  # a shared matrix is trained by both its uses
+    if config.tie_weights:  # a shared matrix gets the sum of both gradients
         total["embed.weight"] = total["embed.weight"] + total.pop("head.weight")
     assert set(total) == {name for name, _ in model.named_parameters()}
     for name, parameter in model.named_parameters():
@@ -131,17 +132,17 @@ def test_hand_derived_gradients_are_the_slopes_of_the_loss(kind: str) -> None:
     pairs = [(weights[name], gradients[name]) for name in weights]
     for array, gradient in [*pairs, *zip(state, of_state, strict=True)]:
         for _ in range(4):
-            place = tuple(rng.integers(side) for side in array.shape)
-            value = array[place]
-            array[place] = value + step
+            index = tuple(rng.integers(size) for size in array.shape)
+            value = array[index]
+            array[index] = value + step
             above = loss()
-            array[place] = value - step
+            array[index] = value - step
             slope = (above - loss()) / (2 * step)
-            array[place] = value
-            assert slope == pytest.approx(gradient[place], rel=1e-6, abs=1e-8)
+            array[index] = value
+            assert slope == pytest.approx(gradient[index], rel=1e-6, abs=1e-8)
 
 
-# --- promises --------------------------------------------------------------------------------
+# --- what every model must do ----------------------------------------------------------------
 
 
 class TestRecurrent(ModelContract):
@@ -161,7 +162,7 @@ def test_parameters_are_counted_once(config: RecurrentConfig) -> None:
     assert build(config).count_parameters() == embedding + layers + V * D + V
 
 
-def test_char_rnns_network_has_the_count_that_char_rnn_prints() -> None:
+def test_the_network_of_char_rnn_has_the_number_of_parameters_it_reports() -> None:
     config = RecurrentConfig(kind="lstm", n_layer=2, hidden_size=128, input="one_hot")
     assert build_model(config, 65, SEED).count_parameters() == 240_321
 
@@ -181,31 +182,31 @@ def test_hidden_matrices_are_those_of_the_layers_but_not_the_one_hot_inputs(
 
 
 @every_config
-def test_recurrent_blocks_begin_orthogonal_and_differ_from_gate_to_gate(
+def test_recurrent_matrices_start_orthogonal_and_differ_between_gates(
     config: RecurrentConfig,
 ) -> None:
     for layer in range(config.n_layer):
-        blocks = build(config).rnn.get_parameter(f"weight_hh_l{layer}").split(WIDTH)
-        assert len(blocks) == GATES[config.kind]
-        for block in blocks:
-            torch.testing.assert_close(block @ block.T, torch.eye(WIDTH), rtol=0, atol=1e-5)
-        assert len({block.sum().item() for block in blocks}) == len(blocks)
+        gates = build(config).rnn.get_parameter(f"weight_hh_l{layer}").split(WIDTH)
+        assert len(gates) == GATES[config.kind]
+        for W in gates:
+            torch.testing.assert_close(W @ W.T, torch.eye(WIDTH), rtol=0, atol=1e-5)
+        assert len({W.sum().item() for W in gates}) == len(gates)
 
 
 @every_config
-def test_biases_begin_at_zero_but_the_forget_gates_at_one(config: RecurrentConfig) -> None:
+def test_biases_start_at_zero_but_those_of_forget_gates_at_one(config: RecurrentConfig) -> None:
     model = build(config)
     expected = torch.zeros(GATES[config.kind], WIDTH)
     if config.kind == "lstm":
         expected[1] = 1  # i, f, g, o
     for layer in range(config.n_layer):
-        b, c = (model.rnn.get_parameter(f"bias_{which}_l{layer}") for which in ("ih", "hh"))
-        assert torch.equal(b + c, expected.flatten())
+        b_ih, b_hh = (model.rnn.get_parameter(f"bias_{which}_l{layer}") for which in ("ih", "hh"))
+        assert torch.equal(b_ih + b_hh, expected.flatten())
     assert not model.head.bias.any()
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_embedding_and_head_begin_at_their_documented_scale(tied: bool) -> None:
+def test_embedding_and_head_start_at_their_documented_scale(tied: bool) -> None:
     V, D = 200, 64
     config = RecurrentConfig(hidden_size=D, tie_weights=tied)
     model = build_model(config, V, SEED)
@@ -237,24 +238,24 @@ def test_dropout_acts_where_its_description_says(name: str) -> None:
     (logits, state), (logits_of_other, state_of_other) = between(one), between(other)
     assert torch.equal(logits, logits_of_other)
     assert torch.equal(state[0][1], state_of_other[0][1])
-    assert not torch.equal(state[0][0], state_of_other[0][0])  # the first layer has read
+    assert not torch.equal(state[0][0], state_of_other[0][0])  # below the dropout
 
 
-@pytest.mark.parametrize("place", ["input_dropout", "output_dropout"])
-def test_dropout_leaves_out_the_same_units_in_a_whole_sequence(place: str) -> None:
-    model = with_dropout(RecurrentConfig(hidden_size=400), place, 0.25).train()
+@pytest.mark.parametrize("setting", ["input_dropout", "output_dropout"])
+def test_dropout_drops_the_same_units_at_every_position_of_a_sequence(setting: str) -> None:
+    model = with_dropout(RecurrentConfig(hidden_size=400), setting, 0.25).train()
     assert isinstance(model, Recurrent)
-    layer = model.get_submodule(place)
+    layer = model.get_submodule(setting)
     out = layer(torch.ones(6, 3, 400))  # (T, B, D)
     assert torch.equal(out, out[:1].expand_as(out))
     assert sorted(out.unique().tolist()) == pytest.approx([0, 1 / 0.75])
     assert (out == 0).double().mean().item() == pytest.approx(0.25, abs=0.06)
-    assert not torch.equal(out[0, 0], out[0, 1])  # each row has its own
+    assert not torch.equal(out[0, 0], out[0, 1])  # sequences of a batch differ
     assert not torch.equal(out, layer(torch.ones(6, 3, 400)))
 
 
 @pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
-def test_weight_dropout_is_a_model_with_some_of_its_recurrent_weights(kind: Any) -> None:
+def test_weight_dropout_equals_a_model_whose_recurrent_weights_are_dropped(kind: Any) -> None:
     config = RecurrentConfig(kind=kind, n_layer=2, hidden_size=12)
     model = with_dropout(config, "weight_dropout", 0.5).train()
     assert isinstance(model, Recurrent)
@@ -267,13 +268,13 @@ def test_weight_dropout_is_a_model_with_some_of_its_recurrent_weights(kind: Any)
     with torch.no_grad():
         for layer in range(2):
             name = f"rnn.weight_hh_l{layer}"
-            W = plain.get_parameter(name)
-            dropped = torch.nn.functional.dropout(W, 0.5)
+            W_hh = plain.get_parameter(name)
+            dropped = torch.nn.functional.dropout(W_hh, 0.5)
             assert 0.3 < (dropped == 0).double().mean().item() < 0.7
-            W.copy_(dropped)
-    expected, also = plain(ids)
+            W_hh.copy_(dropped)
+    expected, expected_state = plain(ids)
     torch.testing.assert_close(logits, expected)
-    torch.testing.assert_close(state, also)
+    torch.testing.assert_close(state, expected_state)
     torch.autograd.backward(expected.sum())
     for name, parameter in model.named_parameters():
         other, ours = plain.get_parameter(name), parameter.grad

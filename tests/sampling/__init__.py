@@ -1,43 +1,62 @@
-"""What the tests of sampling share: networks of models, whether draws are from a distribution."""
+"""Helpers of the sampling tests: engines of a model, and a test of a distribution."""
 
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from charlm.models import CharModel
-from charlm.sampling.engine import Engine
-from charlm.sampling.numpy import build_network
+from charlm.sampling.native import NativeNetwork, native
+from charlm.sampling.numpy import Network, build_network
 
 
 def weights_of(model: CharModel) -> dict[str, npt.NDArray[np.float32]]:
     return {name: p.detach().numpy() for name, p in model.named_parameters()}
 
 
-def numpy_engine(model: CharModel) -> Engine:
+def numpy_engine(model: CharModel) -> Network:
     return build_network(model.config, model.vocab_size, weights_of(model))
 
 
-def assert_drawn_from(drawn: npt.NDArray[Any], probs: npt.NDArray[np.float64]) -> None:
-    """Ids are from probabilities (V,), by a chi-square test that one in a thousand fails.
+def native_engine(model: CharModel) -> NativeNetwork:
+    return compiled(numpy_engine(model))
 
-    Characters of which fewer than five are to be expected count together.
+
+def compiled(network: Network) -> NativeNetwork:
+    """The network in C.
+
+    The test is skipped only if there is no C compiler. If the compiler fails, the test fails.
     """
-    counts, expected = np.bincount(drawn, minlength=len(probs)), len(drawn) * probs
+    commands = [os.environ["CC"].split()[0]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+    if not any(map(shutil.which, commands)):
+        pytest.skip(f"there is no C compiler ({', '.join(commands)})")
+    return native(network)
+
+
+def assert_distributed(ids: npt.NDArray[Any], probs: npt.NDArray[np.float64]) -> None:
+    """Check that ids (N,) were drawn with probabilities (V,), by a chi-square test.
+
+    A correct sampler fails with a probability of one in a thousand. Characters with an expected
+    count below five are counted together.
+    """
+    counts, expected = np.bincount(ids, minlength=len(probs)), len(ids) * probs
     assert not counts[probs == 0].any()
-    often = expected >= 5
-    observed, wanted = counts[often].tolist(), expected[often].tolist()
-    if (rest := float(expected[~often].sum())) >= 1:
-        observed, wanted = [*observed, int(counts[~often].sum())], [*wanted, rest]
+    frequent = expected >= 5
+    observed, wanted = counts[frequent].tolist(), expected[frequent].tolist()
+    if (rest := float(expected[~frequent].sum())) >= 1:
+        observed, wanted = [*observed, int(counts[~frequent].sum())], [*wanted, rest]
     chi_square = sum((o - w) ** 2 / w for o, w in zip(observed, wanted, strict=True))
-    assert chi_square <= one_in_a_thousand(len(wanted) - 1)
+    assert chi_square <= critical_value(len(wanted) - 1)
 
 
-def one_in_a_thousand(freedom: int) -> float:
-    """What chi-square exceeds so seldom: its cube root is nearly normal (Wilson, Hilferty 1931)."""
+def critical_value(freedom: int) -> float:
+    """The value that chi-square exceeds with a probability of 0.001 (Wilson & Hilferty 1931)."""
     if freedom == 0:
         return 1e-9
     spread = 2 / (9 * freedom)

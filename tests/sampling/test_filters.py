@@ -1,4 +1,4 @@
-"""Filters against their definitions, and draws against the exact distribution."""
+"""The filters compared with their definitions, and draws with the exact distribution."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from charlm.sampling.filters import (
     keep_min_p,
     keep_top_k,
     keep_top_p,
-    penalised,
+    penalise,
     softmax,
 )
 from charlm.sampling.generate import choose
-from tests.sampling import assert_drawn_from
+from tests.sampling import assert_distributed
 
 quick = settings(deadline=None)
 
 
 def probabilities(logits: Floats, temperature: float) -> Floats:
-    return shares(softmax(logits, temperature))
+    return normalised(softmax(logits, temperature))
 
 
-def shares(weights: Floats) -> Floats:
-    """Weights so that they sum up to 1."""
+def normalised(weights: Floats) -> Floats:
+    """Weights that sum to 1."""
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
@@ -77,7 +77,7 @@ def test_a_temperature_towards_0_is_greedy_without_overflow(temperature: float) 
 
 @pytest.mark.parametrize("temperature", [-1e-9, -1.0])
 def test_a_negative_temperature_is_refused(temperature: float) -> None:
-    with pytest.raises(ValueError, match="is below 0"):
+    with pytest.raises(ValueError, match="temperature must be at least 0"):
         softmax(np.zeros(3), temperature)
 
 
@@ -85,11 +85,12 @@ def test_a_negative_temperature_is_refused(temperature: float) -> None:
 
 
 def likeliest(probs: Floats) -> list[int]:
-    """Ids from the likeliest on, of equal ones the first in the vocabulary."""
+    """All ids from the likeliest on; equal probabilities in the order of the ids."""
     return sorted(range(len(probs)), key=lambda i: (-probs[i], i))
 
 
 def only(probs: Floats, kept: list[int]) -> list[float]:
+    """The distribution without the ids that are not kept."""
     total = math.fsum(probs[i] for i in kept)
     return [probs[i] / total if i in kept else 0.0 for i in range(len(probs))]
 
@@ -98,7 +99,7 @@ def only(probs: Floats, kept: list[int]) -> list[float]:
 @given(probs_, st.integers(1, 15))
 def test_top_k_keeps_the_k_likeliest_in_proportion(probs: Floats, k: int) -> None:
     before = probs.copy()
-    kept = shares(keep_top_k(probs, k))
+    kept = normalised(keep_top_k(probs, k))
     assert kept == pytest.approx(only(probs, likeliest(probs)[:k]))
     assert np.count_nonzero(kept) == min(k, np.count_nonzero(probs))
     assert (probs == before).all()
@@ -106,7 +107,7 @@ def test_top_k_keeps_the_k_likeliest_in_proportion(probs: Floats, k: int) -> Non
 
 @pytest.mark.parametrize("k", [0, -1])
 def test_top_k_below_1_is_refused(k: int) -> None:
-    with pytest.raises(ValueError, match="is below 1"):
+    with pytest.raises(ValueError, match="top_k must be at least 1"):
         keep_top_k(np.ones(2) / 2, k)
 
 
@@ -115,16 +116,16 @@ def test_top_k_below_1_is_refused(k: int) -> None:
 
 @quick
 @given(weights, st.integers(1, 1000))
-def test_top_p_keeps_as_few_of_the_likeliest_as_make_up_p(counts: list[int], milli: int) -> None:
+def test_top_p_keeps_the_fewest_likeliest_that_sum_to_p(counts: list[int], milli: int) -> None:
     total, p = sum(counts), milli / 1000
     order = sorted(range(len(counts)), key=lambda i: (-counts[i], i))
-    # in whole numbers, where no sum is rounded; where p is reached exactly see the test below
+    # integers have no rounding errors; the next test is for sums that are exactly p
     sums = list(itertools.accumulate(counts[i] for i in order))
     assume(all(1000 * s != milli * total for s in sums[:-1]))
     size = 1 + sum(1000 * s < milli * total for s in sums)
     probs = np.array(counts, dtype=np.float64) / total
     expected = only(probs, order[:size])
-    assert shares(keep_top_p(3 * probs, p)) == pytest.approx(expected)
+    assert normalised(keep_top_p(3 * probs, p)) == pytest.approx(expected)
 
 
 EXACT = [[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.4, 0.3, 0.2, 0.1], [0.6, 0.2, 0.1, 0.1], [1.0, 0.0]]
@@ -139,14 +140,14 @@ def test_top_p_stops_at_the_character_that_reaches_p_exactly(probs: list[float])
 
 @quick
 @given(probs_)
-def test_top_p_1_keeps_all_and_a_tiny_one_only_the_likeliest(probs: Floats) -> None:
-    assert shares(keep_top_p(probs, 1.0)) == pytest.approx(list(probs))
-    assert shares(keep_top_p(probs, 1e-9)) == pytest.approx(only(probs, likeliest(probs)[:1]))
+def test_top_p_of_1_keeps_all_and_a_tiny_one_keeps_only_the_likeliest(probs: Floats) -> None:
+    assert normalised(keep_top_p(probs, 1.0)) == pytest.approx(list(probs))
+    assert normalised(keep_top_p(probs, 1e-9)) == pytest.approx(only(probs, likeliest(probs)[:1]))
 
 
 @pytest.mark.parametrize("p", [0.0, -0.1, 1.0001])
 def test_top_p_outside_0_to_1_is_refused(p: float) -> None:
-    with pytest.raises(ValueError, match="not above 0 and at most 1"):
+    with pytest.raises(ValueError, match="top_p must be above 0 and at most 1"):
         keep_top_p(np.ones(2) / 2, p)
 
 
@@ -155,16 +156,16 @@ def test_top_p_outside_0_to_1_is_refused(p: float) -> None:
 
 @quick
 @given(weights, st.integers(1, 1000))
-def test_min_p_keeps_what_is_so_likely_beside_the_likeliest(counts: list[int], milli: int) -> None:
+def test_min_p_keeps_ids_above_a_share_of_the_likeliest(counts: list[int], milli: int) -> None:
     assume(all(1000 * n != milli * max(counts) for n in counts if n != max(counts)))
-    kept = [i for i, n in enumerate(counts) if 1000 * n >= milli * max(counts)]  # nothing rounded
+    kept = [i for i, n in enumerate(counts) if 1000 * n >= milli * max(counts)]  # integers
     probs = np.array(counts, dtype=np.float64) / sum(counts)
-    assert shares(keep_min_p(3 * probs, milli / 1000)) == pytest.approx(only(probs, kept))
+    assert normalised(keep_min_p(3 * probs, milli / 1000)) == pytest.approx(only(probs, kept))
 
 
 @pytest.mark.parametrize("p", [0.0, -0.1, 1.0001])
 def test_min_p_outside_0_to_1_is_refused(p: float) -> None:
-    with pytest.raises(ValueError, match="not above 0 and at most 1"):
+    with pytest.raises(ValueError, match="min_p must be above 0 and at most 1"):
         keep_min_p(np.ones(2) / 2, p)
 
 
@@ -173,7 +174,7 @@ def test_min_p_outside_0_to_1_is_refused(p: float) -> None:
 
 @quick
 @given(logits_, st.floats(0.1, 10), st.data())
-def test_the_penalty_makes_scores_of_what_was_written_smaller_once(
+def test_the_penalty_lowers_the_logits_of_recent_characters_once(
     logits: Floats, penalty: float, data: st.DataObject
 ) -> None:
     recent = data.draw(st.lists(st.integers(0, len(logits) - 1), max_size=20))
@@ -182,22 +183,22 @@ def test_the_penalty_makes_scores_of_what_was_written_smaller_once(
         x if i not in recent else x / penalty if x > 0 else x * penalty
         for i, x in enumerate(logits)
     ]
-    assert list(penalised(logits, np.array(recent, np.uint8), penalty)) == expected
+    assert list(penalise(logits, np.array(recent, np.uint8), penalty)) == expected
     assert (logits == before).all()
 
 
-def test_only_the_last_characters_are_penalised() -> None:
+def test_only_the_last_characters_are_penalise() -> None:
     config = SampleConfig(temperature=1.0, repetition_penalty=2.0)
     long_ago = np.array([0] + [1] * 64)
     expected = probabilities(np.array([2.0, 1.0, 2.0]), 1.0)
-    found = shares(distribution(np.array([2.0, 2.0, 2.0]), config, long_ago))
+    found = normalised(distribution(np.array([2.0, 2.0, 2.0]), config, long_ago))
     assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("penalty", [0.0, -1.0])
 def test_a_penalty_that_is_not_above_0_is_refused(penalty: float) -> None:
-    with pytest.raises(ValueError, match="is not above 0"):
-        penalised(np.zeros(2), np.array([0]), penalty)
+    with pytest.raises(ValueError, match="repetition_penalty must be above 0"):
+        penalise(np.zeros(2), np.array([0]), penalty)
 
 
 # --- draw ------------------------------------------------------------------------------------
@@ -205,43 +206,46 @@ def test_a_penalty_that_is_not_above_0_is_refused(penalty: float) -> None:
 BELOW_1 = math.nextafter(1.0, 0.0)
 
 
-def one_drawn(probs: Floats, uniform: float) -> int:
+def draw_one(probs: Floats, uniform: float) -> int:
     return int(draw(probs, np.array(uniform)))
 
 
 @pytest.mark.parametrize(
-    ("uniform", "drawn"),
+    ("uniform", "expected"),
     [
         (0.0, 1),
         (math.nextafter(0.25, 0), 1),
-        (0.25, 3),  # a border belongs to what is above it
+        (0.25, 3),  # a bound belongs to the character above it
         (math.nextafter(0.75, 0), 3),
         (0.75, 4),
         (BELOW_1, 4),
     ],
 )
-def test_a_draw_is_where_the_cumulated_probabilities_pass_the_uniform(
-    uniform: float, drawn: int
+def test_a_draw_is_where_the_cumulative_probability_exceeds_the_uniform_number(
+    uniform: float, expected: int
 ) -> None:
-    assert one_drawn(np.array([0.0, 0.25, 0.0, 0.5, 0.25, 0.0]), uniform) == drawn
+    assert draw_one(np.array([0.0, 0.25, 0.0, 0.5, 0.25, 0.0]), uniform) == expected
 
 
 @quick
 @given(probs_, st.floats(0, 1, exclude_max=True))
-def test_a_draw_is_never_of_an_impossible_character(probs: Floats, uniform: float) -> None:
+def test_a_character_with_probability_0_is_never_drawn(probs: Floats, uniform: float) -> None:
     for u in (uniform, 0.0, BELOW_1):
-        assert probs[one_drawn(probs, u)] > 0
+        assert probs[draw_one(probs, u)] > 0
 
 
 @quick
 @given(logits_, st.floats(0, 1, exclude_max=True))
-def test_a_draw_from_a_softmax_has_the_share_it_should(logits: Floats, uniform: float) -> None:
+def test_each_character_is_drawn_for_an_interval_as_long_as_its_probability(
+    logits: Floats, uniform: float
+) -> None:
     probs = probabilities(logits, 1.0)
-    below = math.fsum(probs[: (drawn := one_drawn(probs, uniform))])
-    assert below - 1e-12 <= uniform <= below + probs[drawn] + 1e-12
+    id_ = draw_one(probs, uniform)
+    start = math.fsum(probs[:id_])
+    assert start - 1e-12 <= uniform <= start + probs[id_] + 1e-12
 
 
-# --- all together ----------------------------------------------------------------------------
+# --- all filters -----------------------------------------------------------------------------
 
 LOGITS = np.array([2.0, -1.0, 0.5, 0.5, 3.0, -4.0, 1.0, 0.0, 2.5, -0.5])
 RECENT = np.array([4, 4, 5])
@@ -249,7 +253,7 @@ DRAWS = 200_000
 
 
 def exact(config: SampleConfig) -> list[float]:
-    """The distribution by the definitions, one filter after the other."""
+    """The distribution according to the definitions of the filters."""
     scores = [
         x if i not in RECENT else x * config.repetition_penalty ** (1 if x < 0 else -1)
         for i, x in enumerate(LOGITS)
@@ -277,7 +281,7 @@ def exact(config: SampleConfig) -> list[float]:
         {"temperature": 1.7, "top_p": 0.8},
         {"temperature": 1.7, "min_p": 0.2},
         {"temperature": 1.0, "repetition_penalty": 1.5},
-        {"temperature": 1.0, "top_k": 3, "top_p": 0.8},  # two; the other way round three
+        {"temperature": 1.0, "top_k": 3, "top_p": 0.8},  # keeps 2; in the other order 3
         {"temperature": 1.0, "top_k": 1, "top_p": 0.5},
         {"temperature": 1.3, "top_k": 6, "top_p": 0.9, "min_p": 0.3, "repetition_penalty": 0.7},
     ],
@@ -286,12 +290,11 @@ def exact(config: SampleConfig) -> list[float]:
 def test_draws_have_the_exact_distribution(settings: dict[str, float]) -> None:
     config = SampleConfig.model_validate(settings)
     uniform = np.random.default_rng(12).random(DRAWS)
-    together = np.broadcast_to(LOGITS, (DRAWS, 10)), np.broadcast_to(RECENT, (DRAWS, 3))
-    drawn = choose(together[0], config, uniform, together[1])
-    assert_drawn_from(drawn, np.array(exact(config)))
+    logits, recent = np.broadcast_to(LOGITS, (DRAWS, 10)), np.broadcast_to(RECENT, (DRAWS, 3))
+    assert_distributed(choose(logits, config, uniform, recent), np.array(exact(config)))
 
 
-def test_each_row_is_as_if_it_were_alone() -> None:
+def test_each_text_is_filtered_on_its_own() -> None:
     generator = np.random.default_rng(1)
     logits, recent = generator.normal(size=(7, 10)), generator.integers(0, 10, (7, 4))
     full = {"top_k": 6, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.2}
@@ -301,7 +304,7 @@ def test_each_row_is_as_if_it_were_alone() -> None:
             assert list(together[row]) == list(distribution(alone, config, before))
 
 
-def test_greedy_takes_no_notice_of_the_other_filters() -> None:
+def test_the_filters_do_not_change_a_greedy_choice() -> None:
     for top_k, top_p, min_p in itertools.product((None, 3), (None, 0.1), (None, 0.5)):
         config = SampleConfig(temperature=0, top_k=top_k, top_p=top_p, min_p=min_p)
         assert choose(LOGITS[None], config, np.array([0.5])) == 4

@@ -1,9 +1,10 @@
-"""The networks in plain arrays against the models, for every option, and their randomness."""
+"""The engines compared with the models for every option, and the distribution of the draws."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,14 @@ from charlm.checkpoint.weights import load_model
 from charlm.config import GPTConfig, RecurrentConfig, SampleConfig
 from charlm.data.vocab import Vocab
 from charlm.errors import DeviceError
-from charlm.kernels.build import NoKernelError
 from charlm.machine import instruction_set
 from charlm.models import CharModel, build_model
-from charlm.sampling.engine import Engine
 from charlm.sampling.generate import choose, sample_texts
-from charlm.sampling.native import native
 from charlm.sampling.numpy import build_network, gpt, recurrent
 from charlm.sampling.text import SampleSpec
 from charlm.sampling.torch import TorchEngine
 from tests.conftest import TinyRun
-from tests.sampling import assert_drawn_from, numpy_engine, weights_of
+from tests.sampling import assert_distributed, native_engine, numpy_engine, weights_of
 
 V, CONTEXT = 7, 16
 RECURRENT = [
@@ -61,50 +59,56 @@ def random_model(config: RecurrentConfig | GPTConfig, std: float = 0.4) -> CharM
     return model
 
 
-def native_engines(model: CharModel) -> list[Engine]:
-    """One, or none where it cannot be compiled."""
-    try:
-        return [native(build_network(model.config, V, weights_of(model)))]
-    except NoKernelError:
-        return []
+EngineOf = Callable[[CharModel], Any]
+each_engine = pytest.mark.parametrize(
+    "engine_of", [numpy_engine, TorchEngine, native_engine], ids=["numpy", "torch", "native"]
+)
 
 
-def assert_agree(model: CharModel) -> None:
-    """Logits of three texts, read at once, in stretches, and one by one."""
+def assert_logits(engine_of: EngineOf, model: CharModel) -> None:
+    """Compare the logits of three texts with the model's: read at once, in parts, and one by one,
+    with a select in between."""
     ids = np.random.default_rng(0).integers(0, V, (3, 12))
     with torch.no_grad():
         expected = model(torch.from_numpy(ids))[0].numpy()  # (B, T, V)
     tolerance = 1e-5 * max(1.0, np.abs(expected).max())
-    for engine in (numpy_engine(model), TorchEngine(model), *native_engines(model)):
-        np.testing.assert_allclose(engine.fresh().read(ids), expected[:, -1], 0, tolerance)
-        np.testing.assert_allclose(engine.read(ids[:, :4]), expected[:, 3], 0, tolerance)
-        np.testing.assert_allclose(engine.read(ids[:, 4:7]), expected[:, 6], 0, tolerance)
-        engine.select([2, 0, 0])
-        for t in range(7, 12):
-            logits = engine.read(ids[[2, 0, 0], t : t + 1])
-            np.testing.assert_allclose(logits, expected[[2, 0, 0], t], 0, tolerance)
+    engine = engine_of(model)
+    np.testing.assert_allclose(engine.fresh().read(ids), expected[:, -1], 0, tolerance)
+    np.testing.assert_allclose(engine.read(ids[:, :4]), expected[:, 3], 0, tolerance)
+    np.testing.assert_allclose(engine.read(ids[:, 4:7]), expected[:, 6], 0, tolerance)
+    engine.select([2, 0, 0])
+    for t in range(7, 12):
+        logits = engine.read(ids[[2, 0, 0], t : t + 1])
+        np.testing.assert_allclose(logits, expected[[2, 0, 0], t], 0, tolerance)
 
 
+@each_engine
 @pytest.mark.parametrize("config", RECURRENT, ids=str)
-def test_a_recurrent_network_computes_what_its_model_does(config: RecurrentConfig) -> None:
-    assert_agree(random_model(config))
+def test_a_recurrent_network_has_the_logits_of_its_model(
+    config: RecurrentConfig, engine_of: EngineOf
+) -> None:
+    assert_logits(engine_of, random_model(config))
 
 
+@each_engine
 @pytest.mark.parametrize("config", RECURRENT[:9:4], ids=str)
-def test_it_does_so_without_a_table_too(
-    config: RecurrentConfig, monkeypatch: pytest.MonkeyPatch
+def test_a_network_without_a_table_has_the_logits_of_its_model(
+    config: RecurrentConfig, engine_of: EngineOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recurrent, "SMALL_TABLE", 0)
     model = random_model(config.model_copy(update={"hidden_size": 1}))
-    assert numpy_engine(model).table is None  # type: ignore[attr-defined]
-    assert_agree(model)
+    network = numpy_engine(model)
+    assert isinstance(network, recurrent.Recurrent)
+    assert network.table is None
+    assert_logits(engine_of, model)
 
 
+@each_engine
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "rope"])
-def test_a_gpt_computes_what_its_model_does(position: str) -> None:
+def test_a_gpt_has_the_logits_of_its_model(position: str, engine_of: EngineOf) -> None:
     for config in GPTS:
         if config.position == position:
-            assert_agree(random_model(config))
+            assert_logits(engine_of, random_model(config))
 
 
 @pytest.mark.parametrize("config", [*RECURRENT, *GPTS[::5]], ids=lambda it: it.kind)
@@ -127,12 +131,12 @@ def test_weights_of_another_network_are_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("config", [RECURRENT[-3], GPTS[0]], ids=lambda it: it.kind)
-def test_bf16_is_nearly_the_same_and_changes_nothing_else(config: Any) -> None:
+def test_bf16_changes_logits_little_and_restores_the_precision(config: Any) -> None:
     model, ids = random_model(config, std=0.1), np.random.default_rng(0).integers(0, V, (64, 12))
     exact = TorchEngine(model).read(ids)
     try:
         near = TorchEngine(model, bf16=True).read(ids)
-    except DeviceError as error:  # not on a CPU that has no such instructions
+    except DeviceError as error:  # the CPU has no bfloat16 instructions
         assert instruction_set() not in ("amx", "avx512_bf16")
         assert str(error).startswith("precision=bf16: ")  # noqa: PT017
         return
@@ -140,43 +144,45 @@ def test_bf16_is_nearly_the_same_and_changes_nothing_else(config: Any) -> None:
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_gelu_is_x_times_the_share_of_a_normal_distribution_below_x() -> None:
+def test_gelu_is_x_times_the_normal_cumulative_distribution() -> None:
     x = np.linspace(-6, 6, 2001)
     expected = [v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in x]
     np.testing.assert_allclose(gpt._gelu(x, np), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
-def test_a_text_far_past_the_context_is_the_models_own(kind: str) -> None:
-    """Each character is drawn from the model's logits of what it is to see, by the exact rule."""
+def test_far_past_the_context_the_nats_are_those_of_the_model(kind: str) -> None:
+    """The model reads, at each character, the window of the documented rule."""
     config: Any = RECURRENT[-3] if kind == "lstm" else GPTS[-1]
     model, vocab = random_model(config), Vocab("\nabcdef")
-    spec = SampleSpec(SampleConfig(temperature=1.0), 8 * CONTEXT, scored=True)
-    view: list[int] = [0]
-    for _, piece in sample_texts(numpy_engine(model), vocab, vocab.encode(""), spec, 3, [0]):
-        if piece is None:
-            break
+    length = 8 * CONTEXT
+    spec = SampleSpec(SampleConfig(temperature=1.0), length, scored=True)
+    sampled = sample_texts(numpy_engine(model), vocab, vocab.encode(""), spec, 3, [0])
+    chunks = [chunk for _, chunk in sampled if chunk]
+    assert len(chunks) == length
+    window: list[int] = [0]
+    for chunk in chunks:
         with torch.no_grad():
-            logits = model(torch.tensor([view]))[0][0, -1].double()
-        id_ = vocab.chars.index(piece.text)
-        assert piece.nats == pytest.approx(-float(torch.log_softmax(logits, 0)[id_]), abs=1e-5)
-        if model.context and len(view) == model.context:
-            view = view[model.context // 2 :]
-        view.append(id_)
+            logits = model(torch.tensor([window]))[0][0, -1].double()
+        id_ = vocab.chars.index(chunk.text)
+        assert chunk.nats == pytest.approx(-float(torch.log_softmax(logits, 0)[id_]), abs=1e-5)
+        if model.context and len(window) == model.context:
+            window = window[model.context // 2 :]
+        window.append(id_)
 
 
-def test_a_million_draws_have_the_trained_models_own_distribution(tiny_run: TinyRun) -> None:
-    """From fixed contexts, temperature 1: softmax of what the model gives in double precision."""
+def test_a_million_draws_have_the_distribution_of_a_trained_model(tiny_run: TinyRun) -> None:
+    """At temperature 1, after four prompts; the model computes in float64."""
     path = tiny_run("lstm") / BEST
-    meta, each = read_meta(path), 250_000
-    texts = ("The old king", "my lord fear", "A quiet sea ", "CLEO:\nNo one")
-    contexts = np.stack([meta.vocabulary.encode(text).astype(np.int64) for text in texts])
+    meta, n_draws = read_meta(path), 250_000
+    prompts = ("The old king", "my lord fear", "A quiet sea ", "CLEO:\nNo one")
+    ids = np.stack([meta.vocabulary.encode(prompt).astype(np.int64) for prompt in prompts])
     network = build_network(meta.config.model, len(meta.vocab), map_weights(path))
-    logits = network.read(contexts).astype(np.float64)
+    logits = network.read(ids).astype(np.float64)
     model = load_model(path, meta, "cpu").double()
     with torch.no_grad():
-        exact = model(torch.from_numpy(contexts))[0][:, -1].softmax(-1).numpy()
-    uniform = np.random.default_rng(4).random((len(texts), each))
-    for row in range(len(texts)):
-        many = np.broadcast_to(logits[row], (each, len(meta.vocab)))
-        assert_drawn_from(choose(many, SampleConfig(temperature=1.0), uniform[row]), exact[row])
+        exact = model(torch.from_numpy(ids))[0][:, -1].softmax(-1).numpy()
+    uniform = np.random.default_rng(4).random((len(prompts), n_draws))
+    for row in range(len(prompts)):
+        same = np.broadcast_to(logits[row], (n_draws, len(meta.vocab)))
+        assert_distributed(choose(same, SampleConfig(temperature=1.0), uniform[row]), exact[row])

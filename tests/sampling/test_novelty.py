@@ -1,4 +1,4 @@
-"""What was copied and what is new, against looking everywhere."""
+"""Novelty compared with an exhaustive search."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ samples_ = st.lists(st.text("abc", max_size=25), min_size=1, max_size=3)
 
 
 @pytest.fixture(autouse=True)
-def _in_small_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(novelty, "CHUNK_CHARS", 16)
 
 
 @given(texts, samples_)
 @example("abababababababababababab", ["bababababababababab"])
-def test_it_finds_what_looking_everywhere_finds(text: str, samples: list[str]) -> None:
+def test_the_result_is_that_of_an_exhaustive_search(text: str, samples: list[str]) -> None:
     found = compare(samples, VOCAB, VOCAB.encode(text), of_documents=False)
     assert found.chars == sum(map(len, samples))
     passages = [s[i:j] for s in samples for i in range(len(s) + 1) for j in range(i, len(s) + 1)]
@@ -39,7 +39,7 @@ def test_it_finds_what_looking_everywhere_finds(text: str, samples: list[str]) -
 
 
 @given(texts, samples_)
-def test_hashes_that_say_nothing_change_nothing(text: str, samples: list[str]) -> None:
+def test_the_result_is_exact_if_all_hashes_collide(text: str, samples: list[str]) -> None:
     expected = compare(samples, VOCAB, VOCAB.encode(text), of_documents=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(novelty, "_hashes", lambda ids, n: np.zeros(max(0, len(ids) - n + 1), "u8"))
@@ -48,7 +48,7 @@ def test_hashes_that_say_nothing_change_nothing(text: str, samples: list[str]) -
 
 
 @given(st.lists(st.text("abc", max_size=4), min_size=1, max_size=20), samples_)
-def test_items_are_new_where_they_are_no_line_of_the_text(
+def test_a_document_is_new_if_it_is_not_a_line_of_the_text(
     lines: list[str], samples: list[str]
 ) -> None:
     text = VOCAB.encode("".join(f"{line}\n" for line in lines))

@@ -1,4 +1,4 @@
-"""What of a text being written is certain, and where it stops."""
+"""Text: the stop string, and which characters are final."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from charlm.sampling.text import SampleSpec, Text
 PLAIN = SampleConfig(temperature=1.0)
 
 
-def until(characters: Iterator[str], stop: str) -> Iterator[str]:
-    """What comes out when a text is made of these characters."""
+def sampled_until(stop: str, characters: Iterator[str]) -> Iterator[str]:
+    """What a Text releases if these characters are sampled."""
     text = Text(Vocab("".join(map(chr, range(128)))), SampleSpec(PLAIN, None, stop))
     for char in characters:
-        yield from (piece.text for piece in text.add([ord(char)], None))
+        yield from (chunk.text for chunk in text.add([ord(char)], None))
         if text.ended:
             return
-    yield from (piece.text for piece in text.rest())
+    yield from (chunk.text for chunk in text.rest())
 
 
 @pytest.mark.parametrize(
-    ("text", "stop", "written"),
+    ("text", "stop", "expected"),
     [
         ("hello", "l", "he"),
         ("hello", "ll", "he"),
@@ -42,28 +42,28 @@ def until(characters: Iterator[str], stop: str) -> Iterator[str]:
         ("aaaa", "aa", ""),
     ],
 )
-def test_writing_ends_where_the_stop_text_begins(text: str, stop: str, written: str) -> None:
-    assert "".join(until(iter(text), stop)) == written
+def test_a_text_ends_where_the_stop_string_begins(text: str, stop: str, expected: str) -> None:
+    assert "".join(sampled_until(stop, iter(text))) == expected
 
 
 @settings(deadline=None)
 @given(st.text("ab", max_size=30), st.text("ab", min_size=1, max_size=4))
-def test_what_comes_before_the_stop_text_is_written_whole(text: str, stop: str) -> None:
-    assert "".join(until(iter(text), stop)) == text.partition(stop)[0]
+def test_everything_before_the_stop_string_is_released(text: str, stop: str) -> None:
+    assert "".join(sampled_until(stop, iter(text))) == text.partition(stop)[0]
 
 
-def test_a_character_is_held_back_only_while_it_may_belong_to_the_stop_text() -> None:
-    def reading(text: str) -> Iterator[str]:
-        for character in text:
-            asked.append(character)
-            yield character
+def test_a_character_is_held_only_while_it_may_belong_to_the_stop_string() -> None:
+    def sample(text: str) -> Iterator[str]:
+        for char in text:
+            sampled.append(char)
+            yield char
 
-    asked: list[str] = []
-    came = [("".join(asked), character) for character in until(reading("xabyaabz"), "aab")]
-    assert came == [
+    sampled: list[str] = []
+    released = [("".join(sampled), char) for char in sampled_until("aab", sample("xabyaabz"))]
+    assert released == [
         ("x", "x"),
-        ("xab", "a"),  # "a" could have been the first of "aab" until "b" came
+        ("xab", "a"),  # "a" could have been the first character of "aab" until "b" was sampled
         ("xab", "b"),
         ("xaby", "y"),
     ]
-    assert "".join(asked) == "xabyaab"  # and nothing is written in vain after it
+    assert "".join(sampled) == "xabyaab"  # nothing is sampled after the stop string

@@ -1,8 +1,9 @@
-"""What the tests of training share: tiny runs, what they leave, and when two are the same."""
+"""Helpers for the tests of training: tiny runs, their files, and comparing two of them."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,11 @@ from charlm.training.trainer import Outcome
 KINDS = ("rnn", "gru", "lstm", "gpt")
 OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw", "muon")
 NETWORKS = [(kind, "streams") for kind in KINDS[:3]] + [(kind, "windows") for kind in KINDS]
-NO_DROPOUT = tuple(f"model.{place}dropout=0" for place in ("", "input_", "output_"))
+NO_DROPOUT = tuple(f"model.{prefix}dropout=0" for prefix in ("", "input_", "output_"))
 
 
 def make_config(text: Path, kind: str = "lstm", *overrides: str) -> Config:
-    """A run of 12 steps with all there is in it: two layers, dropout, evaluations, samples."""
+    """A config of 12 steps with two layers, dropout, evaluations and samples."""
     model: dict[str, Any] = {"kind": kind, "n_layer": 2, "dropout": 0.2}
     train: dict[str, Any] = {"batch_size": 4, "max_steps": 12, "log_every": 1, "save_every": 5}
     if kind == "gpt":
@@ -48,21 +49,25 @@ def make_config(text: Path, kind: str = "lstm", *overrides: str) -> Config:
 
 
 def plain_config(text: Path, kind: str = "lstm", *overrides: str) -> Config:
-    """A run that a loop written by hand can follow: constant rate, no dropout, no clipping."""
-    off = [item for item in NO_DROPOUT if kind != "gpt" or item == "model.dropout=0"]
+    """A config that a simple loop can follow: constant learning rate, no dropout, no clipping."""
+    off = NO_DROPOUT[:1] if kind == "gpt" else NO_DROPOUT
     simple = ("train.schedule.kind=constant", "train.grad_clip=0", "eval.every=null")
     return make_config(text, kind, *off, *simple, "eval.sample_every=null", *overrides)
 
 
 def train(
-    ready: Session, stop_at: int | None = None, observers: list[Observer] | None = None
+    ready: Session,
+    stop_at: int | None = None,
+    observers: list[Observer] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Train to the end, or until someone asks to stop at a step and from then on."""
+    """Train to the end, or stop at a step."""
     progress = ready.run.progress
     trainer = ready.trainer(
         observers or [],
         lambda: stop_at is not None and progress.step >= stop_at,
         Preview(ready.run.config, ready.run.corpus.vocab),
+        clock,
     )
     return trainer.train()
 
@@ -72,15 +77,16 @@ def new_run(
     out: Path,
     stop_at: int | None = None,
     observers: list[Observer] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Path:
-    """A run from its beginning; returns its folder."""
+    """Start a run and train; return its folder."""
     ready = session.start(config, out, "cpu")
-    train(ready, stop_at, observers)
+    train(ready, stop_at, observers, clock)
     return ready.run.folder
 
 
 def go_on(config: Config, folder: Path, stop_at: int | None = None) -> Outcome:
-    """Resume a run after the caller has made a mess of torch's global generator."""
+    """Resume a run, with the global generator of torch in another state than before."""
     torch.manual_seed(99)
     torch.rand(7)
     return train(session.resume(config, folder, "cpu"), stop_at)
@@ -89,7 +95,7 @@ def go_on(config: Config, folder: Path, stop_at: int | None = None) -> Outcome:
 def metrics(
     folder: Path, split: str | None = None, lines: int | None = None
 ) -> list[dict[str, Any]]:
-    """What metrics.jsonl says, in its first lines or all, less what depends on the clock."""
+    """Return the records of metrics.jsonl, all or the first lines, without times and speeds."""
     text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
     records: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()[:lines]]
     clock = ("elapsed_s", "chars_per_s")
@@ -101,7 +107,7 @@ def metrics(
 
 
 def same_tensors(one: Path, other: Path) -> bool:
-    """Whether two checkpoints hold the same tensors, bit for bit."""
+    """Return whether two checkpoints have the same tensors, bit for bit."""
     a, b = load_file(one), load_file(other)
     return a.keys() == b.keys() and all(
         a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]) for name in a
@@ -109,7 +115,7 @@ def same_tensors(one: Path, other: Path) -> bool:
 
 
 def assert_same_run(folder: Path, reference: Path) -> None:
-    """Two runs have left the same behind: every tensor, every line and every sample."""
+    """Check that two runs have the same tensors, records and samples."""
     for name in (LAST, BEST):
         ours, theirs = load_file(folder / name), load_file(reference / name)
         assert ours.keys() == theirs.keys()
@@ -121,12 +127,12 @@ def assert_same_run(folder: Path, reference: Path) -> None:
 
 
 def weights_of(model: CharModel) -> dict[str, Tensor]:
-    """A copy of a model's weights by name."""
+    """Return a copy of a model's weights by name."""
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
 def saved_weights(path: Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint by name."""
+    """Return the weights in a checkpoint by name."""
     tensors = load_file(path)
     return {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
 
@@ -142,8 +148,10 @@ class AfterEachStep(Observer):
 
 
 def decided_model(kind: str, vocab_size: int, context: int, **gpt: Any) -> CharModel:
-    """An untrained network with rather decided opinions, so that a wrong context shows, and with
-    dropout, which must not."""
+    """An untrained network with large weights and dropout.
+
+    Its predictions are far from uniform, so that a wrong context changes them. Dropout must not.
+    """
     raw: dict[str, Any] = {"kind": kind, "n_layer": 2, "dropout": 0.5}
     if kind == "gpt":
         raw |= {"n_head": 2, "n_embd": 8, "context": context} | gpt

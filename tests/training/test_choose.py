@@ -1,10 +1,11 @@
-"""Choosing by trying: a device or kernel that is wrong, or slow, on purpose; and precision.
+"""Choosing how to compute, with devices and kernels that are wrong or slow on purpose.
 
-An accelerator is played by the device cpu:0, which is not charlm's CPU and yet computes here.
+The device cpu:0 stands for an accelerator: it computes on this machine, but differs from CPU.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from charlm.checkpoint.format import LAST
 from charlm.checkpoint.read import read_meta
-from charlm.checkpoint.upgrade import upgraded
 from charlm.config import Config
 from charlm.devices import CPU
 from charlm.errors import DeviceError
-from charlm.kernels.build import NoKernelError
 from charlm.models import CharModel, build_model
 from charlm.training import choose, session, step, trial
 from charlm.training.choose import choose_compute
@@ -45,7 +45,7 @@ def reversed_logits(forward: Forward, _model: CharModel) -> Forward:
 
 
 def swapped_in_time(forward: Forward, _model: CharModel) -> Forward:
-    """At the start its loss is as good as any: only the gradient tells."""
+    """Before training this loss is about right; only the gradient is wrong."""
 
     def wrong(ids: Tensor, state: Any) -> Any:
         logits, after = forward(ids, state)
@@ -62,11 +62,11 @@ def not_finite(forward: Forward, _model: CharModel) -> Forward:
     return wrong
 
 
-def refusing(_forward: Forward, _model: CharModel) -> Forward:
-    def refuse(_ids: Tensor, _state: Any) -> Any:
+def unsupported(_forward: Forward, _model: CharModel) -> Forward:
+    def fail(_ids: Tensor, _state: Any) -> Any:
         raise RuntimeError("this layer is not implemented there\nat all")
 
-    return refuse
+    return fail
 
 
 def slow(forward: Forward, _model: CharModel) -> Forward:
@@ -77,14 +77,14 @@ def slow(forward: Forward, _model: CharModel) -> Forward:
     return late
 
 
-WRONG = (reversed_logits, swapped_in_time, not_finite, refusing)
+WRONG = (reversed_logits, swapped_in_time, not_finite, unsupported)
 
 
 @pytest.fixture
 def accelerator(monkeypatch: pytest.MonkeyPatch) -> Callable[[Wrap], None]:
-    """Plug an accelerator in, whose forward pass is another."""
+    """Add an accelerator whose forward pass is wrapped by a function."""
 
-    def plug(wrap: Wrap) -> None:
+    def add(wrap: Wrap) -> None:
         def forward(model: CharModel, compute: Compute, keep_state: bool = True) -> Forward:
             usual = forward_of(model, compute, keep_state)
             if compute.device == GPU:
@@ -96,7 +96,7 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Callable[[Wrap], None]:
         for module in (trial, step):
             monkeypatch.setattr(module, "forward_of", forward)
 
-    return plug
+    return add
 
 
 def config_of(text: Path, kind: str, *overrides: str) -> Config:
@@ -104,7 +104,7 @@ def config_of(text: Path, kind: str, *overrides: str) -> Config:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_accelerator_that_is_right_and_faster_is_taken_and_the_look_is_printed(
+def test_an_accelerator_that_is_right_and_faster_is_used_and_reported(
     kind: str, tiny_text: Path, accelerator: Callable[[Wrap], None]
 ) -> None:
     accelerator(right)
@@ -117,11 +117,11 @@ def test_an_accelerator_that_is_right_and_faster_is_taken_and_the_look_is_printe
     assert "ms a step, and on the CPU" in times
     explicit = choose_compute(config.train, build_model(config.model, 30, seed=1), "gpu")
     assert explicit.device == GPU
-    assert explicit.checks == (numbers,)  # whoever names it has decided
+    assert explicit.checks == (numbers,)  # a device that is named is not timed
 
 
 @pytest.mark.parametrize("wrap", WRONG)
-def test_auto_goes_on_on_the_cpu_where_an_accelerator_is_wrong(
+def test_auto_uses_the_cpu_if_the_accelerator_is_wrong(
     wrap: Wrap, tiny_text: Path, tmp_path: Path, accelerator: Callable[[Wrap], None]
 ) -> None:
     reference = new_run(make_config(tiny_text, "gru"), tmp_path / "reference")
@@ -136,18 +136,18 @@ def test_auto_goes_on_on_the_cpu_where_an_accelerator_is_wrong(
 
 
 @pytest.mark.parametrize("wrap", WRONG)
-def test_a_run_that_names_a_wrong_accelerator_stops_in_one_line(
+def test_a_wrong_accelerator_that_is_named_is_refused_in_one_line(
     wrap: Wrap, tiny_text: Path, tmp_path: Path, accelerator: Callable[[Wrap], None]
 ) -> None:
     accelerator(wrap)
     with pytest.raises(DeviceError, match=r"^device=cpu:0: its results are wrong: "):
         session.start(make_config(tiny_text, "lstm"), tmp_path, "gpu")
     assert not (tmp_path / "run").exists()
-    unseen = make_config(tiny_text, "lstm", "train.verify=false")  # as the line says
-    assert session.start(unseen, tmp_path, "gpu").run.compute.device == GPU
+    unverified = make_config(tiny_text, "lstm", "train.verify=false")  # as the line says
+    assert session.start(unverified, tmp_path, "gpu").run.compute.device == GPU
 
 
-def test_auto_goes_on_on_the_cpu_where_an_accelerator_is_slower(
+def test_auto_uses_the_cpu_if_the_accelerator_is_slower(
     tiny_text: Path, accelerator: Callable[[Wrap], None]
 ) -> None:
     accelerator(slow)
@@ -157,12 +157,12 @@ def test_auto_goes_on_on_the_cpu_where_an_accelerator_is_slower(
     assert compute.device == CPU
     (notice,) = compute.notices
     assert notice.startswith("cpu:0 is slower than the CPU (")
-    assert choose_compute(config.train, model, "gpu").device == GPU  # whoever names it has decided
-    blind = config.train.model_copy(update={"verify": False})
-    assert choose_compute(blind, model, "auto").device == GPU
+    assert choose_compute(config.train, model, "gpu").device == GPU
+    unverified = config.train.model_copy(update={"verify": False})
+    assert choose_compute(unverified, model, "auto").device == GPU
 
 
-def test_a_look_changes_nothing_in_the_model_or_the_generators(
+def test_choosing_does_not_change_the_model_or_the_global_generator(
     tiny_text: Path, accelerator: Callable[[Wrap], None]
 ) -> None:
     accelerator(right)
@@ -178,20 +178,20 @@ def test_a_look_changes_nothing_in_the_model_or_the_generators(
     assert model.training
 
 
-def test_a_resumed_run_goes_on_where_it_ran_without_being_asked(
+def test_a_resumed_run_with_auto_stays_on_its_device(
     tiny_text: Path, tmp_path: Path, accelerator: Callable[[Wrap], None]
 ) -> None:
     config = make_config(tiny_text, "rnn")
     folder = new_run(config, tmp_path, stop_at=3)
-    accelerator(right)  # plugged in since, and faster
+    accelerator(right)  # added since, and faster
     assert session.resume(config, folder, "auto").run.compute.device == CPU
 
 
 # --- charlm's own kernels --------------------------------------------------------------------
 
 
-def pretend_kernel(monkeypatch: pytest.MonkeyPatch, wrap: Wrap) -> None:
-    """A kernel for LSTMs that computes by PyTorch and is wrapped."""
+def add_kernel(monkeypatch: pytest.MonkeyPatch, wrap: Wrap) -> None:
+    """Add a kernel for LSTMs: PyTorch in float32, wrapped by a function."""
 
     class Fused:
         supports = staticmethod(lambda _model, _rows: True)
@@ -200,18 +200,18 @@ def pretend_kernel(monkeypatch: pytest.MonkeyPatch, wrap: Wrap) -> None:
             self._forward = wrap(model, model)
 
         def __call__(self, ids: Tensor, state: Any) -> Any:
-            return self._forward(ids, state)
+            with torch.autocast("cpu", enabled=False):
+                return self._forward(ids, state)
 
     monkeypatch.setattr(choose, "cpu_has_amx", lambda: True)
     monkeypatch.setattr(choose, "LSTMKernel", object)
     monkeypatch.setattr(choose, "FusedLSTM", Fused)
-    monkeypatch.setattr(Compute, "autocast", lambda _: torch.enable_grad())
 
 
-def test_a_kernel_that_is_right_is_used_and_the_look_is_printed(
+def test_a_kernel_that_is_right_is_used_and_reported(
     tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend_kernel(monkeypatch, right)
+    add_kernel(monkeypatch, right)
     config = config_of(tiny_text, "lstm", "train.compile=auto")
     compute = choose_compute(config.train, build_model(config.model, 30, seed=1), "cpu")
     assert (compute.kernel, compute.precision) == ("amx", "bf16")
@@ -221,10 +221,10 @@ def test_a_kernel_that_is_right_is_used_and_the_look_is_printed(
 
 
 @pytest.mark.parametrize("wrap", [reversed_logits, swapped_in_time, not_finite])
-def test_a_kernel_that_is_wrong_is_not_used_and_one_line_says_so(
+def test_a_kernel_that_is_wrong_is_reported_and_not_used(
     wrap: Wrap, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend_kernel(monkeypatch, wrap)
+    add_kernel(monkeypatch, wrap)
     config = config_of(tiny_text, "lstm", "train.compile=auto")
     compute = choose_compute(config.train, build_model(config.model, 30, seed=1), "cpu")
     assert (compute.kernel, compute.precision) == ("torch", "fp32")
@@ -250,26 +250,12 @@ def test_a_muon_kernel_that_is_wrong_is_not_used(
     assert "Muon's orthogonal factor is" in compute.notices[0]
 
 
-def test_without_a_compiler_one_line_says_that_it_takes_longer(
-    tiny_text: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_kernel() -> None:
-        raise NoKernelError("there is no C compiler")
-
-    pretend_kernel(monkeypatch, right)
-    monkeypatch.setattr(choose, "LSTMKernel", no_kernel)
-    config = config_of(tiny_text, "lstm", "train.compile=auto")
-    compute = choose_compute(config.train, build_model(config.model, 30, seed=1), "cpu")
-    assert compute.kernel == "torch"
-    assert "there is no C compiler" in compute.notices[0]
-
-
 # --- precision -------------------------------------------------------------------------------
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
-    """A machine on which a step takes so long in each precision, and half precision works."""
-    monkeypatch.setattr(choose._Chooser, "_failure", lambda *_: None)
+def step_takes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Set the seconds of a step in each precision, on a machine that supports all of them."""
+    monkeypatch.setattr(choose, "unsupported_reason", lambda *_: None)
     monkeypatch.setattr(
         choose, "step_seconds", lambda _model, _train, compute, *_: seconds[compute.precision]
     )
@@ -279,17 +265,17 @@ def measured(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
 @pytest.mark.parametrize(
     ("bf16", "chosen"), [(0.5, "bf16"), (0.9, "fp32"), (1.5, "fp32"), (500.0, "fp32")]
 )
-def test_auto_precision_on_a_cpu_is_bf16_where_it_is_clearly_faster(
+def test_auto_precision_on_a_cpu_is_bf16_if_that_is_clearly_faster(
     kind: str, bf16: float, chosen: str, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured(monkeypatch, fp32=1.0, bf16=bf16)
+    step_takes(monkeypatch, fp32=1.0, bf16=bf16)
     config = config_of(tiny_text, kind)
     compute = choose_compute(config.train, build_model(config.model, 30, seed=1), "cpu")
     assert compute.precision == chosen
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_what_pytorch_cannot_do_is_one_line_where_asked_and_not_chosen_where_not(
+def test_an_unsupported_precision_is_refused_in_one_line_and_not_chosen_by_auto(
     precision: str,
     tiny_config: TinyConfig,
     charlm: Charlm,
@@ -331,18 +317,18 @@ def test_every_precision_trains_or_is_refused_in_one_line(
         assert read_meta(folder / LAST).progress.finished
 
 
-def test_a_resumed_run_keeps_its_precision_where_that_is_bearable(
+def test_a_resumed_run_keeps_its_precision_unless_that_is_far_slower(
     tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(tiny_text, "gru")
-    measured(monkeypatch, fp32=1.0, bf16=0.5)
+    step_takes(monkeypatch, fp32=1.0, bf16=0.5)
     folder = new_run(config, tmp_path, stop_at=3)
     assert read_meta(folder / LAST).precision == "bf16"
-    measured(monkeypatch, fp32=1.0, bf16=3.0)  # slower now, as on another machine
+    step_takes(monkeypatch, fp32=1.0, bf16=3.0)  # slower now, as on another machine
     ready = session.resume(config, folder, "cpu")
     assert ready.run.compute.precision == "bf16"
     assert ready.notices == []
-    measured(monkeypatch, fp32=1.0, bf16=100.0)
+    step_takes(monkeypatch, fp32=1.0, bf16=100.0)
     ready = session.resume(config, folder, "cpu")
     assert ready.run.compute.precision == "fp32"
     (notice,) = ready.notices
@@ -355,11 +341,12 @@ WIDE = ("train.optimizer.kind=muon", "model.hidden_size=64", "train.precision=fp
 
 
 def muon_takes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Set the seconds of Muon's products in each precision."""
     monkeypatch.setattr(choose, "muon_seconds", lambda _shape, _device, it, _share: seconds[it])
 
 
 @pytest.mark.parametrize(("bf16", "chosen"), [(0.4, "bf16"), (0.9, "fp32"), (130.0, "fp32")])
-def test_muon_computes_in_what_is_faster_here_and_a_resumed_run_keeps_that(
+def test_muon_uses_the_faster_precision_and_a_resumed_run_keeps_it(
     bf16: float,
     chosen: str,
     tiny_text: Path,
@@ -378,20 +365,19 @@ def test_muon_computes_in_what_is_faster_here_and_a_resumed_run_keeps_that(
     assert_same_run(folder, reference)
 
 
-def test_muon_of_an_old_checkpoint_goes_on_in_bf16_where_that_is_bearable(
+def test_muon_of_an_old_checkpoint_stays_in_bf16_unless_that_is_far_slower(
     tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(tiny_text, "lstm", *WIDE)
     folder = new_run(config, tmp_path, stop_at=2)
-    meta = read_meta(folder / LAST)
-    old = type(meta).model_validate(upgraded(meta.model_dump(exclude={"muon"}) | {"format": 1}))
-    monkeypatch.setattr(session, "read_meta", lambda _: old)
+    raw = read_meta(folder / LAST).model_dump(mode="json", exclude={"muon"}) | {"format": 1}
+    save_file(load_file(folder / LAST), folder / LAST, {"charlm": json.dumps(raw)})
     for seconds, chosen in ((3.0, "bf16"), (130.0, "fp32")):
         muon_takes(monkeypatch, fp32=1.0, bf16=seconds)
         assert session.resume(config, folder, "cpu").run.compute.muon == chosen
 
 
-def test_muon_is_measured_in_both_types_on_this_machine() -> None:
+def test_muon_is_timed_in_both_precisions_on_this_machine() -> None:
     for precision in ("fp32", "bf16"):
-        assert 0 < choose.muon_seconds((16, 64), "cpu", precision, 1.0) < 60
-    assert choose.muon_seconds((16, 64), "meta", "fp32", 1.0) == float("inf")
+        assert 0 < trial.muon_seconds((16, 64), "cpu", precision, 1.0) < 60
+    assert trial.muon_seconds((16, 64), "meta", "fp32", 1.0) == float("inf")

@@ -1,8 +1,8 @@
-"""Where the arithmetic is done: threads, device, precision, torch.compile."""
+"""Threads, device, precision and torch.compile."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,25 @@ from charlm.models import build_model
 from charlm.observer import Observer
 from charlm.training import choose, session
 from charlm.training.choose import choose_compute
+from tests.conftest import python
 from tests.training.helpers import assert_same_run, make_config, new_run, train
 
 
 class Notices(Observer):
-    """Collects what a user should know."""
+    """Collects the notices of a run."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.lines: list[str] = []
 
     def notice(self, text: str) -> None:
-        self.heard.append(text)
+        self.lines.append(text)
 
 
-def refuses_at_once(_model: object) -> object:
+def fails_at_once(_model: object) -> object:
     raise RuntimeError("no compiler here\nand more about it")
 
 
-def refuses_when_called(_model: object) -> Callable[..., object]:
+def fails_when_called(_model: object) -> Callable[..., object]:
     def call(*_: object, **_options: object) -> object:
         raise RuntimeError("no compiler here\nand more about it")
 
@@ -42,8 +43,8 @@ def refuses_when_called(_model: object) -> Callable[..., object]:
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
-@pytest.mark.parametrize("broken", [refuses_at_once, refuses_when_called])
-def test_where_compiling_fails_one_notice_says_so_and_the_run_is_the_uncompiled_one(
+@pytest.mark.parametrize("broken", [fails_at_once, fails_when_called])
+def test_if_compiling_fails_one_notice_says_so_and_the_run_is_the_uncompiled_one(
     broken: Any, kind: str, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", broken)
@@ -51,10 +52,10 @@ def test_where_compiling_fails_one_notice_says_so_and_the_run_is_the_uncompiled_
     tried = new_run(
         make_config(tiny_text, kind, "train.compile=on"), tmp_path / "tried", observers=[notices]
     )
-    (said,) = notices.heard
-    assert "torch.compile failed" in said
-    assert "no compiler here" in said
-    assert "\n" not in said
+    (line,) = notices.lines
+    assert "torch.compile failed" in line
+    assert "no compiler here" in line
+    assert "\n" not in line
     assert_same_run(tried, new_run(make_config(tiny_text, kind), tmp_path / "off"))
 
 
@@ -74,8 +75,8 @@ def test_a_compiled_model_that_is_wrong_is_not_used(
     config = make_config(tiny_text, kind, "model.dropout=0", "train.compile=on")
     config = config.model_copy(update={"model": plain(config.model)})
     tried = new_run(config, tmp_path / "tried", observers=[notices])
-    (said,) = notices.heard
-    assert said.startswith("torch.compile gives wrong numbers, going on without it: loss ")
+    (line,) = notices.lines
+    assert line.startswith("torch.compile gives wrong numbers, training goes on without it: loss ")
     off = config.model_copy(update={"train": config.train.model_copy(update={"compile": "off"})})
     assert_same_run(tried, new_run(off, tmp_path / "off"))
 
@@ -87,7 +88,7 @@ def plain(model: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
-def test_a_compiled_model_takes_the_training_steps_and_trying_it_leaves_no_trace(
+def test_a_compiled_model_is_trained_and_trying_it_changes_nothing(
     kind: str, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[bool] = []
@@ -104,28 +105,28 @@ def test_a_compiled_model_takes_the_training_steps_and_trying_it_leaves_no_trace
     folder = new_run(
         make_config(tiny_text, kind, "train.compile=on"), tmp_path / "on", observers=[notices]
     )
-    trials = 1 if kind == "gpt" else 3  # one batch, and for a carried state two
+    trials = 1 if kind == "gpt" else 3  # two more for a carried state
     assert calls == [True] * (trials + 12)
-    assert notices.heard == []
+    assert notices.lines == []
     assert_same_run(folder, new_run(make_config(tiny_text, kind), tmp_path / "off"))
 
 
 @pytest.mark.parametrize("setting", ["off", "auto"])
-def test_nothing_is_compiled_unasked_on_a_cpu(
-    setting: str, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_nothing_is_compiled_on_a_cpu_unless_asked_for(
+    setting: str, tiny_text: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(torch, "compile", refuses_at_once)
-    new_run(make_config(tiny_text, "gpt", f"train.compile={setting}"), tmp_path)
+    notices, config = Notices(), make_config(tiny_text, "gpt", f"train.compile={setting}")
+    with torch.compiler.set_stance("fail_on_recompile"):  # compiling fails, and that is reported
+        new_run(config, tmp_path, observers=[notices])
+    assert notices.lines == []
 
 
-def test_a_resumed_compiled_run_is_the_run_never_stopped(
-    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "compile", lambda model: lambda *it, **more: model(*it, **more))
+def test_a_resumed_compiled_run_is_the_run_never_stopped(tiny_text: Path, tmp_path: Path) -> None:
     config = make_config(tiny_text, "lstm", "train.compile=on")
-    reference = new_run(config, tmp_path / "never")
-    folder = new_run(config, tmp_path / "stopped", stop_at=5)
-    train(session.resume(config, folder, "cpu"))
+    with torch.compiler.set_stance("force_eager"):  # torch.compile without its compiler
+        reference = new_run(config, tmp_path / "never")
+        folder = new_run(config, tmp_path / "stopped", stop_at=5)
+        train(session.resume(config, folder, "cpu"))
     assert_same_run(folder, reference)
 
 
@@ -133,15 +134,17 @@ def test_a_resumed_compiled_run_is_the_run_never_stopped(
 
 
 @pytest.mark.parametrize("name", ["nothing", "meta", "cuda:99", "cpu:x"])
-def test_a_device_that_is_not_there_is_named(name: str) -> None:
+def test_a_missing_device_is_named_in_the_error(name: str) -> None:
     with pytest.raises(DeviceError, match=f"device={name}"):
         choose_device(name)
 
 
-def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match="PyTorch finds no CUDA GPU; use device=auto or cpu"):
-        choose_device("cuda")
+def test_cuda_is_refused_without_a_gpu() -> None:
+    code = "from charlm.devices import choose_device; choose_device('cuda')"
+    result = python("-c", code, env={"CUDA_VISIBLE_DEVICES": ""})
+    assert result.stderr.splitlines()[-1] == (
+        "charlm.errors.DeviceError: device=cuda: PyTorch finds no CUDA GPU; use device=auto or cpu"
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,16 +156,19 @@ def test_auto_is_cuda_before_mps_before_cpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
-    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda _: None)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert choose_device("auto").type == chosen
+    before = torch.get_float32_matmul_precision()
+    try:
+        assert choose_device("auto").type == chosen
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize(
     ("kind", "has_bf16", "chosen"),
     [("gpt", True, "bf16"), ("gpt", False, "fp16"), ("lstm", True, "fp16"), ("rnn", True, "fp16")],
 )
-def test_auto_precision_on_a_gpu_is_bf16_but_fp16_where_cudnn_has_nothing_else(
+def test_auto_precision_on_a_gpu_is_bf16_or_fp16_if_that_is_all_it_supports(
     kind: str, has_bf16: bool, chosen: str, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bf16)
@@ -172,24 +178,30 @@ def test_auto_precision_on_a_gpu_is_bf16_but_fp16_where_cudnn_has_nothing_else(
     assert choose_compute(config.train, model, "cuda").precision == chosen
 
 
-def test_the_number_of_threads_is_part_of_the_record(
-    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Restores the number of threads after a test."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_number_of_threads_is_recorded_and_kept_by_a_resumed_run(
+    threads: None, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", asked.append)
     monkeypatch.setattr(session, "usable_cpus", lambda: 3)
     config = make_config(tiny_text, "rnn", "train.threads=3", "train.max_steps=2")
     folder = new_run(config, tmp_path)
-    assert asked == [3]
+    assert torch.get_num_threads() == 3
     assert read_meta(folder / LAST).threads == 3
     changed = make_config(tiny_text, "rnn", "train.threads=2", "train.max_steps=2")
     (notice,) = session.resume(changed, folder, "cpu").notices
     assert "threads was 3 and is 2" in notice
-    assert "not to the very same bits" in notice
+    assert "not with the same bits" in notice
+    assert torch.get_num_threads() == 2
     free = make_config(tiny_text, "rnn", "train.threads=null", "train.max_steps=2")
-    assert session.resume(free, folder, "cpu").run.compute.threads == 3
+    assert session.resume(free, folder, "cpu").run.compute.threads == torch.get_num_threads() == 3
     monkeypatch.setattr(session, "usable_cpus", lambda: 1)  # a machine with fewer
     fewer = session.resume(free, folder, "cpu")
-    assert fewer.run.compute.threads == 1
+    assert fewer.run.compute.threads == torch.get_num_threads() == 1
     assert "threads was 3 and is 1" in fewer.notices[0]
-    assert asked == [3, 2, 3, 1]

@@ -1,12 +1,13 @@
-"""When a run ends, what it does between steps, and when it saves, by a clock that tests turn."""
+"""When a run ends, what it does between steps, and when it saves."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,18 +31,17 @@ from tests.training.helpers import (
     plain_config,
     saved_weights,
     train,
+    weights_of,
 )
 
 
-def turn_clock(monkeypatch: pytest.MonkeyPatch, tick: float) -> None:
-    """Let the trainer's clock go on by `tick` seconds whenever it is looked at."""
-    clock = itertools.count()
-    looks = SimpleNamespace(monotonic=lambda: next(clock) * tick)
-    monkeypatch.setattr(trainer, "time", looks)
+def ticking(seconds: float) -> Callable[[], float]:
+    """Return a clock that goes on by so many seconds at every call."""
+    return itertools.count(step=seconds).__next__
 
 
 def script_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
-    """Let the evaluations of a run find these losses, one after the other."""
+    """Make the evaluations of a run return these losses, one after another."""
     scripted = iter(losses)
     monkeypatch.setattr(
         trainer, "evaluate", lambda *_: evaluate.Score(10 * next(scripted), 10, "stream", "")
@@ -56,10 +56,10 @@ def script_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     [
         ([2.0, 2.1, 2.2], 6, 2),
         ([2.0, 2.1, 1.9, 2.0, 1.95], 10, 6),
-        ([2.0, 2.0, 2.0], 6, 2),  # as good is not better
+        ([2.0, 2.0, 2.0], 6, 2),  # equal is not better
     ],
 )
-def test_a_run_without_progress_loses_patience_and_says_so(
+def test_a_run_without_progress_loses_patience_and_this_is_reported(
     losses: list[float],
     stops_at: int,
     best_step: int,
@@ -77,15 +77,15 @@ def test_a_run_without_progress_loses_patience_and_says_so(
     assert (progress.step, progress.best_step) == (stops_at, best_step)
     assert progress.best_loss == min(losses)
     said = describe_end(ready.run, "patience", 0, tmp_path, "cpu")
-    assert "no better for 2 evaluations" in said[0]
+    assert "no improvement in 2 evaluations" in said[0]
 
 
-def test_a_run_with_a_time_limit_ends_by_the_clock_and_its_rate_follows_it(
-    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_with_a_time_limit_ends_by_the_clock_and_its_learning_rate_follows_it(
+    tiny_text: Path, tmp_path: Path
 ) -> None:
-    turn_clock(monkeypatch, 1.0)  # so that every step takes a second
     settings = ("train.max_steps=null", "train.max_seconds=8", "train.schedule.kind=cosine")
-    folder = new_run(make_config(tiny_text, "rnn", *settings), tmp_path)
+    config = make_config(tiny_text, "rnn", *settings)
+    folder = new_run(config, tmp_path, clock=ticking(1.0))  # a second for each step
     progress = read_meta(folder / LAST).progress
     assert (progress.step, progress.elapsed_s, progress.finished) == (8, 8.0, True)
     rates = [record["lr"] for record in metrics(folder, "train")]
@@ -93,7 +93,9 @@ def test_a_run_with_a_time_limit_ends_by_the_clock_and_its_rate_follows_it(
     assert rates == sorted(rates, reverse=True)
 
 
-def test_a_run_by_epochs_reads_the_text_so_many_times(tiny_text: Path, tmp_path: Path) -> None:
+def test_a_run_by_epochs_reads_the_text_that_number_of_times(
+    tiny_text: Path, tmp_path: Path
+) -> None:
     settings = ("train.max_steps=null", "train.max_epochs=0.02")
     ready = session.start(make_config(tiny_text, "rnn", *settings), tmp_path, "cpu")
     chars = len(ready.run.corpus.split("train"))
@@ -112,9 +114,7 @@ def test_best_moves_only_when_the_loss_improves(
     weights: dict[int, dict[str, torch.Tensor]] = {}
 
     def keep() -> None:
-        weights[ready.run.progress.step] = {
-            name: p.detach().clone() for name, p in ready.model.named_parameters()
-        }
+        weights[ready.run.progress.step] = weights_of(ready.model)
 
     ready = session.start(make_config(tiny_text, "gru", "eval.every=2"), tmp_path, "cpu")
     train(ready, observers=[AfterEachStep(keep)])
@@ -127,7 +127,7 @@ def test_best_moves_only_when_the_loss_improves(
     assert (last.step, last.best_step, last.evals_since_best) == (12, 6, 3)
 
 
-def test_a_validation_loss_that_is_no_number_is_not_the_best(
+def test_a_validation_loss_that_is_not_finite_is_not_the_best(
     tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script_losses(monkeypatch, [math.nan, 2.0, math.nan, 1.5, math.inf, 1.7])
@@ -135,7 +135,7 @@ def test_a_validation_loss_that_is_no_number_is_not_the_best(
     best = read_meta(folder / BEST).progress
     assert (best.step, best.best_loss) == (8, 1.5)
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        json.loads(line, parse_constant=pytest.fail)  # NaN is no JSON
+        json.loads(line, parse_constant=pytest.fail)  # NaN is not valid JSON
 
 
 @pytest.mark.parametrize("protocol", [(), ("eval.protocol=windows", "eval.n_windows=20")])
@@ -165,7 +165,7 @@ def test_a_run_ends_with_an_evaluation_and_a_sample(tiny_text: Path, tmp_path: P
     ]
 
 
-def test_a_run_without_validation_text_trains_all_the_same(tiny_text: Path, tmp_path: Path) -> None:
+def test_a_run_without_validation_text_is_trained(tiny_text: Path, tmp_path: Path) -> None:
     folder = new_run(make_config(tiny_text, "rnn", "data.val_fraction=0"), tmp_path)
     assert metrics(folder, "val") == []
     assert not (folder / BEST).exists()
@@ -175,8 +175,10 @@ def test_a_run_without_validation_text_trains_all_the_same(tiny_text: Path, tmp_
 # --- saving ----------------------------------------------------------------------------------
 
 
-def steps_saved(config: Config, out: Path) -> list[int]:
-    """At which steps `last` is written, the start and the end among them."""
+def steps_saved(
+    config: Config, out: Path, clock: Callable[[], float] = time.monotonic
+) -> list[int]:
+    """Train; return the steps at which `last` was saved, with the first and the last step."""
 
     class Saves(Observer):
         def saved(self, path: Path) -> None:
@@ -185,24 +187,23 @@ def steps_saved(config: Config, out: Path) -> list[int]:
 
     steps: list[int] = []
     ready = session.start(config, out, "cpu")
-    train(ready, observers=[Saves()])
+    train(ready, observers=[Saves()], clock=clock)
     return steps
 
 
-def test_last_is_saved_every_so_many_steps(tiny_text: Path, tmp_path: Path) -> None:
+def test_last_is_saved_at_intervals_of_steps(tiny_text: Path, tmp_path: Path) -> None:
     config = make_config(tiny_text, "rnn", "train.save_every=5", "train.save_minutes=null")
     assert steps_saved(config, tmp_path) == [0, 5, 10, 12]
 
 
 @pytest.mark.parametrize("kept", ["eval.every=null", "eval.every=1", "train.keep_every=1"])
-def test_last_is_saved_every_so_many_minutes_whatever_else_is_saved(
+def test_last_is_saved_at_intervals_of_minutes_even_if_other_files_are_saved(
     kept: str, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script_losses(monkeypatch, [1 / step for step in range(1, 99)])  # best is saved each time
-    turn_clock(monkeypatch, 20.0)  # looked at three times a step and more
     timed = ("train.save_every=null", "train.save_minutes=4", "train.max_steps=24")
     config = make_config(tiny_text, "rnn", "eval.every=null", *timed, kept)
-    saved = steps_saved(config, tmp_path)
+    saved = steps_saved(config, tmp_path, ticking(20.0))  # read three times a step or more
     gaps = [later - earlier for earlier, later in itertools.pairwise(saved)]
     assert max(gaps) <= 5
 
@@ -214,12 +215,12 @@ def test_the_newest_kept_checkpoints_stay_and_older_ones_go(
     ready = session.start(config, tmp_path, "cpu")
     seen: list[list[int]] = []
 
-    def look() -> None:
+    def list_kept() -> None:
         names = sorted(path.name for path in ready.run.folder.glob("step-*"))
         seen.append([int(name.split("-")[1].split(".")[0]) for name in names])
 
-    train(ready, observers=[AfterEachStep(look)])
-    look()
+    train(ready, observers=[AfterEachStep(list_kept)])
+    list_kept()
     assert seen[:4] == [[], [], [2], [2]]
     assert seen[-3:] == [[6, 8, 10], [6, 8, 10], [8, 10, 12]]
     for step in seen[-1]:
@@ -227,20 +228,22 @@ def test_the_newest_kept_checkpoints_stay_and_older_ones_go(
         assert meta.progress.step == step
 
 
-@pytest.mark.parametrize("name", ["run", "tb"])  # the second is what TensorBoard's folder is called
+@pytest.mark.parametrize("name", ["run", "tb"])  # tb is also the name of TensorBoard's folder
 def test_a_run_folder_that_exists_is_never_overwritten(
     name: str, tiny_text: Path, tmp_path: Path
 ) -> None:
     config = plain_config(tiny_text, "rnn", f"name={name}", "train.max_steps=2")
     folder = new_run(config, tmp_path)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(CheckpointError, match="is not overwritten; go on with it by resume=True"):
+    with pytest.raises(CheckpointError, match="is not overwritten; continue it with resume=True"):
         session.start(config, tmp_path, "cpu")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_killed_before_its_first_save_is_begun_again(tiny_text: Path, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_save_can_be_started_again(
+    tiny_text: Path, tmp_path: Path
+) -> None:
     config = make_config(tiny_text)
-    session.start(config, tmp_path / "killed", "cpu")  # its folder and config are there, no more
+    session.start(config, tmp_path / "killed", "cpu")  # leaves an empty folder
     folder = new_run(config, tmp_path / "killed")
     assert_same_run(folder, new_run(config, tmp_path / "never"))

@@ -1,4 +1,4 @@
-"""Muon by our own kernel and in batches, against the iteration in float64 and torch.optim.Muon."""
+"""Muon by charlm's kernel and in batches, against float64 and torch.optim.Muon."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from charlm.kernels.newton_schulz import COEFFICIENTS, Moved, NewtonSchulz
+from charlm.kernels.newton_schulz import COEFFICIENTS, MuonUpdate, NewtonSchulz
 from charlm.training.muon import BatchedMuon, FastMuon, orthogonal
 from tests.kernels import loaded
 
@@ -22,17 +22,17 @@ def kernel() -> NewtonSchulz:
 
 
 def matrix_of(shape: tuple[int, int]) -> Tensor:
-    """A matrix whose singular values differ by three specs."""
+    """A random matrix whose columns have norms over three orders of magnitude."""
     generator = torch.Generator().manual_seed(sum(shape))
     return torch.randn(shape, generator=generator) * torch.logspace(-3, 0, shape[1])
 
 
 def iterated(matrix: Tensor) -> Any:
-    """The iteration, as the paper has it, in float64."""
+    """The iteration of the paper in float64."""
     a, b, c = COEFFICIENTS
     x = matrix.double()
     x = x / x.norm()
-    for _ in range(5):  # for a tall matrix the same, from the other side
+    for _ in range(5):  # a tall matrix is multiplied from the other side
         gram = x @ x.T if len(x) <= x.shape[1] else x.T @ x
         update = b * gram + c * gram @ gram
         x = a * x + (update @ x if len(x) <= x.shape[1] else x @ update)
@@ -40,9 +40,9 @@ def iterated(matrix: Tensor) -> Any:
 
 
 def factor(kernel: NewtonSchulz, matrix: Tensor) -> Tensor:
-    """What the kernel makes of a matrix: a step from zeros, with no momentum, at the rate -1."""
+    """The kernel's factor of a matrix: a step from zeros without momentum, at learning rate -1."""
     weights, average = torch.zeros_like(matrix), torch.zeros_like(matrix)
-    kernel.steps([Moved(weights, matrix, average, rate=-1.0)], momentum=0.0, decay=1.0)
+    kernel.steps([MuonUpdate(weights, matrix, average, rate=-1.0)], momentum=0.0, decay=1.0)
     assert torch.equal(average, matrix)
     return weights
 
@@ -69,8 +69,10 @@ def test_the_factor_is_that_of_float64_within_rounding(
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (672, 512), (1024, 512)])
-def test_threads_neither_race_nor_matter(kernel: NewtonSchulz, shape: tuple[int, int]) -> None:
-    """The same bits whenever the same threads do it; others sum in another order."""
+def test_the_number_of_threads_changes_only_rounding(
+    kernel: NewtonSchulz, shape: tuple[int, int]
+) -> None:
+    """The same number of threads gives the same bits; another number sums in another order."""
     matrix, used, alone = matrix_of(shape), torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3, 5, 40):
@@ -83,14 +85,14 @@ def test_threads_neither_race_nor_matter(kernel: NewtonSchulz, shape: tuple[int,
     assert all(distance(other, alone[0]) < ROUNDING for other in alone)
 
 
-def test_many_at_once_are_each_as_if_alone(kernel: NewtonSchulz) -> None:
+def test_many_matrices_at_once_give_the_same_bits_as_one_by_one(kernel: NewtonSchulz) -> None:
     matrices, used = (
         [matrix_of(shape) for shape in SHAPES for _ in range(2)],
         torch.get_num_threads(),
     )
     results = [torch.zeros_like(matrix) for matrix in matrices]
     moved = [
-        Moved(result, matrix, torch.zeros_like(matrix), rate=-1.0)
+        MuonUpdate(result, matrix, torch.zeros_like(matrix), rate=-1.0)
         for result, matrix in zip(results, matrices, strict=True)
     ]
     try:
@@ -102,7 +104,7 @@ def test_many_at_once_are_each_as_if_alone(kernel: NewtonSchulz) -> None:
     assert all(torch.equal(a, b) for a, b in zip(results, alone, strict=True))
 
 
-def test_of_zeros_nothing_is_made(kernel: NewtonSchulz) -> None:
+def test_the_factor_of_zeros_is_zero(kernel: NewtonSchulz) -> None:
     assert not factor(kernel, torch.zeros(64, 32)).any()
 
 
@@ -122,7 +124,7 @@ def test_the_steps_are_those_of_pytorch_within_rounding(kernel: NewtonSchulz) ->
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_steps_in_batches_are_those_of_pytorch_within_rounding(dtype: torch.dtype) -> None:
-    ours = weights([*SHAPES[:5], *SHAPES[1:4], (48, 20)])  # of a shape: some one, some two
+    ours = weights([*SHAPES[:5], *SHAPES[1:4], (48, 20)])  # one or two of each shape
     assert_steps_as_pytorch(BatchedMuon(ours, dtype=dtype, **OPTIONS), ours)
 
 
@@ -145,7 +147,7 @@ def assert_steps_as_pytorch(fast: Any, ours: list[nn.Parameter]) -> None:
         torch.testing.assert_close(*averages)
 
 
-def test_a_matrix_without_a_gradient_stays(kernel: NewtonSchulz) -> None:
+def test_a_matrix_without_a_gradient_does_not_change(kernel: NewtonSchulz) -> None:
     matrix = nn.Parameter(matrix_of((32, 32)))
     before = matrix.detach().clone()
     optimizer = FastMuon([matrix], lr=0.1)
@@ -157,7 +159,7 @@ def test_a_matrix_without_a_gradient_stays(kernel: NewtonSchulz) -> None:
 
 @pytest.mark.parametrize("shape", [*SHAPES, (33, 7), (7, 33), (1, 5), (5, 1), (48, 72), (48, 73)])
 def test_in_float32_the_factor_is_that_of_float64(shape: tuple[int, int]) -> None:
-    """Whether it goes by the rectangular matrix or by its Gram matrix alone."""
+    """Both by the matrix itself and by its Gram matrix alone."""
     matrices = torch.stack([matrix_of(shape), matrix_of(shape).flip(0)])
     factors = orthogonal(matrices, torch.float32)
     for found, matrix in zip(factors, matrices, strict=True):
@@ -178,7 +180,7 @@ def test_a_matrix_of_low_rank_or_zeros_stays_finite(
 
 
 @pytest.mark.parametrize(
-    ("shape", "fits"), [((32, 64), True), ((64, 48), False), ((33, 32), False), ((32,), False)]
+    ("shape", "supported"), [((32, 64), True), ((64, 48), False), ((33, 32), False), ((32,), False)]
 )
-def test_what_fits_is_told(shape: tuple[int, ...], fits: bool) -> None:
-    assert NewtonSchulz.supports(torch.zeros(shape)) == fits
+def test_the_kernel_supports_multiples_of_32(shape: tuple[int, ...], supported: bool) -> None:
+    assert NewtonSchulz.supports(torch.zeros(shape)) == supported

@@ -1,4 +1,4 @@
-"""A loss or gradient that is not a number never reaches the weights."""
+"""A loss or gradient that is not finite never changes the weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,13 +16,11 @@ from charlm.checkpoint import weights
 from charlm.checkpoint.format import LAST
 from charlm.checkpoint.read import read_meta
 from charlm.cli.describe import describe_end
-from charlm.config import Config
 from charlm.errors import TrainingError
 from charlm.evaluation import evaluate
-from charlm.evaluation.loss import summed_nll
 from charlm.evaluation.scoring import text_to_score
 from charlm.models import CharModel, State
-from charlm.training import session, step
+from charlm.training import session
 from charlm.training.session import Session
 from charlm.training.trainer import MAX_BAD_STEPS
 from tests.training.helpers import (
@@ -37,20 +36,20 @@ from tests.training.helpers import (
 )
 
 
-def spoil_loss(
-    monkeypatch: pytest.MonkeyPatch, when: Callable[[], bool], value: float = math.nan
-) -> None:
-    """Let the loss of a training step, and so its gradient, be worth nothing."""
+def spoil_loss(ready: Session, when: Callable[[], bool], value: float = math.nan) -> None:
+    """Make the loss of a training step NaN or infinite; evaluations stay as they are."""
 
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        nats = summed_nll(logits, targets)
-        return nats * value if when() else nats
+    def hook(_model: CharModel, _arguments: object, output: tuple[Tensor, State]) -> Any:
+        if torch.is_inference_mode_enabled() or not when():
+            return None
+        logits, state = output
+        return logits.index_fill(-1, torch.arange(1, logits.shape[-1]), -value), state
 
-    monkeypatch.setattr(step, "summed_nll", loss)
+    ready.model.register_forward_hook(hook)
 
 
 def spoil_gradient(ready: Session, when: Callable[[], bool], value: float) -> None:
-    """Let one number of one gradient be worth nothing; the loss stays as it is."""
+    """Make one number of one gradient NaN or infinite; the loss stays as it is."""
 
     def hook(gradient: Tensor) -> Tensor:
         return gradient.index_fill(0, torch.tensor([0]), value) if when() else gradient
@@ -58,8 +57,8 @@ def spoil_gradient(ready: Session, when: Callable[[], bool], value: float) -> No
     next(ready.model.parameters()).register_hook(hook)  # type: ignore[no-untyped-call]
 
 
-def watch(ready: Session) -> list[dict[str, Tensor]]:
-    """The weights before the first step and after each."""
+def train_with_history(ready: Session) -> list[dict[str, Tensor]]:
+    """Train; return the weights before the first step and after each."""
     history = [weights_of(ready.model)]
     watcher = AfterEachStep(lambda: history.append(weights_of(ready.model)))
     train(ready, observers=[watcher])
@@ -67,7 +66,7 @@ def watch(ready: Session) -> list[dict[str, Tensor]]:
 
 
 def moved(history: list[dict[str, Tensor]]) -> list[bool]:
-    """For every step, whether it has changed the weights."""
+    """Return for every step whether it changed the weights."""
     return [
         any(not torch.equal(before[name], after[name]) for name in before)
         for before, after in itertools.pairwise(history)
@@ -83,16 +82,15 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted_and_the_run_goes_on(
     value: float,
     tiny_text: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bad = {0, 4, 5, 11}
     ready = session.start(make_config(tiny_text, kind), tmp_path, "cpu")
     progress = ready.run.progress
     if where == "loss":
-        spoil_loss(monkeypatch, lambda: progress.step in bad, value)
+        spoil_loss(ready, lambda: progress.step in bad, value)
     else:
         spoil_gradient(ready, lambda: progress.step in bad, value)
-    assert moved(watch(ready)) == [step not in bad for step in range(12)]
+    assert moved(train_with_history(ready)) == [step not in bad for step in range(12)]
     meta = read_meta(ready.run.folder / LAST).progress
     assert (meta.step, meta.skipped_steps, meta.bad_in_a_row) == (12, 4, 1)
     assert meta.finished
@@ -100,12 +98,10 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted_and_the_run_goes_on(
     assert "skipped 4 steps whose loss or gradient was not finite" in said
 
 
-def test_a_skipped_step_has_no_loss_to_record(
-    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_skipped_step_has_no_loss_to_record(tiny_text: Path, tmp_path: Path) -> None:
     config = make_config(tiny_text, "lstm", "train.log_every=2")
     ready = session.start(config, tmp_path, "cpu")
-    spoil_loss(monkeypatch, lambda: ready.run.progress.step in (0, 4, 5))
+    spoil_loss(ready, lambda: ready.run.progress.step in (0, 4, 5))
     train(ready)
     records = metrics(ready.run.folder, "train")
     assert [record["step"] for record in records] == [2, 4, 8, 10, 12]
@@ -114,50 +110,46 @@ def test_a_skipped_step_has_no_loss_to_record(
 
 
 def test_after_a_skipped_step_every_stream_starts_from_a_fresh_state(
-    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_text: Path, tmp_path: Path
 ) -> None:
     config = make_config(tiny_text, "lstm", "train.grad_accum=2", "train.max_steps=6")
     ready = session.start(config, tmp_path, "cpu")
-    spoil_loss(monkeypatch, lambda: ready.run.progress.step == 3)
+    spoil_loss(ready, lambda: ready.run.progress.step == 3)
     fresh: list[bool] = []
 
-    def look(model: CharModel, ids_and_state: tuple[Tensor, State | None]) -> None:
+    def record_state(model: CharModel, ids_and_state: tuple[Tensor, State | None]) -> None:
         if model.training:
             fresh.append(ids_and_state[1] is None)
 
-    ready.model.register_forward_pre_hook(look)
+    ready.model.register_forward_pre_hook(record_state)
     train(ready)
     assert fresh == [True] * 2 + [False] * 6 + [True] * 2 + [False] * 2
 
 
-def test_a_run_that_skipped_steps_resumes_exactly(
-    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running: list[Session] = []
-    spoil_loss(monkeypatch, lambda: running[-1].run.progress.step in (0, 5, 6, 10))
-
-    def begin(config: Config, out: Path) -> Session:
-        running.append(session.start(config, out, "cpu"))
-        return running[-1]
+def test_a_run_that_skipped_steps_resumes_exactly(tiny_text: Path, tmp_path: Path) -> None:
+    def spoiled(ready: Session) -> Session:
+        spoil_loss(ready, lambda: ready.run.progress.step in (0, 5, 6, 10))
+        return ready
 
     config = make_config(tiny_text, "lstm", "train.optimizer.kind=muon")
-    reference = begin(config, tmp_path / "never")
+    reference = spoiled(session.start(config, tmp_path / "never", "cpu"))
     train(reference)
-    stopped = begin(config, tmp_path / "stopped")
+    stopped = spoiled(session.start(config, tmp_path / "stopped", "cpu"))
     train(stopped, stop_at=7)
-    assert read_meta(stopped.run.folder / LAST).progress.bad_in_a_row == 2
-    running.append(session.resume(config, stopped.run.folder, "cpu"))
-    train(running[-1])
-    assert_same_run(stopped.run.folder, reference.run.folder)
-    assert running[-1].run.progress.skipped_steps == 4
+    folder = stopped.run.folder
+    assert read_meta(folder / LAST).progress.bad_in_a_row == 2
+    resumed = spoiled(session.resume(config, folder, "cpu"))
+    train(resumed)
+    assert_same_run(folder, reference.run.folder)
+    assert resumed.run.progress.skipped_steps == 4
 
 
-def test_several_bad_steps_in_a_row_stop_the_run_and_the_last_good_checkpoint_stands(
-    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_several_bad_steps_in_a_row_stop_the_run_and_the_last_good_checkpoint_stays(
+    tiny_text: Path, tmp_path: Path
 ) -> None:
     config = make_config(tiny_text, "lstm", "train.max_steps=50")
     ready = session.start(config, tmp_path, "cpu")
-    spoil_loss(monkeypatch, lambda: ready.run.progress.step >= 7)
+    spoil_loss(ready, lambda: ready.run.progress.step >= 7)
     with pytest.raises(TrainingError) as failure:
         train(ready)
     last = ready.run.folder / LAST
@@ -165,18 +157,14 @@ def test_several_bad_steps_in_a_row_stop_the_run_and_the_last_good_checkpoint_st
         assert part in str(failure.value)
     assert read_meta(last).progress.step == 5  # the save before the first bad step
     assert all(weight.isfinite().all() for weight in saved_weights(last).values())
-
-    monkeypatch.undo()  # what was wrong is repaired
-    assert go_on(config, ready.run.folder) == "finished"
+    assert go_on(config, ready.run.folder) == "finished"  # no longer spoiled
 
 
-def test_a_good_step_forgives_the_bad_ones_before_it(
-    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_good_step_resets_the_count_of_bad_ones(tiny_text: Path, tmp_path: Path) -> None:
     steps = 2 * MAX_BAD_STEPS
     config = make_config(tiny_text, "lstm", f"train.max_steps={steps}")
     ready = session.start(config, tmp_path, "cpu")
-    spoil_loss(monkeypatch, lambda: ready.run.progress.step != MAX_BAD_STEPS - 1)
+    spoil_loss(ready, lambda: ready.run.progress.step != MAX_BAD_STEPS - 1)
     with pytest.raises(TrainingError, match=f"step {steps - 1}"):
         train(ready)
 
@@ -204,7 +192,7 @@ def test_fp16_skips_a_step_that_overflows_and_scales_less(
     ready = session.start(config, tmp_path, "cpu")
     progress = ready.run.progress
     spoil_gradient(ready, lambda: progress.step in (3, 4), math.inf)
-    assert moved(watch(ready)) == [step not in (3, 4) for step in range(12)]
+    assert moved(train_with_history(ready)) == [step not in (3, 4) for step in range(12)]
     meta = read_meta(ready.run.folder / LAST).progress
     assert meta.skipped_steps == 2
     assert meta.scaler["scale"] == 65536 / 2 / 2

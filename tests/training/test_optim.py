@@ -1,4 +1,4 @@
-"""Which optimizer moves which parameter, and how far."""
+"""Which optimizer updates which parameter, and by how much."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def optimizers(model: CharModel, kind: str, **settings: float) -> Optimizers:
 
 
 def gradients(weight: Tensor) -> list[Tensor]:
-    """The same for every test: nothing near 0, so that no sign is a matter of rounding."""
+    """The same for every test. None is near 0, so that rounding cannot change a sign."""
     generator = torch.Generator().manual_seed(weight.numel())
     draws = [torch.randn(weight.shape, generator=generator) for _ in range(STEPS)]
     return [draw.sign() * (draw.abs() + 0.1) for draw in draws]
@@ -61,7 +61,7 @@ def take_steps(model: CharModel, moving: Optimizers, scale: float = 1.0) -> None
         moving.zero_grad()
 
 
-# --- the rules, from their papers -------------------------------------------------------------
+# --- update rules, from their papers -------------------------------------------------------------
 
 
 def sgd(w: Floats, g: Iterator[Floats], lr: float, decay: float) -> Floats:
@@ -126,7 +126,7 @@ def test_steps_follow_the_published_rule_and_only_matrices_decay(kind: str, name
 
 
 @pytest.mark.parametrize("name", ["rnn", "one-hot", "gpt"])
-def test_muon_turns_the_gradient_of_a_hidden_matrix_into_a_nearly_orthogonal_step(
+def test_muon_updates_a_hidden_matrix_by_a_nearly_orthogonal_step(
     name: str,
 ) -> None:
     model = network(name)
@@ -154,7 +154,7 @@ def test_muon_turns_the_gradient_of_a_hidden_matrix_into_a_nearly_orthogonal_ste
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_adamw_moves_what_muon_does_not(name: str) -> None:
+def test_adamw_updates_what_muon_does_not(name: str) -> None:
     model = network(name)
     hidden = {id(matrix) for matrix in model.hidden_matrices()}
     expected = {
@@ -174,7 +174,7 @@ def test_adamw_moves_what_muon_does_not(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_hidden_matrices_are_those_without_a_side_for_the_characters(name: str) -> None:
+def test_hidden_matrices_are_those_without_a_dimension_of_size_v(name: str) -> None:
     model = network(name)
     expected = {
         key
@@ -200,29 +200,29 @@ def test_every_parameter_is_in_exactly_one_group_and_vectors_do_not_decay(
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_what_optimizers_remember_can_be_taken_out_and_put_into_others(kind: str) -> None:
+def test_the_state_of_optimizers_can_be_saved_and_loaded(kind: str) -> None:
     model, other = network("rnn"), network("rnn")
     moving = optimizers(model, kind)
     assert moving.tensors() == {}
     take_steps(model, moving)
-    remembered = moving.tensors()
-    names = {key.partition(":")[0] for key in remembered}
+    state = moving.tensors()
+    names = {key.partition(":")[0] for key in state}
     assert names == {name for name, _ in model.named_parameters()}
     with torch.no_grad():
         for ours, theirs in zip(other.parameters(), model.parameters(), strict=True):
             ours.copy_(theirs)
-    heir = optimizers(other, kind)
-    heir.load({key: value.clone() for key, value in remembered.items()})
-    assert heir.tensors().keys() == remembered.keys()
+    loaded = optimizers(other, kind)
+    loaded.load({key: value.clone() for key, value in state.items()})
+    assert loaded.tensors().keys() == state.keys()
     take_steps(model, moving)
-    take_steps(other, heir)
+    take_steps(other, loaded)
     for ours, theirs in zip(other.parameters(), model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
-def test_every_rate_is_scaled_and_the_first_is_reported() -> None:
+def test_every_learning_rate_is_scaled_and_the_first_is_returned() -> None:
     moving = optimizers(network("rnn"), "muon", adamw_lr=0.003)
-    for scale in (0.25, 1.0, 0.5):  # of the configured rate, not of the last one
+    for scale in (0.25, 1.0, 0.5):  # of the configured value, not of the last one
         assert moving.set_lr(scale) == LR * scale
         rates = [group["lr"] for each in moving.each for group in each.param_groups]
         assert rates == [LR * scale, 0.003 * scale, 0.003 * scale]

@@ -1,4 +1,4 @@
-"""A run is an equality: wherever it is stopped and resumed, it leaves the same bits behind."""
+"""A run that is stopped anywhere and resumed gives the same bits as a run never stopped."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def test_a_run_stopped_twice_and_resumed_is_the_run_never_stopped(
     settings = (f"train.optimizer.kind={optimizer}", f"train.batches={batches}")
     config = make_config(tiny_text, kind, *settings, "train.grad_accum=2", "train.log_every=5")
     reference = new_run(config, tmp_path / "never")
-    folder = new_run(config, tmp_path / "twice", stop_at=4)  # as an evaluation begins
+    folder = new_run(config, tmp_path / "twice", stop_at=4)  # where an evaluation is due
     assert go_on(config, folder, stop_at=9) == "stopped"
     assert go_on(config, folder) == "finished"
     assert_same_run(folder, reference)
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
-def test_dropped_weights_and_fresh_states_are_drawn_alike_after_a_resume(
+def test_weight_dropout_and_fresh_states_are_the_same_after_a_resume(
     kind: str, tiny_text: Path, tmp_path: Path
 ) -> None:
     config = make_config(tiny_text, kind, "model.weight_dropout=0.3", "train.fresh_state=0.5")
@@ -73,13 +73,13 @@ def test_a_run_stopped_before_every_step_is_the_run_never_stopped(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_resuming_in_half_precision_is_exact_too(
+def test_resuming_in_half_precision_is_exact(
     precision: str, kind: str, tiny_text: Path, tmp_path: Path
 ) -> None:
     config = make_config(tiny_text, kind, f"train.precision={precision}")
     try:
         reference = new_run(config, tmp_path / "never")
-    except DeviceError as error:  # PyTorch has no fp16 LSTM for a CPU, and bf16 not for every one
+    except DeviceError as error:  # PyTorch has no fp16 LSTM on a CPU, and bf16 only on some
         pytest.skip(str(error))
     folder = new_run(config, tmp_path / "stopped", stop_at=7)
     assert go_on(config, folder) == "finished"
@@ -103,7 +103,7 @@ def test_a_longer_limit_continues_a_finished_run(
     assert_same_run(folder, reference)
 
 
-def test_patience_raised_continues_a_run_that_had_lost_it(
+def test_a_higher_patience_continues_a_run_that_had_lost_it(
     tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = [3.0, 3.1, 3.2, 2.9, 3.0, 3.3]
@@ -112,7 +112,7 @@ def test_patience_raised_continues_a_run_that_had_lost_it(
     def scripted(*_: object) -> evaluate.Score:
         return evaluate.Score(losses[runs[-1].progress.step // every - 1], 1, "stream", "")
 
-    def begin(ready: session.Session) -> session.Session:
+    def register(ready: session.Session) -> session.Session:
         runs.append(ready.run)
         return ready
 
@@ -122,36 +122,36 @@ def test_patience_raised_continues_a_run_that_had_lost_it(
         make_config(tiny_text, "gru", f"eval.every={every}", f"train.patience={patience}")
         for patience in (2, 3)
     )
-    reference = begin(session.start(calm, tmp_path / "calm", "cpu"))
+    reference = register(session.start(calm, tmp_path / "calm", "cpu"))
     assert train(reference) == "finished"
-    hasty = begin(session.start(eager, tmp_path / "eager", "cpu"))
+    hasty = register(session.start(eager, tmp_path / "eager", "cpu"))
     assert train(hasty) == "patience"
     assert hasty.run.progress.step == 3 * every
-    assert train(begin(session.resume(calm, hasty.run.folder, "cpu"))) == "finished"
+    assert train(register(session.resume(calm, hasty.run.folder, "cpu"))) == "finished"
     assert_same_run(hasty.run.folder, reference.run.folder)
 
 
-def test_a_stop_in_the_middle_of_an_evaluation_leaves_no_trace(
-    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_stop_in_the_middle_of_an_evaluation_changes_nothing(
+    tiny_text: Path, tmp_path: Path
 ) -> None:
-    config = make_config(tiny_text, "lstm", "train.max_steps=8")
-    monkeypatch.setattr(evaluate, "CHARS_AT_ONCE", 50)  # so that each takes four readings
+    long = ("data.val_fraction=0.9", "eval.max_chars=null")  # an evaluation takes three batches
+    config = make_config(tiny_text, "lstm", "train.max_steps=8", *long)
     reference = new_run(config, tmp_path / "never")
     ready = session.start(config, tmp_path / "stopped", "cpu")
     asked: list[int] = []
 
-    def in_the_third_reading() -> bool:
+    def in_the_third_batch() -> bool:
         asked.append(ready.run.progress.step)
         return asked.count(4) >= 3
 
-    assert ready.trainer([], in_the_third_reading).train() == "stopped"
+    assert ready.trainer([], in_the_third_batch).train() == "stopped"
     assert ready.run.progress.step == 4
     assert [record["step"] for record in metrics(ready.run.folder, "val")] == []
     assert go_on(config, ready.run.folder) == "finished"
     assert_same_run(ready.run.folder, reference)
 
 
-def test_a_stop_in_the_last_evaluation_is_a_stop_and_the_resumed_run_evaluates(
+def test_a_run_stopped_in_its_last_evaluation_evaluates_after_a_resume(
     tiny_text: Path, tmp_path: Path
 ) -> None:
     config = make_config(tiny_text, "lstm")
@@ -163,7 +163,7 @@ def test_a_stop_in_the_last_evaluation_is_a_stop_and_the_resumed_run_evaluates(
     assert_same_run(ready.run.folder, reference)
 
 
-def test_a_crash_between_saves_is_made_good(tiny_text: Path, tmp_path: Path) -> None:
+def test_a_run_that_crashed_between_saves_resumes_exactly(tiny_text: Path, tmp_path: Path) -> None:
     class PowerCutError(Exception):
         pass
 
@@ -178,7 +178,7 @@ def test_a_crash_between_saves_is_made_good(tiny_text: Path, tmp_path: Path) -> 
         train(ready, observers=[AfterEachStep(crash)])
     folder = ready.run.folder
     assert read_meta(folder / LAST).progress.step == 6
-    assert metrics(folder)[-1]["step"] == 9  # written after the save, and to be cut off
+    assert metrics(folder)[-1]["step"] == 9  # after the save, so it must be cut off
     go_on(config, folder)
     assert_same_run(folder, reference)
 
@@ -211,7 +211,7 @@ def test_another_seed_gives_another_run(kind: str, tiny_text: Path, tmp_path: Pa
 
 @pytest.fixture(scope="module")
 def unwatched(tiny_text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A run of each kind by its ordinary config, trained once."""
+    """A run of each kind with the usual config, trained once."""
     out = tmp_path_factory.mktemp("unwatched")
     return functools.cache(lambda kind: new_run(make_config(tiny_text, kind), out / kind))
 
@@ -231,7 +231,7 @@ def unwatched(tiny_text: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     ],
 )
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
-def test_watching_a_run_changes_none_of_its_bits(
+def test_evaluating_sampling_and_saving_change_no_bits_of_a_run(
     kind: str, setting: str, unwatched: Callable[[str], Path], tiny_text: Path, tmp_path: Path
 ) -> None:
     watched = new_run(make_config(tiny_text, kind, setting, "eval.n_windows=20"), tmp_path)
@@ -239,7 +239,7 @@ def test_watching_a_run_changes_none_of_its_bits(
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
-def test_training_leaves_the_callers_random_numbers_alone(
+def test_training_does_not_change_the_global_generator(
     kind: str, tiny_text: Path, tmp_path: Path
 ) -> None:
     config = make_config(tiny_text, kind)
@@ -251,9 +251,7 @@ def test_training_leaves_the_callers_random_numbers_alone(
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_failed_run_leaves_the_callers_random_numbers_alone(
-    tiny_text: Path, tmp_path: Path
-) -> None:
+def test_a_failed_run_does_not_change_the_global_generator(tiny_text: Path, tmp_path: Path) -> None:
     def fail() -> None:
         raise TrainingError("enough")
 

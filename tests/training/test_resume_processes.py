@@ -1,7 +1,8 @@
-"""Resume is an equality for real processes, really stopped: by signals, by kill -9, by a limit.
+"""Processes that are stopped by a signal, kill -9 or a limit resume exactly.
 
-A run is stopped wherever it happens to be, so it is begun with no end in sight and given one when
-it goes on; the rate is constant, so that the end does not matter to the steps before it.
+The step at which a process is stopped is not known before. So it starts without a practical limit
+and gets one when it resumes. The learning rate is constant, so that the limit does not change the
+steps before it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from charlm.config.files import to_yaml
 from tests.training.helpers import assert_same_run, make_config, metrics, new_run
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 300.0  # a loaded machine is slow; a hanging test should still end
+PATIENCE_S = 300.0  # enough for a busy machine; a test that hangs should end
 ENDLESS = 10_000_000
 
 CASES = {
@@ -43,7 +44,7 @@ def settings(text: Path, stop: signal.Signals, max_steps: int) -> Config:
 
 @contextmanager
 def charlm(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """A charlm process of its own, with one thread; it does not outlive the test."""
+    """Run charlm in another process with one thread; kill it at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "charlm", *map(str, arguments)],
         cwd=ROOT,
@@ -59,14 +60,14 @@ def charlm(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def begin(config: Config, out: Path) -> list[str | Path]:
+def train_command(config: Config, out: Path) -> list[str | Path]:
     file = out / "config.yaml"
     file.write_text(to_yaml(config), encoding="utf-8")
     return ["train", "--config", file, "--out", out, "--device", "cpu"]
 
 
 def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
-    """Look again and again until something has happened in a running process."""
+    """Wait until something has happened in a running process."""
     deadline = time.monotonic() + PATIENCE_S
     while not happened():
         assert process.poll() is None, process.communicate()
@@ -75,7 +76,7 @@ def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> No
 
 
 def last_step(folder: Path) -> int:
-    """The last step in metrics.jsonl, which may be being written."""
+    """Return the last step in metrics.jsonl; its last line may be incomplete."""
     file = folder / "metrics.jsonl"
     whole = file.read_bytes().count(b"\n") if file.exists() else 0
     return int(metrics(folder, lines=whole)[-1]["step"]) if whole else 0
@@ -91,11 +92,11 @@ def finish(arguments: list[str | Path], max_steps: int) -> str:
 @pytest.mark.parametrize(
     ("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
 )
-def test_a_signal_saves_and_the_command_it_prints_goes_on_exactly(
+def test_a_signal_saves_and_the_printed_command_resumes_exactly(
     stop: signal.Signals, status: int, tiny_text: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    with charlm(*begin(settings(tiny_text, stop, ENDLESS), tmp_path)) as process:
+    with charlm(*train_command(settings(tiny_text, stop, ENDLESS), tmp_path)) as process:
         wait_for(process, lambda: last_step(folder) >= 10)
         process.send_signal(stop)
         out, err = process.communicate(timeout=PATIENCE_S)
@@ -104,19 +105,19 @@ def test_a_signal_saves_and_the_command_it_prints_goes_on_exactly(
     assert stopped_at >= 10
     assert f"interrupted at step {stopped_at}" in out
 
-    go_on = next(line for line in out.splitlines() if line.startswith("go on"))
-    command = shlex.split(go_on.removeprefix("go on"))
+    resume = next(line for line in out.splitlines() if line.startswith("resume"))
+    command = shlex.split(resume.removeprefix("resume"))
     assert command[0] == "charlm"
     assert f"from step {stopped_at}" in finish([*command[1:]], stopped_at + 20)
     whole = settings(tiny_text, stop, stopped_at + 20)
     assert_same_run(folder, new_run(whole, tmp_path / "never stopped"))
 
 
-def test_a_killed_run_goes_on_exactly_from_its_last_save(tiny_text: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_exactly_from_its_last_save(tiny_text: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
 
     def kill_between_saves(process: subprocess.Popen[str]) -> Meta:
-        """Freeze it to see where it is, let it go on until that is past a save, then kill."""
+        """Pause the process again and again, and kill it when it has steps that are not saved."""
         for _ in range(1000):
             wait_for(process, lambda: last_step(folder) > 20)
             process.send_signal(signal.SIGSTOP)
@@ -129,7 +130,7 @@ def test_a_killed_run_goes_on_exactly_from_its_last_save(tiny_text: Path, tmp_pa
             process.send_signal(signal.SIGCONT)
         raise AssertionError("never between two saves")
 
-    with charlm(*begin(settings(tiny_text, signal.SIGKILL, ENDLESS), tmp_path)) as process:
+    with charlm(*train_command(settings(tiny_text, signal.SIGKILL, ENDLESS), tmp_path)) as process:
         saved = kill_between_saves(process)
         assert process.wait() == -signal.SIGKILL
     end = saved.progress.step + 30
@@ -138,11 +139,11 @@ def test_a_killed_run_goes_on_exactly_from_its_last_save(tiny_text: Path, tmp_pa
     assert_same_run(folder, new_run(whole, tmp_path / "never stopped"))
 
 
-def test_a_run_ended_by_its_limit_goes_on_exactly_to_a_longer_one(
+def test_a_run_that_reached_its_limit_resumes_exactly_to_a_higher_one(
     tiny_text: Path, tmp_path: Path
 ) -> None:
     config, whole = (settings(tiny_text, signal.SIGTERM, steps) for steps in (75, 150))
     folder = new_run(config, tmp_path)
-    out = finish([*begin(config, tmp_path), "--resume"], 150)
+    out = finish([*train_command(config, tmp_path), "--resume"], 150)
     assert "finished at step 150" in out
     assert_same_run(folder, new_run(whole, tmp_path / "at once"))

@@ -1,4 +1,4 @@
-"""The learning rate over a run, and where a run ends."""
+"""The learning rate over a run, and the end of a run."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ TABLE = {
 
 
 @pytest.mark.parametrize(("kind", "step"), TABLE)
-def test_the_rate_after_warm_up(kind: str, step: int) -> None:
+def test_the_learning_rate_after_warm_up(kind: str, step: int) -> None:
     assert scale_at(schedule(kind, warmup_steps=WARMUP), step) == pytest.approx(TABLE[kind, step])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_rate_rises_in_equal_parts_from_above_nothing(kind: str) -> None:
+def test_the_learning_rate_rises_linearly_from_above_0(kind: str) -> None:
     config = schedule(kind, warmup_steps=WARMUP)
     rise = [scale_at(config, step) for step in range(WARMUP + 1)]
     assert rise == pytest.approx([(k + 1) / (WARMUP + 1) for k in range(WARMUP + 1)])
@@ -61,7 +61,7 @@ def test_the_rate_rises_in_equal_parts_from_above_nothing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_warm_up_the_first_rate_is_the_whole_one(kind: str) -> None:
+def test_without_warm_up_the_first_step_has_the_full_learning_rate(kind: str) -> None:
     assert scale_at(schedule(kind), 0) == 1.0
 
 
@@ -72,14 +72,14 @@ def test_without_warm_up_the_first_rate_is_the_whole_one(kind: str) -> None:
     st.integers(0, 499),
     st.integers(0, 499),
 )
-def test_every_step_of_a_run_has_a_rate_above_0_and_at_most_1(
+def test_every_step_of_a_run_has_a_factor_above_0_and_at_most_1(
     kind: str, steps: int, warmup: int, step: int
 ) -> None:
     config = schedule(kind, warmup_steps=warmup % steps)
     assert 0 < scale_at(config, step % steps, steps, epochs=step / 7) <= 1
 
 
-def test_wsd_ends_at_its_lowest_and_falls_in_its_last_share() -> None:
+def test_wsd_falls_to_its_minimum_in_the_last_part_of_a_run() -> None:
     config = schedule("wsd", decay_fraction=0.2, min_lr_ratio=0.25)
     table = {0: 1.0, 79: 1.0, 80: 1.0, 90: 0.625, 100: 0.25}
     assert {step: scale_at(config, step) for step in table} == pytest.approx(table)
@@ -103,9 +103,9 @@ def test_cosine_is_nanogpts_rule() -> None:
 
 
 def char_rnn(iterations: int, per_epoch: int, decay: float, after: int) -> list[float]:
-    """The rate of each step by github.com/karpathy/char-rnn, train.lua (steps from 1)."""
+    """The learning rate of each step by github.com/karpathy/char-rnn, train.lua."""
     rate, rates = 1.0, []
-    for i in range(1, iterations + 1):
+    for i in range(1, iterations + 1):  # Lua counts from 1
         rates.append(rate)
         if i % per_epoch == 0 and i / per_epoch >= after:
             rate *= decay
@@ -132,7 +132,7 @@ def test_exponential_falls_when_the_tenth_epoch_is_over() -> None:
     ("ends", "steps", "seconds"),
     [
         ({"max_steps": 7}, 7, None),
-        ({"max_epochs": 1}, 32, None),  # 1000 / 32 = 31.25: what is begun is finished
+        ({"max_epochs": 1}, 32, None),  # 1000 / 32 = 31.25, rounded up
         ({"max_epochs": 2}, 63, None),
         ({"max_epochs": 0.016}, 1, None),
         ({"max_steps": 7, "max_epochs": 1}, 7, None),
@@ -156,8 +156,8 @@ def test_limits_are_steps_epochs_and_seconds(
     tenths=st.integers(1, 1000),
 )
 @example(chars=100, batch_size=5, seq_len=4, tenths=30)
-@example(chars=45, batch_size=1, seq_len=1, tenths=22)  # a float is above
-def test_epochs_are_whole_steps_rounded_up_without_an_error_of_floats(
+@example(chars=45, batch_size=1, seq_len=1, tenths=22)  # in floating point the result is larger
+def test_epochs_are_rounded_up_to_steps_without_a_floating_point_error(
     chars: int, batch_size: int, seq_len: int, tenths: int
 ) -> None:
     exact = math.ceil(Fraction(tenths, 10) * chars / (batch_size * seq_len))
@@ -172,7 +172,7 @@ def test_epochs_are_whole_steps_rounded_up_without_an_error_of_floats(
     seq_len=st.integers(1, 12),
     tenths=st.integers(1, 50),
 )
-def test_an_epoch_of_items_reads_every_piece_of_them(
+def test_an_epoch_of_documents_reads_every_piece_of_them(
     lengths: list[int], batch_size: int, seq_len: int, tenths: int
 ) -> None:
     pieces = sum(len(range(0, length, seq_len)) for length in lengths)
@@ -199,7 +199,7 @@ def list_of(lengths: list[int]) -> TextIds:
         (Limits(10, 5.0), 0, 5.0, True),
     ],
 )
-def test_a_run_is_over_at_whichever_limit_comes_first(
+def test_a_run_ends_at_the_limit_that_comes_first(
     limits: Limits, step: int, seconds: float, reached: bool
 ) -> None:
     assert limits.reached(step, seconds) is reached
@@ -221,7 +221,7 @@ def test_a_run_is_over_at_whichever_limit_comes_first(
         (Limits(1, None), 0, 0.0, 1, 0.0),
     ],
 )
-def test_the_fraction_of_a_run_that_is_over(
+def test_the_share_of_a_run_that_is_done(
     limits: Limits, step: int, seconds: float, warmup: int, fraction: float
 ) -> None:
     assert limits.fraction(step, seconds, warmup) == pytest.approx(fraction)

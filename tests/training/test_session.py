@@ -1,4 +1,4 @@
-"""Beginning a run from another's weights, and what a resumed one may change."""
+"""Starting a run with the weights of another, and what a resumed run may change."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_init_from_keeps_the_known_rows_and_initialises_the_new_ones(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_init_from_says_where_the_weights_are_from_and_what_is_new(
+def test_init_from_reports_its_source_and_the_new_characters(
     kind: str, tiny_text: Path, more_text: Path, tmp_path: Path
 ) -> None:
     folder = new_run(make_config(tiny_text, kind), tmp_path / "old")
@@ -88,7 +88,7 @@ def test_init_from_a_text_without_new_characters_keeps_the_vocabulary(
         assert torch.equal(weight, load_file(folder / LAST)[f"model.{name}"])
 
 
-def test_a_run_begun_from_weights_resumes_exactly(
+def test_a_run_started_from_weights_resumes_exactly(
     tiny_text: Path, more_text: Path, tmp_path: Path
 ) -> None:
     source = new_run(make_config(tiny_text), tmp_path / "old")
@@ -117,7 +117,7 @@ def test_init_from_another_architecture_is_refused(tiny_text: Path, tmp_path: Pa
     session.start(other_dropout, tmp_path / "new", "cpu", init_from=folder)
 
 
-def test_a_warm_up_longer_than_the_run_is_refused_whatever_ends_it(
+def test_a_warm_up_longer_than_the_epochs_of_a_run_is_refused(
     tiny_text: Path, tmp_path: Path
 ) -> None:
     ends = ("train.max_steps=null", "train.max_epochs=0.01", "train.schedule.warmup_steps=50")
@@ -132,13 +132,13 @@ SMALL = ("train.batch_size=12", "train.grad_accum=4", "data.val_fraction=0", "ev
 
 @pytest.fixture
 def small_text(tmp_path: Path) -> Path:
-    """Nine sequences of 8 characters, and some."""
+    """A text of 88 characters, 11 sequences of 8."""
     path = tmp_path / "small.txt"
     path.write_text("the quick brown fox jumps over the lazy dog\n" * 2)
     return path
 
 
-def test_a_run_on_a_small_text_has_a_smaller_batch_and_says_so(
+def test_a_run_on_a_small_text_gets_a_smaller_batch_and_reports_it(
     small_text: Path, tmp_path: Path
 ) -> None:
     text = small_text.read_text()[:75]
@@ -156,21 +156,21 @@ def test_a_run_on_a_small_text_has_a_smaller_batch_and_says_so(
     assert load_config(ready.run.folder / "config.yaml") == meta.config
 
 
-def test_a_run_with_a_smaller_batch_resumes_exactly_by_its_own_config_and_by_what_it_made_of_it(
+def test_a_run_with_a_smaller_batch_resumes_exactly_with_the_given_and_the_saved_config(
     small_text: Path, tmp_path: Path
 ) -> None:
     config = make_config(small_text, "lstm", *SMALL)
     reference = new_run(config, tmp_path / "never")
     assert read_meta(reference / LAST).config.train.batch_size == 11
-    for name, of in (("given", None), ("saved", "config.yaml")):
+    for name, saved in (("given", None), ("saved", "config.yaml")):
         folder = new_run(config, tmp_path / name, stop_at=5)
-        ready = session.resume(load_config(folder / of) if of else config, folder, "cpu")
-        assert not any("batch_size" in notice for notice in ready.notices)  # told before
+        ready = session.resume(load_config(folder / saved) if saved else config, folder, "cpu")
+        assert not any("batch_size" in notice for notice in ready.notices)  # reported before
         train(ready)
         assert same_tensors(folder / LAST, reference / LAST)
 
 
-def test_a_batch_that_was_really_changed_is_refused(small_text: Path, tmp_path: Path) -> None:
+def test_another_batch_size_is_refused(small_text: Path, tmp_path: Path) -> None:
     config = make_config(small_text, "lstm", *SMALL)
     folder = new_run(config, tmp_path, stop_at=5)
     other = make_config(small_text, "lstm", *SMALL, "train.batch_size=8")
@@ -178,7 +178,7 @@ def test_a_batch_that_was_really_changed_is_refused(small_text: Path, tmp_path: 
         session.resume(other, folder, "cpu")
 
 
-def test_what_is_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
+def test_a_text_with_nothing_to_learn_is_refused(tmp_path: Path) -> None:
     for text, words in (("aaaa" * 99, "one character over and over"), ("ab" * 4, "8 needs 9")):
         (tmp_path / "text.txt").write_text(text)
         config = make_config(tmp_path / "text.txt", "lstm", "data.val_fraction=0")
@@ -196,7 +196,7 @@ def test_a_vocabulary_of_one_character_is_refused(tiny_text: Path, tmp_path: Pat
 def test_init_from_a_model_of_another_unit_is_refused(
     before: str, after: str, tiny_text: Path, tmp_path: Path
 ) -> None:
-    """Its rows are of other things: é is byte 0xC3 and another, not byte 0xE9."""
+    """Their ids have other meanings: é is one character, U+00E9, but two bytes."""
     unit = (f"data.unit={before}", "train.max_steps=1")
     folder = new_run(make_config(tiny_text, "lstm", *unit), tmp_path / "old")
     config = make_config(tiny_text, "lstm", f"data.unit={after}")
@@ -225,11 +225,11 @@ def test_init_from_a_model_of_another_unit_is_refused(
         "train.optimizer.kind=sgd",
         "train.schedule.kind=constant",
         "train.precision=bf16",
-        "eval.protocol=windows",  # its losses are not to be compared with the best so far
+        "eval.protocol=windows",  # its losses cannot be compared with the best so far
         "eval.max_chars=100",
     ],
 )
-def test_a_resumed_run_refuses_what_would_make_it_another(
+def test_a_resumed_run_refuses_settings_that_change_what_is_computed(
     setting: str, tiny_text: Path, tmp_path: Path
 ) -> None:
     folder = new_run(make_config(tiny_text), tmp_path, stop_at=3)
@@ -273,8 +273,8 @@ def test_the_text_may_move_but_not_change(tiny_text: Path, tmp_path: Path) -> No
     assert go_on(make_config(moved), folder) == "finished"
 
 
-def test_the_parts_may_not_change_places(tiny_text: Path, tmp_path: Path) -> None:
-    """Even if the texts are the same, and in the same order."""
+def test_the_validation_and_test_texts_may_not_be_swapped(tiny_text: Path, tmp_path: Path) -> None:
+    """Even if the texts together are the same."""
     (tmp_path / "own.txt").write_text(tiny_text.read_text()[:3000])
     own = [f"data.{part}_path={tmp_path / 'own.txt'}" for part in ("val", "test")]
     none = "data.val_fraction=0"
@@ -283,6 +283,6 @@ def test_the_parts_may_not_change_places(tiny_text: Path, tmp_path: Path) -> Non
         session.resume(make_config(tiny_text, "rnn", none, own[1]), folder, "cpu")
 
 
-def test_there_must_be_something_to_resume(tiny_text: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_checkpoint_cannot_be_resumed(tiny_text: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"no {LAST} to resume from"):
         session.resume(make_config(tiny_text), tmp_path / "run", "cpu")

@@ -1,4 +1,4 @@
-"""What one training step does, against a loop written by hand."""
+"""Training steps, compared with a simple loop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SGD = (
 
 
 def batch_by_hand(ids: Tensor, config: Config, step: int) -> tuple[Tensor, Tensor]:
-    """Row b of a stream starts at b/B of the text; windows are drawn anew for every step."""
+    """Row b of the streams starts at b/B of the text; every step draws new windows."""
     n, B, T = len(ids), config.train.batch_size, config.train.seq_len
     if config.train.batches == "streams":
         starts = [b * n // B + step * T for b in range(B)]
@@ -53,7 +53,7 @@ def batch_by_hand(ids: Tensor, config: Config, step: int) -> tuple[Tensor, Tenso
 def train_by_hand(
     config: Config, clip: float = math.inf
 ) -> tuple[dict[str, Tensor], list[float], list[float]]:
-    """Weights, losses and gradient norms of plain gradient descent, written out."""
+    """Weights, losses and gradient norms of plain gradient descent."""
     corpus = open_corpus(config.data)
     ids = torch.from_numpy(corpus.split("train")[:].astype(np.int64))
     model = build_model(config.model, len(corpus.vocab), config.train.seed)
@@ -84,7 +84,7 @@ def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("pieces", [1, 2, 4])
 @pytest.mark.parametrize(("kind", "batches"), NETWORKS)
-def test_training_is_the_loop_written_by_hand_whole_or_in_pieces(
+def test_training_is_plain_gradient_descent_with_and_without_grad_accum(
     kind: str, batches: str, pieces: int, tiny_text: Path, tmp_path: Path
 ) -> None:
     shape = (f"train.batches={batches}", f"train.grad_accum={pieces}")
@@ -97,7 +97,7 @@ def test_training_is_the_loop_written_by_hand_whole_or_in_pieces(
     assert [record["grad_norm"] for record in records] == pytest.approx(norms, rel=1e-4)
 
 
-def test_with_fresh_states_alone_nothing_is_carried_on(tiny_text: Path, tmp_path: Path) -> None:
+def test_with_only_fresh_states_no_state_is_carried(tiny_text: Path, tmp_path: Path) -> None:
     config = plain_config(tiny_text, "lstm", *SGD, "train.fresh_state=0.999999")
     weights, losses, _ = train_by_hand(config)
     _, other, _ = train_by_hand(plain_config(tiny_text, "lstm", *SGD))
@@ -106,7 +106,7 @@ def test_with_fresh_states_alone_nothing_is_carried_on(tiny_text: Path, tmp_path
     assert losses[1:] != pytest.approx(other[1:], rel=1e-5)
 
 
-def test_each_stream_begins_afresh_by_itself_and_as_often_as_asked() -> None:
+def test_each_stream_gets_a_fresh_state_on_its_own_and_at_the_configured_share() -> None:
     raw = {"name": "x", "data": {"path": "x"}, "model": {"hidden_size": 4}}
     config = parse_config(raw, ["train.fresh_state=0.3", "train.batch_size=2000"])
     compute = Compute(torch.device("cpu"), "fp32", 1)
@@ -118,10 +118,10 @@ def test_each_stream_begins_afresh_by_itself_and_as_often_as_asked() -> None:
     assert (h == 0).double().mean().item() == pytest.approx(0.3, abs=0.05)
 
 
-def test_a_gradient_longer_than_the_limit_is_cut_to_it(tiny_text: Path, tmp_path: Path) -> None:
+def test_a_gradient_with_a_larger_norm_is_clipped(tiny_text: Path, tmp_path: Path) -> None:
     free = plain_config(tiny_text, "lstm", *SGD)
     _, _, norms = train_by_hand(free)
-    limit = min(norms) / 3  # so that all three are cut
+    limit = min(norms) / 3  # so that all three are clipped
     weights, _, norms = train_by_hand(free, limit)
     assert min(norms) > limit
     folder = new_run(plain_config(tiny_text, "lstm", *SGD, f"train.grad_clip={limit}"), tmp_path)
@@ -131,7 +131,7 @@ def test_a_gradient_longer_than_the_limit_is_cut_to_it(tiny_text: Path, tmp_path
     )
 
 
-def test_a_gradient_within_the_limit_is_left_as_it_is(tiny_text: Path, tmp_path: Path) -> None:
+def test_a_gradient_with_a_smaller_norm_is_not_changed(tiny_text: Path, tmp_path: Path) -> None:
     folders = [
         new_run(plain_config(tiny_text, "gru", *SGD, f"train.grad_clip={clip}"), tmp_path / clip)
         for clip in ("0", "1e3")
@@ -142,7 +142,7 @@ def test_a_gradient_within_the_limit_is_left_as_it_is(tiny_text: Path, tmp_path:
 
 @pytest.mark.parametrize(("kind", "parts"), [("rnn", 1), ("gru", 1), ("lstm", 2)])
 @pytest.mark.parametrize("batches", ["streams", "windows"])
-def test_each_piece_of_a_stream_gets_its_state_back_detached_and_a_window_gets_none(
+def test_each_piece_of_streams_gets_its_detached_state_and_windows_get_none(
     batches: str, kind: str, parts: int, tiny_text: Path, tmp_path: Path
 ) -> None:
     shape = (f"train.batches={batches}", "train.grad_accum=2", "train.max_steps=3")
@@ -150,13 +150,15 @@ def test_each_piece_of_a_stream_gets_its_state_back_detached_and_a_window_gets_n
     given: list[State | None] = []
     returned: list[State] = []
 
-    def look(model: CharModel, ids_and_state: tuple[Tensor, State | None], out: object) -> None:
+    def record_states(
+        model: CharModel, ids_and_state: tuple[Tensor, State | None], out: object
+    ) -> None:
         if model.training:
             assert isinstance(out, tuple)
             given.append(ids_and_state[1])
             returned.append(out[1])
 
-    ready.model.register_forward_hook(look)
+    ready.model.register_forward_hook(record_states)
     train(ready)
     assert len(given) == 6
     if batches == "windows":
@@ -196,7 +198,7 @@ def test_a_training_record_is_the_mean_of_the_steps_since_the_last(
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "wsd"])
-def test_the_recorded_rate_is_the_one_the_step_was_taken_with(
+def test_the_recorded_learning_rate_is_that_of_the_step(
     schedule: str, tiny_text: Path, tmp_path: Path
 ) -> None:
     settings = (f"train.schedule.kind={schedule}", "train.schedule.warmup_steps=4")

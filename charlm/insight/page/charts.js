@@ -1,4 +1,4 @@
-// Charts drawn for reading: an axis where there is a scale, labels with units, no more.
+// Tables and charts.
 
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -7,7 +7,7 @@ function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A table: heads are texts, rows lists of cells; numbers (texts in {number}) stand right. */
+/** A table. Heads are strings, or {number: string} for a column of numbers. Rows are lists of cells. */
 function table(heads, rows, caption = null) {
   const isNumber = (head) => typeof head === "object";
   const kind = heads.map((head) => (isNumber(head) ? "number" : null));
@@ -27,33 +27,33 @@ function table(heads, rows, caption = null) {
   );
 }
 
-/** A bar of a share of 1, beside a number that says it. */
+/** A bar for a share from 0 to 1. It repeats a number beside it, so screen readers skip it. */
 function bar(share, kind = "") {
   const inner = make("i");
   inner.style.width = `${100 * Math.min(1, Math.max(0, share))}%`;
   return make("span", { class: `bar ${kind}`, "aria-hidden": "true" }, inner);
 }
 
-/** A score between what luck gives and what is perfect: a dot, and the marks it has to beat. */
-function dotRow(score, marks, low, width = 190) {
+/** A score as a dot between `low` and 1, with a mark for each of its baselines. */
+function dotRow(score, baselines, low, width = 190) {
   const x = (value) => 6 + ((Math.max(low, value) - low) / (1 - low)) * (width - 12);
   const shapes = { luck: "M-4,-5 L4,5 M-4,5 L4,-5", last_characters: "M0,-6 L0,6", untrained: "M-5,4 L0,-5 L5,4 Z" };
   return svg(
     "svg",
     { width, height: 20, role: "img", "aria-label": `score ${score.toFixed(3)}` },
     svg("line", { class: "grid", x1: x(low), x2: x(1), y1: 10, y2: 10 }),
-    ...Object.entries(marks).map(([name, value]) =>
+    ...Object.entries(baselines).map(([name, value]) =>
       svg(
         "path",
         { d: shapes[name], class: "axis", "stroke-width": 1.5, transform: `translate(${x(value)},10)` },
-        svg("title", {}, `${name.replace("_", " ")} ${value.toFixed(3)}`),
+        svg("title", {}, `${name.replace("last_characters", "last two")} ${value.toFixed(3)}`),
       ),
     ),
     svg("circle", { cx: x(score), cy: 10, r: 5, fill: "var(--layer-1)" }),
   );
 }
 
-/** Ticks at round numbers between two values, four or so. */
+/** About four round numbers between two values. */
 function ticks(low, high) {
   const rough = (high - low) / 4 || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -65,7 +65,7 @@ function ticks(low, high) {
   return found;
 }
 
-/** Axes for x and y in a box, as functions from values to places, and the drawing so far. */
+/** Axes in a box: the drawing, and the functions x and y from values to pixels. */
 function axes(width, height, xs, ys, xLabel, yLabel) {
   const left = 46, right = 14, top = 10, bottom = 40;
   const x = (value) => left + ((value - xs[0]) / (xs[1] - xs[0])) * (width - left - right);
@@ -79,8 +79,8 @@ function axes(width, height, xs, ys, xLabel, yLabel) {
     );
   }
   for (const at of ticks(...xs)) {
-    const place = { class: "quiet", x: x(at), y: height - bottom + 16, "text-anchor": "middle" };
-    drawing.append(svg("text", place, at.toLocaleString("en")));
+    const attributes = { class: "quiet", x: x(at), y: height - bottom + 16, "text-anchor": "middle" };
+    drawing.append(svg("text", attributes, at.toLocaleString("en")));
   }
   const middle = (top + height - bottom) / 2;
   drawing.append(
@@ -91,7 +91,7 @@ function axes(width, height, xs, ys, xLabel, yLabel) {
   return { drawing, x, y };
 }
 
-/** Lines: series of {name, points: [[x, y], ...], colour, dash}. */
+/** A line chart of series {name, points: [[x, y], ...], colour, dash}. */
 function lines(width, height, series, xLabel, yLabel) {
   const points = series.flatMap((each) => each.points);
   const xs = points.map(([x]) => x), ys = points.map(([, y]) => y);
@@ -102,17 +102,17 @@ function lines(width, height, series, xLabel, yLabel) {
     xLabel, yLabel,
   );
   for (const { points, colour, dash } of series) {
-    const places = points.map(([px, py]) => [chart.x(px).toFixed(1), chart.y(py).toFixed(1)]);
-    const look = { fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash ?? "none" };
-    chart.drawing.append(svg("path", { d: `M${places.map(String).join("L")}`, ...look }));
-    if (places.length < 30) {
-      chart.drawing.append(...places.map(([cx, cy]) => svg("circle", { cx, cy, r: 2.5, fill: colour })));
+    const pixels = points.map(([px, py]) => [chart.x(px).toFixed(1), chart.y(py).toFixed(1)]);
+    const line = { fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash ?? "none" };
+    chart.drawing.append(svg("path", { d: `M${pixels.map(String).join("L")}`, ...line }));
+    if (pixels.length < 30) {
+      chart.drawing.append(...pixels.map(([cx, cy]) => svg("circle", { cx, cy, r: 2.5, fill: colour })));
     }
   }
   return chart;
 }
 
-/** Points in the unit square, sets of {points: [[x, y], ...], colour}. */
+/** A scatter chart of sets {points: [[x, y], ...], colour}, with both axes from 0 to 1. */
 function scatter(size, sets, xLabel, yLabel) {
   const chart = axes(size, size, [0, 1], [0, 1], xLabel, yLabel);
   chart.drawing.append(svg("line", { class: "grid", x1: chart.x(0), y1: chart.y(1), x2: chart.x(1), y2: chart.y(0) }));
@@ -125,11 +125,11 @@ function scatter(size, sets, xLabel, yLabel) {
 }
 
 /** A table of groups {name, count, bits, share} with bars. */
-function groupTable(caption, what, groups) {
+function groupTable(caption, head, groups) {
   const most = Math.max(...groups.map((group) => group.bits), 1e-9);
   const rows = groups.map(({ name, count, bits, share }) => [
     name, count.toLocaleString("en"), bits.toFixed(2), bar(bits / most), percent(share, 1),
   ]);
-  const heads = [what, { number: "characters" }, { number: "bits/char" }, "", { number: "of all bits" }];
+  const heads = [head, { number: "characters" }, { number: "bits/char" }, "", { number: "share of all bits" }];
   return table(heads, rows, caption);
 }

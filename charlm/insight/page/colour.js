@@ -1,15 +1,15 @@
-// The text coloured by one unit, by surprisal, or by what a unit is for.
+// The text, coloured by a unit, by surprisal, or by the rise of the loss without a unit.
 
-const MANY_BITS = 8; // of surprisal, the strongest shade
-const MUCH_WORSE = 3; // bits of rise without a unit, the strongest shade
+const MAX_SURPRISAL = 8; // bits, for the strongest shade
+const MAX_RISE = 3; // bits, for the strongest shade
 
-/** What colours the text; the sections choose it, the controls and the text follow. */
+/** What colours the text. Sections and controls set it; `listeners` are called at each change. */
 class Colouring {
   constructor(arrays, view, legend) {
     Object.assign(this, { arrays, view, legend });
-    this.rows = new Map(data.units.places.map((place, row) => [place.join(" "), row]));
+    this.rows = new Map(data.units.rows.map((unit, row) => [unit.join(" "), row]));
     this.listeners = [];
-    this.now = null; // {name, tell(place), and unit where it is one}
+    this.chosen = null; // {name, valueAt(position)}, and for a unit also {unit}
   }
 
   has({ kind, layer, index }) {
@@ -19,7 +19,7 @@ class Colouring {
   unit(unit) {
     const row = this.rows.get(`${unit.kind} ${unit.layer} ${unit.index}`);
     if (row === undefined) {
-      const why = "is not on this page, to keep it small; that of a shorter text has every unit";
+      const why = "is left out to limit the size of this page. Use a smaller --length to see every unit.";
       this.legend.replaceChildren(`${unitName(unit)} ${why}`);
       return;
     }
@@ -27,32 +27,34 @@ class Colouring {
     const values = this.row("units", row), step = scales[row] / levels;
     this.view.paint((i) => shade((values[i] * step) / shown[row]));
     signedLegend(this.legend, shown[row], `Activation of ${unitName(unit)}`);
-    this.change({ unit, name: unitName(unit), tell: (i) => signed(values[i] * step) });
+    this.change({ unit, name: unitName(unit), valueAt: (i) => signed(values[i] * step) });
   }
 
   bits() {
     const { values } = this.arrays.bits;
-    this.view.paint((i) => amount(values[i] / MANY_BITS));
-    amountLegend(this.legend, "Surprisal", `${MANY_BITS} bits or more`);
-    this.change({ name: "surprisal", tell: (i) => (values[i] < 0 ? "not scored" : `${values[i].toFixed(2)} bits`) });
+    this.view.paint((i) => amount(values[i] / MAX_SURPRISAL));
+    amountLegend(this.legend, "Surprisal", `${MAX_SURPRISAL} bits or more`);
+    const valueAt = (i) => (values[i] < 0 ? "not predicted" : `${values[i].toFixed(2)} bits`);
+    this.change({ name: "surprisal", valueAt });
   }
 
   rise(which) {
     const name = unitName(data.ablations[which].unit), values = this.row("rises", which);
-    this.view.paint((i) => shade(values[i] / MUCH_WORSE));
-    signedLegend(this.legend, MUCH_WORSE, `Rise of the loss, in bits, without ${name}`);
-    this.change({ name: `rise without ${name}`, tell: (i) => `${signed(values[i])} bits` });
+    this.view.paint((i) => shade(values[i] / MAX_RISE));
+    signedLegend(this.legend, MAX_RISE, `Rise of the loss in bits without ${name}`);
+    this.change({ name: `rise without ${name}`, valueAt: (i) => `${signed(values[i])} bits` });
   }
 
+  /** One row (N,) of an array (rows, N). */
   row(name, which) {
     const N = this.view.chars.length;
     return this.arrays[name].values.subarray(which * N, (which + 1) * N);
   }
 
-  change(now) {
-    this.now = now;
-    this.listeners.forEach((listener) => listener(now));
-    if (this.view.here >= 0) this.view.visit(this.view.here);
+  change(chosen) {
+    this.chosen = chosen;
+    this.listeners.forEach((listener) => listener(chosen));
+    if (this.view.current >= 0) this.view.select(this.view.current);
   }
 }
 
@@ -61,45 +63,48 @@ function textSection(arrays) {
   const detail = make("div", { class: "detail", id: "detail", role: "status" });
   const legend = make("div", { class: "legend", id: "legend" });
   const view = new TextView(chars, "The text", (i) => {
-    detail.replaceChildren(...describe(arrays, chars, colouring.now, i));
+    detail.replaceChildren(...describe(arrays, chars, colouring.chosen, i));
   });
   const colouring = new Colouring(arrays, view, legend);
   view.element.id = "text";
   section(
-    "the-text", "The text, coloured by one unit",
-    say(
-      `${count(chars.length, "character")} of ${data.about.source}, each shaded by what a unit was at right after ` +
-        "the network read it. Point at a character, or go through the text with the arrow keys.",
+    "the-text", "The text, coloured by a unit",
+    paragraph(
+      `${count(chars.length, "character")} of ${data.about.source}. The colour of a character shows the activation of ` +
+        "a unit after the network read it. Point at a character, or use the arrow keys, to see its numbers.",
     ),
     controls(colouring), legend, make("div", { class: "beside" }, view.element, detail),
   );
   return colouring;
 }
 
-/** The value of what is chosen, the cost of the character, and what is thought to come next. */
+/** The numbers of one character: the chosen value, the loss, and the most likely next characters. */
 function describe(arrays, chars, chosen, i) {
-  const cost = arrays.bits.values[i], best = arrays.guesses.shape[1];
+  const loss = arrays.bits.values[i], guesses = arrays.guesses.shape[1];
   const line = chars.slice(0, i).filter((char) => char === "\n").length + 1;
   const column = i - (i ? chars.lastIndexOf("\n", i - 1) : -1);
-  const rows = Array.from({ length: best }, (_, k) => {
-    const char = String.fromCodePoint(data.about.vocab[arrays.guesses.values[i * best + k]]);
-    const chance = arrays.chances.values[i * best + k] / 65535;
-    return [boxed(char), percent(chance, 1), bar(chance, char === chars[i + 1] ? "next" : "")];
+  const rows = Array.from({ length: guesses }, (_, k) => {
+    const char = String.fromCodePoint(data.about.vocab[arrays.guesses.values[i * guesses + k]]);
+    const probability = arrays.chances.values[i * guesses + k] / 65535;
+    return [boxed(char), percent(probability, 1), bar(probability, char === chars[i + 1] ? "next" : "")];
   });
-  const came = () => say("Next comes ", boxed(chars[i + 1]), ` at ${arrays.bits.values[i + 1].toFixed(2)} bits.`);
+  const next = () => {
+    const bits = arrays.bits.values[i + 1].toFixed(2);
+    return paragraph("The next character is ", boxed(chars[i + 1]), ` (${bits} bits).`);
+  };
   return [
-    make("div", {}, make("bdi", { class: "big char" }, visible(chars[i])), ` line ${line}, place ${column}`),
+    make("div", {}, make("bdi", { class: "big char" }, visible(chars[i])), ` line ${line}, column ${column}`),
     make(
       "dl", {},
-      make("dt", {}, chosen.name), make("dd", { id: "value" }, chosen.tell(i)),
-      make("dt", {}, "cost"), make("dd", {}, cost < 0 ? "the first: not predicted" : `${cost.toFixed(2)} bits`),
+      make("dt", {}, chosen.name), make("dd", { id: "value" }, chosen.valueAt(i)),
+      make("dt", {}, "loss"), make("dd", {}, loss < 0 ? "none (first character)" : `${loss.toFixed(2)} bits`),
     ),
-    table(["", { number: "chance" }, ""], rows, "Best guesses for the next"),
-    ...(i + 1 < chars.length ? [came()] : []),
+    table(["", { number: "probability" }, ""], rows, "Most likely next characters"),
+    ...(i + 1 < chars.length ? [next()] : []),
   ];
 }
 
-/** What chooses a unit, each control in step with the others. */
+/** The controls that choose a unit. They always show the chosen one. */
 function controls(colouring) {
   const kinds = data.units.kinds;
   const sizeOf = (kind) => kinds.find((each) => each.kind === kind);
@@ -140,32 +145,32 @@ function controls(colouring) {
   });
   return make(
     "div", { class: "controls" },
-    labelled("units that were found", found), labelled("colour by", kind), labelled("layer", layer),
+    labelled("discoveries", found), labelled("colour by", kind), labelled("layer", layer),
     make("label", {}, "unit", make("span", { class: "together" }, back, index, on)),
-    make("label", { class: "check" }, marks, "underline what is strong (dotted: below 0)"),
+    make("label", { class: "check" }, marks, "underline strong values (dotted: below 0)"),
   );
 }
 
-/** The discoveries, to choose from. */
+/** A menu of the discoveries. */
 function foundPicker(colouring) {
   const found = data.search.filter((each) => each.discovery && colouring.has(each.units[0]));
-  const none = make("option", { value: "" }, found.length ? "choose what is tracked" : "none stands out");
+  const none = make("option", { value: "" }, found.length ? "choose a feature" : "none");
   const names = found.map((each, i) => make("option", { value: i }, `${each.feature}: ${unitName(each.units[0])}`));
   const picker = make("select", { id: "found-units" }, none, ...names);
   picker.addEventListener("change", () => picker.value !== "" && colouring.unit(found[picker.value].units[0]));
   colouring.listeners.push(({ unit }) => {
-    const place = found.findIndex((each) => unit && unitName(each.units[0]) === unitName(unit));
-    picker.value = place < 0 ? "" : place;
+    const which = found.findIndex((each) => unit && unitName(each.units[0]) === unitName(unit));
+    picker.value = which < 0 ? "" : which;
   });
   return picker;
 }
 
-/** A button that colours the text by a unit, and goes there. */
+/** A button that colours the text by a unit, and scrolls to the text. */
 function unitButton(colouring, unit) {
   const show = () => {
     colouring.unit(unit);
     goTo("the-text");
   };
   const sign = unit.sign < 0 ? "\u2212" : "";
-  return make("button", { onclick: show, title: "colour the text by it" }, sign + unitName(unit));
+  return make("button", { onclick: show, title: "colour the text by this unit" }, sign + unitName(unit));
 }

@@ -1,10 +1,10 @@
-// What the page is made of: the numbers, the arrays, and characters as they can be shown.
+// The data of the page, helpers that make elements, and characters in a visible form.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const KINDS = { i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array };
-const NAMES = { h: "hidden h", c: "cell c", mlp: "neuron", x: "residual x" };
+const NAMES = { h: "hidden h", c: "cell c", mlp: "MLP unit", x: "residual x" };
 
-/** An array of the page: its values, row by row, and its shape. */
+/** An array of the page: its values in row-major order, and its shape. */
 async function unpack(name) {
   const element = document.getElementById(`array-${name}`);
   const packed = Uint8Array.from(atob(element.textContent), (char) => char.charCodeAt(0));
@@ -15,7 +15,7 @@ async function unpack(name) {
   return { values, shape: element.dataset.shape.split("x").map(Number) };
 }
 
-/** An element with attributes, event handlers (`onclick`) and children; a text stays a text. */
+/** An element with attributes, event handlers (`onclick`) and children. Strings become text, never markup. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [key, value] of Object.entries(attributes)) {
@@ -26,56 +26,54 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A section of the page, with its place in the contents. */
+/** A section of the page, with a link in the contents. */
 function section(id, title, ...children) {
   document.getElementById("contents").append(make("a", { href: `#${id}` }, title));
-  const made = make("section", { id, "aria-label": title }, make("h2", {}, title), ...children);
-  document.getElementById("main").append(made);
-  return made;
+  const element = make("section", { id, "aria-label": title }, make("h2", {}, title), ...children);
+  document.getElementById("main").append(element);
+  return element;
 }
 
-/** A paragraph. */
-function say(...parts) {
+function paragraph(...parts) {
   return make("p", {}, ...parts);
 }
 
-/** Bring a part of the page into view. */
+/** Scroll to a part of the page. */
 function goTo(id) {
   document.getElementById(id).scrollIntoView();
 }
 
-/** Options 1 to n, of values 0 to n - 1. */
+/** Options 1 to n, with the values 0 to n - 1. */
 function options(n) {
   return Array.from({ length: n }, (_, i) => make("option", { value: i }, `${i + 1}`));
 }
 
-/** A labelled control. */
 function labelled(label, control) {
   return make("label", {}, label, control);
 }
 
-// controls, formats, what is not assigned, and what cannot be seen: these are named, never obeyed
-const UNSEEN = /[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/u;
+// Control, format, unassigned and invisible characters. The page shows their codes, so they have no effect.
+const INVISIBLE = /[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/u;
 const MARK = /\p{M}/u;
 
-/** A character as a name that can be seen. */
+/** A visible form of a character. */
 function visible(char) {
   if (char === "\n") return "\u21b5";
   if (char === "\t") return "\u21e5";
   if (char === " ") return "\u2423";
   if (data.about.unit === "byte" && char > "\x7f") return hex(char.codePointAt(0), 2, "\\x");
-  if (UNSEEN.test(char)) {
+  if (INVISIBLE.test(char)) {
     const code = char.codePointAt(0);
     return code >= 0xdc80 && code <= 0xdcff ? hex(code & 0xff, 2, "\\x") : hex(code, 4, "U+");
   }
   return MARK.test(char) ? `\u25cc${char}` : char;
 }
 
-function hex(code, digits, before) {
-  return before + code.toString(16).toUpperCase().padStart(digits, "0");
+function hex(code, digits, prefix) {
+  return prefix + code.toString(16).toUpperCase().padStart(digits, "0");
 }
 
-/** A whole text with what cannot be seen named. */
+/** A text in which invisible characters are replaced by their codes. */
 function readable(text) {
   return Array.from(text, (char) => (char === "\n" || char === "\t" || char === " " ? char : visible(char))).join("");
 }
@@ -97,7 +95,7 @@ function signed(value, digits = 2) {
   return (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(digits);
 }
 
-/** `cell c 413`, with the layer where there are several. */
+/** `cell c 413`, with the layer if there are several. */
 function unitName({ kind, layer, index }) {
   const layers = data.units.kinds.find((each) => each.kind === kind).layers;
   return `${NAMES[kind]} ${index}${layers > 1 ? `, layer ${layer + 1}` : ""}`;

@@ -1,39 +1,40 @@
-// The units that were found, what they are for, and how gates are used.
+// The discovered units, their ablation, and the use of the gates.
 
 function foundSection(colouring) {
   const rows = data.search.map((each) => foundRow(colouring, each));
   const some = data.search.filter((each) => each.discovery).length;
   const heads = [
-    "what is tracked", "best unit", { number: "score" }, "chance \u2192 perfect", { number: "\u2715 luck" },
-    { number: "| last two" }, { number: "\u25b3 untrained" }, "measure", "the next best",
+    "feature", "best unit", { number: "score" }, "chance \u2192 perfect", { number: "\u2715 luck" },
+    { number: "| last two" }, { number: "\u25b3 untrained" }, "measure", "next best unit",
   ];
   const verdict = some
-    ? `Tracked: ${some} of ${count(rows.length, "feature")}; the others (grey) are not claimed.`
-    : "No unit tracks any feature better than these do, so nothing is claimed.";
+    ? `Discoveries: ${some} of ${count(rows.length, "feature")}. The other features are grey.`
+    : "No unit is a discovery.";
   section(
-    "found", "Units worth looking at",
-    say(
-      "Every unit was scored against features of the text. The sign was chosen on the first half, the score is of " +
-        "the second: the AUC, or Spearman\u2019s rank correlation for what is a number. A unit has to beat three " +
-        "others by a quarter of what they leave to a perfect score: ",
-      make("b", {}, "luck"), ", the best of all units on the text\u2019s own features shifted against it; ",
-      make("b", {}, "the last two"), " characters, a table that remembers nothing else; and the best unit of ",
-      make("b", {}, "untrained"),
-      " networks of the same size. A minus marks a unit that is low where the feature is high.",
+    "found", "Units that track a feature",
+    paragraph(
+      "Every unit was scored against features of the text. The score is the AUC, or Spearman\u2019s rank correlation " +
+        "if the feature is a number. The sign comes from the first half of the text, the score from the second half. " +
+        "A unit is a discovery if it closes at least a quarter of the gap between the best of three baselines and a " +
+        "perfect score. The baselines are: ",
+      make("b", {}, "luck"), ", the best unit after the feature was shifted along the text; ",
+      make("b", {}, "last two"), ", a table of the last two characters; and ",
+      make("b", {}, "untrained"), ", the best unit of untrained networks of the same size. ",
+      "A minus sign marks a unit that is low where the feature is high.",
     ),
     ...(rows.length
-      ? [say(verdict), table(heads, rows)]
-      : [say("This text is too short, or too plain, for any feature to be scored.")]),
+      ? [paragraph(verdict), table(heads, rows)]
+      : [paragraph("No feature can be scored: the text is too short or too uniform.")]),
   );
 }
 
 function foundRow(colouring, each) {
   const [best, ...others] = each.units;
-  const marks = { luck: each.luck, last_characters: each.last_characters, untrained: each.untrained };
+  const baselines = { luck: each.luck, last_characters: each.last_characters, untrained: each.untrained };
   const row = [
     each.feature, unitButton(colouring, best), best.score.toFixed(3),
-    dotRow(best.score, marks, each.measure === "AUC" ? 0.5 : 0),
-    ...Object.values(marks).map((score) => score.toFixed(3)),
+    dotRow(best.score, baselines, each.measure === "AUC" ? 0.5 : 0),
+    ...Object.values(baselines).map((score) => score.toFixed(3)),
     each.measure, ...others.slice(0, 1).map((unit) => unitButton(colouring, unit)),
   ];
   row.muted = !each.discovery;
@@ -50,17 +51,17 @@ function ablationSection(colouring) {
     unitButton(colouring, each.unit), each.feature,
     ...[each.rise, each.rise_where, each.rise_elsewhere].map((rise) => signed(rise, 3)),
     make("span", {}, ...each.chars.flatMap(({ char, rise }) => [boxed(char), ` ${signed(rise)} `])),
-    make("button", { onclick: () => show(i) }, "show where"),
+    make("button", { onclick: () => show(i) }, "show"),
   ]);
   const rises = ["rise", "where it holds", "elsewhere"].map((number) => ({ number }));
   section(
-    "ablation", "What they are for",
-    say(
-      "Each unit that was found, held at zero throughout: how much the loss rises, in bits per character, over the " +
-        "whole text, on characters before which the feature holds (or is above its median) and on the others, and on " +
-        "which characters most.",
+    "ablation", "Ablation",
+    paragraph(
+      "Each discovered unit was held at zero. The table shows the rise of the loss in bits per character: over the " +
+        "whole text, where the feature holds (or is above its median) just before the character, and elsewhere. The " +
+        "last column shows the characters with the largest total rise.",
     ),
-    table(["unit", "tracks", ...rises, "most on (mean rise)", ""], rows),
+    table(["unit", "feature", ...rises, "characters (mean rise)", ""], rows),
   );
 }
 
@@ -71,18 +72,18 @@ const GATE_CHART = 270; // pixels
 function gatesSection(colouring) {
   if (!data.gates.length) return;
   const layers = data.gates[0].left.length;
-  const key = Array.from({ length: layers }, (_, i) => {
+  const legend = Array.from({ length: layers }, (_, i) => {
     const name = make("span", {}, `\u25cf layer ${i + 1} `);
     name.style.color = layerColour(i);
     return name;
   });
   section(
     "gates", "Gates",
-    say(
-      "Each point is a unit: how much of the time its gate is shut (below 0.1, left-saturated) or open (above 0.9, " +
-        "right-saturated). Click one to colour the text by it.",
+    paragraph(
+      "Each point is a unit. The axes show at which share of characters its gate is open (right-saturated, above 0.9) " +
+        "and shut (left-saturated, below 0.1). Click a point to colour the text by its unit.",
     ),
-    ...(layers > 1 ? [say(...key)] : []),
+    ...(layers > 1 ? [paragraph(...legend)] : []),
     make(
       "div", { class: "charts" },
       ...data.gates.map((gate) => gateChart(colouring, gate)),
@@ -95,7 +96,7 @@ function gateChart(colouring, gate) {
   const kind = data.units.kinds.some((each) => each.kind === "c") ? "c" : "h";
   const layers = gate.left.map((left, layer) => left.map((share, i) => [gate.right[layer][i], share]));
   const sets = layers.map((points, layer) => ({ points, colour: layerColour(layer) }));
-  const chart = scatter(GATE_CHART, sets, "right-saturated, share of time", "left-saturated, share of time");
+  const chart = scatter(GATE_CHART, sets, "right-saturated, share of characters", "left-saturated, share of characters");
   chart.drawing.addEventListener("click", (event) => {
     const [layer, index] = nearest(event, chart, layers);
     colouring.unit({ kind, layer, index });
@@ -122,7 +123,7 @@ function nearest(event, { drawing, x, y }, layers) {
   return best.slice(1);
 }
 
-/** How long units hold what they have, in powers of two of characters. */
+/** The number of units by the memory of their gate, in powers of two of characters. */
 function memoryTable(gate) {
   const bins = new Map();
   for (const length of gate.memory.flat()) {
@@ -132,5 +133,5 @@ function memoryTable(gate) {
   const most = Math.max(...bins.values());
   const lows = [...bins.keys()].sort((a, b) => a - b);
   const rows = lows.map((low) => [`${low} to ${2 * low}`, bins.get(low).toLocaleString("en"), bar(bins.get(low) / most)]);
-  return table(["characters", { number: "units" }, ""], rows, `Memory by the ${gate.name} gate, 1 / (1 \u2212 mean)`);
+  return table(["characters", { number: "units" }, ""], rows, `Memory of the ${gate.name} gate, 1 / (1 \u2212 mean)`);
 }

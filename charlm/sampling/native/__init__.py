@@ -1,4 +1,4 @@
-"""The networks of charlm.sampling.numpy in C, for one text or many on a CPU."""
+"""The networks of charlm.sampling.numpy in C, on the CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ NativeNetwork = NativeRecurrent | NativeGPT
 
 
 def native(network: Network) -> NativeNetwork:
-    """The same network in C, at the beginning of a text.
+    """The same network in C, with no state.
+
+    Args:
+        network: made with numpy arrays. Its weights are shared, not copied.
 
     Raises:
         NoKernelError: there is no C compiler, or it fails.

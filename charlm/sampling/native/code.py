@@ -1,4 +1,4 @@
-"""The C of a network, compiled and ready to run."""
+"""The compiled C of a network."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from threading import Lock
 
 from charlm.kernels.build import load_kernel
 from charlm.machine import held_to
-from charlm.sampling.native.matrix import AMX_MIN_ROWS, Array, Matrix, pack, size
-from charlm.sampling.native.threads import Threads
+from charlm.sampling.native.matrix import AMX_MIN_ROWS, Array, Matrix, pack_tiles, size
+from charlm.sampling.native.threads import ThreadChooser
 
 _MARCH = {None: "native", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}  # by held_to()
 
 
 def compiler_flags() -> tuple[str, ...]:
-    """For the CPU at hand, or the older one that charlm is held to."""
+    """Flags for this CPU, or for the older one that CHARLM_ISA names."""
     flags: tuple[str, ...] = (f"-march={_MARCH[held_to()]}", "-fno-trapping-math")
     if platform.machine() in ("x86_64", "AMD64"):
         flags += ("-mprefer-vector-width=512",)
     return flags
 
 
-class Code:
-    """`name`_read of `name`.c, for the CPU at hand; one for all networks of the same weights.
+class Kernel:
+    """The function `name`_read of `name`.c, shared by all networks with the same weights.
 
     Args:
-        matrices: those that AMX may multiply by.
+        matrices: those that may be multiplied with AMX.
 
     Attributes:
-        threads: how many, by the number of texts side by side.
+        threads: the choice of the number of threads, by B.
 
     Raises:
         NoKernelError: there is no C compiler, or it fails.
@@ -44,18 +44,24 @@ class Code:
         self._read = getattr(self._library, f"{name}_read")
         self._matrices = matrices
         self._tiles: Array | None = None
-        self._lock = Lock()  # several threads may write with one model
-        self.threads: dict[int, Threads] = defaultdict(Threads)
+        self._lock = Lock()  # threads of the program may sample with the same weights
+        self.threads: defaultdict[int, ThreadChooser] = defaultdict(ThreadChooser)
 
-    def make_tiles(self, texts: int) -> None:
-        """See to the tiles for so many texts side by side, where they take any."""
+    def prepare(self, B: int) -> None:
+        """Make the tiles of the matrices before reading B texts, if AMX is used for this B."""
         with self._lock:
-            if texts >= AMX_MIN_ROWS and self._matrices and self._tiles is None:
-                self._tiles = pack(self._matrices, self._library)
+            if B >= AMX_MIN_ROWS and self._matrices and self._tiles is None:
+                self._tiles = pack_tiles(self._matrices, self._library)
 
-    def read(self, network: ctypes.Structure, texts: int, steps: int) -> None:
-        """Let C read; `steps` tells how many comparable ones that are, for the threads' choice."""
-        threads, started = self.threads[texts], time.perf_counter()
-        self._read(threads.now, ctypes.byref(network))
+    def read(self, network: ctypes.Structure, B: int, steps: int) -> None:
+        """Call the C function.
+
+        Args:
+            network: the struct `Network` of the C file.
+            steps: the number of steps of one character in this call, for the choice of the number
+                of threads; 0 for a call whose time is not comparable.
+        """
+        chooser, started = self.threads[B], time.perf_counter()
+        self._read(chooser.count, ctypes.byref(network))
         if steps:
-            threads.took(time.perf_counter() - started, steps)
+            chooser.record(time.perf_counter() - started, steps)

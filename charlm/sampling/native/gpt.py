@@ -1,5 +1,4 @@
-"""The GPT in C (charlm/kernels/gpt.c): the equations of networks/gpt.py, with neither Python nor
-numpy between them."""
+"""The GPT in C (kernels/c/gpt.c), with the equations of numpy/gpt.py."""
 
 from __future__ import annotations
 
@@ -10,23 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.vocab import Ids
-from charlm.sampling.native.code import Code
+from charlm.sampling.native.code import Kernel
 from charlm.sampling.native.matrix import (
     Array,
     CMatrix,
     Matrix,
     address,
-    floats,
+    aligned_floats,
     pointer,
     round_up,
-    rows_room,
     size,
+    tile_workspace,
 )
-from charlm.sampling.native.threads import ENOUGH
+from charlm.sampling.native.threads import MAX_THREADS
 from charlm.sampling.numpy.gpt import GPT
 
-NORMS, MLPS = ("layernorm", "rmsnorm"), ("gelu", "relu2", "swiglu")  # as gpt.c numbers them
-MULTIPLE = 16  # of which the places in the cache are
+# in the order of the enums in gpt.c
+NORMS, MLPS = ("layernorm", "rmsnorm"), ("gelu", "relu2", "swiglu")
+CACHE_MULTIPLE = 16  # gpt.c keeps keys in groups of 16 positions
 MATRICES = ("qkv", "out", "up", "down")
 
 
@@ -47,11 +47,14 @@ class _Layer(ctypes.Structure):
 
 
 class _Network(ctypes.Structure):
-    """`Network` of gpt.c."""
+    """`Network` of gpt.c. Fields correspond by position.
+
+    `capacity` is `room` there, `F` is `M`, `context` is `places`.
+    """
 
     _fields_ = [
-        *((name, size) for name in ("B", "T", "P", "room", "D", "H", "M", "V", "n_layer")),
-        *((name, size) for name in ("norm_kind", "mlp", "qk_norm", "places")),
+        *((name, size) for name in ("B", "T", "P", "capacity", "D", "H", "F", "V", "n_layer")),
+        *((name, size) for name in ("norm_kind", "mlp", "qk_norm", "context")),
         *((name, pointer) for name in ("angles", "layers")),
         ("norm", _Norm),
         ("head", CMatrix),
@@ -60,7 +63,7 @@ class _Network(ctypes.Structure):
 
 
 class NativeGPT:
-    """A GPT and the keys and values of what it has read of B texts.
+    """A GPT, and the keys and values of what it has read of B texts. It is an Engine.
 
     Raises:
         NoKernelError: there is no C compiler, or it fails.
@@ -78,74 +81,76 @@ class NativeGPT:
         ]
         self._head = Matrix(weights["head.weight"])
         self._matrices = [matrix for layer in self._layers for matrix in layer] + [self._head]
-        self._code = Code("gpt", self._matrices)
-        self._room = round_up(config.context, MULTIPLE)  # places in the cache
-        self._cache: Array | None = None  # k and v of each block, (L, 2, B, H, K * room)
-        self._past = 0
+        self._kernel = Kernel("gpt", self._matrices)
+        self._capacity = round_up(config.context, CACHE_MULTIPLE)  # positions in the cache
+        self._cache: Array | None = None  # k and v of each block, (L, 2, B, H, K * capacity)
+        self._position = 0  # of the next character
         self._c: _Network | None = None
 
     def fresh(self) -> NativeGPT:
-        """Another of the same weights, at the beginning of a text."""
+        """A new network with the same weights and no state."""
         other = copy(self)
-        other._cache, other._past, other._c = None, 0, None
+        other._cache, other._position, other._c = None, 0, None
         return other
 
     def restart(self) -> None:
-        """Forget what was read; its room is used again."""
-        self._past = 0
+        """Clear the state."""
+        self._position = 0
 
     def select(self, texts: list[int]) -> None:
-        """Go on with these of the texts read so far, some perhaps many times."""
+        """Keep the state of these texts only, in this order; see Engine.select."""
         if self._cache is not None:
-            width = self._cache.shape[-1] // self._room
-            used = round_up(self._past, MULTIPLE) * width  # the rest need not be touched
+            K = self._cache.shape[-1] // self._capacity
+            used = round_up(self._position, CACHE_MULTIPLE) * K  # the rest need not be copied
             cache = self._empty_cache(len(texts))
             cache[..., :used] = self._cache[:, :, texts, :, :used]
             self._cache, self._c = cache, None
 
     def read(self, ids: Ids) -> NDArray[np.float32]:
-        """Read T characters of each text, ids (B, T); the logits (B, V) of the next."""
+        """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
         (B, T), network = ids.shape, self._network
-        assert self._past + T <= network.config.context, "more characters than the context holds"
+        assert self._position + T <= network.config.context, "the context is full"
         if self._cache is None or self._cache.shape[2] != B:
-            assert not self._past, "other texts"
+            assert not self._position, "the state is that of another number of texts"
             self._cache, self._c = self._empty_cache(B), None
         if self._c is None or (self._c.B, self._c.T) != (B, T):
-            self._c = self._make_room(B, T)
-        self._x[:] = network.embedded(ids, self._past)
-        self._c.P = self._past
-        self._code.read(self._c, B, steps=1 if T == 1 else 0)
-        self._past += T
+            self._c = self._make_struct(B, T)
+        self._x[:] = network.embedded(ids, self._position)
+        self._c.P = self._position
+        self._kernel.read(self._c, B, steps=1 if T == 1 else 0)
+        self._position += T
         return self._logits.copy()
 
     def _empty_cache(self, B: int) -> Array:
         config = self._network.config
-        heads = (B, config.n_head, config.n_embd // config.n_head * self._room)
+        heads = (B, config.n_head, config.n_embd // config.n_head * self._capacity)
         return np.zeros((config.n_layer, 2, *heads), np.float32)
 
-    def _make_room(self, B: int, T: int) -> _Network:
-        """Everything that C needs to read T characters of B texts."""
+    def _make_struct(self, B: int, T: int) -> _Network:
+        """The struct and the workspace to read T characters of B texts."""
         config, positions = self._network.config, self._network.positions
-        self._code.make_tiles(B)
-        N, D, widest = B * T, config.n_embd, max(matrix.c.I for matrix in self._matrices)
-        self._x = floats(B, T, D)
-        self._logits = floats(B, self.vocab_size)
-        room = {
-            "y": floats(N, widest),
-            "wide": floats(N, max(matrix.c.O for matrix in self._matrices)),
-            "scores": floats(ENOUGH, self._room),
-            "tiles": rows_room(N, widest),
+        self._kernel.prepare(B)
+        N, D = B * T, config.n_embd
+        max_in = max(matrix.c.I for matrix in self._matrices)
+        max_out = max(matrix.c.O for matrix in self._matrices)
+        self._x = aligned_floats(B, T, D)
+        self._logits = aligned_floats(B, self.vocab_size)
+        workspace = {
+            "y": aligned_floats(N, max_in),
+            "wide": aligned_floats(N, max_out),
+            "scores": aligned_floats(MAX_THREADS, self._capacity),
+            "tiles": tile_workspace(N, max_in),
         }
         layers = (_Layer * config.n_layer)(*(self._layer(i, B) for i in range(config.n_layer)))
-        self._kept = room, layers
+        self._arrays = workspace, layers  # kept alive for the struct
         return _Network(
             B=B,
             T=T,
-            room=self._room,
-            places=config.context,
+            capacity=self._capacity,
+            context=config.context,
             D=D,
             H=config.n_head,
-            M=config.mlp_width,
+            F=config.mlp_width,
             V=self.vocab_size,
             n_layer=config.n_layer,
             norm_kind=NORMS.index(config.norm),
@@ -157,7 +162,7 @@ class NativeGPT:
             head=self._head.for_texts(B),
             x=address(self._x),
             logits=address(self._logits),
-            **{name: address(array) for name, array in room.items()},
+            **{name: address(array) for name, array in workspace.items()},
         )
 
     def _layer(self, layer: int, B: int) -> _Layer:

@@ -1,4 +1,4 @@
-"""Arrays as product.h has them."""
+"""Arrays and matrices in the layout that product.h expects."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-AMX_MIN_ROWS = 8  # `AMX_MIN_ROWS` of product.h: from so many rows on, a CPU's matrix unit is used
-BLOCK = 32  # its matrices are made up of blocks of so many rows and columns
-_ALIGNED = 64  # bytes
+AMX_MIN_ROWS = 8  # from this number of rows on, AMX is used if there is any; as in product.h
+TILE = 32  # AMX multiplies tiles of 32 rows and 32 columns
+_ALIGNMENT = 64  # bytes: a cache line
 size, pointer = ctypes.c_size_t, ctypes.c_void_p
 Array = NDArray[Any]
 
 
 def address(array: Array | None) -> int | None:
-    """Where the numbers of a contiguous array lie."""
+    """The address of the elements of a contiguous array; None for no array."""
     if array is None:
         return None
     assert array.flags.c_contiguous
     return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
-def room(nbytes: int) -> Array:
-    """Memory for so many bytes, where AMX likes it."""
-    memory = np.empty(nbytes + _ALIGNED, np.uint8)
-    start = -memory.__array_interface__["data"][0] % _ALIGNED
+def aligned_bytes(nbytes: int) -> Array:
+    """Uninitialised memory that starts at a cache line, as AMX needs it for speed; (nbytes,)."""
+    memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
+    start = -memory.__array_interface__["data"][0] % _ALIGNMENT
     return memory[start : start + nbytes]
 
 
-def floats(*shape: int) -> NDArray[np.float32]:
-    """Numbers not set yet, of which a row of 16 is one line of the cache."""
-    return room(4 * math.prod(shape)).view(np.float32).reshape(shape)
+def aligned_floats(*shape: int) -> NDArray[np.float32]:
+    """An uninitialised float32 array that starts at a cache line."""
+    return aligned_bytes(4 * math.prod(shape)).view(np.float32).reshape(shape)
 
 
 def round_up(n: int, multiple: int) -> int:
-    """The next multiple from n on."""
+    """The smallest multiple that is not below n."""
     return -(-n // multiple) * multiple
 
 
-def rows_room(n: int, width: int) -> Array:
-    """Room for (n, width) numbers as tiles: four bytes each, in whole blocks."""
-    return room(4 * round_up(n, BLOCK) * round_up(width, BLOCK))
+def tile_workspace(n: int, width: int) -> Array:
+    """Memory for an array (n, width) as tiles: 4 bytes for each element of all tiles it touches."""
+    return aligned_bytes(4 * round_up(n, TILE) * round_up(width, TILE))
 
 
 class CMatrix(ctypes.Structure):
@@ -54,30 +54,35 @@ class CMatrix(ctypes.Structure):
 
 
 class Matrix:
-    """W (O, I) and b (O,), with what C knows of them."""
+    """W (O, I) and b (O,), and the struct that C reads them from."""
 
     def __init__(self, W: Array, b: Array | None = None) -> None:
-        self._kept = [W, b]  # C has only their places
+        self._arrays = [W, b]  # kept alive, because the struct has only their addresses
         self.c = CMatrix(*W.shape, address(W), address(b))
 
-    def for_texts(self, count: int) -> CMatrix:
-        """The matrix for B = `count` texts: with tiles from AMX_MIN_ROWS texts on. Fewer texts
-        never use tiles, even where they exist: results must not depend on earlier calls."""
+    def for_texts(self, B: int) -> CMatrix:
+        """The struct for B texts.
+
+        Below AMX_MIN_ROWS texts it has no tiles, even if there are any: the result must not depend
+        on what was sampled before.
+        """
         c = self.c
-        return c if count >= AMX_MIN_ROWS else CMatrix(c.O, c.I, c.W, c.b)
+        return c if B >= AMX_MIN_ROWS else CMatrix(c.O, c.I, c.W, c.b)
 
 
-def pack(matrices: Sequence[Matrix], library: ctypes.CDLL) -> Array:
-    """Make the tiles for AMX_MIN_ROWS rows and more, where there is AMX: as much memory again.
+def pack_tiles(matrices: Sequence[Matrix], library: ctypes.CDLL) -> Array:
+    """Copy the matrices into tiles for AMX, as two bfloat16 arrays each. Without AMX, do nothing.
 
     Returns:
-        Where they lie; in one piece, for which the system takes larger pages.
+        The memory of all tiles; it must outlive the matrices. It is one allocation, so that the
+        operating system can use large pages.
     """
     sizes = [library.product_tiles(ctypes.byref(matrix.c)) for matrix in matrices]
-    tiles = room(sum(sizes))
+    tiles = aligned_bytes(sum(sizes))
     parts = np.split(tiles, np.cumsum(sizes)[:-1])
     for matrix, part in zip(matrices, parts, strict=True):
         if len(part):
             library.product_pack(ctypes.byref(matrix.c), pointer(address(part)))
-            matrix.c.tiles = address(part)  # not before: another thread may be using the matrix
+            # set last, because another thread may be reading this matrix
+            matrix.c.tiles = address(part)
     return tiles

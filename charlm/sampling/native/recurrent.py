@@ -1,5 +1,4 @@
-"""The recurrent networks in C (charlm/kernels/recurrent.c): the equations of
-numpy/recurrent.py, with neither Python nor numpy between them."""
+"""The recurrent networks in C (kernels/c/recurrent.c), with the equations of numpy/recurrent.py."""
 
 from __future__ import annotations
 
@@ -10,28 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.vocab import Ids
-from charlm.sampling.native.code import Code
+from charlm.sampling.native.code import Kernel
 from charlm.sampling.native.matrix import (
-    BLOCK,
+    TILE,
     Array,
     CMatrix,
     Matrix,
     address,
     pointer,
-    rows_room,
     size,
+    tile_workspace,
 )
 from charlm.sampling.numpy.recurrent import GATES, Recurrent
 
-KINDS = list(GATES)  # as recurrent.c numbers them
-STRETCH = 64  # characters read without a look at Ctrl-C, or at how many threads are best
+KINDS = list(GATES)  # in the order of the enum in recurrent.c
+# The most characters of a text in one call of the kernel. Between two calls Python can handle
+# Ctrl-C, and the number of threads can change.
+MAX_STEPS = 64
 
 
 class _Layer(ctypes.Structure):
-    """`Layer` of recurrent.c."""
+    """`Layer` of recurrent.c. Fields correspond by position: W_ih is `below`, W_hh is `past`."""
 
     _fields_ = [
-        *((name, CMatrix) for name in ("below", "past")),
+        *((name, CMatrix) for name in ("W_ih", "W_hh")),
         *((name, pointer) for name in ("h", "c", "next", "tiles")),
     ]
 
@@ -48,7 +49,7 @@ class _Network(ctypes.Structure):
 
 
 class NativeRecurrent:
-    """A recurrent network and what it remembers of B texts.
+    """A recurrent network and its state after reading B texts. It is an Engine.
 
     Raises:
         NoKernelError: there is no C compiler, or it fails.
@@ -60,72 +61,73 @@ class NativeRecurrent:
         self._network, self.vocab_size = network, network.vocab_size
         self._table = network.table
         if self._table is None and network.embed is None:
-            W, b = network.below[0]
-            self._table = np.ascontiguousarray(W + b)  # (V, G * D)
-        self._below = [Matrix(W.T, b[0]) for W, b in network.below]
-        self._past = [Matrix(U.T, None if c is None else c[0]) for U, c in network.past]
+            W, b = network.ih[0]
+            self._table = np.ascontiguousarray(W + b)  # (V, G*D)
+        self._W_ih = [Matrix(W.T, b[0]) for W, b in network.ih]
+        self._W_hh = [Matrix(W.T, None if b is None else b[0]) for W, b in network.hh]
         W, b = network.head
         self._head = Matrix(W.T, b[0])
-        first = 0 if self._table is None else 1  # matrix that is used
-        matrices = [*self._below[first:], *self._past, self._head]
-        self._code = Code("recurrent", [] if network.config.hidden_size % BLOCK else matrices)
-        self._state: Array | None = None  # h, and of an LSTM c, of each layer: (L, 1 or 2, B, D)
+        # with a table, W_ih of the first layer is not used
+        matrices = [*self._W_ih[self._table is not None :], *self._W_hh, self._head]
+        self._kernel = Kernel("recurrent", [] if network.config.hidden_size % TILE else matrices)
+        self._state: Array | None = None  # (L, 1, B, D): h; or (L, 2, B, D) of an LSTM: h and c
 
     def fresh(self) -> NativeRecurrent:
-        """Another of the same weights, at the beginning of a text."""
+        """A new network with the same weights and no state."""
         other = copy(self)
         other.restart()
         return other
 
     def restart(self) -> None:
-        """Forget what was read."""
+        """Clear the state."""
         self._state = None
 
     def select(self, texts: list[int]) -> None:
-        """Go on with these of the texts read so far, some perhaps many times."""
+        """Keep the state of these texts only, in this order; see Engine.select."""
         if self._state is not None:
-            self._begin(self._state[:, :, texts])
+            self._set_state(self._state[:, :, texts])
 
     def read(self, ids: Ids) -> NDArray[np.float32]:
-        """Read T characters of each text, ids (B, T); the logits (B, V) of the next."""
+        """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
         B, T = ids.shape
         if self._state is None:
             config = self._network.config
             parts = 2 if config.kind == "lstm" else 1
-            self._begin(np.zeros((config.n_layer, parts, B, config.hidden_size), np.float32))
-        assert self._c.B == B, "other texts"
-        for t in range(0, T, STRETCH):
-            places = np.ascontiguousarray(ids[:, t : t + STRETCH], np.int64)
-            self._c.T, self._c.ids = places.shape[1], address(places)
-            self._code.read(self._c, B, steps=places.shape[1])
+            self._set_state(np.zeros((config.n_layer, parts, B, config.hidden_size), np.float32))
+        assert self._c.B == B, "the state is that of another number of texts"
+        for t in range(0, T, MAX_STEPS):
+            some_ids = np.ascontiguousarray(ids[:, t : t + MAX_STEPS], np.int64)
+            self._c.T, self._c.ids = some_ids.shape[1], address(some_ids)
+            self._kernel.read(self._c, B, steps=some_ids.shape[1])
         return self._logits.copy()
 
-    def _begin(self, state: Array) -> None:
-        """Go on from a state, of as many texts as that has."""
+    def _set_state(self, state: Array) -> None:
+        """Use this state, (L, 1 or 2, B, D), and make the struct and the workspace for its B."""
         self._state = state = np.ascontiguousarray(state)
         L, _, B, D = state.shape
-        config, G = self._network.config, GATES[self._network.config.kind]
-        self._code.make_tiles(B)
+        config = self._network.config
+        self._kernel.prepare(B)
         self._logits = np.empty((B, self.vocab_size), np.float32)
-        scratch = {"x": np.empty((B, D), np.float32), "x_tiles": rows_room(B, D)}
-        nexts = np.empty((L, B, D), np.float32)
-        tiles = [rows_room(B, D) for _ in range(L)]
+        workspace = {"x": np.empty((B, D), np.float32), "x_tiles": tile_workspace(B, D)}
+        next_h = np.empty((L, B, D), np.float32)
+        h_tiles = [tile_workspace(B, D) for _ in range(L)]
         layers = (_Layer * L)(
             *(
                 _Layer(
-                    self._below[i].c,
-                    self._past[i].c,
-                    *(address(state[i, part]) if part < len(state[i]) else None for part in (0, 1)),
-                    address(nexts[i]),
-                    address(tiles[i]),
+                    self._W_ih[i].c,
+                    self._W_hh[i].c,
+                    address(state[i, 0]),
+                    address(state[i, 1]) if config.kind == "lstm" else None,
+                    address(next_h[i]),
+                    address(h_tiles[i]),
                 )
                 for i in range(L)
             )
         )
-        self._kept = scratch, nexts, tiles, layers
+        self._arrays = workspace, next_h, h_tiles, layers  # kept alive for the struct
         self._c = _Network(
             kind=KINDS.index(config.kind),
-            gates=G,
+            gates=GATES[config.kind],
             B=B,
             D=D,
             V=self.vocab_size,
@@ -135,5 +137,5 @@ class NativeRecurrent:
             embed=address(self._network.embed),
             head=self._head.c,
             logits=address(self._logits),
-            **{name: address(array) for name, array in scratch.items()},
+            **{name: address(array) for name, array in workspace.items()},
         )

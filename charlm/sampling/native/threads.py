@@ -1,4 +1,4 @@
-"""How many threads: found out by trying."""
+"""The number of threads of the native engine, chosen by measuring."""
 
 from __future__ import annotations
 
@@ -6,57 +6,60 @@ import os
 
 from charlm.machine import usable_cpus
 
-FEW = 4  # steps that a trial has at least
-WAKING = 2  # calls after a change that do not count: sleeping threads are slow to come
-FIRST, LONGEST = 0.0002, 0.02  # seconds that a trial takes at least
-PAUSE = 50  # times as long the better number is used before the other is tried again
-ENOUGH = 8  # threads; more are no faster at reading weights
+MIN_STEPS = 4  # of a trial
+WARMUP_CALLS = 2  # not measured after a change, because sleeping threads start slowly
+FIRST_TRIAL_S, LONGEST_TRIAL_S = 0.0002, 0.02  # the minimum duration of a trial doubles up to this
+TRIAL_INTERVAL = 50  # between two trials, the faster number is used for 50 times a trial's duration
+MAX_THREADS = 8  # more threads do not read the weights faster
 
 
-class Threads:
-    """One thread or all of them, whichever makes more steps a second now.
+class ThreadChooser:
+    """Chooses one thread or the maximum number, whichever now makes more steps per second.
 
-    Together they read the weights of a large network faster; for a small one, or beside other busy
-    programs, they wait for each other longer than they work. What is computed is the same to the
-    bit.
+    Several threads read the weights of a large network faster. For a small network, or on a busy
+    machine, they spend more time at barriers than they save. The results are the same to the bit.
+
+    Args:
+        limit: the maximum number; by default OMP_NUM_THREADS or the number of usable CPUs. It is
+            never above MAX_THREADS.
 
     Attributes:
-        now: how many the next step is to take.
+        count: the number of threads for the next step.
     """
 
-    def __init__(self, most: int | None = None) -> None:
-        self.now, self._other = 1, min(most or _allowed(), ENOUGH)
-        self._rate = 0.0  # steps a second by the better number, when that was last measured
-        self._trial, self._is_trial = FIRST, False
-        self._begin()
+    def __init__(self, limit: int | None = None) -> None:
+        self.count, self._other = 1, min(limit or _default_limit(), MAX_THREADS)
+        self._rate = 0.0  # steps per second of the faster number, at its last measurement
+        self._trial_s, self._is_trial = FIRST_TRIAL_S, False
+        self._start_measuring()
 
-    def _begin(self) -> None:
-        self._waking, self._steps, self._seconds = WAKING, 0, 0.0
+    def _start_measuring(self) -> None:
+        self._warmup, self._steps, self._seconds = WARMUP_CALLS, 0, 0.0
 
-    def took(self, seconds: float, steps: int = 1) -> None:
-        """One step, or several, took so long."""
-        if self._waking:
-            self._waking -= 1
+    def record(self, seconds: float, steps: int = 1) -> None:
+        """Record that one or more steps with `count` threads took this long in total."""
+        if self._warmup:
+            self._warmup -= 1
             return
         self._steps += steps
         self._seconds += seconds
-        enough = self._trial * (1 if self._is_trial else PAUSE)
-        if self._seconds < enough or self._steps < FEW or self.now == self._other:
+        duration = self._trial_s * (1 if self._is_trial else TRIAL_INTERVAL)
+        if self._seconds < duration or self._steps < MIN_STEPS or self.count == self._other:
             return
         rate = self._steps / self._seconds
         if not self._is_trial:
             self._rate = rate
         else:
-            self._trial = min(2 * self._trial, LONGEST)
+            self._trial_s = min(2 * self._trial_s, LONGEST_TRIAL_S)
         if not self._is_trial or rate < self._rate:
-            self.now, self._other = self._other, self.now
+            self.count, self._other = self._other, self.count
         self._is_trial = not self._is_trial
-        self._begin()
+        self._start_measuring()
 
 
-def _allowed() -> int:
-    """OMP_NUM_THREADS, as OpenMP has it; or the CPUs that this process can keep busy."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    if wanted.isdecimal() and int(wanted) > 0:
-        return int(wanted)
+def _default_limit() -> int:
+    """The first number of OMP_NUM_THREADS, as OpenMP reads it, or the number of usable CPUs."""
+    value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if value.isdecimal() and int(value) > 0:
+        return int(value)
     return usable_cpus()

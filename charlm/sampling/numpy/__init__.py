@@ -1,5 +1,8 @@
-"""The forward step of every network in plain arrays, from scratch: numpy's, so that writing needs
-no torch, or torch's, for a GPU. Chunk once, for both; charlm.sampling.native has it in C."""
+"""The networks written with array operations only, without a library for neural networks.
+
+The same code runs on numpy arrays, so that sampling needs no torch, and on torch tensors, for a
+GPU. charlm.sampling.native has the same networks in C.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,25 @@ Network = recurrent.Recurrent | gpt.GPT
 def build_network(
     config: RecurrentConfig | GPTConfig, vocab_size: int, weights: Weights, arrays: Arrays = NUMPY
 ) -> Network:
-    """The network of `config` with weights by their names, as models have them.
+    """The network of `config`.
+
+    Args:
+        vocab_size: V.
+        weights: arrays with the names and shapes that charlm.models has, made with `arrays`.
+        arrays: the array library.
 
     Raises:
-        DamageError: the weights are not of this network.
+        DamageError: the names or shapes of the weights do not match the config; the message lists
+            the names.
     """
-    wanted = (
+    expected = (
         gpt.shapes(config, vocab_size)
         if isinstance(config, GPTConfig)
         else recurrent.shapes(config, vocab_size)
     )
-    found = {name: tuple(array.shape) for name, array in weights.items()}
-    if found != wanted:
-        wrong = sorted(name for name, _ in found.items() ^ wanted.items())
+    actual = {name: tuple(array.shape) for name, array in weights.items()}
+    if actual != expected:
+        wrong = sorted(name for name, _ in actual.items() ^ expected.items())
         raise DamageError(f"weights {', '.join(dict.fromkeys(wrong))}")
     if isinstance(config, GPTConfig):
         return gpt.GPT(config, vocab_size, weights, arrays)

@@ -1,6 +1,6 @@
-"""What the equations are written in: arrays of numpy, or of torch on some device.
+"""The array library of the networks: numpy, or torch on a device.
 
-Both know the same operators, and the functions used here by the same names.
+The networks use only operators and functions that have the same names in both.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ from typing import Any
 
 import numpy as np
 
-Array = Any  # numpy's or torch's, of float32
+Array = Any  # a float32 array of numpy or tensor of torch
 Weights = Mapping[str, Array]
 Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """A library of arrays.
+    """An array library.
 
     Attributes:
         xp: its module, numpy or torch.
-        make: an array of its own from one of numpy's.
+        make: converts a numpy array to an array of this library.
     """
 
     xp: Any
     make: Callable[[Any], Array]
 
     def zeros(self, *shape: int) -> Array:
+        """A float32 array of zeros."""
         return self.make(np.zeros(shape, np.float32))
 
 
@@ -36,7 +37,15 @@ NUMPY = Arrays(np, lambda array: array)
 
 
 def linear(x: Array, weights: Weights, name: str) -> Array:
-    """W x + b for each row of x (N, I): (N, O). The matrix is (O, I), the bias may be missing."""
+    """x W^T + b, as torch.nn.Linear.
+
+    Args:
+        x: (N, I).
+        weights: `name`.weight is W, (O, I); `name`.bias is b, (O,), and may be missing.
+
+    Returns:
+        (N, O).
+    """
     y = x @ weights[f"{name}.weight"].T
     bias = weights.get(f"{name}.bias")
     return y if bias is None else y + bias

@@ -1,13 +1,15 @@
-"""The forward step of a vanilla RNN, a GRU and an LSTM.
+"""The forward pass of a vanilla RNN, a GRU and an LSTM, one character at a time.
 
 Shapes: B texts, V vocabulary, D hidden_size, L n_layer, G gates (1 in the RNN, 3 in the GRU, 4 in
-the LSTM). Each text is a row, and the gates of a layer stand side by side in a row of G * D.
+the LSTM). Each text is a row, and the gates of a layer are next to each other in a row of G*D.
 
-    a = W x + b     what the gates get from below, the character or the layer underneath
-    p = U h + c     what they get from the past; where the two are only added up, c is in b
+    igates = x W_ih^T + b_ih      x is the input of the layer: the character, or the h of the
+    hgates = h W_hh^T + b_hh      layer below
 
-For the first layer, a depends on the character alone, so it is a table by character (V, G * D).
-Then a step reads each matrix once, and no more is to be done than that takes.
+The RNN and the LSTM use only the sum of the two. For them b_hh is added to b_ih in advance.
+
+The igates of the first layer depend on the character alone, so they are taken from a table
+(V, G*D). With it, the first layer needs no product with W_ih.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ from charlm.config import RecurrentConfig
 from charlm.sampling.numpy.arrays import Array, Arrays, Shapes, Weights
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
-SMALL_TABLE = 1_000_000  # numbers; a larger one is made only if below a quarter of the weights
+# A table with more elements than this is made only if it has at most a quarter of the elements of
+# all weights.
+SMALL_TABLE = 1_000_000
 
-State = tuple[Array, ...]  # (h,), of an LSTM (h, c), each (B, D)
+State = tuple[Array, ...]  # (h,), or (h, c) of an LSTM, each (B, D)
 
 
 def shapes(config: RecurrentConfig, vocab_size: int) -> Shapes:
-    """What the weights are called, and their shapes."""
+    """The names and shapes of the weights."""
     V, D, G = vocab_size, config.hidden_size, GATES[config.kind]
     found: Shapes = {"embed.weight": (V, D)} if config.input == "embedding" else {}
     for layer in range(config.n_layer):
@@ -38,7 +42,16 @@ def shapes(config: RecurrentConfig, vocab_size: int) -> Shapes:
 
 
 class Recurrent:
-    """A recurrent network and what it remembers of B texts."""
+    """A recurrent network and its state after reading B texts. With numpy it is an Engine.
+
+    Attributes:
+        embed: (V, D), or None if the input is one-hot.
+        ih: for each layer W_ih^T, (D, G*D), and b_ih, (1, G*D). In the RNN and the LSTM the bias
+            is b_ih + b_hh. With one-hot input, W_ih^T of the first layer is (V, G*D).
+        hh: for each layer W_hh^T, (D, G*D), and b_hh, (1, G*D), or None where it is in `ih`.
+        head: W^T, (D, V), and b, (1, V).
+        table: the igates of the first layer by character, (V, G*D), or None.
+    """
 
     context: int | None = None
 
@@ -47,37 +60,37 @@ class Recurrent:
     ) -> None:
         self.vocab_size = vocab_size
         self.config, self._arrays = config, arrays
-        self.embed = weights.get("embed.weight")  # none where the input is one-hot
+        self.embed = weights.get("embed.weight")
         self.head = weights.get("head.weight", self.embed).T, weights["head.bias"][None]
-        self.below, self.past = [], []  # of each layer W^T and b, U^T and c
+        self.ih, self.hh = [], []
         for layer in range(config.n_layer):
-            W, U, b, c = (
-                weights[f"rnn.{what}_l{layer}"]
-                for what in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            W_ih, W_hh, b_ih, b_hh = (
+                weights[f"rnn.{name}_l{layer}"]
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
-            apart = config.kind == "gru"
-            self.below.append((W.T, (b if apart else b + c)[None]))
-            self.past.append((U.T, c[None] if apart else None))
+            separate = config.kind == "gru"
+            self.ih.append((W_ih.T, (b_ih if separate else b_ih + b_hh)[None]))
+            self.hh.append((W_hh.T, b_hh[None] if separate else None))
         self.table = self._make_table(sum(int(np.prod(w.shape)) for w in weights.values()))
         self._cell = _cell(config.kind, config.hidden_size, arrays)
-        self._states: list[State] = []  # a layer each, once something is read
+        self._states: list[State] = []  # one for each layer; empty before the first read
 
     def fresh(self) -> Recurrent:
-        """Another of the same weights, at the beginning of a text."""
+        """A new network with the same weights and no state."""
         other = copy(self)
         other.restart()
         return other
 
     def restart(self) -> None:
-        """Forget what was read."""
+        """Clear the state."""
         self._states = []
 
     def select(self, texts: list[int]) -> None:
-        """Go on with these of the texts read so far, some perhaps many times."""
+        """Keep the state of these texts only, in this order; see Engine.select."""
         self._states = [tuple(part[texts] for part in state) for state in self._states]
 
     def read(self, ids: Array) -> Array:
-        """Read T characters of each text, ids (B, T); the logits (B, V) of the next."""
+        """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
         if not self._states:
             zero = self._arrays.zeros(len(ids), self.config.hidden_size)
             state = (zero, zero) if self.config.kind == "lstm" else (zero,)
@@ -87,30 +100,31 @@ class Recurrent:
         return _affine(self._states[-1][0], *self.head)
 
     def _step(self, ids: Array) -> None:
-        a = self._first(ids)  # (B, G * D)
+        """Read one character of each text, ids (B,)."""
+        igates = self._first_igates(ids)  # (B, G*D)
         for layer, state in enumerate(self._states):
             if layer:
-                a = _affine(self._states[layer - 1][0], *self.below[layer])
-            U, c = self.past[layer]
-            p = state[0] @ U if c is None else state[0] @ U + c
-            self._states[layer] = self._cell(a, p, state)
+                igates = _affine(self._states[layer - 1][0], *self.ih[layer])
+            W, b = self.hh[layer]
+            hgates = state[0] @ W if b is None else state[0] @ W + b
+            self._states[layer] = self._cell(igates, hgates, state)
 
-    def _first(self, ids: Array) -> Array:
-        """What the first layer's gates get from characters ids (B,): (B, G * D)."""
+    def _first_igates(self, ids: Array) -> Array:
+        """The igates of the first layer for ids (B,): (B, G*D)."""
         if self.table is not None:
             return self.table[ids]
         if self.embed is not None:
-            return _affine(self.embed[ids], *self.below[0])
-        W, b = self.below[0]  # W is (V, G * D)
+            return _affine(self.embed[ids], *self.ih[0])
+        W, b = self.ih[0]  # W is (V, G*D)
         return W[ids] + b
 
     def _make_table(self, n_weights: int) -> Array | None:
-        W, b = self.below[0]
+        W, b = self.ih[0]
         if self.vocab_size * b.shape[1] > max(SMALL_TABLE, n_weights // 4):
             return None
         if self.embed is not None:
             return _affine(self.embed, W, b)
-        return self._arrays.xp.stack(list(W + b))  # row by row, so that each lies in one piece
+        return self._arrays.xp.stack(list(W + b))  # W is a transpose; this makes rows contiguous
 
 
 def _affine(x: Array, W: Array, b: Array) -> Array:
@@ -122,27 +136,32 @@ Cell = Callable[[Array, Array, State], State]
 
 
 def _cell(kind: str, D: int, arrays: Arrays) -> Cell:
-    """The equations: a and p (B, G * D) and the state before, to the state after."""
+    """The equations of torch.nn.RNNCell, GRUCell or LSTMCell.
+
+    Returns:
+        A function of igates and hgates, (B, G*D), and the state before. It returns the state after.
+    """
     tanh = arrays.xp.tanh
 
-    def rnn(a: Array, p: Array, state: State) -> State:  # noqa: ARG001
-        return (tanh(a + p),)
+    def rnn(igates: Array, hgates: Array, state: State) -> State:  # noqa: ARG001
+        return (tanh(igates + hgates),)
 
-    def gru(a: Array, p: Array, state: State) -> State:
+    def gru(igates: Array, hgates: Array, state: State) -> State:
         (h,) = state
-        rz = tanh((a[:, : 2 * D] + p[:, : 2 * D]) * 0.5) * 0.5 + 0.5  # sigma, as below
+        rz = igates[:, : 2 * D] + hgates[:, : 2 * D]
+        rz = tanh(rz * 0.5) * 0.5 + 0.5  # sigmoid(x) = tanh(x / 2) / 2 + 1/2
         r, z = rz[:, :D], rz[:, D:]
-        n = tanh(a[:, 2 * D :] + r * p[:, 2 * D :])
+        n = tanh(igates[:, 2 * D :] + r * hgates[:, 2 * D :])
         return (n + z * (h - n),)
 
-    # sigma(x) = tanh(x / 2) / 2 + 1/2, so one tanh serves all four gates i, f, g, o of the LSTM
+    # Because of that identity, one call of tanh computes all gates i, f, g, o of the LSTM.
     scale = np.full((1, 4 * D), 0.5, np.float32)
-    scale[:, 2 * D : 3 * D] = 1.0  # g is a tanh itself
-    half, rest = arrays.make(scale), arrays.make(1 - scale)
+    scale[:, 2 * D : 3 * D] = 1.0  # g is tanh(x), not sigmoid(x)
+    factor, offset = arrays.make(scale), arrays.make(1 - scale)
 
-    def lstm(a: Array, p: Array, state: State) -> State:
+    def lstm(igates: Array, hgates: Array, state: State) -> State:
         _, c = state
-        gates = tanh((a + p) * half) * half + rest
+        gates = tanh((igates + hgates) * factor) * factor + offset
         i, f, g, o = gates[:, :D], gates[:, D : 2 * D], gates[:, 2 * D : 3 * D], gates[:, 3 * D :]
         c = f * c + i * g
         return o * tanh(c), c

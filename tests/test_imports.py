@@ -1,0 +1,46 @@
+"""What each verb imports: sampling and looking at files need no torch and no tensorboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TinyRun, python
+
+RUN = """
+import contextlib, io, sys
+from charlm.cli import main
+
+with contextlib.redirect_stdout(io.StringIO()):
+    try:
+        status = main(sys.argv[1:])
+    except SystemExit as ending:  # --help
+        status = ending.code
+heavy = {"torch", "tensorboard", "numpy", "pydantic", "yaml", "tqdm", "pooch", "safetensors"}
+print(status, *sorted(heavy & set(sys.modules)))
+"""
+SMALL = {"numpy", "pydantic", "yaml"}
+
+
+@pytest.mark.parametrize(
+    ("command", "allowed"),
+    [
+        ("--help", set()),
+        ("data list", set()),
+        ("config schema", SMALL - {"numpy"}),
+        ("info RUN", SMALL | {"safetensors"}),
+        ("sample RUN --engine numpy --length 5", SMALL | {"safetensors"}),
+        ("sample RUN --length 5", SMALL | {"safetensors"}),
+        ("data stats TEXT", SMALL),
+    ],
+)
+def test_a_verb_imports_what_it_needs_and_no_more(
+    command: str, allowed: set[str], tiny_run: TinyRun, tiny_text: Path
+) -> None:
+    places = {"RUN": str(tiny_run("lstm")), "TEXT": str(tiny_text)}
+    ended = python("-c", RUN, *(places.get(word, word) for word in command.split()))
+    assert ended.returncode == 0, ended.stderr
+    status, *imported = ended.stdout.split()
+    assert status == "0", ended.stderr
+    assert set(imported) <= allowed
