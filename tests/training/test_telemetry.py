@@ -105,9 +105,7 @@ def test_after_a_resume_the_curves_are_those_of_a_run_never_stopped(
     assert_same_curves(folder, reference)
 
 
-@pytest.mark.parametrize(
-    "crash_at", [3, 8]
-)  # before and after the first save that is not at step 0
+@pytest.mark.parametrize("crash_at", [3, 8])  # before and after the save at step 5
 def test_after_a_crash_the_curves_are_those_of_a_run_never_stopped(
     crash_at: int, tiny_text: Path, tmp_path: Path
 ) -> None:

@@ -63,9 +63,7 @@ def test_without_dropout_two_passes_in_training_mode_are_the_same(kind: str) -> 
     assert torch.equal(plain(ids)[0], plain(ids)[0])
     assert plain.training
     torch.testing.assert_close(plain(ids)[0], model.eval()(ids)[0])
-    assert not torch.equal(
-        model.train()(ids)[0], model(ids)[0]
-    )  # the model itself keeps its dropout
+    assert not torch.equal(model.train()(ids)[0], model(ids)[0])  # the model keeps its dropout
 
 
 def reference() -> LossAndGradient:
