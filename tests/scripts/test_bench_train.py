@@ -15,11 +15,18 @@ def test_the_benchmark_of_training_runs_to_its_end(tmp_path: Path) -> None:
     ended = python(ROOT / "scripts" / "bench_train.py", *options)
     assert (ended.returncode, ended.stderr) == (0, "")
     found = json.loads(ended.stdout)
-    assert [it["unit"] for it in found["results"]] == ["chars"] * 4 + ["steps"]
-    assert all(it["ours"][0] > 0 and it["theirs"][0] > 0 for it in found["results"])
+    assert [(it["name"].split(",")[0], it["unit"], it["work"]) for it in found["results"]] == [
+        ("step of an LSTM 1x64", "chars", 2 * 32 * 64),
+        ("step of an LSTM 2x64", "chars", 2 * 50 * 50),
+        ("step of a GPT 4x128", "chars", 2 * 12 * 64),
+        ("step of a GPT 4x128", "chars", 2 * 12 * 64),
+        ("5 steps of quickstart", "steps", 5),
+    ]
+    assert all(len(it["ours"]) == len(it["theirs"]) == 1 for it in found["results"])
+    assert {"cpu", "instructions", "cores", "load", "python"} == found["machine"].keys()
 
 
-def test_what_it_does_not_know_is_told() -> None:
+def test_an_unknown_part_is_reported() -> None:
     ended = python(ROOT / "scripts" / "bench_train.py", "stpe")
     assert ended.returncode == 2
     assert "stpe: not among step" in ended.stderr
