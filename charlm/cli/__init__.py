@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from charlm.cli import config, data, inspect, sample, train, use
 from charlm.cli.arguments import make_parser
+from charlm.cli.messages import as_options
 from charlm.errors import CharlmError
 
 
@@ -49,20 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-
-
-def as_options(message: str) -> str:
-    """Replace the arguments in a library's message by command-line options: `device=cpu` by
-    `--device cpu`, and `resume=True` by `--resume`."""
-
-    def option(found: re.Match[str]) -> str:
-        name, value = found[1].replace("_", "-"), found[2]
-        return f"--{name}" if value == "True" else f"--{name} {value}"
-
-    return re.sub(rf"(?<![\w.-])({_ARGUMENTS})=(True\b|(?=\S))", option, message)
-
-
-_ARGUMENTS = "data|device|engine|force|init_from|name|on_unknown|out|precision|resume|set|split"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from charlm.cli.messages import as_options
 from charlm.cli.visible import visible
 from charlm.observer import Observer, Record
 from charlm.training.trainer import Run
@@ -71,7 +72,7 @@ class View(Observer):
         self._line(self._dim("---"))
 
     def notice(self, text: str) -> None:
-        tqdm.write(f"charlm: note: {text}", file=sys.stderr)
+        tqdm.write(f"charlm: note: {as_options(text)}", file=sys.stderr)
 
     def close(self) -> None:
         if self._bar is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from charlm.cli import as_options
 from charlm.cli.arguments import make_parser
+from charlm.cli.messages import ARGUMENTS, as_options
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,10 @@ def test_arguments_are_shown_as_options(message: str, shown: str) -> None:
 
 
 def test_every_argument_that_is_replaced_is_an_option() -> None:
-    from charlm import cli
-
     known = {
         option
         for verb in ("train", "sample", "eval", "inspect")
         for action in make_parser()._subparsers._group_actions[0].choices[verb]._actions  # type: ignore[union-attr, index]
         for option in action.option_strings
     }
-    assert {f"--{name.replace('_', '-')}" for name in cli._ARGUMENTS.split("|")} <= known
+    assert {f"--{name.replace('_', '-')}" for name in ARGUMENTS.split("|")} <= known

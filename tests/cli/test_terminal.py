@@ -31,3 +31,10 @@ def test_only_the_lowest_loss_is_marked_as_the_best_so_far(
         view.record(Record(1, "val", loss, loss / 0.69, 1, 1.0))
     marked = ["best so far" in line for line in capsys.readouterr().out.splitlines()]
     assert marked == [True, False, True]
+
+
+def test_a_notice_names_options_as_the_command_line_has_them(
+    view: View, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view.notice("a smaller model, or device=cuda")
+    assert capsys.readouterr().err == "charlm: note: a smaller model, or --device cuda\n"

@@ -36,7 +36,7 @@ from tests.training.helpers import (
 
 
 def ticking(seconds: float) -> Callable[[], float]:
-    """Return a clock that goes on by so many seconds at every call."""
+    """Return a clock that advances by `seconds` at every call."""
     return itertools.count(step=seconds).__next__
 
 
