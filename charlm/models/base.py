@@ -21,14 +21,12 @@ class CharModel(nn.Module):
         config: the settings that it was built from.
         vocab_size: V.
         context: the number of characters that it can look at, or None for no limit.
-        bf16_pays_on_cpu: whether bfloat16 makes its training step faster on a CPU that supports it.
         compile_pays_on_cuda: whether torch.compile makes its training step faster on a GPU.
     """
 
     config: RecurrentConfig | GPTConfig
     vocab_size: int
     context: int | None = None
-    bf16_pays_on_cpu = False
     compile_pays_on_cuda = False
 
     @abstractmethod

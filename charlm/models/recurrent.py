@@ -66,7 +66,6 @@ class Recurrent(CharModel):
         super().__init__()
         D = config.hidden_size
         self.config, self.vocab_size = config, vocab_size
-        self.bf16_pays_on_cpu = config.kind == "lstm"
         self.embed = nn.Embedding(vocab_size, D) if config.input == "embedding" else None
         self.rnn = _LAYERS[config.kind](
             input_size=D if self.embed else vocab_size,
