@@ -40,6 +40,7 @@ from charlm.checkpoint.write import save
 from charlm.config import Config, GPTConfig, RecurrentConfig, SampleConfig
 from charlm.config.files import parse_config
 from charlm.data.vocab import Vocab
+from charlm.kernels.build import NoKernelError
 from charlm.models import CharModel, build_model
 from charlm.sampling.engine import Engine
 from charlm.sampling.generate import sample_texts
@@ -103,7 +104,10 @@ def numpy_engine(model: CharModel) -> Network:
 
 
 def native_engine(model: CharModel) -> Engine:
-    return native(numpy_engine(model))
+    try:
+        return native(numpy_engine(model))
+    except NoKernelError as error:
+        sys.exit(f"bench sample: it measures the engine in C, and {error}")
 
 
 def seconds(work: Callable[[], object]) -> float:
