@@ -26,7 +26,7 @@ class TextView {
     this.element = make("div", {
       class: "text", tabindex: "0", role: "application",
       "aria-label": `${label}. Use the arrow keys to move.`,
-      onmouseover: (event) => this.onPointer(event), onclick: (event) => this.onPointer(event),
+      onmousemove: (event) => this.onPointer(event), onclick: (event) => this.onPointer(event),
       onkeydown: (event) => this.onKey(event), onfocus: () => this.current < 0 && this.select(0),
     });
     this.spans.forEach((span, i) => this.element.append(span, ...(chars[i] === "\n" ? ["\n"] : [])));
@@ -77,8 +77,10 @@ class TextView {
     }
   }
 
+  /** On mousemove, not mouseover: text that scrolls under a resting pointer selects nothing. */
   onPointer(event) {
-    if (event.target.position !== undefined) this.select(event.target.position);
+    const position = event.target.position;
+    if (position !== undefined && position !== this.current) this.select(position);
   }
 
   onKey(event) {
