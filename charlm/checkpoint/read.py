@@ -177,3 +177,22 @@ def read_tensors(path: Path, prefix: str, device: torch.device | str = "cpu") ->
     with reading(path), safe_open(path, framework="pt", device=str(device)) as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
         return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+
+
+class Checkpoint:
+    """A checkpoint that is being read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.meta = path, read_meta(path)
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        return read_tensors(self.path, prefix)
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
+    """Open a checkpoint."""
+    yield Checkpoint(path)

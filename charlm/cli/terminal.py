@@ -12,7 +12,7 @@ from tqdm import tqdm
 from charlm.cli.messages import as_options
 from charlm.cli.visible import visible
 from charlm.observer import Observer, Record
-from charlm.training.trainer import Run
+from charlm.training.run import Run
 
 SECONDS_BETWEEN_LINES = 5.0  # between two training losses, in a pipe
 

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from charlm.config.base import MAX_NAME_LENGTH
+from charlm.config.run import Config
 
 # maximum number of characters, hidden_size, batch_size, max_epochs, dropout
 _BY_SIZE = (
@@ -71,6 +72,27 @@ def yield_to(settings: dict[str, Any], overrides: list[str]) -> None:
             del group[name]
     if kinds.get("model") == "gpt":
         del settings["train"]["seq_len"]  # a gpt uses model.context
+
+
+def fit_to_model(settings: dict[str, Any], of: Config) -> None:
+    """Replace, in place, the suggested model by that of a checkpoint, with what belongs to it.
+
+    Args:
+        settings: what `suggest` returned.
+        of: the settings of the checkpoint.
+    """
+    recorded = of.model_dump(mode="json")
+    settings["model"] = recorded["model"]
+    for group, names in _OF_MODEL.items():
+        settings[group] |= {name: recorded[group][name] for name in names}
+
+
+# the characters that its vocabulary has, and what its optimizer and evaluations were chosen for
+_OF_MODEL = {
+    "data": ("unit", "documents", "normalize", "newlines", "min_count", "max_size"),
+    "train": ("batches", "seq_len", "optimizer"),
+    "eval": ("protocol",),
+}
 
 
 def name_for(path: tuple[str, ...]) -> str:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from charlm.checkpoint.read import read_tensors, reading
 from charlm.config import TrainConfig
 from charlm.data.batches import IGNORED
 from charlm.errors import DamageError
@@ -153,26 +151,33 @@ class Stepper:
             named["rng.cuda"] = torch.cuda.get_rng_state(self._compute.device)
         return named
 
-    def restore(self, path: Path, scaler: dict[str, int | float], with_states: bool) -> None:
+    def restore(
+        self, tensors: dict[str, Tensor], scaler: dict[str, int | float], with_states: bool
+    ) -> None:
         """Load the training state, except the weights, from a checkpoint.
 
         Args:
+            tensors: as `tensors` returned them.
             scaler: the state of the gradient scaler, from the checkpoint's metadata.
             with_states: whether to load the recurrent states too.
 
         Raises:
-            CheckpointError: a tensor is missing or has a wrong shape.
+            DamageError: a tensor is missing or has a wrong shape.
         """
         device = self._compute.device
-        with reading(path):
-            self._optimizers.load(read_tensors(path, "optimizer.", device))
-            for piece in range(len(self._states) if with_states else 0):
-                self._states[piece] = self._checked(read_tensors(path, f"state.{piece}.", device))
-            _restore_generators(read_tensors(path, "rng."), device)
-            if scaler and self.scaler.is_enabled():
-                if scaler.keys() != self.scaler.state_dict().keys():
-                    raise DamageError("the state of the gradient scaler is missing")
-                self.scaler.load_state_dict(dict(scaler))
+
+        def group(prefix: str) -> dict[str, Tensor]:
+            found = {k: v for k, v in tensors.items() if k.startswith(prefix)}
+            return {k.removeprefix(prefix): v.to(device) for k, v in found.items()}
+
+        self._optimizers.load(group("optimizer."))
+        for piece in range(len(self._states) if with_states else 0):
+            self._states[piece] = self._checked(group(f"state.{piece}."))
+        _restore_generators(tensors, device)
+        if scaler and self.scaler.is_enabled():
+            if scaler.keys() != self.scaler.state_dict().keys():
+                raise DamageError("the state of the gradient scaler is missing")
+            self.scaler.load_state_dict(dict(scaler))
 
     def _checked(self, tensors: dict[str, Tensor]) -> State | None:
         """Return the state made of the tensors "0", "1", ..., if they have the model's shapes.
@@ -199,11 +204,11 @@ def _restore_generators(states: dict[str, Tensor], device: torch.device) -> None
     Raises:
         DamageError: a state is missing or not valid.
     """
-    if "cpu" not in states:
+    if "rng.cpu" not in states:
         raise DamageError("the state of the random generator is missing")
     try:
-        torch.set_rng_state(states["cpu"])
-        if device.type == "cuda" and "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"], device)
+        torch.set_rng_state(states["rng.cpu"])
+        if device.type == "cuda" and "rng.cuda" in states:
+            torch.cuda.set_rng_state(states["rng.cuda"], device)
     except (RuntimeError, TypeError) as error:
         raise DamageError(f"the state of a random generator: {error}") from error

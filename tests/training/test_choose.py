@@ -22,11 +22,11 @@ from charlm.config import Config
 from charlm.devices import CPU
 from charlm.errors import DeviceError
 from charlm.models import CharModel, build_model
-from charlm.training import choose, session, step, trial
+from charlm.training import choose, step, trial
 from charlm.training.choose import choose_compute
 from charlm.training.compute import Compute, Forward, forward_of
 from tests.conftest import KINDS, Charlm, TinyConfig, write_yaml
-from tests.training.helpers import assert_same_run, make_config, new_run, train
+from tests.training.helpers import assert_same_run, make_config, new_run, resume, start, train
 
 GPU = torch.device("cpu:0")
 Wrap = Callable[[Forward, CharModel], Forward]
@@ -126,7 +126,7 @@ def test_auto_uses_the_cpu_if_the_accelerator_is_wrong(
 ) -> None:
     reference = new_run(make_config(tiny_text, "gru"), tmp_path / "reference")
     accelerator(wrap)
-    ready = session.start(make_config(tiny_text, "gru"), tmp_path, "auto")
+    ready = start(make_config(tiny_text, "gru"), tmp_path, "auto")
     assert ready.run.compute.device == CPU
     (notice,) = ready.notices
     assert notice.startswith("cpu:0 is not used in fp32: ")
@@ -141,10 +141,10 @@ def test_a_wrong_accelerator_that_is_named_is_refused_in_one_line(
 ) -> None:
     accelerator(wrap)
     with pytest.raises(DeviceError, match=r"^device=cpu:0: its results are wrong: "):
-        session.start(make_config(tiny_text, "lstm"), tmp_path, "gpu")
+        start(make_config(tiny_text, "lstm"), tmp_path, "gpu")
     assert not (tmp_path / "run").exists()
     unverified = make_config(tiny_text, "lstm", "train.verify=false")  # as the line says
-    assert session.start(unverified, tmp_path, "gpu").run.compute.device == GPU
+    assert start(unverified, tmp_path, "gpu").run.compute.device == GPU
 
 
 def test_auto_uses_the_cpu_if_the_accelerator_is_slower(
@@ -184,7 +184,7 @@ def test_a_resumed_run_with_auto_stays_on_its_device(
     config = make_config(tiny_text, "rnn")
     folder = new_run(config, tmp_path, stop_at=3)
     accelerator(right)  # added since, and faster
-    assert session.resume(config, folder, "auto").run.compute.device == CPU
+    assert resume(config, folder, "auto").run.compute.device == CPU
 
 
 # --- charlm's own kernels --------------------------------------------------------------------
@@ -325,11 +325,11 @@ def test_a_resumed_run_keeps_its_precision_unless_that_is_far_slower(
     folder = new_run(config, tmp_path, stop_at=3)
     assert read_meta(folder / LAST).precision == "bf16"
     step_takes(monkeypatch, fp32=1.0, bf16=3.0)  # slower now, as on another machine
-    ready = session.resume(config, folder, "cpu")
+    ready = resume(config, folder, "cpu")
     assert ready.run.compute.precision == "bf16"
     assert ready.notices == []
     step_takes(monkeypatch, fp32=1.0, bf16=100.0)
-    ready = session.resume(config, folder, "cpu")
+    ready = resume(config, folder, "cpu")
     assert ready.run.compute.precision == "fp32"
     (notice,) = ready.notices
     assert "precision was bf16 and is fp32" in notice
@@ -359,7 +359,7 @@ def test_muon_uses_the_faster_precision_and_a_resumed_run_keeps_it(
     folder = new_run(config, tmp_path / "parts", stop_at=2)
     assert read_meta(folder / LAST).muon == chosen
     muon_takes(monkeypatch, fp32=1.0, bf16={"bf16": 3.0, "fp32": 0.3}[chosen])  # another machine
-    ready = session.resume(config, folder, "cpu")
+    ready = resume(config, folder, "cpu")
     assert ready.notices == []
     train(ready)
     assert_same_run(folder, reference)
@@ -374,7 +374,7 @@ def test_muon_of_an_old_checkpoint_stays_in_bf16_unless_that_is_far_slower(
     save_file(load_file(folder / LAST), folder / LAST, {"charlm": json.dumps(raw)})
     for seconds, chosen in ((3.0, "bf16"), (130.0, "fp32")):
         muon_takes(monkeypatch, fp32=1.0, bf16=seconds)
-        assert session.resume(config, folder, "cpu").run.compute.muon == chosen
+        assert resume(config, folder, "cpu").run.compute.muon == chosen
 
 
 def test_muon_is_timed_in_both_precisions_on_this_machine() -> None:
