@@ -26,7 +26,7 @@ ALLOWED = {
     "devices": "errors machine",
     "config": "errors",
     "data": "version errors files randomness config",
-    "models": "errors randomness config",
+    "models": "errors randomness machine config",
     "kernels": "files machine models",
     "checkpoint": "errors files config data devices models",
     "evaluation": "errors randomness units config data models checkpoint",

@@ -29,6 +29,7 @@ from charlm.kernels.newton_schulz import NewtonSchulz
 from charlm.models import CharModel
 from charlm.models.recurrent import Recurrent
 from charlm.training.compute import Compute, Precision
+from charlm.training.memory import refuse_too_large
 from charlm.training.trial import (
     GIVE_UP,
     SHARES,
@@ -65,9 +66,12 @@ def choose_compute(
             that is possible.
 
     Raises:
+        ConfigError: the run needs more memory than there is.
         DeviceError: the device is missing, gives wrong numbers, or does not support the precision
             that was asked for.
     """
+    if choose_device(device_name) == CPU:
+        refuse_too_large(train, model)
     return _Chooser(train, model, recorded).choose(device_name)
 
 

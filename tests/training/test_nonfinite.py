@@ -173,7 +173,7 @@ def test_a_good_step_resets_the_count_of_bad_ones(tiny_text: Path, tmp_path: Pat
 def test_a_run_that_has_diverged_does_not_save_itself_over_its_last_good_checkpoint(
     tiny_text: Path, tmp_path: Path
 ) -> None:
-    sgd = ("train.optimizer.kind=sgd", "train.optimizer.lr=1e38", "train.grad_clip=0")
+    sgd = ("train.optimizer.kind=sgd", "train.optimizer.lr=1e9", "train.optimizer.weight_decay=1e9")
     late = ("train.schedule.kind=constant", "eval.every=null", "eval.sample_every=null")
     config = make_config(tiny_text, "gpt", *sgd, *late, "train.save_every=1", "train.max_steps=50")
     with pytest.raises(TrainingError, match="is the last good checkpoint"):
