@@ -92,7 +92,7 @@ class _Session:
             if not value.isdecimal():
                 raise CharlmError(f"seed: {value!r} should be an integer, 0 or greater")
             self._seed = int(value)
-            self._conversation.draw_by(self._seed)
+            self._conversation.set_seed(self._seed)
         elif command in SETTINGS:
             self._set(command, value)
         else:
@@ -101,7 +101,7 @@ class _Session:
     def continue_text(self, ids: Ids) -> None:
         """Read ids, then sample until the end of the turn or until Ctrl-C."""
         with _interruptible() as interrupted:
-            for chunk in self._conversation.write(ids, self._spec):
+            for chunk in self._conversation.sample_turn(ids, self._spec):
                 if self._spec.scored:
                     self.out.write_coloured(chunk.text, chunk.nats)
                 else:
