@@ -117,9 +117,7 @@ def weights(shapes: list[tuple[int, int]]) -> list[nn.Parameter]:
 
 def test_the_steps_are_those_of_pytorch_within_rounding(kernel: NewtonSchulz) -> None:
     ours = weights(SHAPES[:5])
-    fast = FastMuon(ours, **OPTIONS)
-    fast.kernel = kernel
-    assert_steps_as_pytorch(fast, ours)
+    assert_steps_as_pytorch(FastMuon(ours, kernel=kernel, **OPTIONS), ours)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -150,9 +148,7 @@ def assert_steps_as_pytorch(fast: Any, ours: list[nn.Parameter]) -> None:
 def test_a_matrix_without_a_gradient_does_not_change(kernel: NewtonSchulz) -> None:
     matrix = nn.Parameter(matrix_of((32, 32)))
     before = matrix.detach().clone()
-    optimizer = FastMuon([matrix], lr=0.1)
-    optimizer.kernel = kernel
-    optimizer.step()
+    FastMuon([matrix], kernel=kernel, lr=0.1).step()
     BatchedMuon([matrix], dtype=torch.float32, lr=0.1).step()
     assert torch.equal(matrix, before)
 
