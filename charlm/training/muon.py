@@ -72,10 +72,10 @@ class BatchedMuon(torch.optim.Muon):
 
 def _average(optimizer: torch.optim.Muon, matrix: Tensor) -> Tensor:
     """Return the average of a matrix's gradients: the momentum buffer, at first zeros."""
-    average: Tensor = optimizer.state[matrix].setdefault(
-        "momentum_buffer", torch.zeros_like(matrix)
-    )
-    return average
+    state: dict[str, Tensor] = optimizer.state[matrix]
+    if not state:
+        state["momentum_buffer"] = torch.zeros_like(matrix)
+    return state["momentum_buffer"]
 
 
 def _scaled(lr: float, matrix: Tensor) -> float:

@@ -108,7 +108,7 @@ def _build_muon(
     if kernel is not None:
         build = functools.partial(FastMuon, kernel=kernel)
     elif dtype == torch.bfloat16 and not hidden[0].is_cuda:
-        build = torch.optim.Muon  # it computes in bfloat16; on CUDA a batch for a shape is faster
+        build = torch.optim.Muon  # computes in bfloat16; on CUDA, batches of one shape are faster
     else:
         build = functools.partial(BatchedMuon, dtype=dtype)
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -118,6 +119,25 @@ def weights(shapes: list[tuple[int, int]]) -> list[nn.Parameter]:
 def test_the_steps_are_those_of_pytorch_within_rounding(kernel: NewtonSchulz) -> None:
     ours = weights(SHAPES[:5])
     assert_steps_as_pytorch(FastMuon(ours, kernel=kernel, **OPTIONS), ours)
+
+
+class InPyTorch(NewtonSchulz):
+    """The kernel's step as its docstring defines it, on any CPU."""
+
+    def __init__(self) -> None:
+        pass
+
+    def steps(self, updates: Sequence[MuonUpdate], momentum: float, decay: float) -> None:
+        for it in updates:
+            it.average.lerp_(it.gradient, 1 - momentum)
+            direction = it.gradient.lerp(it.average, momentum)
+            step = orthogonal(direction[None], torch.float32)[0]
+            it.weights.copy_(decay * it.weights - it.rate * step)
+
+
+def test_the_optimizer_gives_the_kernel_all_that_a_step_needs() -> None:
+    ours = weights([*SHAPES[:5], (32, 32)])
+    assert_steps_as_pytorch(FastMuon(ours, kernel=InPyTorch(), **OPTIONS), ours)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
