@@ -128,7 +128,7 @@ def search(
                 measure="Spearman" if feature.is_real else "AUC",
                 units=tuple(
                     Unit(*halves.units[u], int(signs[f, u]), _in_measure(scores[f, u], feature))
-                    for u in best
+                    for u in map(int, best)
                 ),
                 luck=shown[0],
                 last_characters=shown[1],

@@ -212,9 +212,7 @@ def choose(
         BrokenModelError: a logit is not finite.
     """
     if not math.isfinite(np.add.reduce(logits, axis=None)):  # one NaN or inf makes the sum NaN/inf
-        raise BrokenModelError(
-            "the model's output is not finite: its weights are broken; use another checkpoint"
-        )
+        raise BrokenModelError
     return filters.draw(filters.distribution(logits, config, recent), uniform)
 
 
