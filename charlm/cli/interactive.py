@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from types import FrameType
 from typing import TYPE_CHECKING
 
+from charlm.cli.signals import collected
 from charlm.cli.streaming import Stream, print_message, print_status
 from charlm.errors import CharlmError
 
@@ -92,7 +89,7 @@ class _Session:
             if not value.isdecimal():
                 raise CharlmError(f"seed: {value!r} should be an integer, 0 or greater")
             self._seed = int(value)
-            self._conversation.draw_by(self._seed)
+            self._conversation.set_seed(self._seed)
         elif command in SETTINGS:
             self._set(command, value)
         else:
@@ -100,8 +97,8 @@ class _Session:
 
     def continue_text(self, ids: Ids) -> None:
         """Read ids, then sample until the end of the turn or until Ctrl-C."""
-        with _interruptible() as interrupted:
-            for chunk in self._conversation.write(ids, self._spec):
+        with collected("SIGINT") as interrupted:
+            for chunk in self._conversation.sample_turn(ids, self._spec):
                 if self._spec.scored:
                     self.out.write_coloured(chunk.text, chunk.nats)
                 else:
@@ -125,20 +122,3 @@ class _Session:
         else:
             sample = updated(self._spec.sample, **{key: number})
         self._spec = replace(self._spec, sample=sample, length=sample.length or None)
-
-
-@contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Inside, the first Ctrl-C only adds to the list that is yielded."""
-    interrupted: list[int] = []
-
-    def receive(number: int, _frame: FrameType | None) -> None:
-        if interrupted:  # a second Ctrl-C: stop a step that takes too long
-            raise KeyboardInterrupt
-        interrupted.append(number)
-
-    before = signal.signal(signal.SIGINT, receive)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)

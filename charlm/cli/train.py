@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from charlm.cli.signals import collected
 from charlm.errors import CharlmError
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def train(options: argparse.Namespace) -> int:
             view.notice(notice)
         preview = Preview(run.config, run.corpus.vocab)
         watch = [Watch(run.folder, run.corpus.split("val"), ready.model)] * run.config.eval.insight
-        with _signals() as received, _quiet_threads():
+        # SIGHUP: the terminal was closed
+        with collected("SIGINT", "SIGTERM", "SIGHUP") as received, _quiet_threads():
             trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, preview)
             outcome = trainer.train()
     for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
@@ -139,32 +140,6 @@ def _note_large_text(data: DataConfig) -> None:
     size = sum(bytes_to_read(find_sources(path, data), data) for path in paths) / 1e6
     if size > LARGE_MB:
         print(f"charlm: note: reading and encoding {size:,.0f} MB of text", file=sys.stderr)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect signals that ask to stop. A second signal has its usual effect at once."""
-    received: list[int] = []
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed
-    usual = {
-        number: handler
-        for name in names
-        if (number := getattr(signal, name, None)) is not None
-        and (handler := signal.getsignal(number)) is not signal.SIG_IGN
-    }
-
-    def receive(number: int, _frame: object) -> None:
-        received.append(number)
-        for each, handler in usual.items():
-            signal.signal(each, handler)
-
-    for number in usual:
-        signal.signal(number, receive)
-    try:
-        yield received
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -80,7 +80,6 @@ class _Reader:
 
     def __init__(self, model: CharModel, should_stop: Callable[[], bool]) -> None:
         self.model, self._should_stop = model, should_stop
-        self._device = next(model.parameters()).device
         self.nats, self.chars = 0.0, 0
 
     def read(self, x: Ids, y: Ids, state: State | None = None, skip: int = 0) -> State:
@@ -93,7 +92,7 @@ class _Reader:
         return state
 
     def _tensor(self, ids: Ids) -> Tensor:
-        return torch.from_numpy(ids.astype(np.int64)).to(self._device)
+        return torch.from_numpy(ids.astype(np.int64)).to(self.model.device)
 
     def score(self, protocol: str, description: str) -> Score:
         return Score(self.nats, self.chars, protocol, description)

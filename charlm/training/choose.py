@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -31,11 +31,9 @@ from charlm.models.recurrent import Recurrent
 from charlm.training.compute import Compute, Precision
 from charlm.training.memory import refuse_too_large
 from charlm.training.trial import (
-    GIVE_UP,
-    SHARES,
     LossAndGradient,
     compare,
-    fastest,
+    faster,
     first_line,
     loss_and_gradient,
     muon_kernel_error,
@@ -46,7 +44,6 @@ from charlm.training.trial import (
     without_dropout,
 )
 
-MARGIN = 1.3  # bfloat16 must be this many times as fast, so that noise does not decide
 SMALL_MATRIX = 128 * 128  # numbers of a matrix below which Muon's precision does not matter
 MUON_SHARES = (1 / 8, 1 / 2, 1)  # of each side of the largest matrix
 KERNEL_TOLERANCE = 0.05  # largest relative error of Muon's factor in bfloat16
@@ -153,14 +150,18 @@ class _Chooser:
     def _cpu_precision(self) -> Precision:
         """Return the precision that was asked for; for auto the faster of float32 and bfloat16."""
         asked, recorded = self._train.precision, self._recorded_on(CPU)
+        if asked == "fp32" or (asked == "auto" and recorded == "fp32"):
+            return "fp32"
+        half = replace(self._float32, precision="bf16" if asked == "auto" else asked)
+        reason = unsupported_reason(self._plain, self._train, half)
         if asked != "auto":
-            if asked != "fp32" and (reason := self._cannot_use(asked)):
+            if reason:
                 raise DeviceError(
                     f"train.precision {asked}: PyTorch cannot train this {self._model.config.kind} "
                     f"in {asked} on this CPU ({reason}); use fp32 or auto"
                 )
             return asked
-        if recorded == "fp32" or self._cannot_use("bf16"):
+        if reason:
             return "fp32"
         train = self._train.model_copy(update={"optimizer": SGDConfig()})
 
@@ -169,12 +170,7 @@ class _Chooser:
             batch = random_batch(train, self._plain, share)
             return step_seconds(self._plain, train, compute, *batch)
 
-        return _faster(seconds, recorded, SHARES)
-
-    def _cannot_use(self, precision: Precision) -> str | None:
-        """Return why PyTorch cannot use a precision for this model on the CPU; None if it can."""
-        compute = replace(self._float32, precision=precision)
-        return unsupported_reason(self._plain, self._train, compute)
+        return faster(seconds, recorded)
 
     def _recorded_on(self, device: torch.device) -> Precision | None:
         """Return the recorded precision if the run was on a device of the same type."""
@@ -287,28 +283,7 @@ class _Chooser:
         if math.prod(shape) < SMALL_MATRIX:
             return replace(compute, muon=recorded or "fp32")
         seconds = functools.partial(muon_seconds, shape, str(compute.device))
-        return replace(compute, muon=_faster(seconds, recorded, MUON_SHARES))
-
-
-def _faster(
-    seconds: Callable[[Precision, float], float],
-    recorded: Precision | None,
-    shares: Sequence[float],
-) -> Precision:
-    """Return the faster of float32 and bfloat16.
-
-    A new run takes bfloat16 if it is MARGIN times as fast. A resumed run keeps the recorded
-    precision unless the other one is GIVE_UP times as fast.
-
-    Args:
-        seconds: from a precision and a share of the work, 0 to 1, to the time that it takes.
-        shares: see `fastest`.
-    """
-    precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    timers = {precision: functools.partial(seconds, precision) for precision in precisions}
-    if recorded in timers:
-        return fastest(timers, recorded, GIVE_UP, shares)
-    return fastest(timers, "fp32", MARGIN, shares)
+        return replace(compute, muon=faster(seconds, recorded, MUON_SHARES))
 
 
 def _cuda_has_bf16() -> bool:

@@ -191,11 +191,10 @@ class Stepper:
         ids = torch.zeros(piece, 1, dtype=torch.long, device=self._compute.device)
         with evaluating(self.model), torch.no_grad():
             _, expected = self.model(ids, None)
-        state = [tensors.get(str(i)) for i in range(len(tensors))]
-        shapes = [None if tensor is None else tensor.shape for tensor in state]
-        if shapes != [tensor.shape for tensor in expected]:
+        shapes = {str(i): tensor.shape for i, tensor in enumerate(expected)}
+        if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
             raise DamageError("a state has a wrong shape")
-        return tuple(tensor.clone() for tensor in state if tensor is not None)
+        return tuple(tensors[name].clone() for name in shapes)
 
 
 def _restore_generators(states: dict[str, Tensor], device: torch.device) -> None:

@@ -28,9 +28,9 @@ Interactive = Callable[..., Result]
 def interactive(charlm: Charlm, monkeypatch: pytest.MonkeyPatch, tiny_run: TinyRun) -> Interactive:
     """`charlm sample --interactive` with these lines as input."""
 
-    def run(*lines: str, kind: str = "lstm") -> Result:
+    def run(*lines: str, kind: str = "lstm", options: tuple[str, ...] = ()) -> Result:
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-        return charlm("sample", tiny_run(kind), "--interactive", *COMMON)
+        return charlm("sample", tiny_run(kind), "--interactive", *COMMON, *options)
 
     return run
 
@@ -195,6 +195,18 @@ def test_interactive_settings_can_be_changed(
     greedy = charlm("sample", tiny_run("gru"), "--temperature", 0, "--length", 9, "--prompt", "The")
     result = interactive("/temperature 0", "/length 9", "/top_k 3", "/top_k off", "The", kind="gru")
     assert "The" + result.out == greedy.out + "\n"
+
+
+def test_interactive_slides_past_the_context(
+    charlm: Charlm, interactive: Interactive, tiny_run: TinyRun
+) -> None:
+    turns = {}
+    for past in ("half", "slide"):
+        options = ("--past-context", past, "--seed", "3", "--length", "60")
+        turns[past] = interactive("ANNE", kind="gpt", options=options).out
+        once = charlm("sample", tiny_run("gpt"), *options, "--prompt", "ANNE").out
+        assert "ANNE" + turns[past] == once + "\n"
+    assert turns["half"] != turns["slide"]
 
 
 @pytest.mark.parametrize(
