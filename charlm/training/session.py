@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from charlm.checkpoint.format import LAST, Meta
-from charlm.checkpoint.read import find_checkpoint, read_meta
+from charlm.checkpoint.read import find_checkpoint, open_checkpoint, read_meta
 from charlm.checkpoint.weights import copy_weights, read_model
 from charlm.checkpoint.write import writing
 from charlm.config import Config, CosineSchedule, WSDSchedule
@@ -175,7 +175,8 @@ def resume(config: Config, folder: Path, device: str) -> Session:
         )
     config, _ = _fit_batch(config, corpus)
     _refuse_changes(meta.config, config, path)
-    model = read_model(path, meta)
+    with open_checkpoint(path) as checkpoint:
+        model = read_model(checkpoint)
     threads = config.train.threads or min(meta.threads, usable_cpus())
     train = config.train.model_copy(update={"threads": threads})
     compute = choose_compute(train, model, _recorded_device(meta, device), meta)
@@ -291,12 +292,13 @@ def _initialise_from(
     The vocabulary is that of the checkpoint, ids unchanged, followed by the text's new characters.
     Their rows are initialised as in a new model.
     """
-    meta = read_meta(path)
+    with open_checkpoint(path) as checkpoint:
+        meta, trained = checkpoint.meta, read_model(checkpoint)
     _refuse_other_architecture(meta.config, config, path)
     known = meta.vocabulary
     corpus = open_corpus(config.data, known, opened=opened)
     model = build_model(config.model, len(corpus.vocab), config.train.seed)
-    copy_weights(read_model(path, meta), model)
+    copy_weights(trained, model)
     new = corpus.vocab.chars[len(known) :]
     notices = [f"weights from {path} (step {meta.progress.step:,})"]
     if new:

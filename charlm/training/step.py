@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from charlm.checkpoint.read import read_tensors, reading
+from charlm.checkpoint.read import open_checkpoint, reading
 from charlm.config import TrainConfig
 from charlm.data.batches import IGNORED
 from charlm.errors import DamageError
@@ -164,11 +164,11 @@ class Stepper:
             CheckpointError: a tensor is missing or has a wrong shape.
         """
         device = self._compute.device
-        with reading(path):
-            self._optimizers.load(read_tensors(path, "optimizer.", device))
+        with open_checkpoint(path) as checkpoint, reading(path):
+            self._optimizers.load(checkpoint.tensors("optimizer.", device))
             for piece in range(len(self._states) if with_states else 0):
-                self._states[piece] = self._checked(read_tensors(path, f"state.{piece}.", device))
-            _restore_generators(read_tensors(path, "rng."), device)
+                self._states[piece] = self._checked(checkpoint.tensors(f"state.{piece}.", device))
+            _restore_generators(checkpoint.tensors("rng."), device)
             if scaler and self.scaler.is_enabled():
                 if scaler.keys() != self.scaler.state_dict().keys():
                     raise DamageError("the state of the gradient scaler is missing")

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from charlm.checkpoint.format import BEST, LAST
+from charlm.checkpoint.read import open_checkpoint
+from charlm.checkpoint.weights import load_model
 from charlm.config import Config, GPTConfig, RecurrentConfig
 from charlm.config.files import parse_config
 from charlm.models import CharModel, build_model
@@ -135,6 +137,12 @@ def saved_weights(path: Path) -> dict[str, Tensor]:
     """Return the weights in a checkpoint by name."""
     tensors = load_file(path)
     return {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+
+
+def saved_model(path: Path) -> CharModel:
+    """Return the model of a checkpoint, on the CPU."""
+    with open_checkpoint(path) as checkpoint:
+        return load_model(checkpoint, "cpu")
 
 
 class AfterEachStep(Observer):
