@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import numpy as np
 
 from charlm.checkpoint.format import Meta
-from charlm.checkpoint.read import find_checkpoint, read_meta
+from charlm.checkpoint.read import Checkpoint, find_checkpoint, open_checkpoint
 from charlm.config import SampleConfig
 from charlm.config.files import updated
 from charlm.data.vocab import Ids
@@ -159,14 +159,16 @@ class Model:
 def load(checkpoint: str | Path | None, engine: str, device: str) -> Model:
     """Load a model to sample one text at a time; see charlm.load."""
     path = find_checkpoint(None if checkpoint is None else Path(checkpoint))
-    return open_model(path, read_meta(path), engine, device, 1)
+    with open_checkpoint(path) as opened:
+        return open_model(opened, engine, device, 1)
 
 
 def open_model(
-    path: Path, meta: Meta, engine: str, device: str, texts: int, bf16: bool = False
+    checkpoint: Checkpoint, engine: str, device: str, texts: int, bf16: bool = False
 ) -> Model:
     """Load a model to sample B = `texts` texts side by side; see `open_engine`."""
-    return Model(path, meta, *open_engine(path, meta, engine, device, texts, bf16))
+    opened = open_engine(checkpoint, engine, device, texts, bf16)
+    return Model(checkpoint.path, checkpoint.meta, *opened)
 
 
 def new_seed(seed: int | None) -> int:

@@ -15,7 +15,7 @@ from gpu_common import Check, Found, Task
 from torch import Tensor
 
 from charlm.checkpoint.format import LAST
-from charlm.checkpoint.read import read_tensors
+from charlm.checkpoint.read import open_checkpoint
 from charlm.checkpoint.run_folder import stopped_run
 from charlm.config import Config
 from charlm.config.files import parse_config
@@ -126,7 +126,8 @@ def resumed(kind: str, precision: str, check: Check) -> Found:
 
 
 def _weights(path: Path) -> Tensor:
-    tensors = read_tensors(path, "model.")
+    with open_checkpoint(path) as checkpoint:
+        tensors = checkpoint.tensors("model.")
     return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
 
 

@@ -13,13 +13,11 @@ import torch
 import charlm
 from charlm import load
 from charlm.checkpoint.format import BEST
-from charlm.checkpoint.mapped import map_weights
-from charlm.checkpoint.read import read_meta
-from charlm.checkpoint.weights import load_model
 from charlm.errors import CharlmError, CheckpointError, ConfigError, DataError
 from charlm.kernels.build import NoKernelError
 from charlm.sampling.engines import ENGINES, choose_engines
 from tests.conftest import KINDS, Charlm, TinyRun, python
+from tests.training.helpers import saved_model
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -43,7 +41,7 @@ def test_a_model_samples_what_the_command_samples(
 def test_a_score_is_the_sum_of_the_models_log_probabilities(tiny_run: TinyRun, kind: str) -> None:
     text, path = "The old king", tiny_run(kind) / BEST  # within the context
     model = load(path)
-    network = load_model(path, read_meta(path), "cpu")
+    network = saved_model(path)
     ids = torch.from_numpy(model.vocab.encode(f"\n{text}").astype(np.int64))[None]
     with torch.no_grad():
         log_probs = network(ids[:, :-1])[0][0].double().log_softmax(-1)  # (T, V)
@@ -98,18 +96,6 @@ def test_auto_chooses_the_documented_engines(
     engine: str, device: str, texts: int, chosen: list[str]
 ) -> None:
     assert choose_engines(engine, device, texts) == chosen
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_mapped_from_the_file_unchanged(tiny_run: TinyRun, kind: str) -> None:
-    path = tiny_run(kind) / BEST
-    mapped = map_weights(path)
-    model = load_model(path, read_meta(path), "cpu")
-    assert mapped.keys() == dict(model.named_parameters()).keys()
-    for name, parameter in model.named_parameters():
-        np.testing.assert_array_equal(mapped[name], parameter.detach().numpy())
-        assert not mapped[name].flags.writeable  # it is a view of the file
-        assert not mapped[name].flags.owndata
 
 
 def test_importing_charlm_imports_nothing_heavy() -> None:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import mmap
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from charlm.checkpoint.format import BEST, FORMAT, LAST, Meta
+from charlm.checkpoint.header import Entry, ForeignError, read_header, shown
+from charlm.checkpoint.shapes import Named, weight_shapes
 from charlm.checkpoint.upgrade import upgraded
 from charlm.errors import CheckpointError, DamageError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+# Weights of more bytes than this are mapped, and not copied. Mapping lets processes share memory
+# and start at once, which matters for large files only. Reading does not depend on what happens to
+# the file later.
+MAP_FROM = 64 << 20
 
 
 def find_checkpoint(given: Path | None, runs: Path = Path("checkpoints")) -> Path:
@@ -31,14 +41,9 @@ def find_checkpoint(given: Path | None, runs: Path = Path("checkpoints")) -> Pat
     Raises:
         CheckpointError: there is no such checkpoint.
     """
-    if given is None:
-        found = sorted(runs.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise CheckpointError(
-                f"no run under {runs}/; train one with charlm train, or name a checkpoint"
-            )
-        given = found[-1].parent
     try:
+        if given is None:
+            given = _newest_run(runs)
         if given.is_dir():
             for name in (BEST, LAST):
                 if (given / name).is_file():
@@ -47,8 +52,169 @@ def find_checkpoint(given: Path | None, runs: Path = Path("checkpoints")) -> Pat
         if not given.exists():
             raise CheckpointError(f"{given}: no such checkpoint or run folder")
     except OSError as error:  # a name that is too long, a folder without permission
-        raise CheckpointError(f"{given}: cannot open this path: {error.strerror}") from error
+        raise CheckpointError(
+            f"{given or runs}: cannot open this path: {error.strerror}"
+        ) from error
     return given
+
+
+def _newest_run(runs: Path) -> Path:
+    found = [(path.stat().st_mtime, path) for path in runs.glob(f"*/{LAST}") if path.is_file()]
+    if not found:
+        raise CheckpointError(
+            f"no run under {runs}/; train one with charlm train, or name a checkpoint"
+        )
+    return max(found)[1].parent
+
+
+class Checkpoint:
+    """A checkpoint file that is open. Made by `open_checkpoint`.
+
+    Everything is read from the file that was opened, also if another process renames a new file
+    over its path meanwhile. Its weights have the names and shapes that its config needs.
+
+    Attributes:
+        path: where it was opened.
+        meta: its metadata.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self._file = path, file
+        with reading(path):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise CheckpointError(
+                    f"{path}: not a regular file, so not a checkpoint; copy it into a file first"
+                )
+            header = read_header(file)
+            metadata = upgraded(_known(path, header.metadata))
+            self._entries = header.entries()
+            self.meta = Meta.model_validate(metadata)
+            self._check("model.", weight_shapes(self.meta.config.model, len(self.meta.vocab)))
+
+    def tensors(
+        self,
+        prefix: str,
+        device: torch.device | str = "cpu",
+        shapes: Named | None = None,
+        dtypes: Collection[str] = ("F32",),
+    ) -> dict[str, Tensor]:
+        """Read the tensors whose names begin with `prefix`.
+
+        Args:
+            device: where to put them.
+            shapes: the names, without the prefix, and shapes that they must have; None for any.
+                `dtypes` is checked only with `shapes`.
+            dtypes: the types that they may have, by their names in safetensors.
+
+        Returns:
+            Tensors by their names without the prefix; empty if there are none.
+
+        Raises:
+            CheckpointError: there are some, and they are not those of `shapes`; nothing is read
+                then. Or the file was cut short since it was opened.
+        """
+        import torch
+
+        types = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
+        types |= {"BF16": torch.bfloat16, "I64": torch.int64, "U8": torch.uint8}
+        found = self._below(prefix)
+        tensors = {}
+        with reading(self.path):
+            if shapes is not None and found:
+                self._check(prefix, shapes, dtypes)
+            for name, entry in found.items():
+                tensor = torch.empty(entry.shape, dtype=types[entry.dtype])
+                self._read(entry, tensor.reshape(-1).view(torch.uint8).numpy())
+                tensors[name] = tensor.to(device)
+        return tensors
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Read the weights without torch, or map them if they have more than MAP_FROM bytes.
+
+        Mapped weights need the file: if another process cuts it short in place, the system ends
+        this process by SIGBUS. charlm never does that, as it replaces files by renaming.
+
+        Returns:
+            Read-only arrays by the names that the model's parameters have, aligned to 4 bytes.
+
+        Raises:
+            CheckpointError: the file was cut short since it was opened.
+        """
+        found = self._below("model.")
+        with reading(self.path):
+            whole: mmap.mmap | None = None
+            if sum(entry.end - entry.begin for entry in found.values()) > MAP_FROM:
+                whole = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+            return {name: self._array(entry, whole) for name, entry in found.items()}
+
+    def close(self) -> None:
+        """Close the file, as the end of `open_checkpoint` does."""
+        self._file.close()
+
+    def _array(self, entry: Entry, whole: mmap.mmap | None) -> NDArray[np.float32]:
+        count = (entry.end - entry.begin) // 4
+        if whole is not None and entry.begin % 4 == 0:
+            array = np.frombuffer(whole, "<f4", count, entry.begin)
+        else:
+            array = np.empty(count, "<f4")
+            self._read(entry, array)
+            array.flags.writeable = False
+        return array.reshape(entry.shape)
+
+    def _read(self, entry: Entry, buffer: NDArray[Any]) -> None:
+        """Fill a buffer that has the size of a tensor."""
+        self._file.seek(entry.begin)
+        if self._file.readinto(buffer) != entry.end - entry.begin:  # type: ignore[attr-defined]
+            raise DamageError("it was cut short while it was read")
+
+    def _below(self, prefix: str) -> dict[str, Entry]:
+        """The tensors whose names begin with `prefix`, by the rest of their names."""
+        return {
+            name.removeprefix(prefix): entry
+            for name, entry in self._entries.items()
+            if name.startswith(prefix)
+        }
+
+    def _check(self, prefix: str, shapes: Named, dtypes: Collection[str] = ("F32",)) -> None:
+        """Raise DamageError unless the tensors below a prefix are exactly those of `shapes`."""
+        found = self._below(prefix)
+        expected = dict(islice(shapes, len(found) + 1))  # `shapes` may be endless
+        for name, shape in expected.items():
+            entry = found.get(name)
+            if entry is None:
+                raise DamageError(f"no tensor {prefix}{name}")
+            if entry.shape != shape or entry.dtype not in dtypes:
+                raise DamageError(
+                    f"{prefix}{name} is {entry.shape} of {entry.dtype}, and not {shape} of "
+                    f"{' or '.join(dtypes)}"
+                )
+        if unknown := found.keys() - expected:
+            raise DamageError(f"a tensor too many: {shown(prefix + min(unknown))}")
+
+
+@contextmanager
+def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
+    """Open a checkpoint, and check everything but the numbers in its tensors. Needs no torch.
+
+    Raises:
+        CheckpointError: the file cannot be read, is incomplete, is not a checkpoint of charlm, has
+            a newer format, or its weights are not those that its config needs.
+    """
+    with reading(path):
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115
+    with file:
+        yield Checkpoint(path, file)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; do not wait for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_meta(path: Path) -> Meta:
+    """Read the metadata of a checkpoint. Raises and checks as `open_checkpoint`."""
+    with open_checkpoint(path) as checkpoint:
+        return checkpoint.meta
 
 
 @contextmanager
@@ -60,139 +226,43 @@ def reading(path: Path) -> Iterator[None]:
     Raises:
         CheckpointError: the file cannot be read, or its content fails a check.
     """
-    from safetensors import SafetensorError
-
     try:
         yield
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
         raise CheckpointError(
-            f"{path}: this version of charlm cannot read this checkpoint: {where}: {first['msg']}"
+            f"{path}: this version of charlm cannot read this checkpoint: {_first(error)}"
         ) from error
-    except (SafetensorError, DamageError) as error:
+    except ForeignError as error:
+        raise _not_a_checkpoint(path) from error
+    except DamageError as error:
         raise CheckpointError(
             f"{path}: this checkpoint is damaged ({error}); use another one of the run"
         ) from error
 
 
-def read_meta(path: Path) -> Meta:
-    """Read the metadata of a checkpoint, and nothing else of the file. Needs no torch.
-
-    Raises:
-        CheckpointError: the file cannot be read, is incomplete, is not a checkpoint of charlm, or
-            has a newer format.
-    """
-    with reading(path):
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            header_size = int.from_bytes(file.read(8), "little")
-            if 8 + header_size > size:
-                raise _not_a_checkpoint(path)
-            header = parse_header(path, file.read(header_size))
-        metadata = _charlm_metadata(path, header)
-        expected = 8 + header_size + max((tensor.end for tensor in tensors_in(header)), default=0)
-        if size != expected:
-            raise CheckpointError(
-                f"{path}: this checkpoint is damaged: {size:,} bytes of {expected:,}; use another "
-                "one of the run"
-            )
-        return Meta.model_validate(upgraded(metadata))
+def _first(error: ValidationError) -> str:
+    """`key: message` of the first problem; both may quote the file."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    parts = (".".join(map(str, first["loc"])), first["msg"])
+    return ": ".join(
+        part if part.isprintable() and len(part) < 500 else shown(part) for part in parts
+    )
 
 
-@dataclass(frozen=True)
-class TensorEntry:
-    """A tensor in a safetensors header; begin and end count bytes from the end of the header."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-
-def tensors_in(header: dict[str, Any]) -> list[TensorEntry]:
-    """The tensors that a safetensors header lists.
-
-    Raises:
-        DamageError: an entry is not as safetensors writes it.
-    """
-    entries = []
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        try:
-            dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise DamageError(f"no dtype, shape and data_offsets of {name!r:.100}") from error
-        numbers = [*shape, begin, end] if isinstance(shape, list) else [None]
-        if not (isinstance(dtype, str) and all(type(n) is int and n >= 0 for n in numbers)):
-            raise DamageError(f"no dtype, shape and data_offsets of {name!r:.100}")
-        entries.append(TensorEntry(name, dtype, tuple(shape), begin, end))
-    return entries
-
-
-def parse_header(path: Path, content: bytes) -> dict[str, Any]:
-    """The header of a safetensors file.
-
-    Raises:
-        CheckpointError: it is not a JSON object.
-    """
-    try:
-        header = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise _not_a_checkpoint(path) from error
-    if not isinstance(header, dict):
-        raise _not_a_checkpoint(path)
-    return header
-
-
-def _charlm_metadata(path: Path, header: dict[str, Any]) -> dict[str, Any]:
-    """charlm's part of a safetensors header, in a format that this version can read."""
-    try:
-        metadata = json.loads(header["__metadata__"]["charlm"])
-        version = metadata["format"]
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise _not_a_checkpoint(path) from error
-    if not isinstance(version, int):
+def _known(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Check that metadata has a format that this version can read."""
+    version = metadata.get("format")
+    if type(version) is not int or version < 1:
         raise _not_a_checkpoint(path)
     if version > FORMAT:
         raise CheckpointError(
             f"{path}: written by a newer charlm (format {version}, this one reads {FORMAT}); "
             "upgrade charlm"
         )
-    return dict(metadata)
+    return metadata
 
 
 def _not_a_checkpoint(path: Path) -> CheckpointError:
     return CheckpointError(f"{path}: not a charlm checkpoint, or only the beginning of one")
-
-
-def read_tensors(path: Path, prefix: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Read the tensors whose names begin with `prefix`; the keys are the names without it."""
-    from safetensors import safe_open
-
-    with reading(path), safe_open(path, framework="pt", device=str(device)) as file:
-        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-        return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-
-
-class Checkpoint:
-    """A checkpoint that is being read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.meta = path, read_meta(path)
-
-    def tensors(self, prefix: str) -> dict[str, Tensor]:
-        return read_tensors(self.path, prefix)
-
-    def close(self) -> None:
-        pass
-
-
-@contextmanager
-def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
-    """Open a checkpoint."""
-    yield Checkpoint(path)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from charlm.checkpoint.format import Meta
-from charlm.checkpoint.read import read_tensors, reading
+from charlm.checkpoint.read import Checkpoint
 from charlm.devices import CPU, choose_device, set_threads
-from charlm.errors import DamageError, DeviceError
+from charlm.errors import DeviceError
 from charlm.models import CharModel, build_model
 
 LOGITS_TOLERANCE = 1e-2  # relative; a GPU computes float32 products as TF32
@@ -21,7 +19,7 @@ BATCH = (16, 64)  # (B, T) of the batch that a GPU is tried on
 
 
 def load_model(
-    path: Path, meta: Meta, device: str, notify: Callable[[str], None] = lambda _: None
+    checkpoint: Checkpoint, device: str, notify: Callable[[str], None] = lambda _: None
 ) -> CharModel:
     """Load the model of a checkpoint on a device, ready for evaluation and sampling.
 
@@ -36,7 +34,7 @@ def load_model(
     """
     chosen = choose_device(device)
     set_threads(None)
-    model = read_model(path, meta).eval()
+    model = read_model(checkpoint).eval()
     if chosen == CPU:
         return model
     on_gpu = copy.deepcopy(model).to(chosen)
@@ -72,18 +70,13 @@ def _run_batch(model: CharModel) -> tuple[Tensor, float]:
 
 
 @torch.no_grad()
-def read_model(path: Path, meta: Meta) -> CharModel:
-    """Load the model of a checkpoint on the CPU; its weights must be exactly those of the model."""
+def read_model(checkpoint: Checkpoint) -> CharModel:
+    """Load the model of a checkpoint on the CPU."""
+    meta = checkpoint.meta
     model = build_model(meta.config.model, len(meta.vocab), seed=0)
-    weights, parameters = read_tensors(path, "model."), dict(model.named_parameters())
-    with reading(path):
-        if weights.keys() != parameters.keys():
-            raise DamageError(f"weights {sorted(weights.keys() ^ parameters.keys())}")
-        for name, parameter in parameters.items():
-            value = weights[name]
-            if value.shape != parameter.shape or not value.is_floating_point():
-                raise DamageError(f"{name} is {tuple(value.shape)} of {value.dtype}")
-            parameter.copy_(value)
+    weights = checkpoint.tensors("model.")
+    for name, parameter in model.named_parameters():
+        parameter.copy_(weights[name])
     return model
 
 

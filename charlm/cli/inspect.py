@@ -27,7 +27,7 @@ MOST_SHOWN = 8  # discoveries in the terminal
 
 def inspect(options: argparse.Namespace) -> int:
     """Write a page that shows what a network learned, and print the main results."""
-    from charlm.checkpoint.read import find_checkpoint, read_meta
+    from charlm.checkpoint.read import find_checkpoint, open_checkpoint
     from charlm.checkpoint.weights import load_model
     from charlm.cli.describe import describe_model
     from charlm.evaluation.scoring import text_to_score
@@ -37,15 +37,16 @@ def inspect(options: argparse.Namespace) -> int:
     if not 2 <= options.length <= MOST_CHARS:
         raise CharlmError(f"--length: {options.length} should be from 2 to {MOST_CHARS}")
     path = find_checkpoint(options.checkpoint, RUNS)
-    meta = read_meta(path)
-    out = options.out or (None if options.json else path.parent / "report.html")
-    if out is not None:
-        check_free(out, options.force)
     paths = [options.text] if options.text else []
     split: Split = "all" if paths else options.split or "val"
-    ids, unknown = text_to_score(meta, paths, split, options.on_unknown == "skip")
-    before, ngram_text = _text_for_ngrams(meta, split, own=not paths)
-    model = load_model(path, meta, options.device, lambda text: print_message(f"note: {text}"))
+    with open_checkpoint(path) as checkpoint:
+        meta = checkpoint.meta
+        out = options.out or (None if options.json else path.parent / "report.html")
+        if out is not None:
+            check_free(out, options.force)
+        ids, unknown = text_to_score(meta, paths, split, options.on_unknown == "skip")
+        before, ngram_text = _text_for_ngrams(meta, split, own=not paths)
+        model = load_model(checkpoint, options.device, _note)
     found = survey(model, meta, ids.head(options.length), before, path.parent)
     about = {
         "checkpoint": str(path),
@@ -65,6 +66,10 @@ def inspect(options: argparse.Namespace) -> int:
     elif out is not None:
         _print(found, about, out)
     return 0
+
+
+def _note(text: str) -> None:
+    print_message(f"note: {text}")
 
 
 def _text_for_ngrams(meta: Meta, split: Split, own: bool) -> tuple[Ids | None, str]:

@@ -46,13 +46,13 @@ def sample(options: argparse.Namespace) -> int:
     # numpy's threads spin while they wait for each other: two threads are slower than one
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from charlm.api import open_model
-    from charlm.checkpoint.read import find_checkpoint, read_meta
+    from charlm.checkpoint.read import find_checkpoint, open_checkpoint
 
     path = find_checkpoint(options.checkpoint, RUNS)
-    meta = read_meta(path)
-    request = _make_request(options, meta)
     bf16 = options.precision == "bf16"
-    model = open_model(path, meta, options.engine, options.device, request.batch, bf16)
+    with open_checkpoint(path) as checkpoint:
+        request = _make_request(options, checkpoint.meta)
+        model = open_model(checkpoint, options.engine, options.device, request.batch, bf16)
     spec = request.specs[0]
     print_status(
         f"{path}, temperature {spec.sample.temperature:g}, seed {request.seed}, "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm.cli.arguments import RUNS
@@ -14,18 +13,25 @@ from charlm.cli.tables import print_table
 from charlm.errors import CharlmError
 
 if TYPE_CHECKING:
-    from charlm.checkpoint.format import Meta
+    from charlm.checkpoint.read import Checkpoint
     from charlm.data.corpus import Split
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Print how well a model predicts a text."""
+    from charlm.checkpoint.read import find_checkpoint, open_checkpoint
+
+    with open_checkpoint(find_checkpoint(options.checkpoint, RUNS)) as checkpoint:
+        return _evaluate(checkpoint, options)
+
+
+def _evaluate(checkpoint: Checkpoint, options: argparse.Namespace) -> int:
     from charlm.checkpoint.weights import load_model
     from charlm.config.files import updated
     from charlm.evaluation import evaluate as evaluation
     from charlm.evaluation.scoring import text_to_score
 
-    path, meta = _open_checkpoint(options)
+    path, meta = checkpoint.path, checkpoint.meta
     split: Split = options.split or ("all" if options.data else "val")
     config = updated(meta.config.eval, protocol=options.protocol, window=options.window)
     if options.window and config.protocol != "windows":
@@ -33,7 +39,7 @@ def evaluate(options: argparse.Namespace) -> int:
     ids, unknown = text_to_score(meta, options.data or (), split, options.on_unknown == "skip")
     if unknown:
         print_message(f"note: {unknown:,} unknown characters skipped")
-    model = load_model(path, meta, options.device, lambda text: print_message(f"note: {text}"))
+    model = load_model(checkpoint, options.device, lambda text: print_message(f"note: {text}"))
     score = evaluation.evaluate(model, ids, config, meta.config.train.seed)
     if not math.isfinite(score.nats):
         raise CharlmError(
@@ -69,18 +75,13 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def info(options: argparse.Namespace) -> int:
     """Print a description of a checkpoint."""
+    from charlm.checkpoint.read import find_checkpoint, read_meta
     from charlm.cli.describe import describe_checkpoint
 
-    path, meta = _open_checkpoint(options)
+    path = find_checkpoint(options.checkpoint, RUNS)
+    meta = read_meta(path)
     if options.json:
         print(json.dumps({"path": str(path)} | meta.model_dump(mode="json")))
     else:
         print_table(describe_checkpoint(path, meta))
     return 0
-
-
-def _open_checkpoint(options: argparse.Namespace) -> tuple[Path, Meta]:
-    from charlm.checkpoint.read import find_checkpoint, read_meta
-
-    path = find_checkpoint(options.checkpoint, RUNS)
-    return path, read_meta(path)

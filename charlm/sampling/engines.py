@@ -17,11 +17,7 @@ the same seed and the same number of texts. Another engine nearly always gives t
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from charlm.checkpoint.format import Meta
-from charlm.checkpoint.mapped import map_weights
-from charlm.checkpoint.read import reading
+from charlm.checkpoint.read import Checkpoint
 from charlm.errors import CharlmError
 from charlm.kernels.build import NoKernelError
 from charlm.sampling.engine import Engine
@@ -33,13 +29,11 @@ TORCH_MIN_TEXTS = 16
 
 
 def open_engine(
-    path: Path, meta: Meta, engine: str, device: str, texts: int, bf16: bool = False
+    checkpoint: Checkpoint, engine: str, device: str, texts: int, bf16: bool = False
 ) -> tuple[str, Engine]:
     """Open an engine with the weights of a checkpoint.
 
     Args:
-        path: the checkpoint.
-        meta: its metadata.
         engine: one of ENGINES, or auto.
         device: auto, cpu, or a device of PyTorch such as cuda:0.
         texts: the number of texts sampled side by side.
@@ -55,7 +49,7 @@ def open_engine(
     reason: NoKernelError | None = None
     for name in choose_engines(engine, device, texts, bf16):
         try:
-            return name, _open(path, meta, name, device, bf16)
+            return name, _open(checkpoint, name, device, bf16)
         except NoKernelError as error:
             reason = error
     raise CharlmError(f"engine={engine}: {reason}; use engine=auto") from reason
@@ -80,13 +74,12 @@ def choose_engines(engine: str, device: str, texts: int, bf16: bool = False) -> 
     return [engine]
 
 
-def _open(path: Path, meta: Meta, engine: str, device: str, bf16: bool) -> Engine:
+def _open(checkpoint: Checkpoint, engine: str, device: str, bf16: bool) -> Engine:
     if engine != "torch":
-        weights = map_weights(path)
-        with reading(path):
-            network = build_network(meta.config.model, len(meta.vocab), weights)
+        meta = checkpoint.meta
+        network = build_network(meta.config.model, len(meta.vocab), checkpoint.weights())
         return native(network) if engine == "native" else network
     from charlm.checkpoint.weights import load_model
     from charlm.sampling.torch import TorchEngine
 
-    return TorchEngine(load_model(path, meta, device), bf16)
+    return TorchEngine(load_model(checkpoint, device), bf16)

@@ -5,22 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import Tensor
-
-from charlm.checkpoint.format import Meta, Progress
+from charlm.checkpoint.format import Progress
+from charlm.checkpoint.read import Checkpoint
 from charlm.config import Config
 from charlm.data.amounts import steps_per_epoch
 from charlm.data.corpus import Corpus
 from charlm.training.compute import Compute
 from charlm.training.schedule import Limits
-
-
-@dataclass(frozen=True)
-class Resumed:
-    """What was read from the checkpoint that a run continues from: all but the weights."""
-
-    meta: Meta
-    tensors: dict[str, Tensor]
 
 
 @dataclass
@@ -29,7 +20,7 @@ class Run:
 
     Attributes:
         folder: locked by this process; see `charlm.checkpoint.run_folder`.
-        resumed: the checkpoint that the run continues from; None for a new run.
+        resumed: the open checkpoint that the run continues from; None for a new run.
     """
 
     folder: Path
@@ -38,7 +29,7 @@ class Run:
     compute: Compute
     versions: dict[str, str]
     progress: Progress = field(default_factory=Progress)
-    resumed: Resumed | None = None
+    resumed: Checkpoint | None = None
 
     def __post_init__(self) -> None:
         train = self.config.train

@@ -27,7 +27,7 @@ from charlm.models import CharModel, build_model
 from charlm.observer import Observer
 from charlm.training.choose import choose_compute
 from charlm.training.compute import Compute
-from charlm.training.run import Resumed, Run
+from charlm.training.run import Run
 from charlm.training.trainer import Sampler, Trainer
 from charlm.version import __version__
 
@@ -120,7 +120,7 @@ def resume(config: Config, last: Checkpoint, device: str) -> Session:
 
     Args:
         config: may differ from the run's in settings that do not change what is computed.
-        last: the checkpoint, opened by `stopped_run`. It is read and closed here.
+        last: the checkpoint, opened by `stopped_run`. The trainer reads from it, and closes it.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -139,13 +139,11 @@ def resume(config: Config, last: Checkpoint, device: str) -> Session:
         )
     config, _ = _fit_batch(config, corpus)
     _refuse_changes(meta.config, config, path)
-    model, tensors = read_model(last.path, last.meta), last.tensors("")
-    last.close()  # some systems do not replace a file that is open
+    model = read_model(last)
     threads = config.train.threads or min(meta.threads, usable_cpus())
     train = config.train.model_copy(update={"threads": threads})
     compute = choose_compute(train, model, _recorded_device(meta, device), meta)
-    resumed = Resumed(meta, tensors)
-    run = Run(folder, config, corpus, compute, _versions(), meta.progress.model_copy(), resumed)
+    run = Run(folder, config, corpus, compute, _versions(), meta.progress.model_copy(), last)
     notices = corpus.notices + _resume_notices(meta, run) + _clock_notices(config)
     return Session(run, model, notices)
 
@@ -241,7 +239,7 @@ def _initialise_from(
     Their rows are initialised as in a new model.
     """
     with open_checkpoint(path) as checkpoint:
-        meta, old = checkpoint.meta, read_model(checkpoint.path, checkpoint.meta)
+        meta, old = checkpoint.meta, read_model(checkpoint)
     _refuse_other_architecture(meta.config, config, path)
     known = meta.vocabulary
     corpus = open_corpus(config.data, known, opened=opened)

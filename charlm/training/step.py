@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from charlm.checkpoint.read import Checkpoint, reading
 from charlm.config import TrainConfig
 from charlm.data.batches import IGNORED
 from charlm.errors import DamageError
@@ -152,32 +153,27 @@ class Stepper:
         return named
 
     def restore(
-        self, tensors: dict[str, Tensor], scaler: dict[str, int | float], with_states: bool
+        self, checkpoint: Checkpoint, scaler: dict[str, int | float], with_states: bool
     ) -> None:
         """Load the training state, except the weights, from a checkpoint.
 
         Args:
-            tensors: as `tensors` returned them.
             scaler: the state of the gradient scaler, from the checkpoint's metadata.
             with_states: whether to load the recurrent states too.
 
         Raises:
-            DamageError: a tensor is missing or has a wrong shape.
+            CheckpointError: a tensor is missing or has a wrong shape.
         """
         device = self._compute.device
-
-        def group(prefix: str) -> dict[str, Tensor]:
-            found = {k: v for k, v in tensors.items() if k.startswith(prefix)}
-            return {k.removeprefix(prefix): v.to(device) for k, v in found.items()}
-
-        self._optimizers.load(group("optimizer."))
-        for piece in range(len(self._states) if with_states else 0):
-            self._states[piece] = self._checked(group(f"state.{piece}."))
-        _restore_generators(tensors, device)
-        if scaler and self.scaler.is_enabled():
-            if scaler.keys() != self.scaler.state_dict().keys():
-                raise DamageError("the state of the gradient scaler is missing")
-            self.scaler.load_state_dict(dict(scaler))
+        with reading(checkpoint.path):
+            self._optimizers.load(checkpoint.tensors("optimizer.", device))
+            for piece in range(len(self._states) if with_states else 0):
+                self._states[piece] = self._checked(checkpoint.tensors(f"state.{piece}.", device))
+            _restore_generators(checkpoint.tensors("rng."), device)
+            if scaler and self.scaler.is_enabled():
+                if scaler.keys() != self.scaler.state_dict().keys():
+                    raise DamageError("the state of the gradient scaler is missing")
+                self.scaler.load_state_dict(dict(scaler))
 
     def _checked(self, tensors: dict[str, Tensor]) -> State | None:
         """Return the state made of the tensors "0", "1", ..., if they have the model's shapes.
@@ -203,11 +199,11 @@ def _restore_generators(states: dict[str, Tensor], device: torch.device) -> None
     Raises:
         DamageError: a state is missing or not valid.
     """
-    if "rng.cpu" not in states:
+    if "cpu" not in states:
         raise DamageError("the state of the random generator is missing")
     try:
-        torch.set_rng_state(states["rng.cpu"])
-        if device.type == "cuda" and "rng.cuda" in states:
-            torch.cuda.set_rng_state(states["rng.cuda"], device)
+        torch.set_rng_state(states["cpu"])
+        if device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], device)
     except (RuntimeError, TypeError) as error:
         raise DamageError(f"the state of a random generator: {error}") from error

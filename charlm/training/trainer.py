@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from charlm.checkpoint.format import BEST, FORMAT, LAST, CorpusInfo, Meta
-from charlm.checkpoint.read import reading
+from charlm.checkpoint.read import Checkpoint
 from charlm.checkpoint.run_folder import kept_checkpoint, remove_kept, write_config
 from charlm.checkpoint.write import save
 from charlm.data.batches import make_batches
@@ -22,7 +22,7 @@ from charlm.observer import Observer, Record
 from charlm.randomness import torch_seed
 from charlm.training.compiled import compiled_forward
 from charlm.training.estimate import Estimate
-from charlm.training.run import Resumed, Run
+from charlm.training.run import Run
 from charlm.training.schedule import lr_scale
 from charlm.training.step import Step, Stepper
 from charlm.training.telemetry import RunLog
@@ -299,13 +299,12 @@ class Trainer:
             versions=run.versions,
         )
 
-    def _restore(self, resumed: Resumed) -> None:
-        """Load from the checkpoint what is not in the model and the progress."""
+    def _restore(self, last: Checkpoint) -> None:
+        """Load from the checkpoint what is not in the model and the progress; close it."""
         # in another precision the states have another dtype
-        with_states = resumed.meta.precision == self.run.compute.precision
-        with reading(self.run.folder / LAST):
-            self.stepper.restore(resumed.tensors, self.progress.scaler, with_states)
-        self.run.resumed = None  # frees the tensors
+        with_states = last.meta.precision == self.run.compute.precision
+        self.stepper.restore(last, self.progress.scaler, with_states)
+        last.close()  # some systems do not replace a file that is open
 
     def _own_randomness(self) -> AbstractContextManager[None]:
         """Give the global generators to this run; restore their states afterwards."""

@@ -8,20 +8,28 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from charlm.checkpoint import weights
+from charlm.checkpoint import read
 from charlm.checkpoint.format import BEST, FORMAT, LAST, Meta
-from charlm.checkpoint.read import find_checkpoint, read_meta, read_tensors
+from charlm.checkpoint.read import find_checkpoint, open_checkpoint, read_meta
 from charlm.checkpoint.write import save
 from charlm.errors import CheckpointError
-from tests.training.helpers import KINDS, make_config, new_run, resume, start
+from tests.training.helpers import (
+    KINDS,
+    make_config,
+    new_run,
+    resume,
+    saved_model,
+    saved_weights,
+    start,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +45,20 @@ def own(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(run / LAST, tmp_path / LAST))
 
 
-TENSORS = {
-    "model.a": torch.arange(6.0).reshape(2, 3).t(),  # not contiguous
-    "model.b": torch.tensor(3.5),
+TENSORS = {  # besides the weights
+    "optimizer.a": torch.arange(6.0).reshape(2, 3).t(),  # not contiguous
+    "optimizer.b": torch.tensor(3.5, dtype=torch.float64),
     "optimizer.a:step": torch.tensor(2, dtype=torch.int64),
     "rng.cpu": torch.arange(5, dtype=torch.uint8),
     "state.0.0": torch.full((1, 2), torch.nan, dtype=torch.bfloat16),
+    "state.0.1": torch.full((3, 1), -torch.inf, dtype=torch.float16),
 }
 
 
 def changed(meta: Meta, step: int) -> Meta:
     progress = meta.progress.model_copy(update={"step": step, "loss_sum": 0.1 + 0.2})
-    return meta.model_copy(update={"progress": progress, "vocab": "aé\n\U0001f40d\x00"})
+    vocab = "é\U0001f40d\x00" + meta.vocab[3:]
+    return meta.model_copy(update={"progress": progress, "vocab": vocab})
 
 
 # --- round trip ------------------------------------------------------------------------------
@@ -56,48 +66,88 @@ def changed(meta: Meta, step: int) -> Meta:
 
 def test_what_is_saved_is_read_back(run: Path, tmp_path: Path) -> None:
     path, meta = tmp_path / "x.safetensors", changed(read_meta(run / LAST), 7)
-    save(path, meta, TENSORS)
+    saved = TENSORS | {f"model.{name}": it for name, it in saved_weights(run / LAST).items()}
+    save(path, meta, saved)
     assert read_meta(path) == meta
-    assert read_meta(path).vocabulary.chars == "aé\n\U0001f40d\x00"
-    for prefix in ("model.", "optimizer.", "rng.", "state.0.", "state.1."):
-        expected = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in TENSORS.items()
-            if name.startswith(prefix)
-        }
-        found = read_tensors(path, prefix)
-        assert found.keys() == expected.keys()
-        for name, tensor in expected.items():
-            assert found[name].dtype == tensor.dtype
-            torch.testing.assert_close(found[name], tensor, rtol=0, atol=0, equal_nan=True)
+    assert read_meta(path).vocabulary.chars == meta.vocab
+    theirs = load_file(path)  # a second way to read the same file
+    assert theirs.keys() == saved.keys()
+    with open_checkpoint(path) as checkpoint:
+        assert not checkpoint.tensors("state.1.")
+        for prefix in ("model.", "optimizer.", "rng.", "state.0."):
+            found = checkpoint.tensors(prefix)
+            assert {prefix + name for name in found} == {
+                it for it in saved if it.startswith(prefix)
+            }
+            for name, tensor in found.items():
+                for expected in (saved[prefix + name], theirs[prefix + name]):
+                    assert tensor.dtype == expected.dtype
+                    assert tensor.shape == expected.shape
+                    assert bits_of(tensor) == bits_of(expected)
 
 
-def test_only_the_requested_tensors_are_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
+def bits_of(tensor: Tensor) -> bytes:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
-    class Spy:
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            self.file: Any = safe_open(*arguments, **options)
 
-        def __enter__(self) -> Spy:
-            self.file.__enter__()
-            return self
+@pytest.mark.parametrize("map_from", [0, 1 << 20], ids=["mapped", "read"])
+@pytest.mark.parametrize("odd", [False, True])
+def test_weights_are_those_that_safetensors_reads(
+    odd: bool, map_from: int, own: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the header ends at an odd byte, as safetensors allows."""
+    expected = saved_weights(run / LAST)
+    if odd:
+        raw = own.read_bytes()
+        length = int.from_bytes(raw[:8], "little")
+        own.write_bytes(
+            (length + 1).to_bytes(8, "little") + raw[8 : 8 + length] + b" " + raw[8 + length :]
+        )
+        assert all(map(torch.equal, saved_weights(own).values(), expected.values()))
+    monkeypatch.setattr(read, "MAP_FROM", map_from)
+    with open_checkpoint(own) as checkpoint:
+        weights = checkpoint.weights()
+    assert weights.keys() == expected.keys()
+    for name, array in weights.items():
+        np.testing.assert_array_equal(array, expected[name].numpy())
+        assert array.flags.aligned
+        assert not array.flags.writeable
 
-        def __exit__(self, *error: object) -> None:
-            self.file.__exit__(*error)
 
-        def keys(self) -> list[str]:
-            return list(self.file.keys())
+@pytest.mark.parametrize("map_from", [0, 1 << 20], ids=["mapped", "read"])
+def test_everything_is_read_from_the_file_that_was_opened(
+    map_from: int, own: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "MAP_FROM", map_from)
+    expected = load_file(own)
+    with open_checkpoint(own) as checkpoint:
+        zeros = {name: torch.zeros_like(tensor) for name, tensor in expected.items()}
+        save(own, changed(checkpoint.meta, 99), zeros)  # renames a new file over the old one
+        assert read_meta(own).progress.step == 99
+        assert checkpoint.meta == read_meta(run / LAST)
+        weights, tensors = checkpoint.weights(), checkpoint.tensors("")
+    for name, tensor in expected.items():
+        assert torch.equal(tensors[name], tensor)
+    for name, array in weights.items():
+        np.testing.assert_array_equal(array, expected[f"model.{name}"].numpy())
 
-        def get_tensor(self, name: str) -> Tensor:
-            read.append(name)
-            tensor: Tensor = self.file.get_tensor(name)
-            return tensor
 
-    monkeypatch.setattr("safetensors.safe_open", Spy)
-    weights.load_model(run / BEST, read_meta(run / BEST), "cpu")
-    assert read
-    assert all(name.startswith("model.") for name in read)
+def test_small_weights_do_not_need_the_file_any_more(own: Path, run: Path) -> None:
+    """A mapped file that is cut short would end the process."""
+    expected = saved_weights(run / LAST)
+    with open_checkpoint(own) as checkpoint:
+        weights = checkpoint.weights()
+    os.truncate(own, 0)
+    for name, array in weights.items():
+        np.testing.assert_array_equal(array, expected[name].numpy())
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_is_reported(own: Path) -> None:
+    with open_checkpoint(own) as checkpoint:
+        os.truncate(own, 100)
+        for load in (checkpoint.weights, lambda: checkpoint.tensors("model.")):
+            with pytest.raises(CheckpointError, match="it was cut short while it was read"):
+                load()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -214,7 +264,7 @@ def test_a_full_disk_stops_a_run_with_one_line_and_last_still_loads(
     with pytest.raises(CheckpointError, match="No space left on device"):
         ready.trainer([], lambda: False).train()
     assert read_meta(folder / LAST).progress.step == 5
-    weights.load_model(folder / LAST, read_meta(folder / LAST), "cpu")
+    saved_model(folder / LAST)
     assert not list(folder.glob("*.tmp"))
 
 

@@ -13,12 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from charlm.checkpoint import weights
 from charlm.checkpoint.format import LAST, Meta
 from charlm.checkpoint.read import read_meta
 from charlm.cli import main
 from charlm.errors import CheckpointError
-from tests.training.helpers import make_config, new_run, resume
+from tests.training.helpers import make_config, new_run, resume, saved_model
 
 Tensors = dict[str, Tensor]
 
@@ -62,7 +61,7 @@ def folder(tiny_text: Path, tmp_path: Path) -> Path:
 def test_weights_that_are_not_those_of_the_model_are_rejected(what: str, folder: Path) -> None:
     rewrite(folder / LAST, WEIGHTS[what])
     with pytest.raises(CheckpointError, match="this checkpoint is damaged"):
-        weights.load_model(folder / LAST, read_meta(folder / LAST), "cpu")
+        saved_model(folder / LAST)
 
 
 @pytest.mark.parametrize("what", STATES)

@@ -13,10 +13,10 @@ from safetensors import safe_open
 
 from charlm import load
 from charlm.checkpoint.format import FORMAT, LAST
-from charlm.checkpoint.read import read_meta, read_tensors
+from charlm.checkpoint.read import read_meta
 from charlm.checkpoint.upgrade import upgraded
 from charlm.config.files import parse_config
-from tests.training.helpers import resume, train
+from tests.training.helpers import resume, saved_weights, train
 
 FORMATS = Path(__file__).with_name("formats")
 OLD = range(1, FORMAT)
@@ -74,7 +74,7 @@ def test_a_run_resumed_from_an_old_checkpoint_ends_with_the_same_weights(
     shutil.copy(file_of(version, 20), folder / LAST)
     config = parse_config(SETTINGS | {"data": {"path": str(text_of_the_run(tmp_path))}})
     train(resume(config, folder, "cpu"))
-    ours, theirs = (read_tensors(it, "model.") for it in (folder / LAST, file_of(version, 40)))
+    ours, theirs = (saved_weights(it) for it in (folder / LAST, file_of(version, 40)))
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-4)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from charlm.checkpoint.format import BEST
-from charlm.checkpoint.read import read_meta
+from charlm.checkpoint.read import open_checkpoint
 from charlm.checkpoint.weights import read_model
 from charlm.insight.record import Array, record
 from tests.conftest import TinyConfig, train_with
@@ -120,9 +120,10 @@ def test_the_page_runs_only_its_own_script_and_links_nowhere(
 def test_the_page_has_every_character_and_every_unit(kind: str, hostile: dict[str, Path]) -> None:
     page = hostile[kind] / "report.html"
     data, arrays = data_of(page), arrays_of(page)
-    meta = read_meta(hostile[kind] / BEST)
+    with open_checkpoint(hostile[kind] / BEST) as checkpoint:
+        meta, model = checkpoint.meta, read_model(checkpoint).eval()
     assert "".join(map(chr, data["about"]["vocab"])) == meta.vocab
-    recorded = record(read_model(hostile[kind] / BEST, meta).eval(), arrays["ids"])
+    recorded = record(model, arrays["ids"])
     assert data["bits_per_char"] == pytest.approx(np.nanmean(recorded.nats) / np.log(2), rel=1e-4)
     np.testing.assert_allclose(
         arrays["bits"][1:] * np.log(2), recorded.nats[1:], rtol=1e-4, atol=1e-6

@@ -12,9 +12,7 @@ import pytest
 import torch
 
 from charlm.checkpoint.format import BEST
-from charlm.checkpoint.mapped import map_weights
-from charlm.checkpoint.read import read_meta
-from charlm.checkpoint.weights import load_model
+from charlm.checkpoint.read import open_checkpoint, read_meta
 from charlm.config import GPTConfig, RecurrentConfig, SampleConfig
 from charlm.data.vocab import Vocab
 from charlm.errors import DeviceError
@@ -26,6 +24,7 @@ from charlm.sampling.text import SampleSpec
 from charlm.sampling.torch import TorchEngine
 from tests.conftest import TinyRun
 from tests.sampling import assert_distributed, native_engine, numpy_engine, weights_of
+from tests.training.helpers import saved_model
 
 V, CONTEXT = 7, 16
 RECURRENT = [
@@ -177,9 +176,10 @@ def test_a_million_draws_have_the_distribution_of_a_trained_model(tiny_run: Tiny
     meta, n_draws = read_meta(path), 250_000
     prompts = ("The old king", "my lord fear", "A quiet sea ", "CLEO:\nNo one")
     ids = np.stack([meta.vocabulary.encode(prompt).astype(np.int64) for prompt in prompts])
-    network = build_network(meta.config.model, len(meta.vocab), map_weights(path))
+    with open_checkpoint(path) as checkpoint:
+        network = build_network(meta.config.model, len(meta.vocab), checkpoint.weights())
     logits = network.read(ids).astype(np.float64)
-    model = load_model(path, meta, "cpu").double()
+    model = saved_model(path).double()
     with torch.no_grad():
         exact = model(torch.from_numpy(ids))[0][:, -1].softmax(-1).numpy()
     uniform = np.random.default_rng(4).random((len(prompts), n_draws))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from torch import Tensor
 
 from charlm.checkpoint import run_folder
 from charlm.checkpoint.format import BEST, LAST
+from charlm.checkpoint.read import open_checkpoint
+from charlm.checkpoint.weights import load_model
 from charlm.config import Config, GPTConfig, RecurrentConfig
 from charlm.config.files import parse_config
 from charlm.models import CharModel, build_model
@@ -83,9 +87,12 @@ def start(config: Config, out: Path, device: str = "cpu", init_from: Path | None
 
 
 def resume(config: Config, folder: Path, device: str = "cpu") -> Session:
-    """Resume a run. Its folder is not locked any more."""
-    with run_folder.stopped_run(folder) as last:
-        return session.resume(config, last, device)
+    """Resume a run. Its folder is not locked any more; the checkpoint is open until training."""
+    with run_folder.stopped_run(folder), ExitStack() as stack:
+        last = stack.enter_context(open_checkpoint(folder / LAST))
+        ready = session.resume(config, last, device)
+        weakref.finalize(ready.run, stack.pop_all().close)
+    return ready
 
 
 def new_run(
@@ -151,6 +158,12 @@ def saved_weights(path: Path) -> dict[str, Tensor]:
     """Return the weights in a checkpoint by name."""
     tensors = load_file(path)
     return {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+
+
+def saved_model(path: Path) -> CharModel:
+    """Return the model of a checkpoint, on the CPU."""
+    with open_checkpoint(path) as checkpoint:
+        return load_model(checkpoint, "cpu")
 
 
 class AfterEachStep(Observer):

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.checkpoint import weights
 from charlm.checkpoint.format import BEST, LAST
 from charlm.checkpoint.read import read_meta
 from charlm.config import Config, SampleConfig
@@ -41,6 +40,7 @@ from tests.training.helpers import (
     new_run,
     plain_config,
     same_tensors,
+    saved_model,
     saved_weights,
 )
 
@@ -152,7 +152,7 @@ def test_a_validation_record_is_the_evaluation_of_whole_documents(
     folder = new_run(config, tmp_path)
     meta = read_meta(folder / BEST)
     ids, _ = text_to_score(meta, (), "val", False)
-    model = weights.load_model(folder / LAST, read_meta(folder / LAST), "cpu")
+    model = saved_model(folder / LAST)
     text = meta.vocabulary.decode(ids[:])
     lines = text.splitlines(keepends=True)
     ends = list(itertools.accumulate(map(len, lines)))
@@ -216,7 +216,7 @@ def loss_of(folder: Path, split: Split) -> float:
     corpus = open_corpus(meta.config.data)
     assert unknown == 0
     assert meta.vocabulary.decode(ids[:]) == corpus.vocab.decode(corpus.split(split)[:])
-    model = weights.load_model(folder / LAST, meta, "cpu")
+    model = saved_model(folder / LAST)
     return evaluate(model, ids, meta.config.eval, meta.config.train.seed).nats_per_char
 
 

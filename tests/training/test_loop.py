@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from charlm.checkpoint import weights
 from charlm.checkpoint.format import BEST, LAST
 from charlm.checkpoint.read import read_meta
 from charlm.cli.describe import describe_end
@@ -29,6 +28,7 @@ from tests.training.helpers import (
     metrics,
     new_run,
     plain_config,
+    saved_model,
     saved_weights,
     start,
     train,
@@ -148,7 +148,7 @@ def test_a_validation_record_is_the_evaluation_of_the_first_max_chars(
     folder = new_run(config, tmp_path)
     assert [record["step"] for record in metrics(folder, "val")] == [4, 8, 12]
     meta = read_meta(folder / LAST)
-    model = weights.load_model(folder / LAST, meta, "cpu")
+    model = saved_model(folder / LAST)
     ids, _ = text_to_score(meta, (), "val", False)
     score = evaluate.evaluate(model, ids[:150], config.eval, config.train.seed)
     assert metrics(folder, "val")[-1]["loss"] == pytest.approx(score.nats_per_char, rel=1e-12)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from charlm.checkpoint import weights
 from charlm.checkpoint.format import LAST
 from charlm.checkpoint.read import read_meta
 from charlm.cli.describe import describe_end
@@ -30,6 +29,7 @@ from tests.training.helpers import (
     metrics,
     new_run,
     resume,
+    saved_model,
     saved_weights,
     start,
     train,
@@ -180,7 +180,7 @@ def test_a_run_that_has_diverged_does_not_save_itself_over_its_last_good_checkpo
         new_run(config, tmp_path)
     last = tmp_path / "run" / LAST
     meta = read_meta(last)
-    model = weights.load_model(last, meta, "cpu")
+    model = saved_model(last)
     ids, _ = text_to_score(meta, (), "val", False)
     assert math.isfinite(evaluate.evaluate(model, ids, config.eval, 0).nats)
 
