@@ -162,7 +162,7 @@ def continue_texts(
 def _sample_steps(
     reader: Reader, ids: Ids, randomness: Randomness, spec: SampleSpec, recent: Ids, limit: float
 ) -> tuple[list[Ids], list[filters.Floats], Ids]:
-    """Read ids (B, T), then sample 1 to `limit` characters of each text, until `max_delay_s` is over.
+    """Read ids (B, T), then sample 1 to `limit` characters of each text, within `max_delay_s`.
 
     Returns:
         For each step the ids, (B,); for each step, if scored, their nats, (B,); and the new

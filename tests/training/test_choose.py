@@ -6,7 +6,6 @@ The device cpu:0 stands for an accelerator: it computes on this machine, but dif
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from tests.training.helpers import assert_same_run, make_config, new_run, train
 
 GPU = torch.device("cpu:0")
 Wrap = Callable[[Forward, CharModel], Forward]
+Accelerator = Callable[..., None]
 
 
 def right(forward: Forward, _model: CharModel) -> Forward:
@@ -69,30 +69,25 @@ def unsupported(_forward: Forward, _model: CharModel) -> Forward:
     return fail
 
 
-def slow(forward: Forward, _model: CharModel) -> Forward:
-    def late(ids: Tensor, state: Any) -> Any:
-        time.sleep(0.05)
-        return forward(ids, state)
-
-    return late
-
-
 WRONG = (reversed_logits, swapped_in_time, not_finite, unsupported)
 
 
 @pytest.fixture
-def accelerator(monkeypatch: pytest.MonkeyPatch) -> Callable[[Wrap], None]:
-    """Add an accelerator whose forward pass is wrapped by a function."""
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> Accelerator:
+    """Add an accelerator whose forward pass is wrapped by a function, and whose step takes a number
+    of seconds. That of the CPU takes one second."""
 
-    def add(wrap: Wrap) -> None:
+    def add(wrap: Wrap, seconds: float = 0.5) -> None:
         def forward(model: CharModel, compute: Compute, keep_state: bool = True) -> Forward:
             usual = forward_of(model, compute, keep_state)
-            if compute.device == GPU:
-                return wrap(usual, model)
-            return slow(usual, model) if wrap is right else usual
+            return wrap(usual, model) if compute.device == GPU else usual
+
+        def step_seconds(_model: object, _train: object, compute: Compute, *_: Tensor) -> float:
+            return seconds if compute.device == GPU else 1.0
 
         devices = {"auto": GPU, "gpu": GPU, "cpu": CPU}
         monkeypatch.setattr(choose, "choose_device", devices.__getitem__)
+        monkeypatch.setattr(choose, "step_seconds", step_seconds)
         for module in (trial, step):
             monkeypatch.setattr(module, "forward_of", forward)
 
@@ -105,7 +100,7 @@ def config_of(text: Path, kind: str, *overrides: str) -> Config:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_accelerator_that_is_right_and_faster_is_used_and_reported(
-    kind: str, tiny_text: Path, accelerator: Callable[[Wrap], None]
+    kind: str, tiny_text: Path, accelerator: Accelerator
 ) -> None:
     accelerator(right)
     config = config_of(tiny_text, kind)
@@ -122,7 +117,7 @@ def test_an_accelerator_that_is_right_and_faster_is_used_and_reported(
 
 @pytest.mark.parametrize("wrap", WRONG)
 def test_auto_uses_the_cpu_if_the_accelerator_is_wrong(
-    wrap: Wrap, tiny_text: Path, tmp_path: Path, accelerator: Callable[[Wrap], None]
+    wrap: Wrap, tiny_text: Path, tmp_path: Path, accelerator: Accelerator
 ) -> None:
     reference = new_run(make_config(tiny_text, "gru"), tmp_path / "reference")
     accelerator(wrap)
@@ -137,7 +132,7 @@ def test_auto_uses_the_cpu_if_the_accelerator_is_wrong(
 
 @pytest.mark.parametrize("wrap", WRONG)
 def test_a_wrong_accelerator_that_is_named_is_refused_in_one_line(
-    wrap: Wrap, tiny_text: Path, tmp_path: Path, accelerator: Callable[[Wrap], None]
+    wrap: Wrap, tiny_text: Path, tmp_path: Path, accelerator: Accelerator
 ) -> None:
     accelerator(wrap)
     with pytest.raises(DeviceError, match=r"^device=cpu:0: its results are wrong: "):
@@ -148,9 +143,9 @@ def test_a_wrong_accelerator_that_is_named_is_refused_in_one_line(
 
 
 def test_auto_uses_the_cpu_if_the_accelerator_is_slower(
-    tiny_text: Path, accelerator: Callable[[Wrap], None]
+    tiny_text: Path, accelerator: Accelerator
 ) -> None:
-    accelerator(slow)
+    accelerator(right, 2.0)
     config = make_config(tiny_text, "rnn")
     model = build_model(config.model, 30, seed=1)
     compute = choose_compute(config.train, model, "auto")
@@ -163,7 +158,7 @@ def test_auto_uses_the_cpu_if_the_accelerator_is_slower(
 
 
 def test_choosing_does_not_change_the_model_or_the_global_generator(
-    tiny_text: Path, accelerator: Callable[[Wrap], None]
+    tiny_text: Path, accelerator: Accelerator
 ) -> None:
     accelerator(right)
     config = make_config(tiny_text, "lstm", "train.optimizer.kind=muon")
@@ -179,7 +174,7 @@ def test_choosing_does_not_change_the_model_or_the_global_generator(
 
 
 def test_a_resumed_run_with_auto_stays_on_its_device(
-    tiny_text: Path, tmp_path: Path, accelerator: Callable[[Wrap], None]
+    tiny_text: Path, tmp_path: Path, accelerator: Accelerator
 ) -> None:
     config = make_config(tiny_text, "rnn")
     folder = new_run(config, tmp_path, stop_at=3)
@@ -225,6 +220,7 @@ def test_a_kernel_that_is_wrong_is_reported_and_not_used(
     wrap: Wrap, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_kernel(monkeypatch, wrap)
+    step_takes(monkeypatch, fp32=1.0, bf16=2.0)
     config = config_of(tiny_text, "lstm", "train.compile=auto")
     compute = choose_compute(config.train, build_model(config.model, 30, seed=1), "cpu")
     assert (compute.kernel, compute.precision) == ("torch", "fp32")
