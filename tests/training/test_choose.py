@@ -20,6 +20,7 @@ from charlm.checkpoint.read import read_meta
 from charlm.config import Config
 from charlm.devices import CPU
 from charlm.errors import DeviceError
+from charlm.kernels.fused import Kernels
 from charlm.models import CharModel, build_model
 from charlm.training import choose, session, step, trial
 from charlm.training.choose import choose_compute
@@ -185,63 +186,69 @@ def test_a_resumed_run_with_auto_stays_on_its_device(
 # --- charlm's own kernels --------------------------------------------------------------------
 
 
-def add_kernel(monkeypatch: pytest.MonkeyPatch, wrap: Wrap) -> None:
-    """Add a kernel for LSTMs: PyTorch in float32, wrapped by a function."""
+class WithAMX(Kernels):
+    """The kernels of a CPU that has AMX."""
 
-    class Fused:
-        supports = staticmethod(lambda _model, _rows: True)
+    available = staticmethod(lambda: True)
 
-        def __init__(self, model: CharModel, kernel: object) -> None:  # noqa: ARG002
-            self._forward = wrap(model, model)
 
-        def __call__(self, ids: Tensor, state: Any) -> Any:
+def lstm_kernel(wrap: Wrap) -> type[Kernels]:
+    """A kernel for LSTMs: PyTorch in float32, wrapped by a function."""
+
+    def fused(model: CharModel) -> Any:
+        wrapped = wrap(model, model)
+
+        def forward(ids: Tensor, state: Any) -> Any:
             with torch.autocast("cpu", enabled=False):
-                return self._forward(ids, state)
+                return wrapped(ids, state)
 
-    monkeypatch.setattr(choose, "cpu_has_amx", lambda: True)
-    monkeypatch.setattr(choose, "LSTMKernel", object)
-    monkeypatch.setattr(choose, "FusedLSTM", Fused)
+        return forward
+
+    class OfLSTM(WithAMX):
+        @staticmethod
+        def layers(_model: CharModel, _batch_size: int) -> Any:
+            return fused
+
+    return OfLSTM
 
 
-def test_a_kernel_that_is_right_is_used_and_reported(
-    tiny_text: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add_kernel(monkeypatch, right)
-    config = config_of(tiny_text, "lstm", "train.compile=auto")
-    compute = choose_compute(config.train, build_model(config.model, 30, seed=1), "cpu")
+def test_a_kernel_that_is_right_is_used_and_reported(tiny_text: Path) -> None:
+    config, kernels = config_of(tiny_text, "lstm", "train.compile=auto"), lstm_kernel(right)
+    model = build_model(config.model, 30, seed=1)
+    compute = choose_compute(config.train, model, "cpu", kernels=kernels)
     assert (compute.kernel, compute.precision) == ("amx", "bf16")
     assert compute.checks[0].startswith("charlm's kernel, bf16: loss ")
-    asked = config_of(tiny_text, "lstm", "train.compile=off")
-    assert choose_compute(asked.train, build_model(asked.model, 30, 1), "cpu").kernel == "torch"
+    asked = config_of(tiny_text, "lstm", "train.compile=off").train
+    assert choose_compute(asked, model, "cpu", kernels=kernels).kernel == "torch"
 
 
 @pytest.mark.parametrize("wrap", [reversed_logits, swapped_in_time, not_finite])
 def test_a_kernel_that_is_wrong_is_reported_and_not_used(
     wrap: Wrap, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_kernel(monkeypatch, wrap)
     step_takes(monkeypatch, fp32=1.0, bf16=2.0)
     config = config_of(tiny_text, "lstm", "train.compile=auto")
-    compute = choose_compute(config.train, build_model(config.model, 30, seed=1), "cpu")
+    model = build_model(config.model, 30, seed=1)
+    compute = choose_compute(config.train, model, "cpu", kernels=lstm_kernel(wrap))
     assert (compute.kernel, compute.precision) == ("torch", "fp32")
     (notice,) = compute.notices
     assert notice.startswith("charlm's kernel is wrong on this CPU and not used: loss ")
 
 
-def test_a_muon_kernel_that_is_wrong_is_not_used(
-    tiny_text: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Kernel:
-        supports = staticmethod(lambda _matrix: True)
-
+def test_a_muon_kernel_that_is_wrong_is_not_used(tiny_text: Path) -> None:
+    class Signs:
         def steps(self, matrices: list[Any], _momentum: float, _decay: float) -> None:
             for it in matrices:
                 it.weights.copy_(-it.rate * torch.sign(it.gradient) / it.weights.shape[1] ** 0.5)
 
-    monkeypatch.setattr(choose, "cpu_has_amx", lambda: True)
-    monkeypatch.setattr(choose, "NewtonSchulz", Kernel)
+    class OfMuon(WithAMX):
+        @staticmethod
+        def muon(_model: CharModel) -> Any:
+            return Signs()
+
     config = make_config(tiny_text, "rnn", "train.optimizer.kind=muon", "train.compile=auto")
-    compute = choose_compute(config.train, build_model(config.model, 30, seed=1), "cpu")
+    model = build_model(config.model, 30, seed=1)
+    compute = choose_compute(config.train, model, "cpu", kernels=OfMuon)
     assert compute.newton_schulz is None
     assert "Muon's orthogonal factor is" in compute.notices[0]
 
