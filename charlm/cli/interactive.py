@@ -66,7 +66,7 @@ class _Session:
     def __init__(self, model: Model, spec: SampleSpec, seed: int) -> None:
         self._model, self._spec, self._seed = model, spec, seed
         self._conversation = model.converse(seed)
-        self.out = Stream()
+        self.out = Stream(coloured=spec.scored)
 
     def handle_line(self, line: str) -> None:
         """Execute a command, or continue the text after this line.
@@ -99,10 +99,7 @@ class _Session:
         """Read ids, then sample until the end of the turn or until Ctrl-C."""
         with collected("SIGINT") as interrupted:
             for chunk in self._conversation.sample_turn(ids, self._spec):
-                if self._spec.scored:
-                    self.out.write_coloured(chunk.text, chunk.nats)
-                else:
-                    self.out.write(chunk.text)
+                self.out.write(chunk.text, chunk.nats)
                 if interrupted:
                     break
         self.out.write("\n")

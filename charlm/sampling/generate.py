@@ -20,8 +20,6 @@ from charlm.sampling import filters
 from charlm.sampling.engine import Engine, Reader
 from charlm.sampling.text import Chunk, SampleSpec, Text
 
-MAX_DELAY_S = 0.02  # seconds for which characters are collected into one chunk
-
 
 class Randomness:
     """Uniform numbers in [0, 1) for B texts, each from a generator of its own."""
@@ -164,13 +162,13 @@ def continue_texts(
 def _sample_steps(
     reader: Reader, ids: Ids, randomness: Randomness, spec: SampleSpec, recent: Ids, limit: float
 ) -> tuple[list[Ids], list[filters.Floats], Ids]:
-    """Read ids (B, T), then sample 1 to `limit` characters of each text, until MAX_DELAY_S is over.
+    """Read ids (B, T), then sample 1 to `limit` characters of each text, within `max_delay_s`.
 
     Returns:
         For each step the ids, (B,); for each step, if scored, their nats, (B,); and the new
         `recent`, (B, N).
     """
-    deadline = time.perf_counter() + MAX_DELAY_S
+    deadline = time.perf_counter() + spec.max_delay_s
     steps: list[Ids] = []
     costs: list[filters.Floats] = []
     while True:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -20,12 +19,8 @@ from charlm.checkpoint.format import Meta
 from charlm.config import MuonConfig, SGDConfig, TrainConfig
 from charlm.devices import CPU, choose_device, set_threads
 from charlm.errors import DeviceError
-from charlm.kernels.amx import cpu_has_amx
-from charlm.kernels.block import BlockKernel
 from charlm.kernels.build import NoKernelError
-from charlm.kernels.fused import FusedGPT, FusedLSTM
-from charlm.kernels.lstm import LSTMKernel
-from charlm.kernels.newton_schulz import NewtonSchulz
+from charlm.kernels.fused import Kernels
 from charlm.models import CharModel
 from charlm.models.recurrent import Recurrent
 from charlm.training.compute import Compute, Precision
@@ -50,7 +45,11 @@ KERNEL_TOLERANCE = 0.05  # largest relative error of Muon's factor in bfloat16
 
 
 def choose_compute(
-    train: TrainConfig, model: CharModel, device_name: str, recorded: Meta | None = None
+    train: TrainConfig,
+    model: CharModel,
+    device_name: str,
+    recorded: Meta | None = None,
+    kernels: type[Kernels] = Kernels,
 ) -> Compute:
     """Choose the device, precision, threads and kernels of a run.
 
@@ -61,6 +60,7 @@ def choose_compute(
         device_name: `auto` or the name of a device.
         recorded: the metadata of the checkpoint to resume from. Its choices are made again where
             that is possible.
+        kernels: charlm's own kernels.
 
     Raises:
         ConfigError: the run needs more memory than there is.
@@ -69,7 +69,7 @@ def choose_compute(
     """
     if choose_device(device_name) == CPU:
         refuse_too_large(train, model)
-    return _Chooser(train, model, recorded).choose(device_name)
+    return _Chooser(train, model, recorded, kernels).choose(device_name)
 
 
 class _MismatchError(RuntimeError):
@@ -77,8 +77,11 @@ class _MismatchError(RuntimeError):
 
 
 class _Chooser:
-    def __init__(self, train: TrainConfig, model: CharModel, recorded: Meta | None) -> None:
+    def __init__(
+        self, train: TrainConfig, model: CharModel, recorded: Meta | None, kernels: type[Kernels]
+    ) -> None:
         self._train, self._model, self._recorded = train, model, recorded
+        self._kernels = kernels
         self._plain = without_dropout(model)
         self._float32 = Compute(CPU, "fp32", set_threads(train.threads))
         self._x, self._y = random_batch(train, self._plain)
@@ -101,12 +104,12 @@ class _Chooser:
     def _with_kernels(self, compute: Compute) -> Compute:
         """Add those of charlm's own kernels that support this model and are right."""
         was_torch = self._recorded is not None and self._recorded.kernel == "torch"
-        if self._train.compile != "auto" or was_torch or not cpu_has_amx():
+        if self._train.compile != "auto" or was_torch or not self._kernels.available():
             return compute
         try:
             if self._train.precision in ("auto", "bf16"):
                 compute = self._with_fused_layers(compute)
-            if self._is_muon and all(map(NewtonSchulz.supports, self._model.hidden_matrices())):
+            if self._is_muon:
                 compute = self._with_muon_kernel(compute)
         except NoKernelError as error:
             self._notices.append(
@@ -124,24 +127,22 @@ class _Chooser:
             NoKernelError: the kernel cannot be built.
             _MismatchError: its numbers are wrong.
         """
-        fused: Callable[[CharModel], FusedLSTM | FusedGPT]
-        if FusedLSTM.supports(self._model, self._train.batch_size // self._train.grad_accum):
-            fused = functools.partial(FusedLSTM, kernel=LSTMKernel())
-        elif FusedGPT.supports(self._model):
-            fused = functools.partial(FusedGPT, kernel=BlockKernel())
-            compute = replace(compute, casts_itself=True)
-        else:
+        batch_size = self._train.batch_size // self._train.grad_accum
+        fused = self._kernels.layers(self._model, batch_size)
+        if fused is None:
             return compute
         return self._verified(replace(compute, precision="bf16", fused=fused))
 
     def _with_muon_kernel(self, compute: Compute) -> Compute:
-        """Add Muon's kernel.
+        """Add Muon's kernel, if it supports the model.
 
         Raises:
             NoKernelError: the kernel cannot be built.
             _MismatchError: its factor of one matrix differs from that in float32.
         """
-        kernel = NewtonSchulz()
+        kernel = self._kernels.muon(self._model)
+        if kernel is None:
+            return compute
         error = muon_kernel_error(kernel, self._largest_matrix) if self._train.verify else 0.0
         if error > KERNEL_TOLERANCE:
             raise _MismatchError(f"Muon's orthogonal factor is {error:.1%} off")

@@ -290,12 +290,11 @@ def test_each_turn_of_a_conversation_continues_everything_before(kind: str, slid
 @pytest.mark.parametrize("numbers", [[0], [3, 1, 2]], ids=len)
 @pytest.mark.parametrize("scored", [False, True])
 def test_chunks_of_several_characters_have_the_same_text_and_nats(
-    numbers: list[int], scored: bool, monkeypatch: pytest.MonkeyPatch
+    numbers: list[int], scored: bool
 ) -> None:
-    engine, spec = numpy_engine(make_model("lstm")), SampleSpec(PLAIN, 50, scored=scored)
-    found = []
+    engine, found = numpy_engine(make_model("lstm")), []
     for delay in (0.0, 1e9):
-        monkeypatch.setattr("charlm.sampling.generate.MAX_DELAY_S", delay)
+        spec = SampleSpec(PLAIN, 50, scored=scored, max_delay_s=delay)
         texts: dict[int, list[Chunk | None]] = {number: [] for number in numbers}
         for number, chunk in sample_texts(engine, VOCAB, VOCAB.encode("ab"), spec, 1, numbers):
             texts[number].append(chunk)

@@ -31,30 +31,15 @@ class Notices(Observer):
         self.lines.append(text)
 
 
-def fails_at_once(_model: object) -> object:
-    raise RuntimeError("no compiler here\nand more about it")
-
-
-def fails_when_called(_model: object) -> Callable[..., object]:
-    def call(*_: object, **_options: object) -> object:
-        raise RuntimeError("no compiler here\nand more about it")
-
-    return call
-
-
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
-@pytest.mark.parametrize("broken", [fails_at_once, fails_when_called])
 def test_if_compiling_fails_one_notice_says_so_and_the_run_is_the_uncompiled_one(
-    broken: Any, kind: str, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tiny_text: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(torch, "compile", broken)
-    notices = Notices()
-    tried = new_run(
-        make_config(tiny_text, kind, "train.compile=on"), tmp_path / "tried", observers=[notices]
-    )
+    notices, config = Notices(), make_config(tiny_text, kind, "train.compile=on")
+    with torch.compiler.set_stance("fail_on_recompile"):  # the first compilation fails too
+        tried = new_run(config, tmp_path / "tried", observers=[notices])
     (line,) = notices.lines
-    assert "torch.compile failed" in line
-    assert "no compiler here" in line
+    assert line.startswith("torch.compile failed, training goes on without it: ")
     assert "\n" not in line
     assert_same_run(tried, new_run(make_config(tiny_text, kind), tmp_path / "off"))
 

@@ -9,8 +9,10 @@ import pytest
 from charlm.checkpoint.format import LAST, Meta
 from charlm.checkpoint.read import read_meta
 from charlm.config import Config
+from charlm.kernels.fused import Kernels
 from charlm.kernels.lstm import LSTMKernel
-from charlm.training import choose
+from charlm.models import build_model
+from charlm.training.choose import choose_compute
 from tests.kernels import loaded
 from tests.training.helpers import (
     assert_same_run,
@@ -133,10 +135,15 @@ def test_a_run_that_lost_the_kernel_reports_it_and_resumes(
 def test_a_kernel_that_cannot_be_compiled_is_reported_and_not_used(
     tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choose, "cpu_has_amx", lambda: True)
+    class WithAMX(Kernels):
+        available = staticmethod(lambda: True)
+
     monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
-    ready = start(config_for(tiny_text, "train.precision=auto"), tmp_path, "cpu")
-    (notice,) = (each for each in ready.notices if "no-compiler" in each)
+    config = config_for(tiny_text, "train.precision=auto")
+    model = build_model(config.model, 30, seed=1)
+    compute = choose_compute(config.train, model, "cpu", kernels=WithAMX)
+    (notice,) = compute.notices
+    assert "no-compiler" in notice
     assert "\n" not in notice
     assert "the result is as good" in notice
-    assert ready.run.compute.kernel == "torch"
+    assert compute.kernel == "torch"
