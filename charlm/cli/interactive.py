@@ -10,7 +10,8 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from charlm.cli.streaming import Stream, print_message, print_status
+from charlm.cli.output import print_message, print_status
+from charlm.cli.streaming import Stream
 from charlm.errors import CharlmError
 
 if TYPE_CHECKING:

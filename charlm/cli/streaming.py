@@ -1,6 +1,6 @@
-"""Output on standard output and messages on standard error.
+"""Sampled text on standard output.
 
-Sampled text is flushed often enough to look smooth, but not after every character, which is slow.
+It is flushed often enough to look smooth, but not after every character, which is slow.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from charlm.cli.visible import visible
+from charlm.visible import SAMPLE, visible
 
 TERMINAL, ELSEWHERE = 0.03, 0.1  # seconds between two flushes, to a terminal and otherwise
 # the least probability for each colour (of a terminal's 256), from green to red
@@ -27,7 +27,7 @@ class Stream:
 
     def write(self, text: str) -> None:
         """Write text, and flush if the last flush is long enough ago."""
-        sys.stdout.write(visible(text) if self.is_terminal else text)
+        sys.stdout.write(visible(text, SAMPLE) if self.is_terminal else text)
         now = time.monotonic()
         if now - self._flushed >= self._interval:
             sys.stdout.flush()
@@ -47,15 +47,3 @@ class Stream:
     def flush(self) -> None:
         """Flush everything that was written."""
         sys.stdout.flush()
-
-
-def print_status(text: str) -> None:
-    """Print a message to standard error, but only if that is a terminal."""
-    if sys.stderr.isatty():
-        print_message(text)
-
-
-def print_message(text: str) -> None:
-    """Print a message to standard error."""
-    sys.stdout.flush()  # keeps the order of the two streams
-    print(f"charlm: {text}", file=sys.stderr, flush=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from charlm.cli.output import print_line, print_note
 from charlm.errors import CharlmError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def train(options: argparse.Namespace) -> int:
     run = ready.run
     view, began_at = terminal.View(run), run.progress.step
     for line in describe.describe_run(ready):
-        print(line)
+        print_line(line)
     for notice in ready.notices:
         view.notice(notice)
     preview = Preview(run.config, run.corpus.vocab)
@@ -44,7 +44,7 @@ def train(options: argparse.Namespace) -> int:
         trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, preview)
         outcome = trainer.train()
     for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
-        print(line)
+        print_line(line)
     return 128 + received[0] if received and outcome == "stopped" else 0
 
 
@@ -100,7 +100,7 @@ def _note_large_text(data: DataConfig) -> None:
     paths = [path for path in (data.path, data.val_path, data.test_path) if path]
     size = sum(bytes_to_read(find_sources(path, data), data) for path in paths) / 1e6
     if size > LARGE_MB:
-        print(f"charlm: note: reading and encoding {size:,.0f} MB of text", file=sys.stderr)
+        print_note(f"reading and encoding {size:,.0f} MB of text")
 
 
 @contextmanager
