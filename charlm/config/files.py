@@ -19,6 +19,7 @@ from charlm.config.explain import explain
 from charlm.config.reference import settings
 from charlm.config.run import Config
 from charlm.errors import ConfigError
+from charlm.visible import visible
 
 _Group = TypeVar("_Group", bound=BaseModel)
 
@@ -48,10 +49,9 @@ class _Dumper(yaml.SafeDumper):
     """Quotes every string that this loader or YAML 1.1 would read as another type."""
 
     def represent_str(self, value: str) -> yaml.ScalarNode:
-        """PyYAML writes U+0085 raw outside of double quotes, and reads it back as a space."""
-        return self.represent_scalar(
-            "tag:yaml.org,2002:str", value, style='"' if "\x85" in value else None
-        )
+        """Characters that are not visible need double quotes, in which they can be escaped."""
+        hidden = visible(value, keep="\n") != value
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style='"' if hidden else None)
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
@@ -156,8 +156,7 @@ def _config_error(where: str, problems: list[str]) -> ConfigError:
     heading = f"{where}: " if where else ""
     if len(problems) == 1:
         return ConfigError(heading + problems[0])
-    lines = "".join(f"\n  {problem}" for problem in problems)
-    return ConfigError(f"{heading}{len(problems)} problems:{lines}")
+    return ConfigError(f"{heading}{len(problems)} problems:", *problems)
 
 
 def updated(group: _Group, **changes: Any) -> _Group:
@@ -210,8 +209,9 @@ def to_yaml(config: Config) -> str:
 
 
 def write_yaml(settings: Mapping[str, Any]) -> str:
-    """Return nested dictionaries as YAML, with the keys in the given order."""
-    return yaml.dump(dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    """Return nested dictionaries as YAML, with the keys in the given order, and all visible."""
+    text = yaml.dump(dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return visible(text, keep="\n")  # escapes only what is in double quotes
 
 
 def to_schema() -> str:
