@@ -9,12 +9,28 @@ CharlmError
 └── BrokenModelError  a model gives outputs that are not finite
 
 The command line prints the message of a CharlmError and exits with status 2. Every other exception
-is a bug in charlm and keeps its traceback.
+is a bug in charlm and keeps its traceback, apart from an OSError that names a file.
 """
+
+from __future__ import annotations
+
+import os
 
 
 class CharlmError(Exception):
-    """The base class: the message says what was wrong, where, and what to do."""
+    """The base class: the message says what was wrong, where, and what to do.
+
+    Args:
+        lines: a heading and one line for each problem; nearly always one line only. A line may
+            contain what is in a file, even a line break, so it must be made visible to be shown.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+        self.lines = lines
+
+    def __str__(self) -> str:
+        return "\n  ".join(self.lines)
 
 
 class ConfigError(CharlmError):
@@ -48,3 +64,9 @@ class BrokenModelError(CharlmError):
         super().__init__(
             "the model's output is not finite: its weights are broken; use another checkpoint"
         )
+
+
+def name_of_file(error: OSError) -> str | None:
+    """The name of the file that an OSError is about; None if it is not known."""
+    name = error.filename  # bytes from TensorBoard, and a number for an open file
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else None

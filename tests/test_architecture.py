@@ -23,21 +23,22 @@ ALLOWED = {
     "machine": "",
     "observer": "",
     "randomness": "errors",
+    "visible": "",
     "devices": "errors machine",
-    "config": "errors",
+    "config": "errors visible",
     "data": "version errors files randomness config",
     "models": "errors randomness machine config",
     "kernels": "files machine models",
     "checkpoint": "errors files config data devices models",
     "evaluation": "errors randomness units config data models checkpoint",
     "sampling": "errors randomness machine config data kernels models checkpoint evaluation",
-    "insight": "errors units observer config data models checkpoint evaluation",
-    "training": "version errors files randomness units machine observer devices config data "
-    "models kernels checkpoint evaluation",
+    "insight": "errors units visible observer config data models checkpoint evaluation",
+    "training": "version errors files randomness units visible machine observer devices config "
+    "data models kernels checkpoint evaluation",
     "api": "errors units config data checkpoint sampling",
     "charlm": "version api",
-    "cli": "version errors units observer config data models checkpoint evaluation sampling "
-    "insight training api",
+    "cli": "version errors units visible observer config data models checkpoint evaluation "
+    "sampling insight training api",
     "__main__": "cli",
 }
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from charlm.config import Config
 from charlm.data.vocab import UNKNOWN, Vocab
@@ -67,7 +67,7 @@ class Meta(BaseModel):
     parameters: int
     progress: Progress
     log_sizes: dict[str, int]  # bytes of the run's log files so far
-    device: str
+    device: str = Field(pattern=r"^(cpu|(cuda|mps)(:(0|[1-9][0-9]?))?)$")
     precision: Literal["fp32", "bf16", "fp16"]
     threads: int
     kernel: str = "torch"  # see Compute

@@ -130,9 +130,8 @@ def edited_config(folder: Path, recorded: Config) -> Config | None:
     try:
         config = load_config(path, name=folder.name)
     except ConfigError as error:
-        raise ConfigError(
-            f"{error}; or rename this file to resume with the settings of the checkpoint"
-        ) from error
+        advice = "or rename this file to resume with the settings of the checkpoint"
+        raise ConfigError(*error.lines[:-1], f"{error.lines[-1]}; {advice}") from error
     return None if config == recorded.model_copy(update={"name": config.name}) else config
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm.checkpoint.format import Meta
-from charlm.errors import CheckpointError
+from charlm.errors import CheckpointError, name_of_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ def writing(path: Path, advice: str = "make this folder writable") -> Iterator[N
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
         raise CheckpointError(
-            f"{os.fsdecode(error.filename or path)}: cannot write: {error.strerror}; files saved "
+            f"{name_of_file(error) or path}: cannot write: {error.strerror}; files saved "
             f"before are unchanged; {'free disk space' if full else advice}"
         ) from error
 

@@ -10,45 +10,60 @@ Each verb imports what it needs when it is called, so that `charlm --help` is fa
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from charlm.cli import config, data, inspect, sample, train, use
 from charlm.cli.arguments import make_parser
-from charlm.cli.messages import as_options
-from charlm.errors import CharlmError
+from charlm.cli.output import message
+from charlm.cli.streams import OutputError, discard_output, standard_streams
+from charlm.errors import CharlmError, name_of_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `charlm` with these arguments; returns the exit status."""
-    _write_utf8()
+    options = argparse.Namespace(verb="")
+    with standard_streams():
+        try:
+            with _flushed_output():
+                make_parser().parse_args(arguments, options)
+                _limit_spinning(options.verb)
+                return _VERBS[options.verb](options)
+        except OutputError as error:
+            discard_output()
+            return 0 if error.has_no_reader else _fail(str(error))
+        except CharlmError as error:
+            return _fail(*error.lines, verb=options.verb)
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+            return 128 + signal.SIGINT
+        except OSError as error:
+            if (name := name_of_file(error)) is None:
+                raise
+            return _fail(f"{name}: {error.strerror}")
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            return _fail(
+                "out of memory; use a smaller model, lower train.batch_size, or raise "
+                "train.grad_accum, which keeps the batch size"
+            )
+
+
+@contextmanager
+def _flushed_output() -> Iterator[None]:
     try:
-        with _output():
-            options = make_parser().parse_args(arguments)
-            _limit_spinning(options.verb)
-            return _VERBS[options.verb](options)
-    except CharlmError as error:
-        print(f"charlm: {as_options(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader, for example head, has closed the pipe
-        return 0
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        print(
-            "charlm: out of memory; use a smaller model, lower train.batch_size, or raise "
-            "train.grad_accum, which keeps the batch size",
-            file=sys.stderr,
-        )
-        return 2
+        yield
+    finally:
+        sys.stdout.flush()
+
+
+def _fail(*lines: str, verb: str = "") -> int:
+    print(message(*lines, verb=verb), file=sys.stderr)
+    return 2
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -58,33 +73,6 @@ def _is_out_of_memory(error: Exception) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or "can't allocate memory" in str(error)
     )
-
-
-def _write_utf8() -> None:
-    """Make the standard streams write UTF-8 in every locale, and leave line ends unchanged."""
-    if sys.stdout is None:  # closed by `>&-`
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  (open until the process ends)
-    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
-        if isinstance(stream, io.TextIOWrapper):
-            # surrogateescape writes a model's bytes unchanged where they are not valid UTF-8
-            stream.reconfigure(encoding="utf-8", errors=errors, newline="")
-
-
-@contextmanager
-def _output() -> Iterator[None]:
-    """Flush standard output at the end. If it cannot be written, discard further output."""
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except OSError as error:
-        if error.filename is not None:  # an error of another file: standard output has no name
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise CharlmError(f"standard output: cannot write: {error.strerror}") from error
 
 
 def _limit_spinning(verb: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from charlm.cli import sample_options
 from charlm.version import __version__
+from charlm.visible import visible
 
 RUNS = Path("checkpoints")
 _Verbs = Any  # argparse's own type for the result of add_subparsers is private
@@ -25,7 +26,7 @@ class _Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {visible(message)}; see {self.prog} --help\n")
 
     def format_help(self) -> str:
         return super().format_help() + (self.late_epilog() if self.late_epilog else "")
@@ -84,8 +85,8 @@ examples:
   charlm train --config configs/mine.yaml --init-from checkpoints/wide
 
 Without --config, charlm chooses settings that suit the text; `charlm data stats` shows them.
-The run folder is OUT/NAME. Ctrl-C saves the run after the current step and prints how to resume
-it.
+The run folder is OUT/NAME. Ctrl-C saves the run after the current step and prints how to
+resume it; a second Ctrl-C ends charlm at once.
 """,
     )
     parser.late_epilog = _settings_table
@@ -229,9 +230,7 @@ examples:
     texts.add_argument(
         "--split", choices=["train", "val", "test", "all"], help="part of the text (default: val)"
     )
-    about_length = (
-        "characters to read; more text finds more, but makes a larger page (default: %(default)s)"
-    )
+    about_length = "characters to read; more give a larger page (default: %(default)s)"
     parser.add_argument("--length", type=int, default=5000, metavar="N", help=about_length)
     parser.add_argument(
         "--out",

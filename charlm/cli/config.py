@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from charlm.cli.output import print_lines
+
 
 def check(options: argparse.Namespace) -> int:
     """Print the resolved settings of a config."""
     from charlm.config.files import load_config, to_yaml
 
-    print(to_yaml(load_config(options.file, options.set)), end="")
+    print_lines(to_yaml(load_config(options.file, options.set)))
     return 0
 
 
@@ -17,7 +19,7 @@ def schema(_options: argparse.Namespace) -> int:
     """Print the JSON Schema of configs."""
     from charlm.config.files import to_schema
 
-    print(to_schema(), end="")
+    print_lines(to_schema())
     return 0
 
 
@@ -25,5 +27,5 @@ def print_reference(_options: argparse.Namespace) -> int:
     """Print a Markdown table of all settings."""
     from charlm.config.reference import reference
 
-    print(reference(), end="")
+    print_lines(reference())
     return 0

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from charlm.cli.tables import print_table
+from charlm.cli.output import print_line, print_lines, print_table
 from charlm.errors import CharlmError
 
 
@@ -23,7 +23,7 @@ def stats(options: argparse.Namespace) -> int:
     settings = config.data.model_dump(mode="json", exclude_defaults=True)
     found["suggestion"] = suggest(path, found["parts"]["train"]) | {"data": settings}
     if options.json:
-        print(json.dumps(found))
+        print_line(json.dumps(found))
     else:
         _print_stats(found)
     return 0
@@ -44,8 +44,8 @@ def _print_stats(found: dict[str, Any]) -> None:
         shown = repr(oddity["chars"][:20])[1:-1] + "..." * (len(oddity["chars"]) > 20)
         rows[oddity["kind"]] = f"{oddity['count']:,} ({shown}): {oddity['advice']}"
     print_table(rows | _describe_yardsticks(found["yardsticks"]))
-    print("\na config to start with, as charlm train --data chooses it:\n")
-    print(write_yaml(found["suggestion"]), end="")
+    print_lines("\na config to start with, as charlm train --data chooses it:\n\n")
+    print_lines(write_yaml(found["suggestion"]))
 
 
 def _describe_yardsticks(found: dict[str, Any]) -> dict[str, str]:
@@ -80,12 +80,12 @@ def list_texts(_options: argparse.Namespace) -> int:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
-    print(
+        print_line("  ".join(cells).rstrip())
+    print_lines(
         "\nSHA-256: yes: computed from the file; published: from the publisher; no: not known, so\n"
         "only the length is checked. The addresses are as published; they were not tested.\n"
-        f"charlm data fetch NAME downloads a text into {corpora_folder()}."
     )
+    print_line(f"charlm data fetch NAME downloads a text into {corpora_folder()}.")
     return 0
 
 
@@ -108,6 +108,6 @@ def fetch(options: argparse.Namespace) -> int:
                 member=known.member,
                 progress=sys.stderr.isatty(),
             )
-        print(f"{name}: {path}")
-        print(f"train on it: charlm train --data {name}")
+        print_line(f"{name}: {path}")
+        print_line(f"train on it: charlm train --data {name}")
     return 0

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.arguments import RUNS
-from charlm.cli.streaming import print_message
-from charlm.cli.tables import print_table
+from charlm.cli.output import print_line, print_note, print_table
 from charlm.errors import CharlmError, DataError
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def inspect(options: argparse.Namespace) -> int:
             check_free(out, options.force)
         ids, unknown = text_to_score(meta, paths, split, options.on_unknown == "skip")
         before, ngram_text = _text_for_ngrams(meta, split, own=not paths)
-        model = load_model(checkpoint, options.device, _note)
+        model = load_model(checkpoint, options.device, printprint_note)
     found = survey(model, meta, ids.head(options.length), before, path.parent)
     about = {
         "checkpoint": str(path),
@@ -62,14 +61,10 @@ def inspect(options: argparse.Namespace) -> int:
     if out is not None:
         write_report(out, found, about | {"vocab": [*map(ord, meta.vocab)]}, options.force)
     if options.json:
-        print(json.dumps(about | found.numbers()))
+        print_line(json.dumps(about | found.numbers()))
     elif out is not None:
         _print(found, about, out)
     return 0
-
-
-def _note(text: str) -> None:
-    print_message(f"note: {text}")
 
 
 def _text_for_ngrams(meta: Meta, split: Split, own: bool) -> tuple[Ids | None, str]:
@@ -101,9 +96,9 @@ def _print(found: Survey, about: dict[str, Any], out: Path) -> None:
         }
     )
     for each in found.discoveries[:MOST_SHOWN]:
-        print(f"  {_describe_found(each)}")
+        print_line(f"  {_describe_found(each)}")
     for head in _best(found.heads):
-        print(f"  {_describe_head(head)}")
+        print_line(f"  {_describe_head(head)}")
 
 
 def _describe_found(found: Found) -> str:

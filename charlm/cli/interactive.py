@@ -6,8 +6,9 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from charlm.cli.output import print_message, print_status
 from charlm.cli.signals import collected
-from charlm.cli.streaming import Stream, print_message, print_status
+from charlm.cli.streaming import Stream
 from charlm.errors import CharlmError
 
 if TYPE_CHECKING:

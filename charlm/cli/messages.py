@@ -7,12 +7,28 @@ import re
 ARGUMENTS = "data|device|engine|force|init_from|name|on_unknown|out|precision|resume|set|split"
 
 
-def as_options(message: str) -> str:
-    """Replace the arguments in a library's message by command-line options: `device=cpu` by
-    `--device cpu`, and `resume=True` by `--resume`."""
+def as_options(message: str, verb: str = "") -> str:
+    """Show a message of the library to the user of a verb.
+
+    The library's arguments become options: `device=cpu` becomes `--device cpu`, and `resume=True`
+    becomes `--resume`. Advice to change a setting becomes advice that a verb without --set has.
+    """
 
     def option(found: re.Match[str]) -> str:
         name, value = found[1].replace("_", "-"), found[2]
         return f"--{name}" if value == "True" else f"--{name} {value}"
 
+    if verb == "inspect":
+        message = re.sub(r"(?<![\w.-])data=(.+) split=\w+", r"--text \1", message)
+    if verb in ("eval", "inspect", "sample"):
+        message = _without_settings(message, verb)
     return re.sub(rf"(?<![\w.-])({ARGUMENTS})=(True\b|(?=\S))", option, message)
+
+
+def _without_settings(message: str, verb: str) -> str:
+    from charlm.config.reference import settings
+
+    what, _, advice = message.rpartition("; ")
+    if what and any(re.search(rf"\b{setting.key}\b", advice) for setting in settings()):
+        return f"{what}; {verb} reads it with the settings of the model, so change the text"
+    return message

@@ -1,6 +1,6 @@
-"""Output on standard output and messages on standard error.
+"""Sampled text on standard output.
 
-Sampled text is flushed often enough to look smooth, but not after every character, which is slow.
+It is flushed often enough to look smooth, but not after every character, which is slow.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from charlm.cli.visible import visible
+from charlm.visible import SAMPLE, visible
 
 TERMINAL, ELSEWHERE = 0.03, 0.1  # seconds between two flushes, to a terminal and otherwise
 # the least probability for each colour (of a terminal's 256), from green to red
@@ -39,7 +39,7 @@ class Stream:
         Args:
             nats: -ln of the probability of the text, for its colour; None for no colour.
         """
-        shown = visible(text) if self.is_terminal else text
+        shown = visible(text, SAMPLE) if self.is_terminal else text
         if self._coloured and nats is not None and not text.isspace():
             probability = math.exp(-nats)
             colour = next(colour for least, colour in COLOURS if probability >= least)
@@ -53,15 +53,3 @@ class Stream:
     def flush(self) -> None:
         """Flush everything that was written."""
         sys.stdout.flush()
-
-
-def print_status(text: str) -> None:
-    """Print a message to standard error, but only if that is a terminal."""
-    if sys.stderr.isatty():
-        print_message(text)
-
-
-def print_message(text: str) -> None:
-    """Print a message to standard error."""
-    sys.stdout.flush()  # keeps the order of the two streams
-    print(f"charlm: {text}", file=sys.stderr, flush=True)

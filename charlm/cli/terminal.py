@@ -9,10 +9,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from charlm.cli.messages import as_options
-from charlm.cli.visible import visible
+from charlm.cli.output import message
+from charlm.cli.streams import OutputError
 from charlm.observer import Observer, Record
 from charlm.training.run import Run
+from charlm.visible import SAMPLE, visible
 
 SECONDS_BETWEEN_LINES = 5.0  # between two training losses, in a pipe
 BOLD, DIM = 1, 2  # codes of a terminal
@@ -69,11 +70,11 @@ class View(Observer):
 
     def sample(self, step: int, text: str) -> None:
         self._line(self._styled(f"--- sample at step {step:,}", DIM))
-        self._line(visible(text))
+        self._line(visible(text, SAMPLE))
         self._line(self._styled("---", DIM))
 
     def notice(self, text: str) -> None:
-        tqdm.write(f"charlm: note: {as_options(text)}", file=sys.stderr)
+        tqdm.write(message(f"note: {text}"), file=sys.stderr)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -83,7 +84,7 @@ class View(Observer):
         try:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
-        except OSError:
+        except OutputError:
             self.closed = True
 
     def _time_left(self) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from charlm.cli.output import print_line, print_note
 from charlm.cli.signals import collected
 from charlm.errors import CharlmError
 
@@ -31,7 +31,7 @@ def train(options: argparse.Namespace) -> int:
         run = ready.run
         view, began_at = terminal.View(run), run.progress.step
         for line in describe.describe_run(ready):
-            print(line)
+            print_line(line)
         for notice in ready.notices:
             view.notice(notice)
         preview = Preview(run.config, run.corpus.vocab)
@@ -41,7 +41,7 @@ def train(options: argparse.Namespace) -> int:
             trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, preview)
             outcome = trainer.train()
     for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
-        print(line)
+        print_line(line)
     return 128 + received[0] if received and outcome == "stopped" else 0
 
 
@@ -96,7 +96,7 @@ def _resumed_config(options: argparse.Namespace, last: Checkpoint) -> Config:
     if edited is not None:
         changes = differences(recorded, edited.model_copy(update={"name": recorded.name}))
         listed = ", ".join(f"{key} is {new!r}, was {old!r}" for key, (old, new) in changes.items())
-        print(f"charlm: note: {folder / CONFIG} was edited: {listed}", file=sys.stderr)
+        print_note(f"{folder / CONFIG} was edited: {listed}")
     settings = (edited or recorded).model_dump(mode="json")
     settings["data"] |= data
     yield_to(settings, options.set)
@@ -139,7 +139,7 @@ def _note_large_text(data: DataConfig) -> None:
     paths = [path for path in (data.path, data.val_path, data.test_path) if path]
     size = sum(bytes_to_read(find_sources(path, data), data) for path in paths) / 1e6
     if size > LARGE_MB:
-        print(f"charlm: note: reading and encoding {size:,.0f} MB of text", file=sys.stderr)
+        print_note(f"reading and encoding {size:,.0f} MB of text")
 
 
 @contextmanager

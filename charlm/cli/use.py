@@ -8,8 +8,7 @@ import math
 from typing import TYPE_CHECKING
 
 from charlm.cli.arguments import RUNS
-from charlm.cli.streaming import print_message
-from charlm.cli.tables import print_table
+from charlm.cli.output import print_line, print_note, print_table
 from charlm.errors import CharlmError
 
 if TYPE_CHECKING:
@@ -38,8 +37,8 @@ def _evaluate(checkpoint: Checkpoint, options: argparse.Namespace) -> int:
         raise CharlmError("--window: it needs --protocol windows")
     ids, unknown = text_to_score(meta, options.data or (), split, options.on_unknown == "skip")
     if unknown:
-        print_message(f"note: {unknown:,} unknown characters skipped")
-    model = load_model(checkpoint, options.device, lambda text: print_message(f"note: {text}"))
+        print_note(f"{unknown:,} unknown characters skipped")
+    model = load_model(checkpoint, options.device, print_note)
     score = evaluation.evaluate(model, ids, config, meta.config.train.seed)
     if not math.isfinite(score.nats):
         raise CharlmError(
@@ -59,7 +58,7 @@ def _evaluate(checkpoint: Checkpoint, options: argparse.Namespace) -> int:
         "perplexity": score.perplexity,
     }
     if options.json:
-        print(json.dumps(result))
+        print_line(json.dumps(result))
     else:
         print_table(
             result
@@ -81,7 +80,7 @@ def info(options: argparse.Namespace) -> int:
     path = find_checkpoint(options.checkpoint, RUNS)
     meta = read_meta(path)
     if options.json:
-        print(json.dumps({"path": str(path)} | meta.model_dump(mode="json")))
+        print_line(json.dumps({"path": str(path)} | meta.model_dump(mode="json")))
     else:
         print_table(describe_checkpoint(path, meta))
     return 0

@@ -132,11 +132,10 @@ def _config_error(where: str, problems: list[str], errors: int) -> ConfigError:
     heading = f"{where}: " if where else ""
     if len(problems) == 1:
         return ConfigError(heading + problems[0])
-    lines = "".join(f"\n  {problem}" for problem in problems)
     count = (
         f"{errors:,} problems; the first" if errors > MAX_PROBLEMS else f"{len(problems)} problems"
     )
-    return ConfigError(f"{heading}{count}:{lines}")
+    return ConfigError(f"{heading}{count}:", *problems)
 
 
 def updated(group: _Group, **changes: Any) -> _Group:

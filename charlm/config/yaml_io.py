@@ -14,6 +14,7 @@ import yaml
 
 from charlm.config.shown import plain
 from charlm.errors import ConfigError
+from charlm.visible import visible
 
 MAX_DEPTH = 20  # lists and mappings inside each other; a config has 4
 MAX_VALUES = 50_000  # an alias counts as all that it stands for
@@ -88,8 +89,9 @@ class _Dumper(yaml.SafeDumper):
     """Quotes every string that this loader or YAML 1.1 would read as another type."""
 
     def represent_str(self, value: str) -> yaml.ScalarNode:
-        """PyYAML writes U+0085 raw outside of double quotes, and reads it back as a space."""
-        return self.represent_scalar(f"{_TAG}str", value, style='"' if "\x85" in value else None)
+        """Characters that are not visible need double quotes, in which they can be escaped."""
+        hidden = visible(value, keep="\n") != value
+        return self.represent_scalar(f"{_TAG}str", value, style='"' if hidden else None)
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
@@ -139,5 +141,6 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def write_yaml(settings: Mapping[str, Any]) -> str:
-    """Return nested dictionaries as YAML, with the keys in the given order."""
-    return yaml.dump(dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    """Return nested dictionaries as YAML, with the keys in the given order, and all visible."""
+    text = yaml.dump(dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return visible(text, keep="\n")  # escapes only what is in double quotes

@@ -185,7 +185,8 @@ def _resume_notices(meta: Meta, run: Run) -> list[str]:
     """Return a line for each thing that makes the resumed run another than one never stopped."""
     was = meta.versions | _choices(meta)
     now = run.versions | _choices(run.compute)
-    changed = [f"{key} was {was[key]} and is {now[key]}" for key in was if was[key] != now.get(key)]
+    known = [key for key in was if key in now]  # a stranger's checkpoint may have more
+    changed = [f"{key} was {was[key]} and is {now[key]}" for key in known if was[key] != now[key]]
     notices = []
     if changed:
         notices.append(f"{'; '.join(changed)}: the run continues, but not with the same bits")

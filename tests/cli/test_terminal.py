@@ -20,7 +20,7 @@ def test_control_characters_of_a_sample_are_escaped(
     view: View, capsys: pytest.CaptureFixture[str]
 ) -> None:
     view.sample(3, "a\x1b[2Jb\rc\td\u3000é\u00a0\n")
-    assert "a\\x1b[2Jb\\x0dc\td\u3000é\u00a0\n" in capsys.readouterr().out
+    assert "a\\x1b[2Jb\\rc\td\u3000é\u00a0\n" in capsys.readouterr().out
 
 
 def test_only_the_lowest_loss_is_marked_as_the_best_so_far(

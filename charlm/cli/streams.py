@@ -1,0 +1,103 @@
+"""The standard streams: what they need before a verb runs, and what happens if they fail."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+
+class OutputError(Exception):
+    """Standard output cannot be written.
+
+    Attributes:
+        has_no_reader: its reader, for example head, has closed the pipe.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"standard output: cannot write: {error.strerror or error}")
+        self.has_no_reader = isinstance(error, BrokenPipeError)
+
+
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """Inside, all three standard streams exist and write UTF-8 in every locale.
+
+    Writing to sys.stdout raises no OSError but OutputError, so no error of another file is
+    mistaken for it. An error of writing to sys.stderr is ignored: it cannot be reported.
+    """
+    _open_missing()
+    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            # surrogateescape writes a model's bytes unchanged where they are not valid UTF-8
+            stream.reconfigure(encoding="utf-8", errors=errors, newline="")
+    before = sys.stdout, sys.stderr
+    sys.stdout = cast(TextIO, _Output(sys.stdout))
+    sys.stderr = cast(TextIO, _Messages(sys.stderr))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def discard_output() -> None:
+    """Discard what standard output has not written yet, and what follows."""
+    with Path(os.devnull).open("w") as null:
+        os.dup2(null.fileno(), sys.stdout.fileno())
+
+
+def _open_missing() -> None:
+    """Open the null device as each standard stream that is closed (`<&-`, `>&-`, `2>&-`).
+
+    Otherwise the next file that is opened would get its descriptor, and the messages with it.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # a new file gets the lowest number that is free, which is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w" if descriptor else "r"))  # noqa: SIM115
+
+
+class _Stream:
+    """A stream whose other attributes are those of the stream that it writes to."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Output(_Stream):
+    def write(self, text: str) -> int:
+        with _output_errors():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _output_errors():
+            self._stream.flush()
+
+
+@contextmanager
+def _output_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(error) from error
+
+
+class _Messages(_Stream):
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
