@@ -45,7 +45,7 @@ def inspect(options: argparse.Namespace) -> int:
             check_free(out, options.force)
         ids, unknown = text_to_score(meta, paths, split, options.on_unknown == "skip")
         before, ngram_text = _text_for_ngrams(meta, split, own=not paths)
-        model = load_model(checkpoint, options.device, printprint_note)
+        model = load_model(checkpoint, options.device, print_note)
     found = survey(model, meta, ids.head(options.length), before, path.parent)
     about = {
         "checkpoint": str(path),
