@@ -194,6 +194,17 @@ def test_only_the_command_line_prints_and_exits(module: str) -> None:
         assert list(printing(TREES[module])) == []
 
 
+# They print through `visible`, or what is in no file; `streams` wraps the streams
+EXITS = {"", ".output", ".streaming", ".terminal", ".interactive", ".streams"}
+
+
+@each_module
+def test_in_the_command_line_only_few_files_print(module: str) -> None:
+    if part_of(module) == "cli" and module.removeprefix("charlm.cli") not in EXITS:
+        found = printing(TREES[module])
+        assert [what for what in found if what.endswith(("print()", "stdout", "tqdm.write"))] == []
+
+
 @pytest.mark.parametrize(
     "line",
     [
