@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from charlm.config import SampleConfig
 from charlm.data.vocab import Ids, Vocab
-from charlm.errors import BrokenModelError
 from charlm.randomness import generator
 from charlm.sampling import filters
 from charlm.sampling.engine import Engine, Reader
@@ -206,14 +204,7 @@ def choose(
 
     Returns:
         Ids, (B,).
-
-    Raises:
-        BrokenModelError: a logit is not finite.
     """
-    if not math.isfinite(np.add.reduce(logits, axis=None)):  # one NaN or inf makes the sum NaN/inf
-        raise BrokenModelError(
-            "the model's output is not finite: its weights are broken; use another checkpoint"
-        )
     return filters.draw(filters.distribution(logits, config, recent), uniform)
 
 
