@@ -47,8 +47,17 @@ def set_threads(wanted: int | None) -> int:
     Args:
         wanted: the number, or None: one for each usable CPU, but at most MAX_THREADS and at most
             the number that PyTorch uses now.
+
+    Raises:
+        DeviceError: there are far more threads than CPUs, so that training would hardly move.
     """
     if wanted is None:
         wanted = min(torch.get_num_threads(), usable_cpus(), MAX_THREADS)
+    most = max(MAX_THREADS, 4 * usable_cpus())
+    if wanted > most:
+        raise DeviceError(
+            f"train.threads: {wanted} threads are too many for the {usable_cpus()} CPUs that this "
+            f"process can use; set at most {most}, or null"
+        )
     torch.set_num_threads(wanted)
     return wanted

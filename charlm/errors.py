@@ -43,3 +43,8 @@ class TrainingError(CharlmError):
 
 class BrokenModelError(CharlmError):
     """A model gives outputs that are not finite, so its weights are broken."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model's output is not finite: its weights are broken; use another checkpoint"
+        )

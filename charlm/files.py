@@ -1,11 +1,20 @@
-"""The cache folder, and locks on folders."""
+"""The cache folder, files that other users cannot change, locks on folders, and flushing.
+
+The cache must be private: only this user and root may change what is in it. A group may write to
+it, since the owner chooses the group, and on many systems every user has a group of their own. The
+folders above the cache are not checked.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import platformdirs
 
@@ -14,7 +23,13 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-CAN_LOCK = fcntl is not None
+REMEDY = "make it a folder that only you can write to, or set CHARLM_CACHE to another folder"
+_UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe must not block
+
+
+class ExposedError(PermissionError):
+    """Other users can change a file or a folder; strerror says why."""
 
 
 def cache_folder() -> Path:
@@ -22,28 +37,138 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CHARLM_CACHE") or platformdirs.user_cache_dir("charlm"))
 
 
+# --- private files and folders ------------------------------------------------------------------
+
+
+def check_private(path: Path, status: os.stat_result) -> None:
+    """Check the status of a file or a folder of the cache.
+
+    Raises:
+        ExposedError: it is a symbolic link, or not only this user and root can change it. Windows
+            has no such owners and modes, so only links are found there.
+    """
+    problem = None
+    if stat.S_ISLNK(status.st_mode):
+        problem = "it is a symbolic link"
+    elif os.name == "posix" and status.st_uid not in (0, os.geteuid()):
+        problem = "it belongs to another user"
+    elif os.name == "posix" and status.st_mode & stat.S_IWOTH:
+        problem = "every user can write to it"
+    if problem:
+        raise ExposedError(errno.EPERM, problem, str(path))
+
+
+def private_folder(name: str, create: bool = False) -> Path:
+    """The path of the folder `name` in the cache. The cache itself may be a link, the folder not.
+
+    Args:
+        name: the name of the folder.
+        create: whether to create it if it is missing.
+
+    Raises:
+        ExposedError: it or the cache is not private.
+        OSError: it cannot be created.
+    """
+    folder = cache_folder() / name
+    for path in (folder.parent, folder):
+        if create and not path.exists():
+            path.mkdir(0o755, parents=True, exist_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            check_private(path, path.lstat() if path == folder else path.stat())
+    return folder
+
+
+def open_private(path: Path) -> BinaryIO:
+    """Open a file for reading that only this user and root can change.
+
+    Raises:
+        ExposedError: others can change it, or it is a symbolic link or no regular file.
+        OSError: it cannot be opened.
+    """
+    _check_file(path, path.lstat())
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _SAFE))  # noqa: SIM115
+    try:
+        _check_file(path, os.fstat(file.fileno()))  # another file may have taken its place
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_file(path: Path, status: os.stat_result) -> None:
+    check_private(path, status)
+    if not stat.S_ISREG(status.st_mode):
+        raise ExposedError(errno.EPERM, "it is not a regular file", str(path))
+
+
+def remove_folder(folder: Path, names: re.Pattern[str]) -> None:
+    """Remove the files of a folder that have such names, and the folder if it is then empty.
+
+    Links are never followed: a link is removed, and what it points to stays.
+
+    Raises:
+        OSError: something cannot be removed, or other files remain.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    if os.unlink in os.supports_dir_fd:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            for name in filter(names.fullmatch, os.listdir(descriptor)):  # noqa: PTH208
+                os.unlink(name, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+    else:  # Windows
+        for path in folder.iterdir():
+            if names.fullmatch(path.name):
+                path.unlink()
+    folder.rmdir()
+
+
+# --- locks and flushing -------------------------------------------------------------------------
+
+
 @contextmanager
-def locked(folder: Path, wait: bool) -> Iterator[bool]:
-    """Lock a folder against other processes, if the system supports it.
+def locked(folder: Path, wait: bool, without: bool = True) -> Iterator[bool]:
+    """Lock a folder against other processes, if the system and the file system support it.
 
     The system releases the lock when the process ends, also when it is killed.
 
     Args:
+        folder: the folder to lock.
         wait: wait until the lock is free.
+        without: what to yield without support for locks.
 
     Yields:
-        Whether this process has the lock. Always true on a system without locks.
+        Whether this process has the lock.
     """
     if fcntl is None:
-        yield True
+        yield without
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield _lock(descriptor, wait, without)
     finally:
         os.close(descriptor)  # this also releases the lock
+
+
+def _lock(descriptor: int, wait: bool, without: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:  # some network file systems
+        if error.errno not in {*_UNSUPPORTED, errno.ENOLCK}:
+            raise
+        return without
+    return True
+
+
+def flush(descriptor: int) -> None:
+    """Flush an open file or folder to the disk, if its file system supports it."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {*_UNSUPPORTED, errno.EINVAL}:
+            raise

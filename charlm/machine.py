@@ -1,4 +1,4 @@
-"""The CPUs that this process may use, and their instructions. Needs no torch.
+"""The CPUs that this process may use, their instructions, and its memory. Needs no torch.
 
 The environment variable CHARLM_ISA limits charlm to the instructions of an older CPU.
 `scripts/as_cpu` sets it, together with the same variables of PyTorch, oneDNN, MKL and OpenBLAS.
@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 CPUINFO = Path("/proc/cpuinfo")
 # for each level, prefixes of the feature names that a CPU of this level does not have
@@ -68,24 +73,24 @@ def usable_cpus(root: Path = Path("/")) -> int:
 def _quotas(root: Path) -> list[float]:
     """The CPU quotas, in CPUs, of this process's control groups and of their parents."""
     quotas = []
-    for folder, is_v2 in _control_groups(root):
+    for folder, is_v2 in _control_groups(root, "cpu"):
         quota = _read_v2(folder) if is_v2 else _read_v1(folder)
         if quota is not None:
             quotas.append(quota)
     return quotas
 
 
-def _control_groups(root: Path) -> list[tuple[Path, bool]]:
-    """The folders of the control groups that limit this process's CPU time, and whether each is of
-    cgroup version 2. A container sees its own group as the root group or does not see it, so the
-    root group is included.
+def _control_groups(root: Path, controller: str) -> list[tuple[Path, bool]]:
+    """The folders of the control groups that limit this process's use of a resource, and whether
+    each is of cgroup version 2. A container sees its own group as the root group or does not see
+    it, so the root group is included.
     """
     found = []
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, group = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        mounts = [""] if not controllers else [controllers, "cpu"]
+        mounts = [""] if not controllers else [controllers, controller]
         top = next((it for name in mounts if (it := root / "sys/fs/cgroup" / name).is_dir()), None)
         parts = [part for part in group.split("/") if part not in ("", "..")]
         if top is not None:
@@ -116,3 +121,27 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return []
+
+
+# --- memory ----------------------------------------------------------------------------------
+
+
+def usable_memory(root: Path = Path("/")) -> int | None:
+    """The number of bytes that this process can never exceed; None if the system does not tell.
+
+    This is the machine's memory and swap space, limited by the control groups (Linux) and by
+    `ulimit -v`. Other processes use a part of it.
+
+    Args:
+        root: the folder that contains /proc and /sys.
+    """
+    sizes = {words[0]: int(words[1]) for words in map(str.split, _lines(root / "proc/meminfo"))}
+    swap = 1024 * sizes.get("SwapTotal:", 0)
+    limits = [1024 * sizes["MemTotal:"] + swap] if "MemTotal:" in sizes else []
+    for folder, is_v2 in _control_groups(root, "memory"):
+        lines = _lines(folder / ("memory.max" if is_v2 else "memory.limit_in_bytes"))
+        limits += [int(line) + swap for line in lines if line.isdecimal()]  # not `max`
+    if resource is not None:
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        limits += [limit] if limit != resource.RLIM_INFINITY else []
+    return min(limits, default=None)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from charlm.checkpoint.format import LAST
 from charlm.checkpoint.read import open_checkpoint
+from charlm.checkpoint.run_folder import stopped_run
 from charlm.config import Config
 from charlm.config.files import parse_config
 from charlm.errors import DeviceError
@@ -105,14 +106,15 @@ def resumed(kind: str, precision: str, check: Check) -> Found:
     steps = 6 if check.quick else 40
     overrides = (f"train.max_steps={steps}", f"train.precision={precision}", "model.dropout=0.1")
     config = settings(kind, check.text, *overrides)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as other:
         try:
-            whole = start(config, Path(name) / "whole", check.device)
+            whole = start(config, Path(name), check.device)
         except DeviceError as error:
             return Found(f"not on this device: {error}")
         _train(whole, steps)
-        folder = _train(start(config, Path(name) / "parts", check.device), steps // 2)
-        _train(resume(config, folder, check.device), steps)
+        folder = _train(start(config, Path(other), check.device), steps // 2)
+        with stopped_run(folder) as last:
+            _train(resume(config, last, check.device), steps)
         a, b = (_weights(it / LAST) for it in (folder, whole.run.folder))
     off = _distance(a, b)
     moved = whole.run.progress

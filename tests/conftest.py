@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import random
 import shutil
@@ -27,6 +28,13 @@ if (_corpora := ROOT.parent / "shared" / "corpora").is_dir():
 # the same examples in every run, and no time limit, since the machine may be busy
 hypothesis.settings.register_profile("charlm", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.load_profile("charlm")
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal, for `contextlib.redirect_stdout` and its like."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Result(NamedTuple):

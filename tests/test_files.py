@@ -1,18 +1,33 @@
-"""The cache folder, and locks on folders."""
+"""The cache folder, files that others cannot change, locks on folders, and flushing."""
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import stat
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from charlm.files import CAN_LOCK, cache_folder, locked
+from charlm.files import (
+    ExposedError,
+    cache_folder,
+    check_private,
+    flush,
+    locked,
+    open_private,
+    private_folder,
+    remove_folder,
+)
 
-LOCKS = pytest.mark.skipif(not CAN_LOCK, reason="this system has no locks")
+LOCKS = pytest.mark.skipif(os.name != "posix", reason="this system has no locks")
+POSIX = pytest.mark.skipif(os.name != "posix", reason="this system has no owners and modes")
 
 
 @LOCKS
@@ -56,6 +71,188 @@ def test_a_killed_process_releases_its_lock(tmp_path: Path) -> None:
         process.wait()
         with locked(tmp_path, wait=False) as ours:
             assert ours
+
+
+def failing(code: int) -> Any:
+    """A function of the system that fails with this code."""
+
+    def fail(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+NO_LOCKS = [errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK]
+
+
+@LOCKS
+@pytest.mark.parametrize("code", NO_LOCKS)
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("without", [True, False])
+def test_on_a_file_system_without_locks_the_caller_says_what_is_yielded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, wait: bool, without: bool
+) -> None:
+    monkeypatch.setattr("fcntl.flock", failing(code))
+    with locked(tmp_path, wait) as by_default, locked(tmp_path, wait, without=without) as ours:
+        assert (by_default, ours) == (True, without)
+
+
+@LOCKS
+def test_another_error_of_a_lock_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcntl.flock", failing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"), locked(tmp_path, wait=False):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_flush_that_is_not_supported_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", failing(code))
+    flush(0)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EBADF])
+def test_a_flush_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    monkeypatch.setattr(os, "fsync", failing(code))
+    with pytest.raises(OSError, match=re.escape(os.strerror(code))):
+        flush(0)
+
+
+# --- private files -------------------------------------------------------------------------------
+
+
+def status(mode: int, owner: int) -> os.stat_result:
+    return os.stat_result((mode, 0, 0, 1, owner, 0, 0, 0, 0, 0))
+
+
+@POSIX
+@pytest.mark.parametrize("kind", [stat.S_IFREG, stat.S_IFDIR])
+@pytest.mark.parametrize(
+    ("mode", "owner", "problem"),
+    [
+        (0o600, "own", None),
+        (0o755, "own", None),
+        (0o775, "own", None),  # many systems give every user a group of their own
+        (0o755, "root", None),
+        (0o702, "own", "every user can write to it"),
+        (0o1777, "root", "every user can write to it"),
+        (0o600, "other", "it belongs to another user"),
+    ],
+)
+def test_only_this_user_and_root_may_change_a_private_file(
+    tmp_path: Path, kind: int, mode: int, owner: str, problem: str | None
+) -> None:
+    owners = {"own": os.geteuid(), "root": 0, "other": os.geteuid() + 1}
+    if problem is None:
+        check_private(tmp_path, status(kind | mode, owners[owner]))
+        return
+    with pytest.raises(ExposedError) as caught:
+        check_private(tmp_path, status(kind | mode, owners[owner]))
+    assert (caught.value.strerror, caught.value.filename) == (problem, str(tmp_path))
+
+
+def test_a_private_file_is_opened_and_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with open_private(tmp_path / "file") as file:
+        assert file.read() == b"content"
+    with pytest.raises(FileNotFoundError):
+        open_private(tmp_path / "missing")
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_only_a_regular_file_is_opened(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    if kind == "link":
+        (tmp_path / "file").touch()
+        path.symlink_to("file")
+    elif kind == "pipe":
+        os.mkfifo(path)  # opening it would block
+    else:
+        path.mkdir()
+    with pytest.raises(ExposedError, match="symbolic link" if kind == "link" else "regular file"):
+        open_private(path)
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_file_that_is_exchanged_before_it_is_opened_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path, open_ = tmp_path / "file", os.open
+    path.touch()
+    (tmp_path / "other").touch()
+
+    def exchange(*arguments: Any) -> int:
+        path.unlink()
+        path.symlink_to("other") if kind == "link" else os.mkfifo(path)
+        return open_(*arguments)
+
+    monkeypatch.setattr(os, "open", exchange)
+    with pytest.raises(OSError, match="symbolic links" if kind == "link" else "regular file"):
+        open_private(path)
+
+
+@POSIX
+def test_folders_of_the_cache_are_created_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "a" / "cache"))
+    assert private_folder("kernels") == tmp_path / "a" / "cache" / "kernels"
+    assert not (tmp_path / "a").exists()
+    before = os.umask(0)
+    try:
+        folder = private_folder("kernels", create=True)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)] == [0o755, 0o755]
+
+
+def test_a_folder_is_removed_with_the_named_files_only(tmp_path: Path) -> None:
+    for name in ("own-1", "own-2", "other"):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / "folder" / name).touch()
+    with pytest.raises(OSError, match=r"."):
+        remove_folder(tmp_path / "folder", re.compile(r"own-\d"))
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["other"]
+    remove_folder(tmp_path / "folder", re.compile("other"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "file").touch()
+    (tmp_path / "link").symlink_to("target")
+    remove_folder(tmp_path / "link", re.compile("file"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").symlink_to(tmp_path / "target" / "file")
+    remove_folder(tmp_path / "folder", re.compile("file"))
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["file"]
+
+
+@POSIX
+def test_a_folder_that_is_exchanged_for_a_link_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, target, open_ = tmp_path / "folder", tmp_path / "target", os.open
+    for path in (folder, target):
+        path.mkdir()
+        (path / "file").touch()
+
+    def exchange(*arguments: Any) -> int:
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(target)
+        return open_(*arguments)
+
+    monkeypatch.setattr(os, "open", exchange)
+    with pytest.raises(NotADirectoryError):
+        remove_folder(folder, re.compile("file"))
+    assert (target / "file").exists()
+
+
+# --- the cache folder ----------------------------------------------------------------------------
 
 
 def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -147,6 +147,10 @@ class Checkpoint:
                 whole = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
             return {name: self._array(entry, whole) for name, entry in found.items()}
 
+    def close(self) -> None:
+        """Close the file, as the end of `open_checkpoint` does."""
+        self._file.close()
+
     def _array(self, entry: Entry, whole: mmap.mmap | None) -> NDArray[np.float32]:
         count = (entry.end - entry.begin) // 4
         if whole is not None and entry.begin % 4 == 0:

@@ -65,7 +65,7 @@ def _run_batch(model: CharModel) -> tuple[Tensor, float]:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(model.vocab_size, (BATCH[0], T), generator=generator)
     started = time.perf_counter()
-    logits = model(ids.to(next(model.parameters()).device), None)[0].float().cpu()
+    logits = model(ids.to(model.device), None)[0].float().cpu()
     return logits, time.perf_counter() - started
 
 

@@ -1,78 +1,78 @@
-"""Writing a checkpoint: the file on the disk is always complete."""
+"""Writing the files of a run: each is complete on the disk at any moment."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm.checkpoint.format import Meta
 from charlm.errors import CheckpointError
-from charlm.files import locked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+TEMPORARY = ".saving.tmp"  # one name for all files, so that a killed run leaves at most one
+
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn an error of writing to `path` into a CheckpointError with one line."""
+def writing(path: Path, advice: str = "make this folder writable") -> Iterator[None]:
+    """Turn an error of writing to `path` into a CheckpointError with one line.
+
+    Args:
+        advice: what to do if the disk is not full.
+    """
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
         raise CheckpointError(
-            f"{error.filename or path}: cannot write: {error.strerror}; files saved before are "
-            f"unchanged; {'free disk space' if full else 'choose another folder with out=DIR'}"
+            f"{os.fsdecode(error.filename or path)}: cannot write: {error.strerror}; files saved "
+            f"before are unchanged; {'free disk space' if full else advice}"
         ) from error
 
 
 def save(path: Path, meta: Meta, tensors: dict[str, Tensor]) -> None:
-    """Write a checkpoint. At any moment, `path` is the complete old file or the complete new one.
-
-    Raises:
-        CheckpointError: the disk is full or read-only; the old file is unchanged.
-    """
+    """Write a checkpoint; see `write_file`."""
     from safetensors.torch import save as serialise
 
     payload = serialise(
         {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
         metadata={"charlm": meta.model_dump_json()},
     )
-    temporary = path.with_suffix(".tmp")
+    write_file(path, payload)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file. At any moment, `path` is the complete old file or the complete new one.
+
+    Raises:
+        CheckpointError: the disk is full or read-only; the old file is unchanged.
+    """
+    temporary = path.with_name(TEMPORARY)
     with writing(path):
         try:
-            with temporary.open("wb") as file:
-                file.write(payload)
+            temporary.unlink(missing_ok=True)  # "x": a link of this name is not followed
+            with temporary.open("xb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
-        _flush_folder(path.parent)
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in a run folder, where the system supports locks.
-
-    Raises:
-        CheckpointError: another process is training in it.
-    """
-    with locked(folder, wait=False) as is_locked:
-        if not is_locked:
-            raise CheckpointError(f"{folder}: another process is training this run")
-        yield
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    _flush_folder(path.parent)
 
 
 def _flush_folder(folder: Path) -> None:
-    """Flush a rename to the disk, where the system supports it."""
+    """Flush a rename to the disk, where the system can. The file is complete without it."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -30,7 +30,7 @@ def stats(options: argparse.Namespace) -> int:
 
 
 def _print_stats(found: dict[str, Any]) -> None:
-    from charlm.config.files import write_yaml
+    from charlm.config.yaml_io import write_yaml
 
     units = "bytes" if found["unit"] == "byte" else "characters"
     parts = ", ".join(f"{count:,} {split}" for split, count in found["parts"].items() if count)

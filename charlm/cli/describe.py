@@ -14,8 +14,9 @@ from charlm.units import bits
 
 if TYPE_CHECKING:
     from charlm.data.corpus import Corpus
+    from charlm.training.run import Run
     from charlm.training.session import Session
-    from charlm.training.trainer import Outcome, Run
+    from charlm.training.trainer import Outcome
 
 
 def describe_run(ready: Session) -> list[str]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from types import FrameType
 from typing import TYPE_CHECKING
 
+from charlm.cli.signals import collected
 from charlm.cli.streaming import Stream, print_message, print_status
 from charlm.errors import CharlmError
 
@@ -69,7 +66,7 @@ class _Session:
     def __init__(self, model: Model, spec: SampleSpec, seed: int) -> None:
         self._model, self._spec, self._seed = model, spec, seed
         self._conversation = model.converse(seed)
-        self.out = Stream()
+        self.out = Stream(coloured=spec.scored)
 
     def handle_line(self, line: str) -> None:
         """Execute a command, or continue the text after this line.
@@ -92,7 +89,7 @@ class _Session:
             if not value.isdecimal():
                 raise CharlmError(f"seed: {value!r} should be an integer, 0 or greater")
             self._seed = int(value)
-            self._conversation.draw_by(self._seed)
+            self._conversation.set_seed(self._seed)
         elif command in SETTINGS:
             self._set(command, value)
         else:
@@ -100,12 +97,9 @@ class _Session:
 
     def continue_text(self, ids: Ids) -> None:
         """Read ids, then sample until the end of the turn or until Ctrl-C."""
-        with _interruptible() as interrupted:
-            for chunk in self._conversation.write(ids, self._spec):
-                if self._spec.scored:
-                    self.out.write_coloured(chunk.text, chunk.nats)
-                else:
-                    self.out.write(chunk.text)
+        with collected("SIGINT") as interrupted:
+            for chunk in self._conversation.sample_turn(ids, self._spec):
+                self.out.write(chunk.text, chunk.nats)
                 if interrupted:
                     break
         self.out.write("\n")
@@ -125,20 +119,3 @@ class _Session:
         else:
             sample = updated(self._spec.sample, **{key: number})
         self._spec = replace(self._spec, sample=sample, length=sample.length or None)
-
-
-@contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Inside, the first Ctrl-C only adds to the list that is yielded."""
-    interrupted: list[int] = []
-
-    def receive(number: int, _frame: FrameType | None) -> None:
-        if interrupted:  # a second Ctrl-C: stop a step that takes too long
-            raise KeyboardInterrupt
-        interrupted.append(number)
-
-    before = signal.signal(signal.SIGINT, receive)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)

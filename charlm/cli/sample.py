@@ -217,7 +217,7 @@ class _TextPrinter:
     """Prints each text after its prompt."""
 
     def __init__(self, model: Model, request: Request, options: argparse.Namespace) -> None:
-        self._out, self._request, self._coloured = Stream(), request, options.show_prob
+        self._out, self._request = Stream(coloured=options.show_prob), request
         self._prompt = model.vocab.decode(request.prompt)
 
     def begin(self, number: int) -> None:
@@ -226,10 +226,7 @@ class _TextPrinter:
         self._out.write(self._prompt)
 
     def add(self, text: str, nats: float) -> None:
-        if self._coloured:
-            self._out.write_coloured(text, nats)
-        else:
-            self._out.write(text)
+        self._out.write(text, nats)
 
     def end(self, number: int, _text: str, score: Likelihood | None, is_last: bool) -> None:
         if not is_last or self._request.of_documents or self._out.is_terminal:
@@ -287,9 +284,10 @@ def _print_novelty(model: Model, texts: list[str], options: argparse.Namespace) 
     )
     shares = ", ".join(f"{n}: {share:.1%}" for n, share in novelty.new_ngrams.items())
     print_message(f"n-grams that are new, by n: {shares}")
-    if novelty.items is not None:
+    if novelty.documents is not None:
         print_message(
-            f"documents that are new: {novelty.new_items:,} of {novelty.items:,} different ones"
+            f"documents that are new: {novelty.new_documents:,} of {novelty.documents:,} different "
+            "ones"
         )
 
 

@@ -12,9 +12,10 @@ from tqdm import tqdm
 from charlm.cli.messages import as_options
 from charlm.cli.visible import visible
 from charlm.observer import Observer, Record
-from charlm.training.trainer import Run
+from charlm.training.run import Run
 
 SECONDS_BETWEEN_LINES = 5.0  # between two training losses, in a pipe
+BOLD, DIM = 1, 2  # codes of a terminal
 
 
 class View(Observer):
@@ -55,7 +56,7 @@ class View(Observer):
             better = self._best is None or record.loss < self._best
             self._best = record.loss if better else self._best
             best = "  best so far" if better else ""
-            self._line(f"step {record.step:>6,}  val    {text}{self._bold(best)}")
+            self._line(f"step {record.step:>6,}  val    {text}{self._styled(best, BOLD)}")
         elif self._bar is not None:
             self._bar.set_description_str(
                 f"loss {record.loss:.3f} nats, {record.bits_per_char:.3f} bits/char,"
@@ -67,9 +68,9 @@ class View(Observer):
             self._line(f"step {record.step:>6,}  train  {text}{speed}{self._time_left()}")
 
     def sample(self, step: int, text: str) -> None:
-        self._line(self._dim(f"--- sample at step {step:,}"))
+        self._line(self._styled(f"--- sample at step {step:,}", DIM))
         self._line(visible(text))
-        self._line(self._dim("---"))
+        self._line(self._styled("---", DIM))
 
     def notice(self, text: str) -> None:
         tqdm.write(f"charlm: note: {as_options(text)}", file=sys.stderr)
@@ -92,8 +93,5 @@ class View(Observer):
         seconds = (time.monotonic() - self._started) * (1 - self._fraction) / done
         return f"  {tqdm.format_interval(seconds)} left"
 
-    def _dim(self, text: str) -> str:
-        return f"\033[2m{text}\033[0m" if self._colour else text
-
-    def _bold(self, text: str) -> str:
-        return f"\033[1m{text}\033[0m" if self._colour and text else text
+    def _styled(self, text: str, style: int) -> str:
+        return f"\033[{style}m{text}\033[0m" if self._colour and text else text

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from charlm.cli.signals import collected
 from charlm.errors import CharlmError
 
 if TYPE_CHECKING:
+    from charlm.checkpoint.read import Checkpoint
     from charlm.config import Config, DataConfig
-    from charlm.data.corpus import Texts
+    from charlm.training.session import Session
 
 LARGE_MB = 300  # reading and encoding this takes a second or two
 
@@ -24,72 +26,109 @@ def train(options: argparse.Namespace) -> int:
     from charlm.cli import describe, terminal
     from charlm.insight.watch import Watch
     from charlm.sampling.preview import Preview
-    from charlm.training import session
 
-    config, opened = _config(options)
-    _note_large_text(config.data)
-    if options.resume:
-        ready = session.resume(config, options.out / config.name, options.device)
-    else:
-        ready = session.start(config, options.out, options.device, options.init_from, opened)
-    run = ready.run
-    view, began_at = terminal.View(run), run.progress.step
-    for line in describe.describe_run(ready):
-        print(line)
-    for notice in ready.notices:
-        view.notice(notice)
-    preview = Preview(run.config, run.corpus.vocab)
-    watch = [Watch(run.folder, run.corpus.split("val"), ready.model)] * run.config.eval.insight
-    with _signals() as received, _quiet_threads():
-        trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, preview)
-        outcome = trainer.train()
+    with _session(options) as ready:
+        run = ready.run
+        view, began_at = terminal.View(run), run.progress.step
+        for line in describe.describe_run(ready):
+            print(line)
+        for notice in ready.notices:
+            view.notice(notice)
+        preview = Preview(run.config, run.corpus.vocab)
+        watch = [Watch(run.folder, run.corpus.split("val"), ready.model)] * run.config.eval.insight
+        # SIGHUP: the terminal was closed
+        with collected("SIGINT", "SIGTERM", "SIGHUP") as received, _quiet_threads():
+            trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, preview)
+            outcome = trainer.train()
     for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
         print(line)
     return 128 + received[0] if received and outcome == "stopped" else 0
 
 
-def _config(options: argparse.Namespace) -> tuple[Config, Texts | None]:
-    """The settings: from a file, from the run to resume, or chosen for the text.
+@contextmanager
+def _session(options: argparse.Namespace) -> Iterator[Session]:
+    """Lock the run folder; then read the checkpoint and the texts, and build the run."""
+    from charlm.checkpoint.run_folder import new_run, stopped_run
+    from charlm.data.corpus import open_corpus, open_texts
+    from charlm.training import session
 
-    Returns:
-        The settings, and the text if it was read to choose them.
-    """
-    from charlm.checkpoint.format import LAST
-    from charlm.checkpoint.read import find_checkpoint, read_meta
+    if options.resume:
+        with stopped_run(_folder_to_resume(options)) as last:
+            config = _resumed_config(options, last)
+            _note_large_text(config.data)
+            yield session.resume(config, last, options.device)
+        return
+    settings = _new_settings(options)
+    config = settings(0)  # everything but the size of a suggested model is correct
+    folder = options.out / config.name
+    with new_run(folder):
+        _note_large_text(config.data)
+        texts = open_texts(config.data)
+        config = settings(len(open_corpus(config.data, opened=texts).split("train")))
+        yield session.start(config, folder, options.device, options.init_from, texts)
+
+
+def _folder_to_resume(options: argparse.Namespace) -> Path:
+    from charlm.checkpoint.read import find_checkpoint
+    from charlm.config.files import load_config
+
+    if options.config:
+        return Path(options.out / load_config(options.config, options.set, options.name).name)
+    return (
+        Path(options.out / options.name)
+        if options.name
+        else find_checkpoint(None, options.out).parent
+    )
+
+
+def _resumed_config(options: argparse.Namespace, last: Checkpoint) -> Config:
+    """The settings of a resumed run: of --config, else of its config.yaml or its checkpoint."""
+    from charlm.checkpoint.run_folder import CONFIG, edited_config
+    from charlm.config.compare import differences
     from charlm.config.files import load_config, parse_config
+    from charlm.config.suggest import yield_to
 
     data = {"path": options.data} if options.data else {}
     if options.config:
-        return load_config(options.config, options.set, options.name, data), None
-    if options.resume:
-        folder = options.out / options.name if options.name else None
-        last = find_checkpoint(folder, options.out).parent / LAST
-        settings = read_meta(last).config.model_dump(mode="json")
-        settings["data"] |= data
-        return parse_config(settings, options.set, last.parent.name), None
+        return load_config(options.config, options.set, options.name, data)
+    recorded, folder = last.meta.config, last.path.parent
+    edited = edited_config(folder, recorded)
+    if edited is not None:
+        changes = differences(recorded, edited.model_copy(update={"name": recorded.name}))
+        listed = ", ".join(f"{key} is {new!r}, was {old!r}" for key, (old, new) in changes.items())
+        print(f"charlm: note: {folder / CONFIG} was edited: {listed}", file=sys.stderr)
+    settings = (edited or recorded).model_dump(mode="json")
+    settings["data"] |= data
+    yield_to(settings, options.set)
+    return parse_config(settings, options.set, folder.name)
+
+
+def _new_settings(options: argparse.Namespace) -> Callable[[int], Config]:
+    """Return a function that gives the settings of a new run.
+
+    Its argument is the number of characters to train on. Only settings that are suggested, because
+    there is no --config, depend on it.
+    """
+    from charlm.checkpoint.read import find_checkpoint, read_meta
+    from charlm.config.files import load_config, parse_config
+    from charlm.config.suggest import fit_to_model, suggest, yield_to
+
+    if options.config:
+        data = {"path": options.data} if options.data else {}
+        config = load_config(options.config, options.set, options.name, data)
+        return lambda _: config
     if not options.data:
         raise CharlmError("train: give --data TEXT, --config FILE, or --resume to continue a run")
-    return _suggested(options)
+    like = read_meta(find_checkpoint(options.init_from)).config if options.init_from else None
 
+    def suggested(chars: int) -> Config:
+        settings = suggest(tuple(options.data), chars)
+        if like is not None:
+            fit_to_model(settings, like)
+        yield_to(settings, options.set)
+        return parse_config(settings, options.set, options.name)
 
-def _suggested(options: argparse.Namespace) -> tuple[Config, Texts]:
-    """Settings chosen for a text, and the text."""
-    from charlm.config.files import parse_config
-    from charlm.config.suggest import suggest, yield_to
-    from charlm.data.corpus import open_corpus, open_texts
-    from charlm.training.session import refuse_to_overwrite
-
-    def settings(chars: int) -> Config:
-        suggested = suggest(tuple(options.data), chars)
-        yield_to(suggested, options.set)
-        return parse_config(suggested, options.set, options.name)
-
-    config = settings(0)  # everything but the size of the model is correct
-    if options.init_from is None:
-        refuse_to_overwrite(options.out / config.name)
-    _note_large_text(config.data)
-    opened = open_texts(config.data)
-    return settings(len(open_corpus(config.data, opened=opened).split("train"))), opened
+    return suggested
 
 
 def _note_large_text(data: DataConfig) -> None:
@@ -101,32 +140,6 @@ def _note_large_text(data: DataConfig) -> None:
     size = sum(bytes_to_read(find_sources(path, data), data) for path in paths) / 1e6
     if size > LARGE_MB:
         print(f"charlm: note: reading and encoding {size:,.0f} MB of text", file=sys.stderr)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect signals that ask to stop. A second signal has its usual effect at once."""
-    received: list[int] = []
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed
-    usual = {
-        number: handler
-        for name in names
-        if (number := getattr(signal, name, None)) is not None
-        and (handler := signal.getsignal(number)) is not signal.SIG_IGN
-    }
-
-    def receive(number: int, _frame: object) -> None:
-        received.append(number)
-        for each, handler in usual.items():
-            signal.signal(each, handler)
-
-    for number in usual:
-        signal.signal(number, receive)
-    try:
-        yield received
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

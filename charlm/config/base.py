@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-MAX_NAME_LENGTH = 100  # characters of a run's name
+# Every number has bounds. Those of a kind of number that has no closer ones are far outside of what
+# is useful, but within what the arithmetic can do: counts are exact as float64, and products of
+# the others with weights and logits do not overflow.
+MAX_COUNT = 10**15
+SMALLEST, LARGEST = 1e-12, 1e9
+MAX_LENGTH = 10_000_000  # of a dimension of a tensor: sequences or characters
 
 
 def _refuse_bool(value: Any) -> Any:
@@ -19,16 +24,43 @@ def _refuse_bool(value: Any) -> Any:
     return value
 
 
-Float = Annotated[float, BeforeValidator(_refuse_bool)]
-Int = Annotated[int, BeforeValidator(_refuse_bool)]
-Fraction = Annotated[Float, Field(ge=0, lt=1)]
-PositiveFloat = Annotated[Float, Field(gt=0)]
-NonNegativeFloat = Annotated[Float, Field(ge=0)]
-Ratio = Annotated[Float, Field(gt=0, le=1)]
-Beta = Annotated[Float, Field(gt=0, lt=1)]
-PositiveInt = Annotated[Int, Field(ge=1)]
-NonNegativeInt = Annotated[Int, Field(ge=0)]
-AtLeastTwo = Annotated[Int, Field(ge=2)]
+def _refuse_tiny(temperature: float) -> float:
+    """Refuse values by which a logit cannot be divided."""
+    if 0 < temperature < SMALLEST:
+        raise PydanticCustomError("mistyped", f"0, or at least {SMALLEST:g}")
+    return temperature
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a string has no lone surrogate. Python uses these in paths that are not UTF-8."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _refuse_surrogates(text: str) -> str:
+    if not is_unicode(text):
+        raise PydanticCustomError("mistyped", "valid Unicode, without lone surrogates")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_refuse_surrogates)]
+_NUMBER = BeforeValidator(_refuse_bool)
+Fraction = Annotated[float, Field(ge=0, lt=1), _NUMBER]
+PositiveFloat = Annotated[float, Field(ge=SMALLEST, le=LARGEST), _NUMBER]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=LARGEST), _NUMBER]
+Ratio = Annotated[float, Field(gt=0, le=1), _NUMBER]
+Beta = Annotated[float, Field(gt=0, lt=1), _NUMBER]
+Epsilon = Annotated[float, Field(ge=1e-30, le=1), _NUMBER]  # above 0 in float32
+Temperature = Annotated[NonNegativeFloat, AfterValidator(_refuse_tiny)]
+PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT), _NUMBER]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_COUNT), _NUMBER]
+AtLeastTwo = Annotated[int, Field(ge=2, le=MAX_COUNT), _NUMBER]
+Length = Annotated[int, Field(ge=1, le=MAX_LENGTH), _NUMBER]
+Context = Annotated[int, Field(ge=2, le=MAX_LENGTH), _NUMBER]
+Width = Annotated[int, Field(ge=1, le=100_000), _NUMBER]
+Layers = Annotated[int, Field(ge=1, le=1000), _NUMBER]
+Threads = Annotated[int, Field(ge=1, le=1024), _NUMBER]
+VocabSize = Annotated[int, Field(ge=2, le=0x110000), _NUMBER]  # as many characters as Unicode has
+Seed = Annotated[int, Field(ge=0, lt=2**64), _NUMBER]
 
 
 class Group(BaseModel):

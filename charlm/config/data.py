@@ -15,23 +15,27 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from charlm.config.base import AtLeastTwo, Fraction, Group, MayChange, PositiveInt, refuse
+from charlm.config.base import (
+    Fraction,
+    Group,
+    MayChange,
+    PositiveInt,
+    Text,
+    VocabSize,
+    is_unicode,
+    refuse,
+)
 
 
 def _as_tuple(value: Any) -> Any:
     strings = (value,) if isinstance(value, str) else value
     if not isinstance(strings, list | tuple) or not all(isinstance(x, str) and x for x in strings):
         raise PydanticCustomError("mistyped", "a non-empty string, or a list of such strings")
-    if not all(map(_is_unicode, strings)):
+    if not all(map(is_unicode, strings)):
         raise PydanticCustomError(
             "mistyped", "valid UTF-8; rename the file, or give the folder that contains it"
         )
     return tuple(strings)
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a string has no lone surrogate. Python uses these in paths that are not UTF-8."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _as_yaml(value: tuple[str, ...]) -> str | list[str]:
@@ -102,7 +106,7 @@ class DataConfig(Group):
         description="patterns such as `*.c`; from a folder or a glob, the files that match at "
         "least one of them are not read",
     )
-    separator: str = Field("\n", description="text that is inserted between two files")
+    separator: Text = Field("\n", description="text that is inserted between two files")
     documents: Literal["none", "lines"] = Field(
         "none",
         description="none: the text is continuous; lines: every line is one document of a list, "
@@ -133,7 +137,7 @@ class DataConfig(Group):
         description="minimum number of times that a character must occur in the text to be in the "
         "vocabulary; rarer characters are read as U+FFFD; needs data.unit char",
     )
-    max_size: AtLeastTwo | None = Field(
+    max_size: VocabSize | None = Field(
         None,
         description="maximum number of characters in the vocabulary, including U+FFFD; the most "
         "frequent characters are kept and all others are read as U+FFFD; null for no limit; needs "
@@ -155,9 +159,6 @@ class DataConfig(Group):
         refuse(
             "path: - is given twice, but standard input can be read only once; give it once"
             if paths.count("-") > 1
-            else None,
-            "separator: it contains a lone surrogate, which is not valid Unicode; remove it"
-            if not _is_unicode(self.separator)
             else None,
             f"val_fraction: the sum with data.test_fraction is {held_out:g}, which leaves nothing "
             "to train on; lower one of them"

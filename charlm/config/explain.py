@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from charlm.config.base import MAX_NAME_LENGTH
 from charlm.config.reference import settings
+from charlm.config.shown import plain, shown
+
+MAX_PROBLEMS = 20  # that are explained
 
 
-def explain(error: ValidationError) -> list[str]:
-    """One line per problem, which starts with the dotted name of the setting."""
-    return [line for detail in error.errors() for line in _explain(detail)]
+def explain(error: ValidationError, hints: Mapping[str, str] | None = None) -> list[str]:
+    """One line per problem, which starts with the dotted name of the setting.
+
+    At most MAX_PROBLEMS errors are explained. An error may have several lines.
+
+    Args:
+        hints: ends of the lines about wrong values, by the dotted names of their settings.
+    """
+    details = error.errors()[:MAX_PROBLEMS]
+    return [line for detail in details for line in _explain(detail, hints or {})]
 
 
 _TAGGED = ("model", "optimizer", "schedule")  # groups whose keys depend on `kind`
 
 
-def _explain(detail: ErrorDetails) -> list[str]:
+def _explain(detail: ErrorDetails, hints: Mapping[str, str]) -> list[str]:
     """The lines for one pydantic error."""
-    loc = [str(part) for part in detail["loc"]]
+    loc = [plain(str(part)) for part in detail["loc"]]
     # pydantic puts the kind into the path, right after the name of the group
     tags = [loc[i] for i in range(1, len(loc)) if loc[i - 1] in _TAGGED]
     keys = [part for i, part in enumerate(loc) if i == 0 or loc[i - 1] not in _TAGGED]
@@ -38,13 +48,20 @@ def _explain(detail: ErrorDetails) -> list[str]:
             return [f"{dotted}: missing{_hint_to_set(dotted)}"]
         case "union_tag_invalid":
             known = re.findall(r"'([^']+)'", str(context["expected_tags"]))
-            close = difflib.get_close_matches(str(context["tag"]), known, 1)
+            tag = plain(str(context["tag"]))
+            close = difflib.get_close_matches(tag, known, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            return [f"{dotted}.kind: {context['tag']} is not one of {', '.join(known)}{hint}"]
+            return [f"{dotted}.kind: {tag} is not one of {', '.join(known)}{hint}"]
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal" as error:
+            (bound,) = context.values()
+            number = f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+            words = error.replace("_", " ").replace("equal", "or equal to")  # "less than or ..."
+            return [f"{dotted}: {shown(given)} should be {words} {number}"]
         case error:
             message = detail["msg"].removeprefix("Input should be ")
             expected = _EXPECTED.get(error, message[0].lower() + message[1:])
-            return [f"{dotted}: {given!r:.80} should be {expected}"]
+            prefix = f"{dotted}: " if dotted else "the key "  # a key that is not a string
+            return [f"{prefix}{shown(given)} should be {expected}{hints.get(dotted, '')}"]
 
 
 _EXPECTED = {
@@ -60,9 +77,8 @@ _EXPECTED = {
     "int_type": "an integer",
     "model_attributes_type": "a group of settings",
     "model_type": "a group of settings",
-    "string_pattern_mismatch": "letters, digits and . _ + -, and start with a letter or a digit",
-    "string_too_long": f"at most {MAX_NAME_LENGTH} characters long",
     "string_type": "a string; put it in quotes",
+    "string_unicode": "valid Unicode, without lone surrogates",
     "too_long": "a list of 2 numbers",  # betas
     "too_short": "a list with at least one entry",
     "tuple_type": "a list of 2 numbers",

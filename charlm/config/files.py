@@ -5,91 +5,25 @@ Overrides have priority over YAML, and YAML has priority over the defaults.
 
 from __future__ import annotations
 
-import copy
 import json
-import re
+import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from charlm.config.explain import explain
+from charlm.config.explain import MAX_PROBLEMS, explain
 from charlm.config.reference import settings
 from charlm.config.run import Config
+from charlm.config.shown import plain, shown
+from charlm.config.yaml_io import parse_yaml, write_yaml
 from charlm.errors import ConfigError
 
+MAX_BYTES = 1_000_000  # of a config file
+MAX_PATH = 4096  # characters of a path in a message
 _Group = TypeVar("_Group", bound=BaseModel)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 3e-4 is a number, `on` and `off` are strings, and duplicate keys are errors."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *base`
-                continue
-            key = self.construct_object(key_node)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is not a string", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes every string that this loader or YAML 1.1 would read as another type."""
-
-    def represent_str(self, value: str) -> yaml.ScalarNode:
-        """PyYAML writes U+0085 raw outside of double quotes, and reads it back as a space."""
-        return self.represent_scalar(
-            "tag:yaml.org,2002:str", value, style='"' if "\x85" in value else None
-        )
-
-
-_Dumper.add_representer(str, _Dumper.represent_str)
-_NUMBERS_AND_BOOLEANS = {  # YAML 1.2 core schema: 010 is not octal, 12:30 and `on` are strings
-    "bool": (re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
-    "int": (re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789"),
-    "float": (
-        re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$"),
-        "-+.0123456789",
-    ),
-}
-_Loader.yaml_implicit_resolvers = {  # indexed by the first character
-    letter: [pair for pair in pairs if pair[0].endswith((":null", ":merge"))]
-    for letter, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _name, (_pattern, _letters) in _NUMBERS_AND_BOOLEANS.items():
-    for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, list(_letters))
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Return the value of a YAML text.
-
-    Args:
-        where: name of the source, for the message.
-
-    Raises:
-        ConfigError: the text is not valid YAML; the message gives `where`, line and column.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except ValueError as error:  # an integer with more digits than Python converts
-        raise ConfigError(f"{where}: not valid YAML: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        position = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{position}: not valid YAML: {problem}") from error
 
 
 def load_config(
@@ -108,27 +42,66 @@ def load_config(
     Raises:
         ConfigError: the file cannot be read, or it is wrong; one line per wrong setting.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read this config: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8"
-        ) from error
-    raw = parse_yaml(text, str(path))
+    where = plain(str(path), MAX_PATH)
+    raw = parse_yaml(_read(path, where), where)
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a config is a mapping such as `data: ...`, not {raw!r:.40}")
+        raise ConfigError(f"{where}: a config is a mapping such as `data: ...`, not {shown(raw)}")
     settings: dict[str, Any] = {"name": path.stem} | raw
     if data and isinstance(settings.get("data") or {}, dict):
         settings["data"] = {**(settings.get("data") or {}), **data}
-    return parse_config(settings, overrides, name, where=str(path))
+    hint = "" if "name" in raw else _NAMED_AFTER_FILE
+    return parse_config(settings, overrides, name, where, hint)
+
+
+_NAMED_AFTER_FILE = (
+    "; this is the name of the file, so rename it, write `name: NAME` into it, or give name=NAME"
+)
+
+
+def _read(path: Path, where: str) -> str:
+    """Return the text of a config file.
+
+    A pipe is read to its end, so that the shell's `<(...)` works. One that no process writes to
+    counts as empty: opening it does not wait.
+
+    Raises:
+        ConfigError: the file cannot be read, is too large, or is not UTF-8.
+    """
+
+    def open_at_once(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    try:
+        with open(path, "rb", opener=open_at_once) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISFIFO(mode):
+                os.set_blocking(file.fileno(), True)
+            elif not stat.S_ISREG(mode):
+                raise ConfigError(f"{where}: a device, and not a file with a config")
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{where}: cannot read this config: {reason}") from error
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{where}: not a config: it has more than {MAX_BYTES:,} bytes")
+    if not content and stat.S_ISFIFO(mode):
+        raise ConfigError(f"{where}: this pipe is empty; no process writes a config to it")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{where}: not UTF-8 text at byte {error.start}; save the file as UTF-8"
+        ) from error
 
 
 def parse_config(
-    raw: Mapping[str, Any], overrides: Iterable[str] = (), name: str | None = None, where: str = ""
+    raw: Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    name: str | None = None,
+    where: str = "",
+    name_hint: str = "",
 ) -> Config:
     """Return the Config of nested dictionaries.
 
@@ -136,11 +109,12 @@ def parse_config(
         overrides: `KEY=VALUE` settings, which have priority over `raw`.
         name: name of the run, which has priority over all others.
         where: name of the source, for the message.
+        name_hint: end of the message about a wrong name, if it is the one in `raw`.
 
     Raises:
         ConfigError: settings are wrong; one line per wrong setting, and `where` at the start.
     """
-    merged = copy.deepcopy(dict(raw))
+    merged = dict(raw)
     for override in overrides:
         _set(merged, override)
     if name is not None:
@@ -148,16 +122,21 @@ def parse_config(
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        raise _config_error(where, explain(error)) from error
+        is_from_raw = merged.get("name") is raw.get("name")
+        problems = explain(error, {"name": name_hint} if is_from_raw else {})
+        raise _config_error(where, problems, error.error_count()) from error
 
 
-def _config_error(where: str, problems: list[str]) -> ConfigError:
+def _config_error(where: str, problems: list[str], errors: int) -> ConfigError:
     """One problem makes one line. Several make a heading and one line each."""
     heading = f"{where}: " if where else ""
     if len(problems) == 1:
         return ConfigError(heading + problems[0])
     lines = "".join(f"\n  {problem}" for problem in problems)
-    return ConfigError(f"{heading}{len(problems)} problems:{lines}")
+    count = (
+        f"{errors:,} problems; the first" if errors > MAX_PROBLEMS else f"{len(problems)} problems"
+    )
+    return ConfigError(f"{heading}{count}:{lines}")
 
 
 def updated(group: _Group, **changes: Any) -> _Group:
@@ -173,24 +152,23 @@ def updated(group: _Group, **changes: Any) -> _Group:
     try:
         return type(group).model_validate(group.model_dump() | given)
     except ValidationError as error:
-        raise _config_error(
-            "", [f"--{line.replace('_', '-')}" for line in explain(error)]
-        ) from error
+        problems = [f"--{line.replace('_', '-')}" for line in explain(error)]
+        raise _config_error("", problems, error.error_count()) from error
 
 
 def _set(raw: dict[str, Any], override: str) -> None:
-    """Apply one override `a.b=value` to nested dictionaries, in place."""
+    """Apply one override `a.b=value` to nested dictionaries: `raw` in place, copies inside it."""
     dotted, equals, text = override.partition("=")
     *groups, leaf = dotted.strip().split(".")
     if not equals or not leaf or not all(groups):
-        raise ConfigError(f"set={override}: write KEY=VALUE, such as train.max_steps=500")
-    for group in groups:
-        inner = raw.setdefault(group, {})
-        if inner is None:
-            inner = raw[group] = {}
+        raise ConfigError(f"set={plain(override)}: write KEY=VALUE, such as train.max_steps=500")
+    for i, group in enumerate(groups):
+        inner = {} if raw.get(group) is None else raw[group]
         if not isinstance(inner, dict):
-            raise ConfigError(f"set={override}: {group} is not a group of settings")
-        raw = inner
+            path = plain(".".join(groups[: i + 1]))
+            raise ConfigError(f"set={plain(override)}: {path} is not a group of settings")
+        raw[group] = dict(inner)
+        raw = raw[group]
     raw[leaf] = _value(dotted.strip(), text)
 
 
@@ -201,17 +179,12 @@ def _value(key: str, text: str) -> Any:
     is_null = "null" in expected and text == "null"
     if expected.startswith("str") and not (is_list or is_null):
         return text
-    return parse_yaml(text, f"set={key}")
+    return parse_yaml(text, f"set={plain(key)}")
 
 
 def to_yaml(config: Config) -> str:
     """Return all settings as YAML. `load_config` reads them back as an equal Config."""
     return write_yaml(config.model_dump(mode="json"))
-
-
-def write_yaml(settings: Mapping[str, Any]) -> str:
-    """Return nested dictionaries as YAML, with the keys in the given order."""
-    return yaml.dump(dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def to_schema() -> str:

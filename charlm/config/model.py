@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from charlm.config.base import AtLeastTwo, Fraction, Group, PositiveInt, refuse
+from charlm.config.base import Context, Fraction, Group, Layers, Width, refuse
 
 
 class RecurrentConfig(Group):
@@ -15,8 +15,8 @@ class RecurrentConfig(Group):
     kind: Literal["rnn", "gru", "lstm"] = Field(
         "lstm", description="recurrent cell: vanilla RNN, GRU or LSTM"
     )
-    n_layer: PositiveInt = Field(1, description="number of recurrent layers")
-    hidden_size: PositiveInt = Field(256, description="number of hidden units per layer")
+    n_layer: Layers = Field(1, description="number of recurrent layers")
+    hidden_size: Width = Field(256, description="number of hidden units per layer")
     input: Literal["embedding", "one_hot"] = Field(
         "embedding",
         description="input of the first layer: embedding for a learned vector of hidden_size "
@@ -65,12 +65,10 @@ class GPTConfig(Group):
     """Settings of a decoder-only transformer."""
 
     kind: Literal["gpt"] = Field("gpt", description="decoder-only transformer")
-    n_layer: PositiveInt = Field(4, description="number of transformer blocks")
-    n_head: PositiveInt = Field(
-        4, description="number of attention heads per block; must divide n_embd"
-    )
-    n_embd: PositiveInt = Field(128, description="embedding size, which is the width of the model")
-    context: AtLeastTwo = Field(
+    n_layer: Layers = Field(4, description="number of transformer blocks")
+    n_head: Width = Field(4, description="number of attention heads per block; must divide n_embd")
+    n_embd: Width = Field(128, description="embedding size, which is the width of the model")
+    context: Context = Field(
         128, description="maximum number of characters that the model attends to"
     )
     dropout: Fraction = Field(

@@ -7,19 +7,22 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from charlm.config.base import (
-    MAX_NAME_LENGTH,
     AtLeastTwo,
     Group,
+    Length,
     MayChange,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Ratio,
+    Temperature,
+    Text,
     refuse,
 )
 from charlm.config.data import DataConfig
 from charlm.config.model import GPTConfig, ModelConfig, RecurrentConfig
+from charlm.config.names import RunName
+from charlm.config.shown import shown
 from charlm.config.train import TrainConfig
 
 
@@ -37,12 +40,12 @@ class EvalConfig(Group):
         "fresh state; items: the documents of a list are scored, each with a fresh state, which is "
         "the default for train.batches items",
     )
-    window: PositiveInt = Field(
+    window: Length = Field(
         256,
         description="number of characters per window, at most the context of a gpt; for protocol "
         "windows",
     )
-    n_windows: PositiveInt = Field(2000, description="number of windows; for protocol windows")
+    n_windows: Length = Field(2000, description="number of windows; for protocol windows")
     max_chars: AtLeastTwo | None = Field(
         None,
         description="number of characters, from the start of the validation split, that are scored "
@@ -62,7 +65,7 @@ class EvalConfig(Group):
 class SampleConfig(Group):
     """Settings of sampling during training, and the defaults of `charlm sample`."""
 
-    prompt: str = Field(
+    prompt: Text = Field(
         "", description="text to continue; if it is empty, sampling starts after a line end"
     )
     length: NonNegativeInt = Field(
@@ -70,7 +73,7 @@ class SampleConfig(Group):
         description="number of characters to generate (bytes for data.unit byte); with 0, `charlm "
         "sample` generates until it is stopped",
     )
-    temperature: NonNegativeFloat = Field(
+    temperature: Temperature = Field(
         0.8,
         description="divisor of the logits; 1 samples from the probabilities of the model, 0 "
         "always takes the most likely character",
@@ -102,10 +105,9 @@ DEFAULT_MAX_STEPS = 2000
 class Config(Group):
     """All settings of a run."""
 
-    name: Annotated[str, MayChange()] = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
-        max_length=MAX_NAME_LENGTH,
-        description="name of the run and of its folder; the default is the name of the config file",
+    name: Annotated[RunName, MayChange()] = Field(
+        description="name of the run and of its folder: letters and digits of any script, spaces "
+        "and . _ + - ( ); the default is the name of the config file"
     )
     data: DataConfig = Field(description="settings of the text")
     model: ModelConfig = Field(RecurrentConfig(), description="settings of the network")
@@ -118,9 +120,10 @@ class Config(Group):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, raw: Any) -> Any:
-        """Fill in the defaults that depend on another setting."""
+        """Fill in empty groups, and the defaults that depend on another setting."""
         if not isinstance(raw, dict):
             return raw
+        raw = raw | {key: {} for key in ("data", "eval", "sample") if raw.get(key, "") is None}
         model = _with_defaults(raw.get("model"), {"kind": "lstm"})
         train = _with_defaults(raw.get("train"), {})
         if isinstance(model, dict) and isinstance(train, dict):
@@ -167,4 +170,8 @@ def _with_defaults(raw: Any, defaults: dict[str, Any]) -> Any:
     """Add defaults to a mapping. Any other value is left as it is; pydantic reports it."""
     if raw is None:
         return defaults
-    return defaults | raw if isinstance(raw, dict) else raw
+    if not isinstance(raw, dict):
+        return raw
+    kind = raw.get("kind", "")
+    # pydantic writes the whole repr of a wrong kind into its message, however large it is
+    return defaults | raw | ({} if isinstance(kind, str) else {"kind": shown(kind)})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import PurePath
 from typing import Any
 
-from charlm.config.base import MAX_NAME_LENGTH
+from charlm.config.names import MAX_NAME_BYTES, is_name_char, name_problem
+from charlm.config.run import Config
 
 # maximum number of characters, hidden_size, batch_size, max_epochs, dropout
 _BY_SIZE = (
@@ -60,21 +62,43 @@ def yield_to(settings: dict[str, Any], overrides: list[str]) -> None:
     kinds = {}
     for override in overrides:
         key, _, value = override.partition("=")
-        if key.strip().endswith(".kind"):
-            kinds[key.strip().removesuffix(".kind")] = value.strip()
-    for path, kind in kinds.items():
-        *parents, name = path.split(".")
-        group = settings
-        for parent in parents:
-            group = group.get(parent, {})
-        if group.get(name, {}).get("kind") not in (None, kind):
-            del group[name]
-    if kinds.get("model") == "gpt":
-        del settings["train"]["seq_len"]  # a gpt uses model.context
+        kinds[key.strip()] = value.strip()
+    train = settings["train"]
+    for parent, name in ((settings, "model"), (train, "optimizer"), (train, "schedule")):
+        key = f"{name}.kind" if parent is settings else f"train.{name}.kind"
+        if kinds.get(key, parent[name]["kind"]) != parent[name]["kind"]:
+            del parent[name]
+    if kinds.get("model.kind") == "gpt":
+        del train["seq_len"]  # a gpt uses model.context
+
+
+def fit_to_model(settings: dict[str, Any], of: Config) -> None:
+    """Replace, in place, the suggested model by that of a checkpoint, with what belongs to it.
+
+    Args:
+        settings: what `suggest` returned.
+        of: the settings of the checkpoint.
+    """
+    recorded = of.model_dump(mode="json")
+    settings["model"] = recorded["model"]
+    for group, names in _OF_MODEL.items():
+        settings[group] |= {name: recorded[group][name] for name in names}
+
+
+# the characters that its vocabulary has, and what its optimizer and evaluations were chosen for
+_OF_MODEL = {
+    "data": ("unit", "documents", "normalize", "newlines", "min_count", "max_size"),
+    "train": ("batches", "seq_len", "optimizer"),
+    "eval": ("protocol",),
+}
 
 
 def name_for(path: tuple[str, ...]) -> str:
-    """Return a valid name for a run: the name of the first file, without invalid characters."""
+    """Return a valid name for a run: the name of the first file, without spaces, parentheses and
+    characters that are not allowed."""
     name = PurePath(path[0]).name.removeprefix("builtin:")
-    stem = name.split(".")[0] or name
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", stem).strip("-._+")[:MAX_NAME_LENGTH] or "text"
+    stem = unicodedata.normalize("NFC", name.split(".")[0] or name)
+    kept = "".join(char if is_name_char(char) and char not in " ()" else " " for char in stem)
+    short = re.sub(" +", "-", kept).encode(errors="ignore")[:MAX_NAME_BYTES].decode(errors="ignore")
+    short = short.strip("-._+")
+    return "text" if name_problem(short) else short

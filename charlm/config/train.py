@@ -8,14 +8,18 @@ from pydantic import Field, model_validator
 
 from charlm.config.base import (
     Beta,
+    Epsilon,
     Fraction,
     Group,
+    Length,
     MayChange,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Ratio,
+    Seed,
+    Threads,
     refuse,
 )
 
@@ -37,9 +41,7 @@ class RMSPropConfig(Group):
     kind: Literal["rmsprop"] = Field("rmsprop", description="RMSProp")
     lr: PositiveFloat = Field(2e-3, description="learning rate")
     alpha: Beta = Field(0.95, description="decay rate of the running mean of squared gradients")
-    eps: PositiveFloat = Field(
-        1e-8, description="term added to the denominator for numerical stability"
-    )
+    eps: Epsilon = Field(1e-8, description="term added to the denominator for numerical stability")
     weight_decay: NonNegativeFloat = Field(
         0.0, description="weight decay (L2 penalty); for matrices only"
     )
@@ -56,9 +58,7 @@ class AdamConfig(Group):
         (0.9, 0.99),
         description="decay rates of the running means of the gradient and of its square",
     )
-    eps: PositiveFloat = Field(
-        1e-8, description="term added to the denominator for numerical stability"
-    )
+    eps: Epsilon = Field(1e-8, description="term added to the denominator for numerical stability")
     weight_decay: NonNegativeFloat = Field(
         0.0,
         description="weight decay, an L2 penalty for adam and decoupled for adamw; for matrices "
@@ -82,7 +82,7 @@ class MuonConfig(Group):
         (0.9, 0.99),
         description="decay rates of AdamW's running means of the gradient and of its square",
     )
-    eps: PositiveFloat = Field(
+    eps: Epsilon = Field(
         1e-8, description="term added to AdamW's denominator for numerical stability"
     )
 
@@ -153,8 +153,8 @@ ScheduleConfig = Annotated[
 class TrainConfig(Group):
     """Settings of training."""
 
-    batch_size: PositiveInt = Field(32, description="number of sequences per optimizer step")
-    seq_len: PositiveInt = Field(
+    batch_size: Length = Field(32, description="number of sequences per optimizer step")
+    seq_len: Length = Field(
         64,
         description="number of characters per sequence, which is also the length of truncated "
         "backpropagation; for a gpt it is always model.context",
@@ -171,7 +171,7 @@ class TrainConfig(Group):
         description="probability that a stream starts a step with a fresh state instead of the "
         "carried state; needs train.batches streams",
     )
-    grad_accum: PositiveInt = Field(
+    grad_accum: Length = Field(
         1,
         description="number of parts of a batch that are processed one after the other, to save "
         "memory; must divide batch_size",
@@ -198,7 +198,7 @@ class TrainConfig(Group):
         description="number of evaluations in a row without a lower loss after which training "
         "stops; null for no early stopping",
     )
-    seed: NonNegativeInt = Field(1337, description="seed of all random numbers of the run")
+    seed: Seed = Field(1337, description="seed of all random numbers of the run")
     optimizer: OptimizerConfig = Field(AdamConfig(), description="settings of the optimizer")
     schedule: ScheduleConfig = Field(
         CosineSchedule(), description="settings of the learning rate schedule"
@@ -221,7 +221,7 @@ class TrainConfig(Group):
         "compare the results for one batch with a reference; true also lets --device auto use a "
         "GPU only if its steps are faster than on the CPU",
     )
-    threads: Annotated[PositiveInt | None, MayChange()] = Field(
+    threads: Annotated[Threads | None, MayChange()] = Field(
         None,
         description="number of CPU threads; null for one per CPU within the CPU quota, at most 8",
     )

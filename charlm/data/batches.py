@@ -42,10 +42,9 @@ class StreamBatches:
 
     carries_state = True
 
-    def __init__(self, ids: AnyIds, batch_size: int, seq_len: int, device: torch.device) -> None:
-        self._ids = _Gather(ids, device)
-        self._seq_len = seq_len
-        self._starts = np.arange(batch_size) * len(ids) // batch_size  # (B,)
+    def __init__(self, ids: AnyIds, train: TrainConfig, device: torch.device) -> None:
+        self._ids, self._seq_len = _Gather(ids, device), train.seq_len
+        self._starts = np.arange(train.batch_size) * len(ids) // train.batch_size  # (B,)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         starts = self._starts + step * self._seq_len
@@ -57,17 +56,13 @@ class WindowBatches:
 
     carries_state = False
 
-    def __init__(
-        self, ids: AnyIds, batch_size: int, seq_len: int, device: torch.device, seed: int
-    ) -> None:
-        self._ids = _Gather(ids, device)
-        self._n, self._batch_size, self._seq_len = len(ids), batch_size, seq_len
-        self._seed = seed
+    def __init__(self, ids: AnyIds, train: TrainConfig, device: torch.device) -> None:
+        self._ids, self._train, self._stop = _Gather(ids, device), train, len(ids) - train.seq_len
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        stop = self._n - self._seq_len
-        starts = generator(self._seed, "batches", step).integers(0, stop, self._batch_size)
-        return self._ids.inputs_and_targets(starts, self._seq_len)
+        random = generator(self._train.seed, "batches", step)
+        starts = random.integers(0, self._stop, self._train.batch_size)
+        return self._ids.inputs_and_targets(starts, self._train.seq_len)
 
 
 class DocumentBatches:
@@ -81,12 +76,9 @@ class DocumentBatches:
 
     carries_state = False
 
-    def __init__(
-        self, ids: TextIds, batch_size: int, seq_len: int, device: torch.device, seed: int
-    ) -> None:
-        self._ids = _Gather(ids, device)
-        self._batch_size, self._seed = batch_size, seed
-        self._starts, self._lengths = pieces(ids, seq_len)  # (n_pieces,) each
+    def __init__(self, ids: TextIds, train: TrainConfig, device: torch.device) -> None:
+        self._ids, self._batch_size, self._seed = _Gather(ids, device), train.batch_size, train.seed
+        self._starts, self._lengths = pieces(ids, train.seq_len)  # (n_pieces,) each
         self._epoch, self._permutation = -1, np.empty(0, np.int64)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -104,8 +96,8 @@ class DocumentBatches:
         """The order of the pieces in an epoch. The last one is cached for the next step."""
         if epoch != self._epoch:
             self._epoch = epoch
-            rng = generator(self._seed, "batches", epoch)
-            self._permutation = rng.permutation(len(self._starts))
+            random = generator(self._seed, "batches", epoch)
+            self._permutation = random.permutation(len(self._starts))
         return self._permutation
 
 
@@ -142,7 +134,6 @@ def make_batches(ids: AnyIds, train: TrainConfig, device: torch.device) -> Batch
         device: where the tensors are.
     """
     if train.batches == "items" and isinstance(ids, TextIds):
-        return DocumentBatches(ids, train.batch_size, train.seq_len, device, train.seed)
-    if train.batches == "streams":
-        return StreamBatches(ids, train.batch_size, train.seq_len, device)
-    return WindowBatches(ids, train.batch_size, train.seq_len, device, train.seed)
+        return DocumentBatches(ids, train, device)
+    kind = StreamBatches if train.batches == "streams" else WindowBatches
+    return kind(ids, train, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +27,7 @@ IDS, STARTS = "ids.bin", "starts.bin"
 class FileFacts(BaseModel):
     """The hash and the stamp of a file when it was written. See `stamp_of`."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     sha256: str
     stamp: list[int]
@@ -35,7 +36,7 @@ class FileFacts(BaseModel):
 class Facts(BaseModel):
     """Facts about an encoded text."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     format: int
     sha256: str  # of the text in UTF-8; of its bytes if the unit is byte
@@ -71,18 +72,27 @@ def build(folder: Path, sources: Sequence[Source], data: DataConfig) -> Facts:
         chars=encoder.chars,
         counts=counts,
         dtype=str(ids.dtype),
-        files={
-            path.name: FileFacts(sha256=hash_file(path), stamp=stamp_of(path))
-            for path in sorted(folder.iterdir())
-        },
+        files={path.name: _facts_of(path) for path in sorted(folder.iterdir())},
     )
+
+
+def _facts_of(path: Path) -> FileFacts:
+    """The facts of a file that was just written. Removes the right of every user to change it."""
+    path.chmod(stat.S_IMODE(path.stat().st_mode) & ~stat.S_IWOTH)
+    with path.open("rb") as file:
+        return FileFacts(sha256=hash_of(file), stamp=stamp_of(file.fileno()))
 
 
 def _hashed(pieces: Iterable[str], unit: str, digest: hashlib._Hash) -> Iterator[str]:
     """The same pieces; adds each of them to `digest`."""
     for piece in pieces:
-        digest.update(piece.encode("latin-1" if unit == "byte" else "utf-8"))
+        digest.update(hashed_bytes(piece, unit))
         yield piece
+
+
+def hashed_bytes(text: str, unit: str) -> bytes:
+    """The bytes of a text whose hash is `Facts.sha256`."""
+    return text.encode("latin-1" if unit == "byte" else "utf-8")
 
 
 def _with_last_line_end(pieces: Iterable[str]) -> Iterator[str]:
@@ -144,4 +154,9 @@ def map_file(path: Path, dtype: str | np.dtype[Any]) -> NDArray[Any]:
 def hash_file(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_of(file)
+
+
+def hash_of(file: Any) -> str:
+    """The SHA-256 of an open binary file, in hexadecimal digits."""
+    return hashlib.file_digest(file, "sha256").hexdigest()

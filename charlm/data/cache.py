@@ -5,14 +5,13 @@
 
 The key of a text is a hash of its content. Files are not read again if their paths, sizes and times
 are those of a note. As in git, this is not done for files that were written a moment before they
-were read: they can change again and keep their times. <cache> is $CHARLM_CACHE, or the cache folder
-of the system. All of it may be deleted, but then texts from a pipe must be piped in again.
+were read: they can change again and keep their times. verify.py says what is checked when a text
+is opened. <cache> is $CHARLM_CACHE, or the cache folder of the system. It is not used if other
+users can write to it. All of it may be deleted, but then texts from a pipe must be piped in again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import secrets
@@ -21,35 +20,38 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import ValidationError
-
 from charlm.config import DataConfig
-from charlm.data.build import FORMAT, IDS, STARTS, Facts, FileFacts, build, hash_file, map_file
+from charlm.data.build import FORMAT, Facts, build
 from charlm.data.sources import Source, stamp_of
-from charlm.data.vocab import Ids
+from charlm.data.verify import (
+    AlteredError,
+    Encoded,
+    open_folder,
+    seal,
+    write_atomically,
+    write_facts,
+)
 from charlm.errors import DataError
-from charlm.files import CAN_LOCK, cache_folder, locked
+from charlm.files import (
+    REMEDY,
+    ExposedError,
+    cache_folder,
+    check_private,
+    flush,
+    locked,
+    open_private,
+    private_folder,
+    remove_folder,
+)
 
-_CLOCK_TICK = 0.1  # seconds within which a file can change and keep its times
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A text of N characters on the disk.
-
-    `ids` (N,) and `starts` (n_documents + 1,) are memory maps of files. Only a list has starts.
-    """
-
-    facts: Facts
-    ids: Ids
-    starts: NDArray[np.int64] | None
-    notices: list[str] = field(default_factory=list)
+# Seconds within which a file can change and keep its times. The longer time is for file systems
+# that store whole seconds (ext3, HFS+) or every other second (FAT).
+_CLOCK_TICK, _COARSE_TICK = 0.1, 3.0
+_TEMPORARY = re.compile("tmp-[0-9a-f]{16}")  # the folders to build in
+_FILES = re.compile(r"facts\.json(-[0-9a-f]{16})?|ids\.(bin|narrow)|starts\.bin|shuffled")
 
 
 def open_encoded(
@@ -67,29 +69,30 @@ def open_encoded(
         DataError: the text cannot be read or is empty, or the encoded text cannot be written.
     """
     root, began, stamps = _root(), time.time(), _stamps(sources)
-    note = _note_path(stamps, data)
+    note, problem = _note_path(stamps, data), _problem()
     if expected and any(source.once for source in sources):
         key: str | None = _key(expected, data)
     else:
         key = _read_note(note)
     notices: list[str] = []
-    if key and (root / key).is_dir():
+    if not problem and key and (root / key).is_dir():
         try:
-            return _open(root / key)
-        except _DamageError as damage:
+            return _open(root / key, data, notices)
+        except AlteredError as damage:
             notices.append(f"{root / key}: {damage}; the text is encoded again")
             _remove(root / key)
-    problem = _write_problem(root)
+    problem = problem or _problem(write=True)
     if problem:
         return _encode_temporarily(sources, data, [*notices, problem])
     with _write_errors_reported(root), _build_folder(root) as folder:
         facts = _build(folder, sources, data)
         key = _key(facts.sha256, data)
-        encoded = _publish(folder, root / key, notices)
+        encoded = _publish(folder, root / key, data, notices)
         with suppress(OSError, DataError):  # the note only saves time
             if stamps and stamps == _stamps(sources) and _are_older(stamps, began):
-                note.parent.mkdir(exist_ok=True)
-                _write_atomically(note, key)
+                note.parent.mkdir(0o755, exist_ok=True)
+                check_private(note.parent, note.parent.lstat())
+                write_atomically(note, key)
     return encoded
 
 
@@ -99,7 +102,8 @@ def bytes_to_read(sources: Sequence[Source], data: DataConfig) -> int:
     Sources that are not files have an unknown size and count as 0.
     """
     stamps = _stamps(sources)
-    return 0 if _read_note(_note_path(stamps, data)) else sum(size for *_, size, _, _ in stamps)
+    known = not _problem() and _read_note(_note_path(stamps, data))
+    return 0 if known else sum(size for *_, size, _, _ in stamps)
 
 
 def _root() -> Path:
@@ -113,7 +117,7 @@ def _encode_temporarily(sources: Sequence[Source], data: DataConfig, notices: li
     try:
         with _write_errors_reported(folder):
             _build(folder, sources, data)
-            encoded = _open(folder, notices)
+            encoded = _open_built(folder, data, notices)
     except BaseException:
         _remove(folder)
         raise
@@ -121,17 +125,22 @@ def _encode_temporarily(sources: Sequence[Source], data: DataConfig, notices: li
     return encoded
 
 
-def _write_problem(root: Path) -> str | None:
-    """A notice why nothing can be written to the cache; None if it can be written."""
+def _problem(write: bool = False) -> str | None:
+    """A notice why the cache cannot be used, or written to if `write`; None if it can."""
+    then = "so the text is encoded for this run only"
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            return None
+        folder = private_folder("encoded", create=write)
+        if write:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except ExposedError as error:
+        return f"{error.filename}: {error.strerror}, {then}; {REMEDY}"
     except OSError as error:
         return (
-            f"{root}: cannot write here ({error.strerror}), so the text is encoded for this run "
-            "only; set CHARLM_CACHE to another folder to keep it"
+            f"{_root()}: cannot write here ({error.strerror}), {then}; set CHARLM_CACHE to another "
+            "folder to keep it"
         )
+    return None
 
 
 @contextmanager
@@ -149,18 +158,14 @@ def _write_errors_reported(folder: Path) -> Iterator[None]:
 # --- keys -------------------------------------------------------------------------------------
 
 
-def _hash_of(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
 def _key(sha256: str, data: DataConfig) -> str:
     """The key of the text with this hash. It does not depend on the sources of the text."""
-    return _hash_of([FORMAT, sha256, data.unit, data.documents])
+    return seal([FORMAT, sha256, data.unit, data.documents])
 
 
 def _note_path(stamps: list[list[Any]], data: DataConfig) -> Path:
     """The file that holds the key of the text that files with these stamps have."""
-    return _root() / "seen" / _hash_of([FORMAT, _options(data), stamps])
+    return _root() / "seen" / seal([FORMAT, _options(data), stamps])
 
 
 def _options(data: DataConfig) -> list[str]:
@@ -181,7 +186,12 @@ def _stamps(sources: Sequence[Source]) -> list[list[Any]]:
 
 def _are_older(stamps: list[list[Any]], began: float) -> bool:
     """Whether any change of the files after time `began` (s) must show in their times."""
-    return all(began - max(stamp[-2:]) / 1e9 > _CLOCK_TICK for stamp in stamps)
+    return all(began - max(stamp[-2:]) / 1e9 > _tick(stamp[-2:]) for stamp in stamps)
+
+
+def _tick(times: list[int]) -> float:
+    """The tick of the clock that gave these times (ns) to a file. It is coarse for a whole s."""
+    return _CLOCK_TICK if all(time_ % 10**9 for time_ in times) else _COARSE_TICK
 
 
 def _read_note(note: Path) -> str | None:
@@ -189,8 +199,8 @@ def _read_note(note: Path) -> str | None:
 
     A damaged note is ignored: the key becomes the name of a folder, which may be deleted.
     """
-    with suppress(OSError, UnicodeDecodeError):
-        key = note.read_text(encoding="utf-8")
+    with suppress(OSError), open_private(note) as file:
+        key = file.read(65).decode("latin-1")
         if re.fullmatch("[0-9a-f]{64}", key):
             return key
     return None
@@ -203,124 +213,79 @@ def _read_note(note: Path) -> str | None:
 def _build_folder(root: Path) -> Iterator[Path]:
     """A new folder to build in, removed at the end. Also removes those that killed processes left.
 
-    A process holds a lock on its folder, so an unlocked folder is abandoned.
+    A process holds a lock on its folder, so an unlocked folder is abandoned. Without support for
+    locks this is not known, and nothing is removed.
     """
     with ExitStack() as stack:
         with locked(root, wait=True):
-            for old in root.glob("tmp-*") if CAN_LOCK else ():
-                with (
-                    suppress(FileNotFoundError, PermissionError),
-                    locked(old, wait=False) as abandoned,
-                ):
+            for old in filter(_is_build_folder, root.iterdir()):
+                with suppress(OSError), locked(old, wait=False, without=False) as abandoned:
                     if abandoned:
                         _remove(old)
             folder = root / f"tmp-{secrets.token_hex(8)}"
-            folder.mkdir()  # not by mkdtemp: other users may read it if they may read the cache
+            folder.mkdir(0o755)  # other users may read it if they may read the cache
             stack.callback(_remove, folder)
             stack.enter_context(locked(folder, wait=False))
         yield folder
 
 
+def _is_build_folder(path: Path) -> bool:
+    return bool(_TEMPORARY.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
+
+
 def _remove(folder: Path) -> None:
     """Remove the folder of an encoded text: only files with the names that are written there."""
     with suppress(OSError):
-        for pattern in ("facts*", "ids.*", "starts.*", "shuffled"):
-            for path in folder.glob(pattern):
-                path.unlink()
-        folder.rmdir()
+        remove_folder(folder, _FILES)
 
 
 def _build(folder: Path, sources: Sequence[Source], data: DataConfig) -> Facts:
     """Write the files of a text and facts.json, and flush them to the disk."""
     facts = build(folder, sources, data)
-    _write_facts(folder, facts)
+    write_facts(folder, facts)
     for path in folder.iterdir():
         with path.open("rb+") as file:
-            os.fsync(file.fileno())
+            flush(file.fileno())
     return facts
 
 
-def _publish(folder: Path, target: Path, notices: list[str]) -> Encoded:
+def _publish(folder: Path, target: Path, data: DataConfig, notices: list[str]) -> Encoded:
     """Rename the folder to its final name, unless another process has already made that one."""
     try:
         folder.rename(target)
     except OSError:
-        with suppress(_DamageError):
-            return _open(target, notices)
+        with suppress(AlteredError):
+            return _open(target, data, notices)
         _remove(target)
+        if os.path.lexists(target):
+            raise DataError(
+                f"{target}: there are other files in the place of the encoded text; move them "
+                "away, or set CHARLM_CACHE to another folder"
+            ) from None
         folder.rename(target)
-    return _open(target, notices)
-
-
-def _write_facts(folder: Path, facts: Facts) -> None:
-    body = facts.model_dump(mode="json")
-    _write_atomically(folder / "facts.json", json.dumps({"seal": _hash_of(body), "facts": body}))
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    """Write a small file. At any moment it has the complete old text or the complete new text."""
-    temporary = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return _open_built(target, data, notices)
 
 
 # --- opening ----------------------------------------------------------------------------------
 
 
-class _DamageError(Exception):
-    """An encoded text has changed since it was written."""
-
-
-def _open(folder: Path, notices: list[str] | None = None) -> Encoded:
-    """Open the text in a folder, if it is still as it was written.
+def _open(folder: Path, data: DataConfig, notices: list[str]) -> Encoded:
+    """Open the text in a folder that has the name of its key.
 
     Raises:
-        _DamageError: it has changed.
+        AlteredError: it is not as it was written.
     """
-    facts = _read_facts(folder)
-    now = {name: _verify(folder / name, written) for name, written in facts.files.items()}
-    if now != facts.files:  # moved or copied: with the new stamps it need not be hashed next time
-        with suppress(OSError):
-            _write_facts(folder, facts.model_copy(update={"files": now}))
-    starts = map_file(folder / STARTS, "int64") if STARTS in facts.files else None
-    return Encoded(facts, map_file(folder / IDS, facts.dtype), starts, notices or [])
+    encoded = open_folder(folder, data, notices)
+    if folder.name != _key(encoded.facts.sha256, data):
+        raise AlteredError("its facts.json is that of another text")
+    return encoded
 
 
-def _read_facts(folder: Path) -> Facts:
+def _open_built(folder: Path, data: DataConfig, notices: list[str]) -> Encoded:
+    """Open a text that was just written."""
     try:
-        stored = json.loads((folder / "facts.json").read_bytes())
-        if stored["seal"] != _hash_of(stored["facts"]):
-            raise ValueError
-        return Facts.model_validate(stored["facts"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise _DamageError("its facts.json is damaged") from error
-    except OSError as error:
-        raise _unreadable(error) from error
-
-
-def _verify(path: Path, written: FileFacts) -> FileFacts:
-    """The facts of a file with its stamp of now.
-
-    Raises:
-        _DamageError: its content has changed since it was written.
-    """
-    try:
-        stamp = stamp_of(path)
-        if stamp != written.stamp and hash_file(path) != written.sha256:
-            raise _DamageError(f"its {path.name} was altered or cut short")
-    except FileNotFoundError as error:
-        raise _DamageError(f"its {path.name} is missing") from error
-    except OSError as error:
-        raise _unreadable(error) from error
-    return FileFacts(sha256=written.sha256, stamp=stamp)
-
-
-def _unreadable(error: OSError) -> DataError:
-    """An error for a file that may be undamaged, so that its text is not removed."""
-    return DataError(
-        f"{error.filename}: cannot read this encoded text: {error.strerror}; make it readable, "
-        "or set CHARLM_CACHE to another folder"
-    )
+        return open_folder(folder, data, notices)
+    except AlteredError as damage:
+        raise DataError(
+            f"{folder}: {damage}, just after it was written; set CHARLM_CACHE to another folder"
+        ) from damage

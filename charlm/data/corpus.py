@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import DataConfig
-from charlm.data.cache import Encoded, open_encoded
+from charlm.data.cache import open_encoded
 from charlm.data.sources import find_sources
+from charlm.data.verify import Encoded
 from charlm.data.vocab import UNKNOWN, Ids, Vocab
 from charlm.errors import DataError
+from charlm.files import cache_folder
 
 Split = Literal["train", "val", "test", "all"]
 
@@ -34,8 +36,19 @@ class TextIds:
         return len(self._raw)
 
     def __getitem__(self, positions: slice | NDArray[np.int64]) -> Ids:
-        """The ids at these positions, in the shape of `positions`."""
-        return np.take(self._table, self._raw[positions])
+        """The ids at these positions, in the shape of `positions`.
+
+        Raises:
+            DataError: a raw id on the disk has no character. This is not checked before it is read.
+        """
+        raw = self._raw[positions]
+        try:
+            return np.take(self._table, raw)
+        except IndexError as error:
+            raise DataError(
+                f"{cache_folder() / 'encoded'}: an encoded text in this folder was altered; delete "
+                "the folder, and the text is encoded again"
+            ) from error
 
     def head(self, max_chars: int | None) -> TextIds:
         """The first `max_chars` characters, or all of them.

@@ -141,13 +141,16 @@ def describe_sources(sources: Sequence[Source]) -> str:
     return sources[0].name + more
 
 
-def stamp_of(path: Path) -> list[int]:
+def stamp_of(file: Path | int) -> list[int]:
     """Numbers that differ for another file and after a change.
+
+    Args:
+        file: the path of a file, or the descriptor of an open one.
 
     Returns:
         Device, inode, size in bytes, and the times of modification and of change in nanoseconds.
     """
-    it = path.stat()
+    it = os.stat(file)  # noqa: PTH116  (Path.stat takes no descriptor)
     return [it.st_dev, it.st_ino, it.st_size, it.st_mtime_ns, it.st_ctime_ns]
 
 

@@ -90,27 +90,26 @@ class Vocab:
 
     def table(self, chars: str) -> Ids:
         """The id of each character of `chars`. An unknown character has V if not `limited`."""
-        id_of = {char: i for i, char in enumerate(self.chars)}
-        ids = [id_of.get(char, self._unknown_id) for char in chars]
-        return np.array(ids, np.min_scalar_type(max([*ids, len(self) - 1])))
-
-    @property
-    def _unknown_id(self) -> int:
-        return self.chars.index(UNKNOWN) if self.limited else len(self)
+        ids = self._by_code_point(chars)
+        dtype = np.min_scalar_type(max(int(ids.max(initial=0)), len(self) - 1))
+        return ids.astype(dtype, copy=False)
 
     @cached_property
     def _id_of_code_point(self) -> Ids:
         """Ids by code point. The last entry, above all known code points, is for unknown ones."""
         known = code_points(self.chars)
         size, dtype = int(known.max(initial=0)) + 2, np.min_scalar_type(len(self))
-        table = np.full(size, self._unknown_id, dtype)
+        table = np.full(size, self.chars.index(UNKNOWN) if self.limited else len(self), dtype)
         table[known] = np.arange(len(self))
         return table
 
     def _look_up(self, text: str) -> Ids:
         if self.unit == "byte":
             return np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
-        return np.take(self._id_of_code_point, code_points(text), mode="clip")
+        return self._by_code_point(text)
+
+    def _by_code_point(self, chars: str) -> Ids:
+        return np.take(self._id_of_code_point, code_points(chars), mode="clip")
 
     def _describe_unknown(self, text: str, unknown: NDArray[np.bool_]) -> str:
         positions = np.flatnonzero(unknown)

@@ -28,8 +28,6 @@ from charlm.models.base import evaluating
 from charlm.randomness import generator
 from charlm.units import Likelihood
 
-CHARS_AT_ONCE = 8192  # characters in a batch: limits the memory for logits
-
 
 class InterruptedEvaluationError(Exception):
     """The evaluation was stopped before its end."""
@@ -49,6 +47,7 @@ def evaluate(
     config: EvalConfig,
     seed: int,
     should_stop: Callable[[], bool] = lambda: False,
+    chars_at_once: int = 8192,
 ) -> Score:
     """Score a text by the protocol of `config`. The model and the global generator do not change.
 
@@ -56,6 +55,8 @@ def evaluate(
         ids: (N,).
         seed: decides the positions of random windows.
         should_stop: is called before each batch; evaluation stops where it returns True.
+        chars_at_once: the number of characters in a batch, which limits the memory for logits. It
+            changes no more than rounding.
 
     Raises:
         DataError: the text has fewer than two characters, or the protocol is `items` and the text
@@ -64,7 +65,7 @@ def evaluate(
     """
     if len(ids) < 2:
         raise DataError(f"evaluation needs a text of 2 characters or more, this has {len(ids)}")
-    reader = _Reader(model, should_stop)
+    reader = _Reader(model, should_stop, chars_at_once)
     with evaluating(model), torch.inference_mode():
         if config.protocol == "windows":
             return _score_windows(reader, ids, config, seed)
@@ -78,9 +79,10 @@ def evaluate(
 class _Reader:
     """Reads batches, and sums their losses in float64 on the CPU."""
 
-    def __init__(self, model: CharModel, should_stop: Callable[[], bool]) -> None:
-        self.model, self._should_stop = model, should_stop
-        self._device = next(model.parameters()).device
+    def __init__(
+        self, model: CharModel, should_stop: Callable[[], bool], chars_at_once: int
+    ) -> None:
+        self.model, self._should_stop, self.chars_at_once = model, should_stop, chars_at_once
         self.nats, self.chars = 0.0, 0
 
     def read(self, x: Ids, y: Ids, state: State | None = None, skip: int = 0) -> State:
@@ -92,8 +94,17 @@ class _Reader:
         self.chars += int((y[:, skip:] != IGNORED).sum())
         return state
 
+    def read_windows(
+        self, ids: AnyIds, starts: NDArray[np.int64], length: int, skip: int = 0
+    ) -> None:
+        """Read the windows of `length` characters at `starts`, each from a fresh state."""
+        rows = max(1, self.chars_at_once // length)
+        for i in range(0, len(starts), rows):
+            batch = ids[starts[i : i + rows, None] + np.arange(length + 1)]  # (B, T+1)
+            self.read(batch[:, :-1], batch[:, 1:], skip=skip)
+
     def _tensor(self, ids: Ids) -> Tensor:
-        return torch.from_numpy(ids.astype(np.int64)).to(self._device)
+        return torch.from_numpy(ids.astype(np.int64)).to(self.model.device)
 
     def score(self, protocol: str, description: str) -> Score:
         return Score(self.nats, self.chars, protocol, description)
@@ -102,8 +113,8 @@ class _Reader:
 def _score_stream(reader: _Reader, ids: AnyIds) -> Score:
     """Read the whole text once, and carry the state from batch to batch."""
     state: State | None = None
-    for start in range(0, len(ids) - 1, CHARS_AT_ONCE):
-        chunk = ids[start : start + CHARS_AT_ONCE + 1][None]  # (1, T+1)
+    for start in range(0, len(ids) - 1, reader.chars_at_once):
+        chunk = ids[start : start + reader.chars_at_once + 1][None]  # (1, T+1)
         state = reader.read(chunk[:, :-1], chunk[:, 1:], state)
     return reader.score("stream", "one pass, the state carried through the whole text")
 
@@ -113,11 +124,7 @@ def _score_sliding(reader: _Reader, ids: AnyIds, context: int) -> Score:
     are new in it."""
     shapes = groupby(windows(len(ids) - 1, context), lambda it: (it.stop - it.start, it.skip))
     for (length, skip), group in shapes:
-        starts = np.array([window.start for window in group])
-        rows = max(1, CHARS_AT_ONCE // context)
-        for i in range(0, len(starts), rows):
-            batch = ids[starts[i : i + rows, None] + np.arange(length + 1)]  # (B, T+1)
-            reader.read(batch[:, :-1], batch[:, 1:], skip=skip)
+        reader.read_windows(ids, np.array([window.start for window in group]), length, skip)
     stride = stride_of(context)
     return reader.score(
         "stream",
@@ -129,10 +136,7 @@ def _score_windows(reader: _Reader, ids: AnyIds, config: EvalConfig, seed: int) 
     """Read random windows, each from a fresh state, and score all characters of each."""
     length = min(config.window, reader.model.context or config.window, len(ids) - 1)
     starts = generator(seed, "windows").integers(0, len(ids) - length, config.n_windows)
-    rows = max(1, CHARS_AT_ONCE // length)
-    for i in range(0, len(starts), rows):
-        batch = ids[starts[i : i + rows, None] + np.arange(length + 1)]  # (B, T+1)
-        reader.read(batch[:, :-1], batch[:, 1:])
+    reader.read_windows(ids, starts, length)
     return reader.score(
         "windows", f"{len(starts)} random windows of {length} characters, fresh state, seed {seed}"
     )
@@ -144,20 +148,21 @@ def _score_documents(reader: _Reader, ids: AnyIds) -> Score:
         raise DataError(
             "eval.protocol items needs a text with data.documents: lines; choose stream or windows"
         )
-    starts, lengths = pieces(ids, reader.model.context or CHARS_AT_ONCE)
+    limit = reader.chars_at_once
+    starts, lengths = pieces(ids, reader.model.context or limit)
     order = np.argsort(lengths, kind="stable")  # similar lengths share a batch, for little padding
     first = 0
     while first < len(order):
-        rows = order[first : first + _count_rows(lengths[order[first : first + CHARS_AT_ONCE]])]
+        rows = order[first : first + _count_rows(lengths[order[first : first + limit]], limit)]
         positions = starts[rows, None] - 1 + np.arange(lengths[rows[-1]] + 1)  # (B, T+1)
         batch = ids[positions % len(ids)].astype(np.int64)
         is_padding = np.arange(lengths[rows[-1]]) >= lengths[rows, None]  # (B, T)
         reader.read(batch[:, :-1], np.where(is_padding, IGNORED, batch[:, 1:]))
         first += len(rows)
-    return reader.score("items", f"{len(ids.starts) - 1:,} items, each from a fresh state")
+    return reader.score("items", f"{len(ids.starts) - 1:,} documents, each from a fresh state")
 
 
-def _count_rows(lengths: NDArray[np.int64]) -> int:
+def _count_rows(lengths: NDArray[np.int64], limit: int) -> int:
     """The number of documents of these sorted lengths that fit a batch; at least one."""
     sizes = lengths * np.arange(1, len(lengths) + 1)
-    return max(1, int(np.searchsorted(sizes, CHARS_AT_ONCE, "right")))
+    return max(1, int(np.searchsorted(sizes, limit, "right")))

@@ -66,8 +66,8 @@ def ablate(
 def _masks(model: CharModel, units: Sequence[Unit]) -> Masks:
     """Masks (L, B, D) that hold one unit at zero in each row, and none in the last row."""
     L, B = n_layers(model), len(units) + 1
-    device = next(model.parameters()).device
-    masks = {k: torch.ones(L, B, width, device=device) for k, width in unit_kinds(model).items()}
+    kinds = unit_kinds(model).items()
+    masks = {kind: torch.ones(L, B, width, device=model.device) for kind, width in kinds}
     for row, unit in enumerate(units):
         masks[unit.kind][unit.layer, row, unit.index] = 0.0
     return masks

@@ -162,7 +162,7 @@ def _by_distance(attention: Array) -> Array:
 
 def _tensor(model: GPT, ids: Ids) -> torch.Tensor:
     """Ids (1, T) on the device of the model."""
-    return torch.from_numpy(ids.astype(np.int64))[None].to(next(model.parameters()).device)
+    return torch.from_numpy(ids.astype(np.int64))[None].to(model.device)
 
 
 # --- targets: (T, T), True where a key (column) is a target of a query (row) ------------------

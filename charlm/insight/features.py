@@ -10,7 +10,7 @@ The rules are simple, and the same for prose, markup and code. They accept every
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,20 +64,28 @@ _SPANS = re.compile(
 
 def _inside(text: str, *kinds: str) -> Bools:
     """True from the opening of a span of these kinds until just before it closes."""
-    inside = np.zeros(len(text), np.bool_)
-    for match in _SPANS.finditer(text):
-        if match.lastgroup in kinds:
-            stop = match.end() if match.lastgroup == "comment" else match.end() - 1
-            inside[match.start() : stop] = True
-    return inside
+    return _covered(
+        text,
+        (
+            (match.start(), match.end() - (match.lastgroup != "comment"))
+            for match in _SPANS.finditer(text)
+            if match.lastgroup in kinds
+        ),
+    )
 
 
 def in_url(text: str) -> Bools:
     """Inside a web address."""
-    inside = np.zeros(len(text), np.bool_)
-    for match in re.finditer(r"(?:https?|ftp)://[^\s<>\"']+|\bwww\.[^\s<>\"']+", text):
-        inside[match.start() : match.end()] = True
-    return inside
+    urls = re.finditer(r"(?:https?|ftp)://[^\s<>\"']+|\bwww\.[^\s<>\"']+", text)
+    return _covered(text, (url.span() for url in urls))
+
+
+def _covered(text: str, spans: Iterable[tuple[int, int]]) -> Bools:
+    """True from the start of each span until just before its stop."""
+    covered = np.zeros(len(text), np.bool_)
+    for start, stop in spans:
+        covered[start:stop] = True
+    return covered
 
 
 # --- brackets --------------------------------------------------------------------------------
@@ -96,20 +104,16 @@ def match_brackets(text: str) -> list[tuple[int, int]]:
     for position, char in enumerate(text):
         if char in _CLOSING:
             open_.append(position)
-        elif char in ")]}":
-            i = _partner(text, open_, char)
-            if i is not None:
-                pairs.append((open_[i], position))
-                del open_[i:]
+        elif char in ")]}" and (i := _partner(text, open_, char)) is not None:
+            pairs.append((open_[i], position))
+            del open_[i:]
     return pairs
 
 
 def _partner(text: str, open_: list[int], char: str, limit: int = 20) -> int | None:
     """The index in `open_` of the last bracket that `char` closes, among the last `limit`."""
-    for i in range(len(open_) - 1, max(-1, len(open_) - 1 - limit), -1):
-        if _CLOSING[text[open_[i]]] == char:
-            return i
-    return None
+    last = reversed(range(max(0, len(open_) - limit), len(open_)))
+    return next((i for i in last if _CLOSING[text[open_[i]]] == char), None)
 
 
 def depth(text: str, kinds: str = "([{") -> Reals:
@@ -133,10 +137,7 @@ def open_bracket(text: str) -> NDArray[np.int64]:
 
 def in_tag(text: str) -> Bools:
     """Inside a tag of HTML or XML."""
-    inside = np.zeros(len(text), np.bool_)
-    for match in _TAG.finditer(text):
-        inside[match.start() : match.end() - 1] = True
-    return inside
+    return _covered(text, ((tag.start(), tag.end() - 1) for tag in _TAG.finditer(text)))
 
 
 # --- lines -----------------------------------------------------------------------------------
@@ -169,11 +170,8 @@ def left_in_line(text: str) -> Reals:
 
 def indentation(text: str) -> Reals:
     """Spaces and tabs at the start of the line, so far."""
-    blank = _is(text, " \t")
-    leading = np.zeros(len(text), np.bool_)
-    for match in re.finditer(r"^[ \t]+", text, re.MULTILINE):
-        leading[match.start() : match.end()] = True
-    assert not (leading & ~blank).any()
+    blanks = re.finditer(r"^[ \t]+", text, re.MULTILINE)
+    leading = _covered(text, (blank.span() for blank in blanks))
     total = leading.cumsum()
     starts = line_starts(text)
     width = (total - total[starts] + leading[starts]).astype(np.float64) if len(text) else total
@@ -203,31 +201,32 @@ def first_line(text: str) -> Bools:
 
 def start_of_word(text: str) -> Bools:
     """The first letter of a word."""
-    letters = _letters(text)
+    letters = _each(text, str.isalpha)
     return letters & ~_shifted(letters)
 
 
 def position_in_word(text: str) -> Reals:
     """Letters of the word so far; 0 outside a word."""
-    return _run_length(_letters(text))
+    return _run_length(_each(text, str.isalpha))
 
 
 def in_capitals(text: str) -> Bools:
     """In a run of capitals, from the second on."""
-    return _run_length(np.array([char.isupper() for char in text], np.bool_)) > 1
+    return _run_length(_each(text, str.isupper)) > 1
 
 
 def in_number(text: str) -> Bools:
     """In a run of digits, from the second on."""
-    return _run_length(np.array([char.isdecimal() for char in text], np.bool_)) > 1
+    return _run_length(_each(text, str.isdecimal)) > 1
 
 
-def _letters(text: str) -> Bools:
-    return np.array([char.isalpha() for char in text], np.bool_)
+def _each(text: str, holds: Callable[[str], bool]) -> Bools:
+    """Whether `holds` is True for each character."""
+    return np.array([holds(char) for char in text], np.bool_)
 
 
 def _is(text: str, chars: str) -> Bools:
-    return np.array([char in chars for char in text], np.bool_)
+    return _each(text, chars.__contains__)
 
 
 def _shifted(values: Bools) -> Bools:

@@ -96,11 +96,10 @@ def stream(
         pieces: from `spans` for the model's context.
         masks: the units to hold at zero, as for `trace`.
     """
-    device = next(model.parameters()).device
     state: State | None = None
     for span in pieces:
-        piece = torch.from_numpy(text[:, span.start : span.stop].astype(np.int64)).to(device)
-        traced, state = trace(model, piece, None if span.fresh else state, masks)
+        piece = torch.from_numpy(text[:, span.start : span.stop].astype(np.int64))
+        traced, state = trace(model, piece.to(model.device), None if span.fresh else state, masks)
         yield span, traced
 
 
@@ -126,9 +125,7 @@ def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
         here = slice(span.start + span.skip, span.stop)
         log_p = traced.logits[0, span.skip :].float().log_softmax(-1)  # (T, V)
         if not bool(log_p.isfinite().all()):
-            raise BrokenModelError(
-                "the model's output is not finite: its weights are broken; use another checkpoint"
-            )
+            raise BrokenModelError
         for kind, values in units.items():
             values[:, here] = _half(traced.units[kind][:, 0, span.skip :])
         for name, gate in traced.gates.items():

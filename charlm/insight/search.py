@@ -127,8 +127,8 @@ def search(
                 feature=feature.name,
                 measure="Spearman" if feature.is_real else "AUC",
                 units=tuple(
-                    Unit(*halves.unit(u), int(signs[f, u]), _in_measure(scores[f, u], feature))
-                    for u in best
+                    Unit(*halves.units[u], int(signs[f, u]), _in_measure(scores[f, u], feature))
+                    for u in map(int, best)
                 ),
                 luck=shown[0],
                 last_characters=shown[1],
@@ -190,10 +190,18 @@ def _last_characters(ids: Ids, values: Floats, is_real: bool) -> float:
 
 
 class _Halves:
-    """The ranks of units (L, N, D) by kind, in each half of the text."""
+    """The ranks of units (L, N, D) by kind, in each half of the text.
+
+    Attributes:
+        units: the kind, layer and index of each unit.
+    """
 
     def __init__(self, units: dict[str, Array]) -> None:
-        self._shapes = {kind: each.shape for kind, each in units.items()}
+        self.units: list[tuple[str, int, int]] = [
+            (kind, layer, index)
+            for kind, each in units.items()
+            for layer, index in np.ndindex(each.shape[0], each.shape[2])
+        ]
         # (L, N, D) -> (L*D, N) for each kind
         flat = [each.transpose(0, 2, 1).reshape(-1, each.shape[1]) for each in units.values()]
         N = flat[0].shape[1]
@@ -203,14 +211,6 @@ class _Halves:
             for part in (slice(None, self._middle), slice(self._middle, None))
         ]
         self._stds = [np.maximum(ranks.std(1), 1e-9) for ranks in self._ranks]
-
-    def unit(self, row: int) -> tuple[str, int, int]:
-        """Kind, layer and index of the unit in a row of the ranks."""
-        for kind, (L, _, D) in self._shapes.items():
-            if row < L * D:
-                return kind, int(row // D), int(row % D)
-            row -= L * D
-        raise IndexError(row)
 
     def score(self, values: Floats, real: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.int64]]:
         """Correlate features (features, N) with every unit.
@@ -246,17 +246,9 @@ def _ranks(values: Array) -> NDArray[np.float32]:
     """The ranks within each row (units, T), minus their mean. Equal values share their mean
     rank."""
     T = values.shape[1]
-    if values.dtype == np.float16:  # as integers in the same order, because these sort faster
-        bits = (values + np.float16(0)).view(np.int16)  # + 0 makes -0 equal to 0
-        values = np.where(bits < 0, bits ^ np.int16(0x7FFF), bits)
-    order = np.argsort(values, axis=1, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=1)
-    differs = ordered[:, 1:] != ordered[:, :-1]
-    positions = np.broadcast_to(np.arange(T, dtype=np.int32), values.shape)
-    edge = np.ones((len(values), 1), np.bool_)
-    begins, ends = np.hstack([edge, differs]), np.hstack([differs, edge])
-    first = np.maximum.accumulate(np.where(begins, positions, 0), axis=1)
-    last = np.minimum.accumulate(np.where(ends, positions, T)[:, ::-1], axis=1)[:, ::-1]
     ranks = np.empty(values.shape, np.float32)
-    np.put_along_axis(ranks, order, ((first + last) / 2 - (T - 1) / 2).astype(np.float32), axis=1)
+    for row, each in zip(ranks, values, strict=True):
+        # float64, because float16 sorts slowly
+        _, index, counts = np.unique(each.astype(float), return_inverse=True, return_counts=True)
+        row[:] = (np.cumsum(counts) - (counts + 1) / 2)[index] - (T - 1) / 2
     return ranks

@@ -104,14 +104,13 @@ def by_line_position(text: str, bits: Array, step: int = 5, limit: int = 100) ->
 def by_distance(text: str, bits: Array) -> list[Group]:
     """Groups by distance to the last occurrence of the same character, in powers of two."""
     last: dict[str, int] = {}
-    names, order = [], ["1"]
+    labels = ["1", *(f"{1 << k} to {(2 << k) - 1}" for k in range(1, 40)), "never"]
+    names = []
     for position, char in enumerate(text):
-        distance = position - last[char] if char in last else 0
+        distance = position - last.get(char, position)  # 0, of no bits, for never
         last[char] = position
-        low = 1 << (distance.bit_length() - 1) if distance else 0
-        names.append("1" if distance == 1 else f"{low} to {2 * low - 1}" if distance else "never")
-    order += [f"{1 << k} to {(2 << k) - 1}" for k in range(1, 40)] + ["never"]
-    return _ordered(names, bits, order)
+        names.append(labels[distance.bit_length() - 1])
+    return _ordered(names, bits, labels)
 
 
 def worst_passages(bits: Array, keep: int = 6, length: int = PASSAGE) -> list[Passage]:

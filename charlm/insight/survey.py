@@ -13,12 +13,7 @@ from charlm.checkpoint.format import Meta
 from charlm.data.corpus import TextIds
 from charlm.data.vocab import Ids
 from charlm.insight.ablate import Ablation, ablate
-from charlm.insight.attention import (
-    AttentionWindow,
-    HeadScore,
-    attention_window,
-    score_heads,
-)
+from charlm.insight.attention import AttentionWindow, HeadScore, attention_window, score_heads
 from charlm.insight.features import Feature, read_features
 from charlm.insight.gates import GateUse, gate_use
 from charlm.insight.growth import Growth, read_growth
@@ -141,9 +136,8 @@ def survey(
     ids, starts = text_ids[:], text_ids.starts
     text = "".join(map(meta.vocab.__getitem__, ids))
     activations = record(model, ids, starts)
-    device = next(model.parameters()).device
     fresh = [
-        build_model(meta.config.model, len(meta.vocab), seed).to(device).eval()
+        build_model(meta.config.model, len(meta.vocab), seed).to(model.device).eval()
         for seed in range(UNTRAINED)
     ]
     features = read_features(text)

@@ -113,100 +113,84 @@ def blocks(model: GPT) -> list[Block]:
 # --- RNN, GRU, LSTM --------------------------------------------------------------------------
 
 # A step maps the input part x @ W_ih.T + b_ih (B, G*D), the hidden part h @ W_hh.T + b_hh (B, G*D)
-# and the units before, (B, D) by kind, to the new units and the gates. Equations:
+# and the units before to the new units and the gates, (B, D) by name. Equations:
 # models/recurrent.py.
-_Step = Callable[[Tensor, Tensor, dict[str, Tensor]], tuple[dict[str, Tensor], list[Tensor]]]
+Values = dict[str, Tensor]
 
 
-def _rnn(x: Tensor, h: Tensor, _units: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
-    return {"h": torch.tanh(x + h)}, []
+def _rnn(x: Tensor, h: Tensor, _units: Values) -> Values:
+    return {"h": torch.tanh(x + h)}
 
 
-def _gru(x: Tensor, h: Tensor, units: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
+def _gru(x: Tensor, h: Tensor, units: Values) -> Values:
     (x_r, x_z, x_n), (h_r, h_z, h_n) = x.chunk(3, -1), h.chunk(3, -1)
     r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
     n = torch.tanh(x_n + r * h_n)
-    return {"h": (1 - z) * n + z * units["h"]}, [r, z]
+    return {"h": (1 - z) * n + z * units["h"], "reset": r, "update": z}
 
 
-def _lstm(x: Tensor, h: Tensor, units: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
+def _lstm(x: Tensor, h: Tensor, units: Values) -> Values:
     i, f, g, o = (x + h).chunk(4, -1)
     i, f, o = torch.sigmoid(i), torch.sigmoid(f), torch.sigmoid(o)
     c = f * units["c"] + i * torch.tanh(g)
-    return {"c": c, "h": o * torch.tanh(c)}, [i, f, o]
+    return {"h": o * torch.tanh(c), "c": c, "input": i, "forget": f, "output": o}
 
 
-_STEPS: dict[type[nn.Module], tuple[_Step, tuple[str, ...]]] = {
-    nn.RNN: (_rnn, ()),
-    nn.GRU: (_gru, ("reset", "update")),
-    nn.LSTM: (_lstm, ("input", "forget", "output")),
+_STEPS: dict[type[nn.Module], Callable[[Tensor, Tensor, Values], Values]] = {
+    nn.RNN: _rnn,
+    nn.GRU: _gru,
+    nn.LSTM: _lstm,
 }
 
 
 def _trace_recurrent(
     model: Recurrent, ids: Tensor, state: State | None, masks: Masks
 ) -> tuple[Trace, State]:
-    _, names = _STEPS[type(model.rnn)]
-    kinds, layers = tuple(unit_kinds(model)), range(model.rnn.num_layers)
+    kinds, L = unit_kinds(model), model.rnn.num_layers
     if state is None:
-        shape = (len(layers), len(ids), model.rnn.hidden_size)
-        zeros = model.head.weight.new_zeros(shape)
-        state = tuple(zeros for _ in kinds)
+        zeros = model.head.weight.new_zeros(L, len(ids), model.rnn.hidden_size)
+        state = (zeros,) * len(kinds)
     x = model.look_up(ids.t())  # (T, B, D), or (T, B, V) one-hot
-    units: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
-    gates: dict[str, list[Tensor]] = {name: [] for name in names}
-    for layer in layers:
+    layers = []
+    for layer in range(L):
         initial = {kind: part[layer] for kind, part in zip(kinds, state, strict=True)}
         factors = {kind: mask[layer] for kind, mask in masks.items()}
-        layer_units, layer_gates = _trace_layer(model.rnn, layer, x, initial, factors)
-        x = layer_units["h"]
-        for kind in kinds:
-            units[kind].append(layer_units[kind])
-        for name, gate in zip(names, layer_gates, strict=True):
-            gates[name].append(gate)
-    logits = model.head(x).transpose(0, 1)  # (B, T, V)
-    stacked = {kind: torch.stack(each) for kind, each in units.items()}  # (L, T, B, D)
-    final = tuple(stacked[kind][:, -1] for kind in kinds)  # (L, B, D)
-    return (
-        Trace(
-            logits,
-            {kind: each.transpose(1, 2) for kind, each in stacked.items()},
-            {name: torch.stack(each).transpose(1, 2) for name, each in gates.items()},
-        ),
-        final,
-    )
+        layers.append(_trace_layer(model.rnn, layer, x, initial, factors))
+        x = layers[-1]["h"]
+    values = {name: each.transpose(1, 2) for name, each in _stacked(layers).items()}  # (L, B, T, D)
+    units = {kind: values.pop(kind) for kind in kinds}
+    final = tuple(each[:, :, -1] for each in units.values())  # (L, B, D)
+    return Trace(model.head(x).transpose(0, 1), units, values), final
 
 
-def _trace_layer(
-    rnn: nn.RNNBase, layer: int, x: Tensor, units: dict[str, Tensor], factors: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], list[Tensor]]:
+def _trace_layer(rnn: nn.RNNBase, layer: int, x: Tensor, units: Values, factors: Values) -> Values:
     """Run one layer over the inputs x (T, B, D or V), from `units` (B, D) by kind.
 
     Returns:
-        The units by kind, and the gates, each (T, B, D).
+        The units and gates by name, each (T, B, D).
     """
-    step, names = _STEPS[type(rnn)]
+    step, steps = _STEPS[type(rnn)], []
     W_ih, W_hh, b_ih, b_hh = (
         getattr(rnn, f"{name}_l{layer}")
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
-    all_units: dict[str, list[Tensor]] = {kind: [] for kind in units}
-    all_gates: list[list[Tensor]] = [[] for _ in names]
     for x_t in F.linear(x, W_ih, b_ih):  # (B, G*D)
-        units, gates = step(x_t, F.linear(units["h"], W_hh, b_hh), units)
-        if factors:
-            units = _masked(units, factors)
-        for kind, value in units.items():
-            all_units[kind].append(value)
-        for each, gate in zip(all_gates, gates, strict=True):
-            each.append(gate)
-    return {k: torch.stack(v) for k, v in all_units.items()}, [torch.stack(g) for g in all_gates]
+        units = _masked(step(x_t, F.linear(units["h"], W_hh, b_hh), units), factors)
+        steps.append(units)
+    return _stacked(steps)
 
 
-def _masked(units: dict[str, Tensor], factors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The units times their factors. A cell at zero has the hidden unit o * tanh(0) = 0."""
-    units = {kind: value * factors.get(kind, 1.0) for kind, value in units.items()}
-    return units | {"h": units["h"] * factors.get("c", 1.0)}
+def _masked(values: Values, factors: Values) -> Values:
+    """The values, units times their factors. A cell at zero has the hidden unit o * tanh(0) = 0."""
+    if not factors:
+        return values
+    masked = {name: value * factors.get(name, 1.0) for name, value in values.items()}
+    return masked | {"h": masked["h"] * factors.get("c", 1.0)}
+
+
+def _stacked(each: list[Values]) -> Values:
+    """The values of several steps or layers, along a new first dimension."""
+    return {name: torch.stack([values[name] for values in each]) for name in each[0]}
 
 
 # --- GPT -------------------------------------------------------------------------------------
@@ -216,7 +200,7 @@ def _trace_gpt(model: GPT, ids: Tensor, masks: Masks, with_attention: bool) -> T
     T = ids.shape[1]
     x, rotation = model.position(model.embed(ids), 0)  # (B, T, D)
     future = torch.ones(T, T, dtype=torch.bool, device=ids.device).triu(1)  # keys after the query
-    units: dict[str, list[Tensor]] = {"mlp": [], "x": []}
+    layers: list[Values] = []
     attended: list[tuple[Tensor, ...]] = []  # attention, queries, keys, values of each layer
     for layer, block in enumerate(blocks(model)):
         q, k, v = block.attention.project(block.attention_norm(x), rotation)  # (B, H, T, K)
@@ -229,10 +213,8 @@ def _trace_gpt(model: GPT, ids: Tensor, masks: Masks, with_attention: bool) -> T
         x = x + block.mlp.out(hidden)
         if "x" in masks:
             x = x * masks["x"][layer][:, None]
-        units["mlp"].append(hidden)
-        units["x"].append(x)
+        layers.append({"mlp": hidden, "x": x})
         if with_attention:
             attended.append((attention, q, k, v))
-    logits = model.head(model.norm(x))
-    stacked = {kind: torch.stack(each) for kind, each in units.items()}
-    return Trace(logits, stacked, {}, *(torch.stack(each) for each in zip(*attended, strict=True)))
+    logits, units = model.head(model.norm(x)), _stacked(layers)
+    return Trace(logits, units, {}, *(torch.stack(each) for each in zip(*attended, strict=True)))

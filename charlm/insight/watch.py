@@ -64,8 +64,7 @@ class Watch(Observer):
         return self._tb
 
     def _write(self, tb: SummaryWriter, step: int) -> None:
-        device = next(self._model.parameters()).device
-        ids = torch.from_numpy(self._ids.astype(np.int64))[None].to(device)  # (1, T)
+        ids = torch.from_numpy(self._ids.astype(np.int64))[None].to(self._model.device)  # (1, T)
         traced, _ = trace(self._model, ids, with_attention=True)
         for kind, units in traced.units.items():
             for layer, values in enumerate(units.float().cpu().numpy()):

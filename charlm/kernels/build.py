@@ -1,4 +1,9 @@
-"""Compiling the C files of this package into libraries that Python can call."""
+"""Compiling the C files of this package into libraries that Python can call.
+
+A library is code that runs as this user, so it is verified before it is loaded. Its name in the
+cache ends with the SHA-256 of its content, only this user and root can change it or its folder, and
+it is no link. Otherwise it is compiled again.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,20 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from charlm.files import cache_folder
+from charlm.files import REMEDY, ExposedError, flush, open_private, private_folder
 from charlm.machine import cpu_features
 
 SOURCES = Path(__file__).with_name("c")
 TIMEOUT_S = 60  # far more than a compiler needs; one that hangs is stopped
+_TEMPORARY = re.compile(r"tmp[a-z0-9_]{8}\.tmp")  # the names that mkstemp gives in `_compile`
 
 
 class NoKernelError(Exception):
@@ -26,6 +35,8 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
     """Compile `name`.c with `flags`, or find the library of an earlier call in the cache.
 
     Args:
+        name: the name of the C file.
+        flags: options for the compiler.
         of_this_cpu: whether the flags give other code on another CPU, as -march=native does. Then
             CPUs with different features get different files in the cache.
 
@@ -33,21 +44,14 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
         The loaded library.
 
     Raises:
-        NoKernelError: there is no compiler, or it fails.
+        NoKernelError: there is no compiler, or it fails, or others can change the cache.
     """
-    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
-    if compiler is None:
+    found = next(filter(shutil.which, ("cc", "gcc", "clang")), "")
+    compiler = os.environ.get("CC", "").split() or found.split()
+    if not compiler:
         raise NoKernelError("there is no C compiler (cc, gcc or clang)")
     source = SOURCES / f"{name}.c"
-    command = [
-        *compiler.split(),
-        "-O3",
-        "-fno-math-errno",
-        "-D_GNU_SOURCE",
-        "-shared",
-        "-fPIC",
-        "-fopenmp",
-    ]
+    command = [*compiler, "-O3", "-fno-math-errno", "-D_GNU_SOURCE", "-shared", "-fPIC", "-fopenmp"]
     command += flags
     digest = hashlib.sha256("\0".join(command).encode())
     if of_this_cpu:
@@ -55,36 +59,80 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
         digest.update(" ".join([platform.machine(), *features]).encode())
     for path in (source, *sorted(source.parent.glob("*.h"))):
         digest.update(path.read_bytes())
-    library = cache_folder() / "kernels" / f"{name}-{digest.hexdigest()[:32]}.so"
+    stem = f"{name}-{digest.hexdigest()[:32]}"
     try:
-        if not library.is_file():
-            _compile([*command, str(source)], library)
+        folder = private_folder("kernels", create=True)
+        library = _find(folder, stem) or _compile([*command, str(source)], folder, stem)
+        # This opens the file again. It is the verified one: only this user and root can replace it.
         return ctypes.CDLL(str(library))
+    except ExposedError as error:
+        raise NoKernelError(f"{error.filename}: {error.strerror}; {REMEDY}") from error
     except OSError as error:
-        raise NoKernelError(f"{library}: {error.strerror or error}") from error
+        reason = f"{error.filename or stem}: {error.strerror or error}"
+        raise NoKernelError(f"{reason}; set CHARLM_CACHE to another folder") from error
 
 
-def _compile(command: list[str], library: Path) -> None:
+def _find(folder: Path, stem: str) -> Path | None:
+    """The library with this name that is as it was compiled."""
+    for path in sorted(folder.glob(f"{stem}-*.so")):
+        with suppress(OSError), open_private(path) as file:
+            if path == _library(folder, stem, file):
+                return path
+    return None
+
+
+def _library(folder: Path, stem: str, file: Any) -> Path:
+    """The path of a library with the content of an open file."""
+    return folder / f"{stem}-{hashlib.file_digest(file, 'sha256').hexdigest()}.so"
+
+
+def _compile(command: list[str], folder: Path, stem: str) -> Path:
     """Write a complete library or none; several processes may compile the same one at once."""
-    library.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=library.parent, suffix=".tmp")
+    descriptor, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
+    now = os.fstat(descriptor).st_mtime  # by the clock of the file system
     os.close(descriptor)
+    temporary = Path(name)
+    try:
+        _remove_abandoned(folder, now)
+        _run([*command, "-o", name])
+        temporary.chmod(0o600)  # the linker makes it executable
+        with temporary.open("rb+") as file:
+            library = _library(folder, stem, file)
+            if not file.tell():
+                raise NoKernelError(f"{command[0]} writes no library")
+            flush(file.fileno())
+        temporary.replace(library)
+        return library
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _run(command: list[str]) -> None:
+    """Run the compiler."""
     try:
         result = subprocess.run(  # noqa: S603  (the user's own compiler)
-            [*command, "-o", temporary],
+            command,
             check=False,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
             timeout=TIMEOUT_S,
+            umask=0o077,  # nobody else opens the library before it is complete
         )
-        if result.returncode:
-            lines = result.stderr.strip().splitlines() or [f"status {result.returncode}"]
-            raise NoKernelError(f"{command[0]} fails: {lines[0]:.200}")
-        Path(temporary).replace(library)
     except FileNotFoundError as error:
         raise NoKernelError(f"there is no {command[0]}") from error
+    except OSError as error:
+        raise NoKernelError(f"{command[0]} does not start: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise NoKernelError(f"{command[0]} took more than {TIMEOUT_S} s") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or [f"status {result.returncode}"]
+        raise NoKernelError(f"{command[0]} fails: {lines[0]:.200}")
+
+
+def _remove_abandoned(folder: Path, now: float) -> None:
+    """Remove temporary files that are older than any compilation can be: its process was killed."""
+    for path in folder.iterdir():
+        with suppress(OSError):
+            if _TEMPORARY.fullmatch(path.name) and now - path.lstat().st_mtime > 10 * TIMEOUT_S:
+                path.unlink()

@@ -5,15 +5,53 @@ Shapes: B batch, T time, V vocabulary, D hidden_size or n_embd, L n_layer, G = 4
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from charlm.kernels.amx import cpu_has_amx
 from charlm.kernels.block import SIZE_MULTIPLE, BlockKernel, BlockOptions
 from charlm.kernels.lstm import BATCH_MULTIPLE, WIDTH_MULTIPLE, LSTMKernel
+from charlm.kernels.newton_schulz import NewtonSchulz
 from charlm.models.base import CharModel, State
 from charlm.models.gpt import GPT, MLP, Block
 from charlm.models.recurrent import Recurrent
+
+
+class Kernels:
+    """charlm's own kernels for training: which of them this machine and a model can use."""
+
+    available = staticmethod(cpu_has_amx)
+
+    @staticmethod
+    def layers(
+        model: CharModel, batch_size: int
+    ) -> Callable[[CharModel], FusedLSTM | FusedGPT] | None:
+        """What makes the forward pass of this model; None if no kernel supports it.
+
+        Args:
+            batch_size: B.
+
+        Raises:
+            NoKernelError: the kernel is not available on this machine.
+        """
+        if FusedLSTM.supports(model, batch_size):
+            return functools.partial(FusedLSTM, kernel=LSTMKernel())
+        if FusedGPT.supports(model):
+            return functools.partial(FusedGPT, kernel=BlockKernel())
+        return None
+
+    @staticmethod
+    def muon(model: CharModel) -> NewtonSchulz | None:
+        """The kernel for the steps of Muon; None if it does not support this model's matrices.
+
+        Raises:
+            NoKernelError: the kernel is not available on this machine.
+        """
+        return NewtonSchulz() if all(map(NewtonSchulz.supports, model.hidden_matrices())) else None
 
 
 class FusedLSTM:
@@ -108,6 +146,10 @@ class FusedGPT:
     def __call__(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
         """As the model's `forward`: ids (B, T) to logits (B, T, V), and no state."""
         assert state is None
+        with torch.autocast("cpu", enabled=False):  # the kernel itself rounds to bfloat16
+            return self._forward(ids), ()
+
+    def _forward(self, ids: Tensor) -> Tensor:
         model, T = self._model, ids.shape[1]
         # attention is causal, so padding after the text does not change its logits
         ids = F.pad(ids, (0, -T % SIZE_MULTIPLE))
@@ -124,4 +166,5 @@ class FusedGPT:
             gain1, qkv, out, gain2, up, down = block.parameters()
             weights = [qkv, out, up, down, gain1, gain2]
             x = self._kernel.block(x, rotation, weights, options)
-        return model.head(model.norm(x[:, :T])), ()
+        logits: Tensor = model.head(model.norm(x[:, :T]))
+        return logits

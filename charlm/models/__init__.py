@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from charlm.config import GPTConfig, RecurrentConfig
+from charlm.errors import ConfigError
+from charlm.machine import usable_memory
 from charlm.models.base import CharModel, State
 from charlm.models.gpt import GPT
 from charlm.models.recurrent import Recurrent
@@ -14,10 +16,39 @@ __all__ = ["GPT", "CharModel", "Recurrent", "State", "build_model"]
 
 
 def build_model(config: RecurrentConfig | GPTConfig, vocab_size: int, seed: int) -> CharModel:
-    """Build a model with random weights on the CPU; the same seed gives the same weights."""
+    """Build a model with random weights on the CPU; the same seed gives the same weights.
+
+    Raises:
+        ConfigError: it needs more memory than there is.
+    """
+    _refuse_too_large(config)
     # PyTorch's layers initialise themselves from the global generator: seed it, then restore it
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(torch_seed(seed, "weights"))
         if isinstance(config, GPTConfig):
             return GPT(config, vocab_size)
         return Recurrent(config, vocab_size)
+
+
+def _refuse_too_large(config: RecurrentConfig | GPTConfig) -> None:
+    """Linux would grant the memory, and kill the process when the weights are initialised."""
+    needed, usable = _bytes_at_least(config), usable_memory()
+    if usable is not None and needed > usable:
+        raise ConfigError(
+            f"out of memory: a model of this size needs at least {needed / 1e9:.1f} GB, and "
+            f"{usable / 1e9:.1f} GB are available; use a smaller model"
+        )
+
+
+def _bytes_at_least(config: RecurrentConfig | GPTConfig) -> int:
+    """The memory for the hidden matrices and for a GPT's positions, without the smaller weights."""
+    if isinstance(config, GPTConfig):
+        D, F = config.n_embd, config.mlp_width
+        matrices = config.n_layer * (4 * D * D + (3 if config.mlp == "swiglu" else 2) * D * F)
+        if config.position == "learned":
+            return 4 * (matrices + config.context * D)
+        width = D if config.position == "sinusoidal" else D // config.n_head
+        return 4 * matrices + 20 * config.context * width  # angles, sin and cos are in float64
+    D, G = config.hidden_size, {"rnn": 1, "gru": 3, "lstm": 4}[config.kind]
+    matrices = 2 * config.n_layer - (config.input == "one_hot")  # where W_ih_l0 is (G*D, V)
+    return 4 * matrices * G * D * D

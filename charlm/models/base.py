@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from charlm.config import GPTConfig, RecurrentConfig
@@ -49,6 +50,11 @@ class CharModel(nn.Module):
     def hidden_matrices(self) -> list[nn.Parameter]:
         """The matrices that map one hidden layer to another: neither those that look up a character
         or a position, nor the output layer."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of its weights."""
+        return next(self.parameters()).device
 
     def count_parameters(self) -> int:
         """The number of trainable parameters; a shared matrix counts once."""

@@ -59,12 +59,13 @@ class Reader:
         engine: its weights are used; its state is neither used nor changed.
         slide: give every character past the context as many characters before it as the context
             holds. This reads the whole context again for each character.
+
+    Attributes:
+        slide: may be changed between two reads.
     """
 
     def __init__(self, engine: Engine, slide: bool = False) -> None:
-        self._engine = engine.fresh()
-        self._context = engine.context
-        self._stride = 1 if slide or self._context is None else stride_of(self._context)
+        self._engine, self._context, self.slide = engine.fresh(), engine.context, slide
         self._window: Ids | None = None  # (B, n), the ids in the state of a GPT
 
     def read(self, ids: Ids) -> NDArray[np.floating]:
@@ -78,7 +79,8 @@ class Reader:
         """
         if self._context is not None:
             window = ids if self._window is None else np.concatenate([self._window, ids], axis=1)
-            if start := window_start(window.shape[1], self._context, self._stride):
+            stride = 1 if self.slide else stride_of(self._context)
+            if start := window_start(window.shape[1], self._context, stride):
                 window = ids = window[:, start:]
                 self._engine.restart()
             self._window = window
@@ -86,9 +88,7 @@ class Reader:
             logits = self._engine.read(ids)
             total = np.add.reduce(logits, axis=None, dtype=np.float64)
         if not math.isfinite(total):  # one NaN or inf makes the sum NaN or inf
-            raise BrokenModelError(
-                "the model's output is not finite: its weights are broken; use another checkpoint"
-            )
+            raise BrokenModelError
         return logits
 
     def select(self, texts: list[int]) -> None:

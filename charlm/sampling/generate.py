@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
@@ -16,8 +17,6 @@ from charlm.randomness import generator
 from charlm.sampling import filters
 from charlm.sampling.engine import Engine, Reader
 from charlm.sampling.text import Chunk, SampleSpec, Text
-
-MAX_DELAY_S = 0.02  # seconds for which characters are collected into one chunk
 
 
 class Randomness:
@@ -161,13 +160,13 @@ def continue_texts(
 def _sample_steps(
     reader: Reader, ids: Ids, randomness: Randomness, spec: SampleSpec, recent: Ids, limit: float
 ) -> tuple[list[Ids], list[filters.Floats], Ids]:
-    """Read ids (B, T), then sample 1 to `limit` characters of each text, until MAX_DELAY_S is over.
+    """Read ids (B, T), then sample 1 to `limit` characters of each text, within `max_delay_s`.
 
     Returns:
         For each step the ids, (B,); for each step, if scored, their nats, (B,); and the new
         `recent`, (B, N).
     """
-    deadline = time.perf_counter() + MAX_DELAY_S
+    deadline = time.perf_counter() + spec.max_delay_s
     steps: list[Ids] = []
     costs: list[filters.Floats] = []
     while True:
@@ -238,16 +237,15 @@ def in_order(
     Yields:
         The number of a text and its next chunk, or None at its end.
     """
-    held: dict[int, list[Chunk | None]] = {number: [] for number in numbers}
-    remaining = list(numbers)
-    for number, chunk in chunks:
-        held[number].append(chunk)
-        while remaining and (ready := held[remaining[0]]):
-            yield from ((remaining[0], chunk) for chunk in ready)
-            if ready[-1] is not None:
-                ready.clear()
-                break
-            del held[remaining.pop(0)]
+    held = {number: deque[Chunk | None]() for number in numbers}
+    remaining = deque(numbers)
+    for number, new in chunks:
+        held[number].append(new)
+        while remaining and held[remaining[0]]:
+            chunk = held[remaining[0]].popleft()
+            yield remaining[0], chunk
+            if chunk is None:
+                remaining.popleft()
 
 
 class Conversation:
@@ -258,18 +256,17 @@ class Conversation:
         self._before = np.empty(0, np.intp)  # the last ids, for the repetition penalty
         self._unread = np.empty(0, np.intp)  # the ids that the reader has not read yet
         self._text: Text | None = None  # the model's last turn
-        self.draw_by(seed)
+        self.set_seed(seed)
 
-    def draw_by(self, seed: int) -> None:
+    def set_seed(self, seed: int) -> None:
         """Use this seed from now on."""
         self._randomness = Randomness([generator(seed, "text", 0)])
 
-    def write(self, ids: Ids, spec: SampleSpec) -> Iterator[Chunk]:
+    def sample_turn(self, ids: Ids, spec: SampleSpec) -> Iterator[Chunk]:
         """Sample the model's turn. The caller may stop the iteration after any chunk.
 
         Args:
             ids: the person's turn, (T,); may be empty.
-            spec: its `slide` is not used.
 
         Yields:
             The chunks of the model's turn.
@@ -286,13 +283,7 @@ class Conversation:
             self._unread = beginning(self._vocab, self._unread).astype(np.intp)
             ids = self._unread
         self._before = np.concatenate([self._before, sampled, ids])[-filters.PENALTY_WINDOW :]
-        self._text = Text(self._vocab, spec)
-        chunks = continue_texts(
-            self._reader,
-            self._unread[None],
-            [self._text],
-            self._randomness,
-            spec,
-            self._before[None],
-        )
+        self._text, self._reader.slide = Text(self._vocab, spec), spec.slide
+        texts, unread, before = [self._text], self._unread[None], self._before[None]
+        chunks = continue_texts(self._reader, unread, texts, self._randomness, spec, before)
         yield from (chunk for _, chunk in chunks if chunk is not None)

@@ -6,9 +6,9 @@ are found by hashes and then compared character by character, so the results are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,15 +40,15 @@ class Novelty:
         longest: the longest passage of a sample that occurs in the training text.
         new_ngrams: for each n, the share of the samples' n-grams that do not occur there. An n
             that is longer than every sample is left out.
-        items: the number of distinct sampled documents; None if the data is not a list.
-        new_items: how many of them are not a line of the training text.
+        documents: the number of distinct sampled documents; None if the data is not a list.
+        new_documents: how many of them are not a line of the training text.
     """
 
     chars: int
     longest: str
     new_ngrams: dict[int, float]
-    items: int | None = None
-    new_items: int | None = None
+    documents: int | None = None
+    new_documents: int | None = None
 
 
 def compare(samples: Sequence[str], vocab: Vocab, text: Text, of_documents: bool) -> Novelty:
@@ -75,8 +75,8 @@ def compare(samples: Sequence[str], vocab: Vocab, text: Text, of_documents: bool
         chars=sum(map(len, ids)),
         longest=vocab.decode(joined[start : start + length].astype(np.int64).tolist()),
         new_ngrams=shares,
-        items=len(documents) if of_documents else None,
-        new_items=len(documents - known) if of_documents else None,
+        documents=len(documents) if of_documents else None,
+        new_documents=len(documents - known) if of_documents else None,
     )
 
 
@@ -134,92 +134,61 @@ class _NgramTable:
     """
 
     def __init__(self, sample: Numbers, n: int, first: NDArray[np.intp]) -> None:
-        self._sample, self._n = sample, n
-        hashes = _hashes(sample, n)[first]
-        order = np.argsort(hashes)
-        self._hashes, self._order, self._first = hashes[order], order, first[order]
-        self._bits = min(_MAX_BITS, len(hashes).bit_length() + 4)
+        self._sample, self._n, self._first = sample, n, first
+        self._hashes = _hashes(sample, n)[first]
+        self._bits = min(_MAX_BITS, len(first).bit_length() + 4)
         self._table = np.zeros(1 << self._bits, bool)
-        self._table[self._upper_bits(hashes)] = True
-        self.found = np.zeros(len(hashes), bool)
+        self._table[self._upper_bits(self._hashes)] = True
+        self.found = np.zeros(len(first), bool)
 
     def _upper_bits(self, hashes: Numbers) -> NDArray[np.int64]:
         return (hashes >> np.uint64(64 - self._bits)).astype(np.int64)
 
     def search(self, chunk: Numbers) -> None:
-        """Search the n-grams in a chunk of the text."""
-        hashes = _hashes(chunk, self._n)
-        positions = np.flatnonzero(self._table[self._upper_bits(hashes)])
-        hashes = hashes[positions]
-        left = np.searchsorted(self._hashes, hashes, "left")
-        right = np.searchsorted(self._hashes, hashes, "right")
-        positions, left, right = (each[right > left] for each in (positions, left, right))
-        for ngram, position in self._candidates(positions, left, right):
-            if not self.found[self._order[ngram]]:
-                start = self._first[ngram]
-                self.found[self._order[ngram]] = np.array_equal(
-                    chunk[position : position + self._n], self._sample[start : start + self._n]
-                )
+        """Search the n-grams in a chunk of the text.
 
-    def _candidates(self, positions: Ids, left: Ids, right: Ids) -> Iterator[tuple[int, int]]:
-        """Pairs (n-gram, position in the chunk) with the same hash.
-
-        One position of each hash comes first: nearly always it settles the n-gram, and the pairs
-        of that n-gram that follow are then left out.
+        Nearly always the first position with the same hash has the n-gram.
         """
-        _, first = np.unique(left, return_index=True)
-        for index in (first, np.arange(len(positions))):
-            index = index[~self.found[self._order[left[index]]] | (right[index] - left[index] > 1)]
-            for i in index.tolist():
-                yield from ((ngram, int(positions[i])) for ngram in range(left[i], right[i]))
+        hashes, n = _hashes(chunk, self._n), self._n
+        positions = np.flatnonzero(self._table[self._upper_bits(hashes)])
+        positions = positions[np.argsort(hashes[positions])]
+        left, right = (
+            np.searchsorted(hashes[positions], self._hashes, side) for side in ("left", "right")
+        )
+        for i in np.flatnonzero(~self.found & (left < right)):
+            ngram = self._sample[self._first[i] : self._first[i] + n]
+            candidates = positions[left[i] : right[i]]
+            self.found[i] = any(np.array_equal(chunk[at : at + n], ngram) for at in candidates)
 
 
 def _hashes(ids: Numbers, n: int) -> Numbers:
-    """A hash of the n ids from each position on: sum of (id_j + 1) base^(n - j + 1), modulo 2^64.
+    """A hash of the n ids from each position on: sum of (id_j + 1) base^(j + 1) for j = 0..n-1,
+    modulo 2^64.
 
-    Hashes of 1, 2, 4, ... ids are combined according to the binary digits of n.
+    It is the difference of two sums from the start of `ids`, divided by a power of the base. The
+    upper bits depend on all n ids.
     """
-    block, size = ids + np.uint64(1), 1
-    result: Numbers | None = None
-    length = 0
-    while True:
-        if n & size:
-            result = block if result is None else _combine(result, length, block, size)
-            length += size
-        if length == n:
-            assert result is not None
-            return np.asarray(result * np.uint64(_BASE))  # the upper bits then depend on all ids
-        block, size = _combine(block, size, block, size), 2 * size
-
-
-def _combine(a: Numbers, n_a: int, b: Numbers, n_b: int) -> Numbers:
-    """The hashes of n_a + n_b ids, from those of the first n_a and those of the next n_b."""
-    count = max(0, min(len(a), len(b) - n_a))
-    return a[:count] * np.uint64(pow(_BASE, n_b, 2**64)) + b[n_a : n_a + count]
+    powers, inverses = (
+        np.cumprod(np.full(len(ids), base, np.uint64)) for base in (_BASE, pow(_BASE, -1, 2**64))
+    )
+    sums = np.cumsum(np.append(np.uint64(0), (ids + np.uint64(1)) * powers))
+    differences = sums[n:] - sums[:-n]
+    return np.asarray(differences * inverses[: len(differences)] * np.uint64(_BASE))
 
 
 def _ngram_numbers(ids: Numbers, n: int) -> NDArray[np.int64]:
     """A number for the n ids from each position on; equal n-grams, and only they, have equal
     numbers.
 
-    Like _hashes, but the distinct pairs are numbered instead of hashed (Karp, Miller & Rosenberg
-    1972).
+    An n-gram is a pair of shorter ones that may overlap, and distinct pairs are numbered (Karp,
+    Miller & Rosenberg 1972).
     """
-
-    def combine(a: NDArray[Any], n_a: int, b: NDArray[Any]) -> NDArray[np.int64]:
-        count = max(0, min(len(a), len(b) - n_a))
-        pairs = a[:count] * (len(ids) + 1) + b[n_a : n_a + count]
-        return np.unique(pairs, return_inverse=True)[1].astype(np.int64)
-
-    block = np.unique(ids, return_inverse=True)[1].astype(np.int64)
-    size, length = 1, 0
-    result = block
+    numbers, length = np.unique(ids, return_inverse=True)[1], 1
     while length < n:
-        if n & size:
-            result = combine(result, length, block) if length else block
-            length += size
-        block, size = combine(block, size, block), 2 * size
-    return result
+        shift = min(length, n - length)
+        pairs = numbers[:-shift] * (len(ids) + 1) + numbers[shift:]
+        numbers, length = np.unique(pairs, return_inverse=True)[1], length + shift
+    return numbers.astype(np.int64)
 
 
 def _join(samples: Sequence[Ids]) -> Numbers:

@@ -39,6 +39,7 @@ class SampleSpec:
         stop: a text ends before this string would occur in it; None for no such string.
         scored: whether to compute the nats of each character.
         slide: see charlm.sampling.engine.Reader.
+        max_delay_s: seconds for which characters are collected into one chunk.
     """
 
     sample: SampleConfig
@@ -46,6 +47,7 @@ class SampleSpec:
     stop: str | None = None
     scored: bool = False
     slide: bool = False
+    max_delay_s: float = 0.02
 
 
 class Text:

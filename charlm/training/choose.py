@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,21 +19,16 @@ from charlm.checkpoint.format import Meta
 from charlm.config import MuonConfig, SGDConfig, TrainConfig
 from charlm.devices import CPU, choose_device, set_threads
 from charlm.errors import DeviceError
-from charlm.kernels.amx import cpu_has_amx
-from charlm.kernels.block import BlockKernel
 from charlm.kernels.build import NoKernelError
-from charlm.kernels.fused import FusedGPT, FusedLSTM
-from charlm.kernels.lstm import LSTMKernel
-from charlm.kernels.newton_schulz import NewtonSchulz
+from charlm.kernels.fused import Kernels
 from charlm.models import CharModel
 from charlm.models.recurrent import Recurrent
 from charlm.training.compute import Compute, Precision
+from charlm.training.memory import refuse_too_large
 from charlm.training.trial import (
-    GIVE_UP,
-    SHARES,
     LossAndGradient,
     compare,
-    fastest,
+    faster,
     first_line,
     loss_and_gradient,
     muon_kernel_error,
@@ -45,14 +39,17 @@ from charlm.training.trial import (
     without_dropout,
 )
 
-MARGIN = 1.3  # bfloat16 must be this many times as fast, so that noise does not decide
 SMALL_MATRIX = 128 * 128  # numbers of a matrix below which Muon's precision does not matter
 MUON_SHARES = (1 / 8, 1 / 2, 1)  # of each side of the largest matrix
 KERNEL_TOLERANCE = 0.05  # largest relative error of Muon's factor in bfloat16
 
 
 def choose_compute(
-    train: TrainConfig, model: CharModel, device_name: str, recorded: Meta | None = None
+    train: TrainConfig,
+    model: CharModel,
+    device_name: str,
+    recorded: Meta | None = None,
+    kernels: type[Kernels] = Kernels,
 ) -> Compute:
     """Choose the device, precision, threads and kernels of a run.
 
@@ -63,12 +60,16 @@ def choose_compute(
         device_name: `auto` or the name of a device.
         recorded: the metadata of the checkpoint to resume from. Its choices are made again where
             that is possible.
+        kernels: charlm's own kernels.
 
     Raises:
+        ConfigError: the run needs more memory than there is.
         DeviceError: the device is missing, gives wrong numbers, or does not support the precision
             that was asked for.
     """
-    return _Chooser(train, model, recorded).choose(device_name)
+    if choose_device(device_name) == CPU:
+        refuse_too_large(train, model)
+    return _Chooser(train, model, recorded, kernels).choose(device_name)
 
 
 class _MismatchError(RuntimeError):
@@ -76,8 +77,11 @@ class _MismatchError(RuntimeError):
 
 
 class _Chooser:
-    def __init__(self, train: TrainConfig, model: CharModel, recorded: Meta | None) -> None:
+    def __init__(
+        self, train: TrainConfig, model: CharModel, recorded: Meta | None, kernels: type[Kernels]
+    ) -> None:
         self._train, self._model, self._recorded = train, model, recorded
+        self._kernels = kernels
         self._plain = without_dropout(model)
         self._float32 = Compute(CPU, "fp32", set_threads(train.threads))
         self._x, self._y = random_batch(train, self._plain)
@@ -100,12 +104,12 @@ class _Chooser:
     def _with_kernels(self, compute: Compute) -> Compute:
         """Add those of charlm's own kernels that support this model and are right."""
         was_torch = self._recorded is not None and self._recorded.kernel == "torch"
-        if self._train.compile != "auto" or was_torch or not cpu_has_amx():
+        if self._train.compile != "auto" or was_torch or not self._kernels.available():
             return compute
         try:
             if self._train.precision in ("auto", "bf16"):
                 compute = self._with_fused_layers(compute)
-            if self._is_muon and all(map(NewtonSchulz.supports, self._model.hidden_matrices())):
+            if self._is_muon:
                 compute = self._with_muon_kernel(compute)
         except NoKernelError as error:
             self._notices.append(
@@ -123,24 +127,22 @@ class _Chooser:
             NoKernelError: the kernel cannot be built.
             _MismatchError: its numbers are wrong.
         """
-        fused: Callable[[CharModel], FusedLSTM | FusedGPT]
-        if FusedLSTM.supports(self._model, self._train.batch_size // self._train.grad_accum):
-            fused = functools.partial(FusedLSTM, kernel=LSTMKernel())
-        elif FusedGPT.supports(self._model):
-            fused = functools.partial(FusedGPT, kernel=BlockKernel())
-            compute = replace(compute, casts_itself=True)
-        else:
+        batch_size = self._train.batch_size // self._train.grad_accum
+        fused = self._kernels.layers(self._model, batch_size)
+        if fused is None:
             return compute
         return self._verified(replace(compute, precision="bf16", fused=fused))
 
     def _with_muon_kernel(self, compute: Compute) -> Compute:
-        """Add Muon's kernel.
+        """Add Muon's kernel, if it supports the model.
 
         Raises:
             NoKernelError: the kernel cannot be built.
             _MismatchError: its factor of one matrix differs from that in float32.
         """
-        kernel = NewtonSchulz()
+        kernel = self._kernels.muon(self._model)
+        if kernel is None:
+            return compute
         error = muon_kernel_error(kernel, self._largest_matrix) if self._train.verify else 0.0
         if error > KERNEL_TOLERANCE:
             raise _MismatchError(f"Muon's orthogonal factor is {error:.1%} off")
@@ -149,14 +151,18 @@ class _Chooser:
     def _cpu_precision(self) -> Precision:
         """Return the precision that was asked for; for auto the faster of float32 and bfloat16."""
         asked, recorded = self._train.precision, self._recorded_on(CPU)
+        if asked == "fp32" or (asked == "auto" and recorded == "fp32"):
+            return "fp32"
+        half = replace(self._float32, precision="bf16" if asked == "auto" else asked)
+        reason = unsupported_reason(self._plain, self._train, half)
         if asked != "auto":
-            if asked != "fp32" and (reason := self._cannot_use(asked)):
+            if reason:
                 raise DeviceError(
                     f"train.precision {asked}: PyTorch cannot train this {self._model.config.kind} "
                     f"in {asked} on this CPU ({reason}); use fp32 or auto"
                 )
             return asked
-        if recorded == "fp32" or self._cannot_use("bf16"):
+        if reason:
             return "fp32"
         train = self._train.model_copy(update={"optimizer": SGDConfig()})
 
@@ -165,12 +171,7 @@ class _Chooser:
             batch = random_batch(train, self._plain, share)
             return step_seconds(self._plain, train, compute, *batch)
 
-        return _faster(seconds, recorded, SHARES)
-
-    def _cannot_use(self, precision: Precision) -> str | None:
-        """Return why PyTorch cannot use a precision for this model on the CPU; None if it can."""
-        compute = replace(self._float32, precision=precision)
-        return unsupported_reason(self._plain, self._train, compute)
+        return faster(seconds, recorded)
 
     def _recorded_on(self, device: torch.device) -> Precision | None:
         """Return the recorded precision if the run was on a device of the same type."""
@@ -283,28 +284,7 @@ class _Chooser:
         if math.prod(shape) < SMALL_MATRIX:
             return replace(compute, muon=recorded or "fp32")
         seconds = functools.partial(muon_seconds, shape, str(compute.device))
-        return replace(compute, muon=_faster(seconds, recorded, MUON_SHARES))
-
-
-def _faster(
-    seconds: Callable[[Precision, float], float],
-    recorded: Precision | None,
-    shares: Sequence[float],
-) -> Precision:
-    """Return the faster of float32 and bfloat16.
-
-    A new run takes bfloat16 if it is MARGIN times as fast. A resumed run keeps the recorded
-    precision unless the other one is GIVE_UP times as fast.
-
-    Args:
-        seconds: from a precision and a share of the work, 0 to 1, to the time that it takes.
-        shares: see `fastest`.
-    """
-    precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    timers = {precision: functools.partial(seconds, precision) for precision in precisions}
-    if recorded in timers:
-        return fastest(timers, recorded, GIVE_UP, shares)
-    return fastest(timers, "fp32", MARGIN, shares)
+        return replace(compute, muon=faster(seconds, recorded, MUON_SHARES))
 
 
 def _cuda_has_bf16() -> bool:

@@ -26,7 +26,6 @@ class Compute:
     Attributes:
         muon: the precision of Muon's products, bf16 or fp32. Other optimizers ignore it.
         fused: makes a forward pass by charlm's own kernel from a model; None for PyTorch's.
-        casts_itself: whether that kernel converts numbers to bfloat16 without autocast.
         newton_schulz: charlm's own kernel for Muon; None for PyTorch's products.
         checks: a line for each comparison with float32 on the CPU that was passed.
         notices: a line for each thing that a user should know.
@@ -37,7 +36,6 @@ class Compute:
     threads: int
     muon: Precision = "bf16"
     fused: Callable[[CharModel], Forward] | None = None
-    casts_itself: bool = False
     newton_schulz: NewtonSchulz | None = None
     checks: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
@@ -49,7 +47,7 @@ class Compute:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context for the forward pass of a training step."""
-        if self.precision == "fp32" or self.casts_itself:
+        if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=DTYPES[self.precision])
 

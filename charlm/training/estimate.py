@@ -16,10 +16,10 @@ class Estimate:
     """
 
     def __init__(self, train: TrainConfig, limits: Limits) -> None:
-        self._expected, self._limits = train.expected_minutes, limits
+        self._total_steps = limits.steps
+        self._expected = None if limits.seconds else train.expected_minutes  # None: no estimate
         self._started: float | None = None
         self._steps = 0
-        self._done = not (train.expected_minutes and limits.steps) or bool(limits.seconds)
 
     def after_step(self, now: float) -> str | None:
         """Count a step.
@@ -30,7 +30,8 @@ class Estimate:
         Returns:
             A line for the user if the run takes FACTOR times as long as expected, else None.
         """
-        if self._done:
+        expected = self._expected
+        if not expected or not self._total_steps:
             return None
         if self._started is None:
             self._started = now
@@ -39,14 +40,8 @@ class Estimate:
         seconds = now - self._started
         if seconds < MIN_SECONDS or self._steps < MIN_STEPS:
             return None
-        self._done = True
-        return self._line(seconds / self._steps)
-
-    def _line(self, seconds_per_step: float) -> str | None:
-        steps, expected = self._limits.steps, self._expected
-        assert steps
-        assert expected
-        minutes = steps * seconds_per_step / 60
+        self._expected = None
+        minutes = self._total_steps * seconds / self._steps / 60
         if minutes < FACTOR * expected:
             return None
         return (

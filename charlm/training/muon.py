@@ -21,23 +21,22 @@ GRAM_PAYS = 1.5  # columns per row from which the iteration on the Gram matrix n
 class FastMuon(torch.optim.Muon):
     """Muon by charlm's own CPU kernel, for matrices whose shapes it supports."""
 
-    kernel: NewtonSchulz
+    def __init__(self, params: ParamsT, *, kernel: NewtonSchulz, **settings: Any) -> None:
+        super().__init__(params, **settings)
+        self._kernel = kernel
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every matrix: Nesterov momentum, orthogonal factor, decoupled weight decay."""
         assert closure is None
         for group in self.param_groups:
-            lr, matrices = float(group["lr"]), []
-            for matrix in group["params"]:
-                if matrix.grad is None:
-                    continue
-                state = self.state[matrix]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(matrix.grad)
-                rate = _scaled(lr, matrix)
-                matrices.append(MuonUpdate(matrix, matrix.grad, state["momentum_buffer"], rate))
-            self.kernel.steps(matrices, group["momentum"], 1 - lr * group["weight_decay"])
+            lr = float(group["lr"])
+            updates = [
+                MuonUpdate(it, it.grad, _average(self, it), _scaled(lr, it))
+                for it in group["params"]
+                if it.grad is not None
+            ]
+            self._kernel.steps(updates, group["momentum"], 1 - lr * group["weight_decay"])
 
 
 class BatchedMuon(torch.optim.Muon):
@@ -66,12 +65,17 @@ class BatchedMuon(torch.optim.Muon):
     def _directions(self, matrices: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """Update the averages of the gradients; return the directions of Nesterov momentum."""
         gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
-        for matrix, gradient in zip(matrices, gradients, strict=True):
-            if not self.state[matrix]:
-                self.state[matrix]["momentum_buffer"] = torch.zeros_like(gradient)
-        averages = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+        averages = [_average(self, matrix) for matrix in matrices]
         torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
         return list(torch._foreach_lerp(gradients, averages, group["momentum"]))
+
+
+def _average(optimizer: torch.optim.Muon, matrix: Tensor) -> Tensor:
+    """Return the average of a matrix's gradients: the momentum buffer, at first zeros."""
+    state: dict[str, Tensor] = optimizer.state[matrix]
+    if not state:
+        state["momentum_buffer"] = torch.zeros_like(matrix)
+    return state["momentum_buffer"]
 
 
 def _scaled(lr: float, matrix: Tensor) -> float:

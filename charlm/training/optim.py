@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from charlm.config import (
-    AdamConfig,
-    MuonConfig,
-    OptimizerConfig,
-    RMSPropConfig,
-    SGDConfig,
-)
+from charlm.config import AdamConfig, MuonConfig, OptimizerConfig, RMSPropConfig, SGDConfig
 from charlm.errors import DamageError
 from charlm.kernels.newton_schulz import NewtonSchulz
 from charlm.models import CharModel
@@ -39,12 +34,8 @@ class Optimizers:
         muon: torch.dtype = torch.bfloat16,
         newton_schulz: NewtonSchulz | None = None,
     ) -> None:
-        self._names: dict[Tensor, str] = {
-            parameter: name for name, parameter in model.named_parameters()
-        }
-        self.each = _build(model, config, muon)
-        if newton_schulz is not None:
-            self.each = [_with_kernel(optimizer, newton_schulz) for optimizer in self.each]
+        self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+        self.each = _build(model, config, muon, newton_schulz)
         self._base_lr: list[float] = [group["lr"] for group in self._groups()]
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -91,7 +82,7 @@ class Optimizers:
 
 
 def _build(
-    model: CharModel, config: OptimizerConfig, muon: torch.dtype
+    model: CharModel, config: OptimizerConfig, muon: torch.dtype, kernel: NewtonSchulz | None
 ) -> list[torch.optim.Optimizer]:
     groups = _decay_groups(list(model.parameters()), getattr(config, "weight_decay", 0.0))
     match config:
@@ -103,22 +94,25 @@ def _build(
             adam = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
             return [adam(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)]
         case MuonConfig():
-            return _build_muon(model, config, muon)
+            return _build_muon(model, config, muon, kernel)
     raise AssertionError(config)
 
 
 def _build_muon(
-    model: CharModel, config: MuonConfig, dtype: torch.dtype
+    model: CharModel, config: MuonConfig, dtype: torch.dtype, kernel: NewtonSchulz | None
 ) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for all other parameters."""
     hidden = model.hidden_matrices()
     rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
-    # torch.optim.Muon computes in bfloat16; on CUDA one batch for each shape is faster
-    use_pytorch = dtype == torch.bfloat16 and not hidden[0].is_cuda
-    build = torch.optim.Muon if use_pytorch else functools.partial(BatchedMuon, dtype=dtype)
-    muon = build(hidden, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    build: Callable[..., torch.optim.Optimizer]
+    if kernel is not None:
+        build = functools.partial(FastMuon, kernel=kernel)
+    elif dtype == torch.bfloat16 and not hidden[0].is_cuda:
+        build = torch.optim.Muon  # computes in bfloat16; on CUDA, batches of one shape are faster
+    else:
+        build = functools.partial(BatchedMuon, dtype=dtype)
     return [
-        muon,
+        build(hidden, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay),
         torch.optim.AdamW(
             _decay_groups(rest, config.weight_decay),
             lr=config.adamw_lr,
@@ -129,21 +123,9 @@ def _build_muon(
     ]
 
 
-def _with_kernel(optimizer: torch.optim.Optimizer, kernel: NewtonSchulz) -> torch.optim.Optimizer:
-    """Return Muon with charlm's own kernel; any other optimizer as it is."""
-    if not isinstance(optimizer, torch.optim.Muon):
-        return optimizer
-    fast = FastMuon(optimizer.param_groups)
-    fast.kernel = kernel
-    return fast
-
-
 def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """Return two groups: matrices, which decay, and biases and norm gains, which do not."""
     matrices = [p for p in parameters if p.ndim >= 2]
     vectors = [p for p in parameters if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    decays = ((matrices, weight_decay), (vectors, 0.0))
+    return [{"params": group, "weight_decay": decay} for group, decay in decays if group]

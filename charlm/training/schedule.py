@@ -41,9 +41,7 @@ class Limits:
 
     def reached(self, step: int, seconds: float) -> bool:
         """Return whether the run is over."""
-        return (self.steps is not None and step >= self.steps) or (
-            self.seconds is not None and seconds >= self.seconds
-        )
+        return self.fraction(step, seconds) >= 1
 
 
 def lr_scale(schedule: ScheduleConfig, step: int, fraction: float, epochs: float) -> float:

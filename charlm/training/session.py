@@ -7,29 +7,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from charlm.checkpoint.format import LAST, Meta
-from charlm.checkpoint.read import find_checkpoint, open_checkpoint, read_meta
+from charlm.checkpoint.format import Meta
+from charlm.checkpoint.read import Checkpoint, find_checkpoint, open_checkpoint
 from charlm.checkpoint.weights import copy_weights, read_model
-from charlm.checkpoint.write import writing
 from charlm.config import Config, CosineSchedule, WSDSchedule
 from charlm.config.base import changeable
-from charlm.config.files import load_config, to_yaml
+from charlm.config.compare import differences
 from charlm.data.amounts import fit_batch
 from charlm.data.corpus import Corpus, Texts, open_corpus
 from charlm.data.vocab import describe
 from charlm.devices import choose_device
-from charlm.errors import CheckpointError, ConfigError, DataError, DeviceError
+from charlm.errors import ConfigError, DataError, DeviceError
 from charlm.machine import instruction_set, usable_cpus
 from charlm.models import CharModel, build_model
 from charlm.observer import Observer
 from charlm.training.choose import choose_compute
 from charlm.training.compute import Compute
-from charlm.training.trainer import Run, Sampler, Trainer
+from charlm.training.run import Run
+from charlm.training.trainer import Sampler, Trainer
 from charlm.version import __version__
 
 
@@ -54,24 +53,23 @@ class Session:
 
 def start(
     config: Config,
-    out: Path,
+    folder: Path,
     device: str,
     init_from: Path | None = None,
     opened: Texts | None = None,
 ) -> Session:
-    """Start a new run in the folder out / config.name.
+    """Start a new run.
 
     Args:
+        folder: the run folder, locked by `new_run`.
         init_from: a checkpoint or run folder whose weights to start with; None for new weights.
         opened: the config's texts, if they are open already.
 
     Raises:
-        CheckpointError: the folder exists or cannot be created; init_from cannot be read.
+        CheckpointError: init_from cannot be read.
         ConfigError: the model in init_from has another architecture; the warm-up is too long.
         DataError, DeviceError: the text or the device is not available.
     """
-    folder = out / config.name
-    refuse_to_overwrite(folder)
     notices: list[str] = []
     if init_from is None:
         corpus = open_corpus(config.data, opened=opened)
@@ -83,22 +81,7 @@ def start(
     run = Run(folder, config, corpus, choose_compute(config.train, model, device), _versions())
     _check_warmup(run)
     notices += [*run.compute.notices, *_clock_notices(config), *_validation_notices(corpus)]
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     return Session(run, model, notices)
-
-
-def refuse_to_overwrite(folder: Path) -> None:
-    """Check that a new run may use a folder.
-
-    Raises:
-        CheckpointError: the folder has something in it.
-    """
-    if folder.exists() and not _is_unused(folder):
-        raise CheckpointError(
-            f"{folder}: this run exists and is not overwritten; continue it with resume=True, or "
-            "start another one with name=NAME"
-        )
 
 
 def _fit_batch(config: Config, corpus: Corpus) -> tuple[Config, list[str]]:
@@ -132,39 +115,20 @@ def _check_warmup(run: Run) -> None:
         )
 
 
-def _is_unused(folder: Path) -> bool:
-    """Return whether a folder is empty, or has only what a run leaves that was killed before its
-    first checkpoint."""
-    return folder.is_dir() and all(
-        path.name == "last.tmp" or (path.name == "config.yaml" and _is_generated(path))
-        for path in folder.iterdir()
-    )
-
-
-def _is_generated(path: Path) -> bool:
-    """Return whether charlm wrote this config, and not the user."""
-    try:
-        return path.read_text(encoding="utf-8") == to_yaml(load_config(path))
-    except (ConfigError, OSError, UnicodeDecodeError):
-        return False
-
-
-def resume(config: Config, folder: Path, device: str) -> Session:
-    """Resume a run from its `last` checkpoint.
+def resume(config: Config, last: Checkpoint, device: str) -> Session:
+    """Resume a run from its last checkpoint.
 
     Args:
         config: may differ from the run's in settings that do not change what is computed.
+        last: the checkpoint, opened by `stopped_run`. The trainer reads from it, and closes it.
 
     Raises:
-        CheckpointError: there is no checkpoint, or it cannot be read.
+        CheckpointError: the checkpoint cannot be read.
         ConfigError: another setting differs.
         DataError: the text is not the one that the run was trained on.
         DeviceError: the device is not available.
     """
-    path = folder / LAST
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no {LAST} to resume from; start a new run there")
-    meta = read_meta(path)
+    path, folder, meta = last.path, last.path.parent, last.meta
     _refuse_changes(meta.config, config, path, ignored=_BATCH_KEYS)
     corpus = open_corpus(config.data, known=meta.vocabulary, expected=meta.corpus.sha256)
     if corpus.sha256 != meta.corpus.sha256:
@@ -175,12 +139,11 @@ def resume(config: Config, folder: Path, device: str) -> Session:
         )
     config, _ = _fit_batch(config, corpus)
     _refuse_changes(meta.config, config, path)
-    with open_checkpoint(path) as checkpoint:
-        model = read_model(checkpoint)
+    model = read_model(last)
     threads = config.train.threads or min(meta.threads, usable_cpus())
     train = config.train.model_copy(update={"threads": threads})
     compute = choose_compute(train, model, _recorded_device(meta, device), meta)
-    run = Run(folder, config, corpus, compute, _versions(), meta.progress.model_copy(), meta)
+    run = Run(folder, config, corpus, compute, _versions(), meta.progress.model_copy(), last)
     notices = corpus.notices + _resume_notices(meta, run) + _clock_notices(config)
     return Session(run, model, notices)
 
@@ -192,11 +155,10 @@ _BATCH_KEYS = ("train.batch_size", "train.grad_accum")  # compared after `_fit_b
 
 def _refuse_changes(old: Config, new: Config, path: Path, ignored: tuple[str, ...] = ()) -> None:
     """Raise ConfigError if settings differ that change what is computed, except `ignored`."""
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
     may_change = tuple(f"{name}." for name in changeable(Config))
     changed = [
-        f"{key} ({before.get(key)!r}, now {after.get(key)!r})"
-        for key in _differing(before, after)
+        f"{key} ({before!r}, now {after!r})"
+        for key, (before, after) in differences(old, new).items()
         if not f"{key}.".startswith(may_change) and key not in ignored
     ]
     if changed:
@@ -206,22 +168,6 @@ def _refuse_changes(old: Config, new: Config, path: Path, ignored: tuple[str, ..
             "start a new run with name=NAME"
             + (f" (from these weights: init_from={path.parent})" if same_model else "")
         )
-
-
-def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Return the keys whose values differ between two dictionaries."""
-    return [key for key in before | after if before.get(key) != after.get(key)]
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested dictionaries as one with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _recorded_device(meta: Meta, name: str) -> str:
@@ -293,12 +239,12 @@ def _initialise_from(
     Their rows are initialised as in a new model.
     """
     with open_checkpoint(path) as checkpoint:
-        meta, trained = checkpoint.meta, read_model(checkpoint)
+        meta, old = checkpoint.meta, read_model(checkpoint)
     _refuse_other_architecture(meta.config, config, path)
     known = meta.vocabulary
     corpus = open_corpus(config.data, known, opened=opened)
     model = build_model(config.model, len(corpus.vocab), config.train.seed)
-    copy_weights(trained, model)
+    copy_weights(old, model)
     new = corpus.vocab.chars[len(known) :]
     notices = [f"weights from {path} (step {meta.progress.step:,})"]
     if new:
@@ -315,10 +261,9 @@ def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
             f"init_from={path}: data.unit is {new.data.unit} here and {old.data.unit} there, so "
             "ids have other meanings; use the same data.unit"
         )
-    before, after = old.model.model_dump(), new.model.model_dump()
     changed = [
-        f"model.{key} is {after.get(key)!r} here and {before.get(key)!r} there"
-        for key in _differing(before, after)
+        f"model.{key} is {after!r} here and {before!r} there"
+        for key, (before, after) in differences(old.model, new.model).items()
         if not key.endswith("dropout")
     ]
     if changed:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from charlm.checkpoint.read import open_checkpoint, reading
+from charlm.checkpoint.read import Checkpoint, reading
 from charlm.config import TrainConfig
 from charlm.data.batches import IGNORED
 from charlm.errors import DamageError
@@ -153,7 +152,9 @@ class Stepper:
             named["rng.cuda"] = torch.cuda.get_rng_state(self._compute.device)
         return named
 
-    def restore(self, path: Path, scaler: dict[str, int | float], with_states: bool) -> None:
+    def restore(
+        self, checkpoint: Checkpoint, scaler: dict[str, int | float], with_states: bool
+    ) -> None:
         """Load the training state, except the weights, from a checkpoint.
 
         Args:
@@ -164,7 +165,7 @@ class Stepper:
             CheckpointError: a tensor is missing or has a wrong shape.
         """
         device = self._compute.device
-        with open_checkpoint(path) as checkpoint, reading(path):
+        with reading(checkpoint.path):
             self._optimizers.load(checkpoint.tensors("optimizer.", device))
             for piece in range(len(self._states) if with_states else 0):
                 self._states[piece] = self._checked(checkpoint.tensors(f"state.{piece}.", device))
@@ -186,11 +187,10 @@ class Stepper:
         ids = torch.zeros(piece, 1, dtype=torch.long, device=self._compute.device)
         with evaluating(self.model), torch.no_grad():
             _, expected = self.model(ids, None)
-        state = [tensors.get(str(i)) for i in range(len(tensors))]
-        shapes = [None if tensor is None else tensor.shape for tensor in state]
-        if shapes != [tensor.shape for tensor in expected]:
+        shapes = {str(i): tensor.shape for i, tensor in enumerate(expected)}
+        if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
             raise DamageError("a state has a wrong shape")
-        return tuple(tensor.clone() for tensor in state if tensor is not None)
+        return tuple(tensors[name].clone() for name in shapes)
 
 
 def _restore_generators(states: dict[str, Tensor], device: torch.device) -> None:

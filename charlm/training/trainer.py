@@ -6,28 +6,24 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
 
-from charlm.checkpoint.format import BEST, FORMAT, LAST, CorpusInfo, Meta, Progress
-from charlm.checkpoint.write import exclusive, save, writing
-from charlm.config import Config
-from charlm.config.files import to_yaml
-from charlm.data.amounts import steps_per_epoch
+from charlm.checkpoint.format import BEST, FORMAT, LAST, CorpusInfo, Meta
+from charlm.checkpoint.read import Checkpoint
+from charlm.checkpoint.run_folder import kept_checkpoint, remove_kept, write_config
+from charlm.checkpoint.write import save
 from charlm.data.batches import make_batches
-from charlm.data.corpus import Corpus
 from charlm.errors import BrokenModelError, TrainingError
 from charlm.evaluation.evaluate import InterruptedEvaluationError, evaluate
 from charlm.models import CharModel
 from charlm.observer import Observer, Record
 from charlm.randomness import torch_seed
 from charlm.training.compiled import compiled_forward
-from charlm.training.compute import Compute
 from charlm.training.estimate import Estimate
-from charlm.training.schedule import Limits, lr_scale
+from charlm.training.run import Run
+from charlm.training.schedule import lr_scale
 from charlm.training.step import Step, Stepper
 from charlm.training.telemetry import RunLog
 from charlm.units import bits
@@ -36,29 +32,6 @@ MAX_BAD_STEPS = 10  # in a row before the run stops; see `Step.bad`
 Outcome = Literal["finished", "patience", "stopped"]
 Sampler = Callable[[CharModel, int], str]
 """Returns a text that the model generates at a step."""
-
-
-@dataclass
-class Run:
-    """A run folder and what was chosen for it: all that a trainer needs besides the model.
-
-    Attributes:
-        resumed: the metadata of the `last` checkpoint that the run continues from; None for a new
-            run.
-    """
-
-    folder: Path
-    config: Config
-    corpus: Corpus
-    compute: Compute
-    versions: dict[str, str]
-    progress: Progress = field(default_factory=Progress)
-    resumed: Meta | None = None
-
-    def __post_init__(self) -> None:
-        train = self.config.train
-        self.steps_per_epoch = steps_per_epoch(self.corpus.split("train"), train)
-        self.limits = Limits.of(train, self.steps_per_epoch)
 
 
 class Trainer:
@@ -97,7 +70,7 @@ class Trainer:
             self.model, train, run.compute, carries_state=self.batches.carries_state
         )
         self.log = RunLog(
-            run.folder, self.config, device, run.resumed.log_sizes if run.resumed else {}
+            run.folder, self.config, device, run.resumed.meta.log_sizes if run.resumed else {}
         )
         self.observers = [self.log, *observers]
         self._estimate = Estimate(train, self.limits)
@@ -115,9 +88,8 @@ class Trainer:
             TrainingError: MAX_BAD_STEPS steps in a row were bad, or the model at the end is.
             CheckpointError: the disk is full or read-only.
         """
-        with exclusive(self.run.folder), self._own_randomness():
-            with writing(self.run.folder):
-                (self.run.folder / "config.yaml").write_text(to_yaml(self.config), "utf-8")
+        with self._own_randomness():
+            write_config(self.run.folder, self.config)
             if self.run.resumed is not None:
                 self._restore(self.run.resumed)
             else:
@@ -297,9 +269,8 @@ class Trainer:
             self._save(LAST)
             self._last_saved = self._clock()
         if kept:
-            self._save(f"step-{step:08d}.safetensors")
-            for old in sorted(self.run.folder.glob("step-*.safetensors"))[: -train.keep_last]:
-                old.unlink()
+            self._save(kept_checkpoint(self.run.folder, step).name)
+            remove_kept(self.run.folder, step, train.keep_last)
 
     def _save(self, name: str) -> None:
         self.progress.scaler = self.stepper.scaler.state_dict()
@@ -328,11 +299,12 @@ class Trainer:
             versions=run.versions,
         )
 
-    def _restore(self, meta: Meta) -> None:
-        """Load from `last` what is not in the model and the progress."""
+    def _restore(self, last: Checkpoint) -> None:
+        """Load from the checkpoint what is not in the model and the progress; close it."""
         # in another precision the states have another dtype
-        with_states = meta.precision == self.run.compute.precision
-        self.stepper.restore(self.run.folder / LAST, self.progress.scaler, with_states)
+        with_states = last.meta.precision == self.run.compute.precision
+        self.stepper.restore(last, self.progress.scaler, with_states)
+        last.close()  # some systems do not replace a file that is open
 
     def _own_randomness(self) -> AbstractContextManager[None]:
         """Give the global generators to this run; restore their states afterwards."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,9 +25,9 @@ TOLERANCES = {"fp32": (2e-3, 0.05), "fp16": (5e-3, 0.1), "bf16": (2e-2, 0.25)}
 LOSS_SCALE = 1024.0  # for fp16, in which small gradients would become 0
 MAX_FLOPS = 1e10  # of a trial's batch: about 0.1 s on two cores
 SHARES = (1 / 64, 1 / 8, 1)  # of that batch, timed one after another
-GIVE_UP = 4.0  # a candidate this many times slower than the fastest is not timed again
+MARGIN = 1.3  # bfloat16 must be this many times as fast, so that noise does not decide
+GIVE_UP = 4.0  # a precision this many times slower than the other is not timed again
 MIN_SECONDS = 0.02  # for which a short matrix product is repeated
-Name = TypeVar("Name", bound=str)
 
 
 @dataclass(frozen=True)
@@ -152,33 +151,34 @@ def step_seconds(
     return min(seconds[1:])
 
 
-def fastest(
-    timers: Mapping[Name, Callable[[float], float]],
-    preferred: Name,
-    margin: float,
+def faster(
+    seconds: Callable[[Precision, float], float],
+    recorded: Precision | None,
     shares: Sequence[float] = SHARES,
-) -> Name:
-    """Return the name of the fastest of several candidates that do the same work.
+) -> Precision:
+    """Return the faster of float32 and bfloat16.
 
-    They are timed on growing shares of the work. A candidate that is GIVE_UP times slower than the
-    fastest is not timed on the next share. The preferred one may be 8 times slower than that,
-    because on a busy machine a short time may be 20 times too long.
+    A new run takes bfloat16 if it is MARGIN times as fast. A resumed run keeps the recorded
+    precision unless the other one is GIVE_UP times as fast.
+
+    Both are timed on growing shares of the work, until one is GIVE_UP times slower than the other.
+    The preferred one may be 8 times slower than that, because on a busy machine a short time may be
+    20 times too long.
 
     Args:
-        timers: for each candidate, a function from a share of the work, 0 to 1, to its seconds.
-        preferred: is returned unless another one is `margin` times as fast.
+        seconds: from a precision and a share of the work, 0 to 1, to the time that it takes.
+        recorded: the precision of the run before; None or fp16 if it does not matter here.
         shares: ascending; the last is usually 1.
     """
-    left, seconds = dict(timers), dict[Name, float]()
+    preferred: Precision = "bf16" if recorded == "bf16" else "fp32"
+    other: Precision = "fp32" if preferred == "bf16" else "bf16"
+    margin = GIVE_UP if recorded == preferred else MARGIN
+    ours = theirs = 0.0
     for share in shares:
-        seconds = {name: timer(share) for name, timer in left.items()}
-        best = min(seconds.values())
-        limits = {name: GIVE_UP * (8 if name == preferred else 1) for name in left}
-        left = {name: timer for name, timer in left.items() if seconds[name] <= limits[name] * best}
-        if len(left) == 1:
+        ours, theirs = seconds(preferred, share), seconds(other, share)
+        if theirs > GIVE_UP * ours or ours > 8 * GIVE_UP * theirs:
             break
-    winner = min(seconds, key=seconds.__getitem__)
-    return preferred if seconds[preferred] <= margin * seconds[winner] else winner
+    return preferred if ours <= margin * theirs else other
 
 
 # --- Muon ------------------------------------------------------------------------------------

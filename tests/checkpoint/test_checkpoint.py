@@ -21,8 +21,15 @@ from charlm.checkpoint.format import BEST, FORMAT, LAST, Meta
 from charlm.checkpoint.read import find_checkpoint, open_checkpoint, read_meta
 from charlm.checkpoint.write import save
 from charlm.errors import CheckpointError
-from charlm.training import session
-from tests.training.helpers import KINDS, make_config, new_run, saved_model, saved_weights
+from tests.training.helpers import (
+    KINDS,
+    make_config,
+    new_run,
+    resume,
+    saved_model,
+    saved_weights,
+    start,
+)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +155,7 @@ def test_a_checkpoint_is_a_plain_safetensors_file(
     kind: str, tiny_text: Path, tmp_path: Path
 ) -> None:
     config = make_config(tiny_text, kind, "train.max_steps=5")
-    ready = session.start(config, tmp_path, "cpu")
+    ready = start(config, tmp_path, "cpu")
     ready.trainer([], lambda: False).train()
     tensors = load_file(ready.run.folder / LAST)
     groups = {"model", "optimizer", "rng"} | (set() if kind == "gpt" else {"state"})
@@ -252,7 +259,7 @@ def test_a_full_disk_stops_a_run_with_one_line_and_last_still_loads(
 ) -> None:
     config = make_config(tiny_text, "rnn")
     folder = new_run(config, tmp_path, stop_at=5)
-    ready = session.resume(config, folder, "cpu")
+    ready = resume(config, folder, "cpu")
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(CheckpointError, match="No space left on device"):
         ready.trainer([], lambda: False).train()

@@ -15,11 +15,9 @@ from torch import Tensor
 
 from charlm.checkpoint.format import LAST, Meta
 from charlm.checkpoint.read import read_meta
-from charlm.checkpoint.write import exclusive
 from charlm.cli import main
 from charlm.errors import CheckpointError
-from charlm.training import session
-from tests.training.helpers import make_config, new_run, saved_model
+from tests.training.helpers import make_config, new_run, resume, saved_model
 
 Tensors = dict[str, Tensor]
 
@@ -69,7 +67,7 @@ def test_weights_that_are_not_those_of_the_model_are_rejected(what: str, folder:
 @pytest.mark.parametrize("what", STATES)
 def test_states_that_do_not_match_are_rejected(what: str, folder: Path) -> None:
     rewrite(folder / LAST, STATES[what])
-    ready = session.resume(read_meta(folder / LAST).config, folder, "cpu")
+    ready = resume(read_meta(folder / LAST).config, folder, "cpu")
     with pytest.raises(CheckpointError, match="this checkpoint is damaged"):
         ready.trainer([], lambda: False).train()
 
@@ -79,14 +77,6 @@ def test_the_characters_of_a_vocabulary_must_be_distinct(vocab: str, folder: Pat
     metadata = read_meta(folder / LAST).model_dump()
     with pytest.raises(ValidationError, match="it is empty, or has a character twice"):
         Meta.model_validate(metadata | {"vocab": vocab})
-
-
-def test_only_one_process_trains_a_run(folder: Path) -> None:
-    ready = session.resume(read_meta(folder / LAST).config, folder, "cpu")
-    before = (folder / LAST).read_bytes()
-    with exclusive(folder), pytest.raises(CheckpointError, match="another process is training"):
-        ready.trainer([], lambda: False).train()
-    assert (folder / LAST).read_bytes() == before
 
 
 def test_broken_weights_neither_sample_nor_score(

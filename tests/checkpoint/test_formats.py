@@ -16,8 +16,7 @@ from charlm.checkpoint.format import FORMAT, LAST
 from charlm.checkpoint.read import read_meta
 from charlm.checkpoint.upgrade import upgraded
 from charlm.config.files import parse_config
-from charlm.training import session
-from tests.training.helpers import saved_weights, train
+from tests.training.helpers import resume, saved_weights, train
 
 FORMATS = Path(__file__).with_name("formats")
 OLD = range(1, FORMAT)
@@ -74,7 +73,7 @@ def test_a_run_resumed_from_an_old_checkpoint_ends_with_the_same_weights(
     folder.mkdir()
     shutil.copy(file_of(version, 20), folder / LAST)
     config = parse_config(SETTINGS | {"data": {"path": str(text_of_the_run(tmp_path))}})
-    train(session.resume(config, folder, "cpu"))
+    train(resume(config, folder, "cpu"))
     ours, theirs = (saved_weights(it) for it in (folder / LAST, file_of(version, 40)))
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():

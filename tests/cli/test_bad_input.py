@@ -136,7 +136,7 @@ MISTAKES = {
     "continue it with --resume, or start another one with --name",
     # resuming
     f"{TRAIN} --resume": "checkpoints/new: no last.safetensors to resume from",
-    "train --resume --name new": "checkpoints/new: no such checkpoint or run folder",
+    "train --resume --name new": "checkpoints/new: no last.safetensors to resume from",
     "train --resume --out nowhere": "no run under nowhere/; train one with charlm train",
     "train --resume --name lstm --set model.hidden_size=8": "a resumed run cannot change "
     "model.hidden_size (16, now 8)",

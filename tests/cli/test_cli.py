@@ -8,8 +8,8 @@ import os
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from tests.conftest import (
     KINDS,
     ROOT,
     Charlm,
+    Terminal,
     TinyConfig,
     TinyRun,
     python,
@@ -449,7 +450,7 @@ def test_a_config_of_the_user_in_a_run_folder_is_not_overwritten(
     before = own.read_bytes()
     result = charlm("train", "--config", own, "--name", "own")
     assert result.status == 2
-    assert "checkpoints/own: this run exists and is not overwritten" in result.err
+    assert "checkpoints/own/config.yaml: this file is not one that charlm wrote" in result.err
     assert own.read_bytes() == before
 
 
@@ -528,12 +529,10 @@ def test_a_run_starts_with_the_weights_of_another(
 def test_a_terminal_shows_a_progress_bar_and_colours_unless_no_color_is_set(
     charlm: Charlm, workplace: Path, monkeypatch: pytest.MonkeyPatch, colour: bool
 ) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        monkeypatch.setattr(stream, "isatty", lambda: True)
     monkeypatch.delenv("NO_COLOR", raising=False)
     if not colour:
         monkeypatch.setenv("NO_COLOR", "1")
-    result = charlm("train", "--config", "lstm.yaml", "--name", "seen")
-    assert result.status == 0
-    assert "%|" in result.err
-    assert ("\033[2m" in result.out) == colour
+    with redirect_stdout(Terminal()) as out, redirect_stderr(Terminal()) as err:
+        assert charlm("train", "--config", "lstm.yaml", "--name", "seen").status == 0
+    assert "%|" in err.getvalue()
+    assert ("\033[2m" in out.getvalue()) == colour

@@ -10,14 +10,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from charlm.cli import streaming
-from tests.conftest import ROOT, Charlm, Result, TinyRun, python, train_with
+from tests.conftest import ROOT, Charlm, Result, Terminal, TinyRun, python, train_with
 
 COMMON = ("--seed", 1, "--length", 20)
 
@@ -28,9 +28,9 @@ Interactive = Callable[..., Result]
 def interactive(charlm: Charlm, monkeypatch: pytest.MonkeyPatch, tiny_run: TinyRun) -> Interactive:
     """`charlm sample --interactive` with these lines as input."""
 
-    def run(*lines: str, kind: str = "lstm") -> Result:
+    def run(*lines: str, kind: str = "lstm", options: tuple[str, ...] = ()) -> Result:
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-        return charlm("sample", tiny_run(kind), "--interactive", *COMMON)
+        return charlm("sample", tiny_run(kind), "--interactive", *COMMON, *options)
 
     return run
 
@@ -136,41 +136,38 @@ def test_a_terminal_shows_the_probability_of_each_character(
 ) -> None:
     common = ("sample", tiny_run("lstm"), *COMMON)
     plain = charlm(*common, "--show-prob").out
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.delenv("NO_COLOR", raising=False)
     if not wanted:
         monkeypatch.setenv("NO_COLOR", "1")
-    out = charlm(*common, "--show-prob").out
-    assert ("\033[38;5;" in out) == wanted
-    assert re.sub(r"\033\[[\d;]*m", "", out) == plain + "\n"
+    with redirect_stdout(Terminal()) as out:
+        charlm(*common, "--show-prob")
+    assert ("\033[38;5;" in out.getvalue()) == wanted
+    assert re.sub(r"\033\[[\d;]*m", "", out.getvalue()) == plain + "\n"
 
 
-def test_the_colour_depends_on_the_probability(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+def test_the_colour_depends_on_the_probability(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    stream = streaming.Stream()
-    for nats in (0.0, 1.0, 2.0, 3.0, 50.0):  # probabilities 1, 0.37, 0.14, 0.05, 0
-        stream.write_coloured("\x1b", nats)
-    colours = re.findall(r"\033\[38;5;(\d+)m\\x1b\033\[0m", capsys.readouterr().out)
+    with redirect_stdout(Terminal()) as out:
+        stream = streaming.Stream(coloured=True)
+        for nats in (0.0, 1.0, 2.0, 3.0, 50.0):  # probabilities 1, 0.37, 0.14, 0.05, 0
+            stream.write("\x1b", nats)
+    colours = re.findall(r"\033\[38;5;(\d+)m\\x1b\033\[0m", out.getvalue())
     assert colours == [str(colour) for _, colour in streaming.COLOURS]
 
 
-def test_output_is_flushed_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_is_flushed_at_intervals() -> None:
     class Sink(io.StringIO):
         flushed = 0
 
         def flush(self) -> None:
             self.flushed += 1
 
-    sink, clock = Sink(), iter([0.0, 0.01, 0.05, 0.11, 0.12, 0.3])
-    monkeypatch.setattr(sys, "stdout", sink)
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    stream, counts = streaming.Stream(), []
-    for _ in range(6):
-        stream.write("x")
-        counts.append(sink.flushed)
+    clock, counts = iter([0.0, 0.01, 0.05, 0.11, 0.12, 0.3]).__next__, []
+    with redirect_stdout(Sink()) as sink:
+        stream = streaming.Stream(clock=clock)
+        for _ in range(6):
+            stream.write("x")
+            counts.append(sink.flushed)
     assert counts == [1, 1, 1, 2, 2, 3]
 
 
@@ -195,6 +192,18 @@ def test_interactive_settings_can_be_changed(
     greedy = charlm("sample", tiny_run("gru"), "--temperature", 0, "--length", 9, "--prompt", "The")
     result = interactive("/temperature 0", "/length 9", "/top_k 3", "/top_k off", "The", kind="gru")
     assert "The" + result.out == greedy.out + "\n"
+
+
+def test_interactive_slides_past_the_context(
+    charlm: Charlm, interactive: Interactive, tiny_run: TinyRun
+) -> None:
+    turns = {}
+    for past in ("half", "slide"):
+        options = ("--past-context", past, "--seed", "3", "--length", "60")
+        turns[past] = interactive("ANNE", kind="gpt", options=options).out
+        once = charlm("sample", tiny_run("gpt"), *options, "--prompt", "ANNE").out
+        assert "ANNE" + turns[past] == once + "\n"
+    assert turns["half"] != turns["slide"]
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,12 @@ import pytest
 
 from charlm.cli.terminal import View
 from charlm.observer import Record
-from charlm.training import session
-from tests.training.helpers import make_config
+from tests.training.helpers import make_config, start
 
 
 @pytest.fixture
 def view(tiny_text: Path, tmp_path: Path) -> View:
-    return View(session.start(make_config(tiny_text, "lstm"), tmp_path, "cpu").run)
+    return View(start(make_config(tiny_text, "lstm"), tmp_path, "cpu").run)
 
 
 def test_control_characters_of_a_sample_are_escaped(

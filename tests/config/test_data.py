@@ -10,7 +10,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from charlm.config import DataConfig
-from charlm.config.files import load_config, parse_config, parse_yaml, to_yaml
+from charlm.config.files import load_config, parse_config, to_yaml
+from charlm.config.yaml_io import parse_yaml
 from charlm.errors import ConfigError
 
 

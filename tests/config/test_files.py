@@ -9,7 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charlm.config.files import load_config, parse_config, parse_yaml, to_yaml, updated
+from charlm.config.base import LARGEST, SMALLEST
+from charlm.config.files import load_config, parse_config, to_yaml, updated
+from charlm.config.names import name_problem
+from charlm.config.yaml_io import parse_yaml
 from charlm.errors import ConfigError
 
 
@@ -191,20 +194,22 @@ def test_a_wrong_value_is_reported_with_the_option_name() -> None:
 
 # --- to YAML ---------------------------------------------------------------------------------
 
-NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]*", fullmatch=True)
+NAMES = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._+ -]{0,50}[A-Za-z0-9_+-])?", fullmatch=True).filter(
+    lambda name: name_problem(name) is None
+)
 
 
 @given(
     name=NAMES,
     path=st.text(min_size=1),
     prompt=st.text(),
-    lr=st.floats(min_value=0, exclude_min=True, allow_infinity=False, allow_nan=False),
+    lr=st.floats(min_value=SMALLEST, max_value=LARGEST),
     model=st.sampled_from([{"kind": "gpt", "bias": True}, {"kind": "rnn", "n_layer": 3}]),
     optimizer=st.sampled_from(["sgd", "rmsprop", "adam", "adamw", "muon"]),
     top_p=st.none() | st.floats(min_value=0.01, max_value=1),
 )
 @example("3e-4", "1e3", "0e0", 1e-5, {"kind": "gru"}, "sgd", None)
-@example("on", "null", "~", 1e22, {"kind": "lstm"}, "adam", 0.5)
+@example("on", "null", "~", 1e9, {"kind": "lstm"}, "adam", 0.5)
 @example("a", "b", "\x85", 1.0, {"kind": "lstm"}, "adam", 1.0)
 @example("a", "\x85 b", "c", 1.0, {"kind": "lstm"}, "adam", 1.0)
 @example("2024-01-01", "a: b", "\r\n \x85\u2028#", 1.0, {"kind": "lstm"}, "adam", 1.0)
@@ -230,9 +235,3 @@ def test_a_config_written_as_yaml_is_read_back_equal(
     file = tmp_path_factory.getbasetemp() / "round-trip.yaml"
     file.write_bytes(to_yaml(config).encode())
     assert load_config(file) == config
-
-
-def test_a_number_with_too_many_digits_is_one_line() -> None:
-    with pytest.raises(ConfigError, match=r"^here: not valid YAML: Exceeds the limit") as caught:
-        parse_yaml("a: " + "1" * 5000, "here")
-    assert "\n" not in str(caught.value)

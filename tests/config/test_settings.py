@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from charlm.config.files import load_config, parse_yaml, to_schema
+from charlm.config.files import load_config, to_schema
 from charlm.config.reference import Setting, reference, settings
+from charlm.config.yaml_io import parse_yaml
 from tests.conftest import ROOT
 
 SETTINGS = list(settings())

@@ -79,7 +79,14 @@ def test_every_suggested_name_is_valid(path: list[str]) -> None:
         ("folder/", "folder"),
         ("src/**/*.c", "text"),
         ("-", "text"),
-        ("日本.txt", "text"),
+        ("日本.txt", "日本"),
+        ("a/Моя книга.txt", "Моя-книга"),
+        ("हिन्दी.txt", "हिन्दी"),  # with combining marks
+        ("cafe\u0301.txt", "café"),
+        ("\u0301.txt", "text"),  # a mark without a letter
+        ("con.txt", "text"),  # reserved by Windows
+        ("(draft).txt", "draft"),
+        ("é" * 150, "é" * 100),
     ],
 )
 def test_a_run_is_named_after_its_text(path: str, name: str) -> None:

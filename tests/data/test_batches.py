@@ -31,11 +31,17 @@ SIZES = [(60, 3, 5), (61, 3, 5), (7, 3, 5), (100, 1, 9), (13, 13, 1), (50, 4, 49
 
 
 def streams(n: int, batch_size: int, seq_len: int) -> StreamBatches:
-    return StreamBatches(np.arange(n, dtype=np.uint16), batch_size, seq_len, CPU)
+    train = TrainConfig(batch_size=batch_size, seq_len=seq_len)
+    return StreamBatches(np.arange(n, dtype=np.uint16), train, CPU)
 
 
 def windows(n: int, batch_size: int, seq_len: int, seed: int = 1) -> WindowBatches:
-    return WindowBatches(np.arange(n, dtype=np.uint16), batch_size, seq_len, CPU, seed)
+    train = TrainConfig(batch_size=batch_size, seq_len=seq_len, seed=seed)
+    return WindowBatches(np.arange(n, dtype=np.uint16), train, CPU)
+
+
+def documents(ids: TextIds, batch_size: int, seq_len: int, seed: int = 1) -> DocumentBatches:
+    return DocumentBatches(ids, TrainConfig(batch_size=batch_size, seq_len=seq_len, seed=seed), CPU)
 
 
 def as_lists(batches: Batches, step: int) -> tuple[list[list[int]], list[list[int]]]:
@@ -169,7 +175,7 @@ def test_every_epoch_of_documents_has_every_piece_once_in_its_own_order(
     lengths: list[int], batch_size: int, seq_len: int
 ) -> None:
     ids, pieces = list_of(lengths), pieces_by_hand(lengths, seq_len)
-    batches = DocumentBatches(ids, batch_size, seq_len, CPU, seed=3)
+    batches = documents(ids, batch_size, seq_len, seed=3)
     seen: list[list[int]] = []
     for step in range(2 * len(pieces)):  # batch_size epochs, twice
         x, y = batches.batch(step)
@@ -190,19 +196,19 @@ def test_every_epoch_of_documents_has_every_piece_once_in_its_own_order(
 
 def test_documents_are_a_pure_function_of_seed_and_step() -> None:
     ids = list_of([3, 1, 4, 1, 5, 9, 2, 6])
-    batches, others = (DocumentBatches(ids, 3, 4, CPU, seed=1) for _ in range(2))
+    batches, others = (documents(ids, 3, 4, seed=1) for _ in range(2))
     forwards = [as_lists(batches, step) for step in range(12)]
     torch.manual_seed(0)
     backwards = [as_lists(others, step) for step in reversed(range(12))]
     assert forwards == backwards[::-1]
-    far = DocumentBatches(ids, 3, 4, CPU, seed=1).batch(10**12)[1]
+    far = documents(ids, 3, 4, seed=1).batch(10**12)[1]
     assert torch.equal(far, batches.batch(10**12)[1])
 
 
 def test_documents_differ_from_epoch_to_epoch_and_from_seed_to_seed() -> None:
     ids = list_of([1] * 50)
     orders = [
-        str(DocumentBatches(ids, 50, 4, CPU, seed).batch(epoch)[1].tolist())
+        str(documents(ids, 50, 4, seed=seed).batch(epoch)[1].tolist())
         for seed in (1, 2)
         for epoch in (0, 1)
     ]
@@ -216,7 +222,7 @@ def test_a_document_is_read_from_the_line_end_before_it_to_its_own() -> None:
     starts = np.cumsum([0, *map(len, words)])
     whole = TextIds(raw, np.arange(256, dtype=np.uint8), starts)
     for ids, expected in ((whole, words), (whole.stretch(2, None), words[1:])):
-        x, y = DocumentBatches(ids, len(expected), 20, CPU, seed=0).batch(0)
+        x, y = documents(ids, len(expected), 20, seed=0).batch(0)
         rows = zip(x.tolist(), y.tolist(), strict=True)
         read = {
             "".join(chr(i) for i, t in zip(inputs, targets, strict=True) if t != IGNORED): "".join(
@@ -247,10 +253,10 @@ def test_the_config_chooses_the_batches_and_the_seed_their_positions() -> None:
     chosen = make_batches(ids, train.model_copy(update={"batches": "windows"}), CPU)
     assert isinstance(chosen, WindowBatches)
     assert as_lists(chosen, 2) == as_lists(windows(200, 4, 8, seed=5), 2)
-    documents = list_of([9, 2, 7, 1, 5])
-    chosen = make_batches(documents, train.model_copy(update={"batches": "items"}), CPU)
+    names = list_of([9, 2, 7, 1, 5])
+    chosen = make_batches(names, train.model_copy(update={"batches": "items"}), CPU)
     assert isinstance(chosen, DocumentBatches)
-    assert as_lists(chosen, 2) == as_lists(DocumentBatches(documents, 4, 8, CPU, seed=5), 2)
+    assert as_lists(chosen, 2) == as_lists(documents(names, 4, 8, seed=5), 2)
 
 
 @pytest.mark.parametrize("order", ["streams", "windows"])

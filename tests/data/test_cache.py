@@ -7,6 +7,7 @@ import gc
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import resource
@@ -28,23 +29,18 @@ import pytest
 
 from charlm.config import DataConfig
 from charlm.data import cache as module
-from charlm.data.build import hash_file
-from charlm.data.cache import Encoded, bytes_to_read, open_encoded
+from charlm.data import verify
+from charlm.data.build import hash_of
+from charlm.data.cache import bytes_to_read, open_encoded
 from charlm.data.sources import Source, find_sources, stamp_of
+from charlm.data.verify import Encoded
 from charlm.errors import DataError
 from charlm.files import locked
 from tests.conftest import ROOT
 from tests.data.test_sources import as_nobody, standard_input
 
+pytestmark = pytest.mark.usefixtures("cache")
 NAMES = "anna\nbo\n\ncléo\ndan"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of encoded texts. Files that were just written count as old."""
-    monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "_CLOCK_TICK", 0.0)
-    return tmp_path / "cache" / "encoded"
 
 
 @pytest.fixture(autouse=True)
@@ -59,11 +55,6 @@ def removable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(shutil, "rmtree", guarded)
     return folders
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    return write(tmp_path / "text.txt", "naïve café\n")
 
 
 def write(path: Path, text: str) -> Path:
@@ -233,17 +224,65 @@ def test_a_text_of_the_same_size_with_another_content_is_another_text(text: Path
 
 @pytest.fixture
 def coarse_clock(text: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A disk whose file times are always 1000 s, and a clock that the test sets, from 1000 s on."""
-    clock = SimpleNamespace(now=1000.0)
+    """A disk that gives the text the time that the test sets, at first 1000 s; also a clock."""
+    clock = SimpleNamespace(now=1000.0, written=1000.0)
     clock.time = lambda: clock.now
 
     def stamp(path: Path) -> list[int]:
-        return [*stamp_of(path)[:3], 1000 * 10**9, 1000 * 10**9] if path == text else stamp_of(path)
+        if path != text:
+            return stamp_of(path)
+        return [*stamp_of(path)[:3], *[round(clock.written * 1e6) * 1000] * 2]
 
     monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(module, "stamp_of", stamp)
     monkeypatch.setattr(module, "_CLOCK_TICK", 0.1)
     return clock
+
+
+@pytest.mark.parametrize("grain", [0.004, 1.0, 2.0])
+@pytest.mark.parametrize("first", [1000.1, 1001.9])
+def test_a_text_rewritten_in_place_is_never_read_as_before(
+    text: Path,
+    coarse_clock: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    grain: float,
+    first: float,
+) -> None:
+    """On disks that store times in steps of `grain` seconds, for many times between the writes."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # to take less time
+
+    def write_at(now: float, content: str) -> None:
+        coarse_clock.now, coarse_clock.written = now, now // grain * grain
+        with text.open("r+b") as file:
+            file.write(content.encode())
+
+    write(text, "1234567")
+    for before, after in itertools.product((0, 0.9, 1.1, 2.1, 3.5), (0, 0.05, 0.9, 1.9)):
+        first += 100
+        write_at(first, "1234567")
+        coarse_clock.now += before
+        assert text_of(open_(text)) == "1234567"
+        write_at(coarse_clock.now + after, "7654321")
+        assert text_of(open_(text)) == "7654321"
+
+
+@pytest.mark.parametrize(
+    ("written", "age", "trusted"),
+    [
+        (1000.123456, 0.09, False),
+        (1000.123456, 0.11, True),
+        (1000.0, 0.11, False),  # whole seconds: the disk may store no others
+        (1000.0, 2.9, False),
+        (1000.0, 3.1, True),
+    ],
+)
+def test_a_text_is_not_read_again_once_its_times_are_older_than_the_tick_of_its_disk(
+    text: Path, coarse_clock: SimpleNamespace, written: float, age: float, trusted: bool
+) -> None:
+    coarse_clock.written, coarse_clock.now = written, written + age
+    size = text.stat().st_size
+    open_(text)
+    assert bytes_to_read(*find(text)) == (0 if trusted else size)
 
 
 def test_a_text_that_changed_within_one_clock_tick_is_read_again(
@@ -355,7 +394,7 @@ def age(path: Path) -> None:
     """Facts of another version of charlm, with the right hash."""
     body = json.loads(path.read_text("utf-8"))["facts"]
     del body["counts"]
-    path.write_text(json.dumps({"seal": module._hash_of(body), "facts": body}), "utf-8")
+    path.write_text(json.dumps({"seal": verify.seal(body), "facts": body}), "utf-8")
 
 
 DAMAGES: list[Callable[[Path], None]] = [cut, lengthen, alter, alter_secretly, remove, empty]
@@ -443,17 +482,17 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: Path, cache: P
 def test_a_copied_text_is_hashed_once_and_used(
     copied: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hashed: list[Path] = []
+    hashed: list[str] = []
 
-    def recorded_hash(path: Path) -> str:
-        hashed.append(path)
-        return hash_file(path)
+    def recorded_hash(file: IO[bytes]) -> str:
+        hashed.append(Path(file.name).name)
+        return hash_of(file)
 
-    monkeypatch.setattr(module, "hash_file", recorded_hash)
+    monkeypatch.setattr(verify, "hash_of", recorded_hash)
     for _ in range(3):
         encoded = open_unread(text)
         assert (text_of(encoded), encoded.notices) == ("naïve café\n", [])
-        assert [path.name for path in hashed] == ["ids.bin"]
+        assert hashed == ["ids.bin"]
 
 
 def test_a_copied_text_that_was_altered_is_not_used(copied: Path, text: Path) -> None:
@@ -545,12 +584,13 @@ def test_the_folder_of_a_running_process_is_not_removed(tmp_path: Path, cache: P
 def test_a_folder_that_disappears_during_the_clean_up_is_ignored(
     text: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (cache / "tmp-finished").mkdir(parents=True)
+    finished = cache / f"tmp-{'0' * 16}"
+    finished.mkdir(parents=True)
 
-    def late(folder: Path, wait: bool) -> Any:
-        if folder.name == "tmp-finished" and folder.exists():
+    def late(folder: Path, wait: bool, **options: Any) -> Any:
+        if folder == finished and folder.exists():
             folder.rmdir()  # its process has just renamed it
-        return locked(folder, wait)
+        return locked(folder, wait, **options)
 
     monkeypatch.setattr(module, "locked", late)
     encoded = open_(text)
@@ -575,9 +615,11 @@ def shared(monkeypatch: pytest.MonkeyPatch, removable: list[Path]) -> Iterator[P
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         removable.append(folder.resolve())
-        for path in (folder, folder / "cache", folder / "temporary"):
-            path.mkdir(exist_ok=True)
-            path.chmod(0o777)
+        folder.chmod(0o755)
+        for path in (folder / "cache", folder / "temporary"):
+            path.mkdir()
+            if not os.geteuid():
+                os.chown(path, 65_534, 65_534)  # see as_nobody
         monkeypatch.setenv("CHARLM_CACHE", str(folder / "cache"))
         monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
         yield folder

@@ -18,7 +18,6 @@ from charlm.config import EvalConfig
 from charlm.data.corpus import TextIds
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
-from charlm.evaluation import evaluate as module
 from charlm.evaluation.evaluate import InterruptedEvaluationError, Score, evaluate
 from charlm.models import CharModel, State
 from charlm.randomness import generator
@@ -84,12 +83,9 @@ def by_windows(model: CharModel, ids: Ids, context: int) -> tuple[float, list[in
 
 @pytest.mark.parametrize("kind", KINDS[:3])
 @pytest.mark.parametrize("chars_at_once", [1, 3, 40, 8192])
-def test_stream_is_one_pass_that_carries_the_state(
-    chars_at_once: int, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHARS_AT_ONCE", chars_at_once)
+def test_stream_is_one_pass_that_carries_the_state(chars_at_once: int, kind: str) -> None:
     model, ids = make_model(kind), text(41)
-    score = evaluate(model, ids, STREAM, seed=0)
+    score = evaluate(model, ids, STREAM, seed=0, chars_at_once=chars_at_once)
     assert score.nats == pytest.approx(one_by_one(model, ids), rel=1e-6)
     assert score.nats == pytest.approx(by_sampling_logits(model, ids), rel=1e-6)
     assert (score.chars, score.protocol) == (40, "stream")
@@ -119,13 +115,10 @@ def test_stream_of_a_gpt_scores_every_character_once_for_every_length_of_text(
 
 
 @pytest.mark.parametrize("chars_at_once", [1, 10, 25, 8192])
-def test_stream_of_a_gpt_does_not_depend_on_the_batch_size(
-    chars_at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stream_of_a_gpt_does_not_depend_on_the_batch_size(chars_at_once: int) -> None:
     model, ids = make_model("gpt", 5), text(50)
-    expected = by_windows(model, ids, 5)[0]
-    monkeypatch.setattr(module, "CHARS_AT_ONCE", chars_at_once)
-    assert evaluate(model, ids, STREAM, seed=0).nats == pytest.approx(expected, rel=1e-5)
+    score = evaluate(model, ids, STREAM, seed=0, chars_at_once=chars_at_once)
+    assert score.nats == pytest.approx(by_windows(model, ids, 5)[0], rel=1e-5)
 
 
 def test_stream_of_a_gpt_describes_its_stride_and_context() -> None:
@@ -139,13 +132,12 @@ def test_stream_of_a_gpt_describes_its_stride_and_context() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("chars_at_once", [1, 14, 8192])
 def test_windows_start_at_random_positions_from_a_fresh_state(
-    chars_at_once: int, kind: str, monkeypatch: pytest.MonkeyPatch
+    chars_at_once: int, kind: str
 ) -> None:
-    monkeypatch.setattr(module, "CHARS_AT_ONCE", chars_at_once)
     model, ids = make_model(kind), text(60)
     starts = generator(5, "windows").integers(0, 60 - 6, 9)
     expected = sum(one_by_one_window(model, ids[start : start + 7]) for start in starts)
-    score = evaluate(model, ids, WINDOWS, seed=5)
+    score = evaluate(model, ids, WINDOWS, seed=5, chars_at_once=chars_at_once)
     assert score.nats == pytest.approx(expected, rel=1e-5)
     assert (score.chars, score.protocol) == (9 * 6, "windows")
     assert score.description == "9 random windows of 6 characters, fresh state, seed 5"
@@ -225,20 +217,17 @@ def test_every_document_is_scored_on_its_own_from_the_line_end_before_it(
     kind: str, context: int, lengths: list[int], chars_at_once: int
 ) -> None:
     model, ids = make_model(kind, context), list_of(lengths, seed=context)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHARS_AT_ONCE", chars_at_once)
-        score = evaluate(model, ids, ITEMS, seed=0)
+    score = evaluate(model, ids, ITEMS, seed=0, chars_at_once=chars_at_once)
     max_length = context if kind == "gpt" else 8192
     assert score.nats == pytest.approx(document_by_document(model, ids, max_length), rel=1e-5)
     assert (score.chars, score.protocol) == (sum(lengths), "items")
-    assert score.description == f"{len(lengths)} items, each from a fresh state"
+    assert score.description == f"{len(lengths)} documents, each from a fresh state"
 
 
-def test_documents_of_similar_lengths_are_read_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHARS_AT_ONCE", 12)
+def test_documents_of_similar_lengths_are_read_in_batches() -> None:
     model, shapes = make_model("rnn"), []
     model.register_forward_pre_hook(lambda _model, given: shapes.append(tuple(given[0].shape)))
-    evaluate(model, list_of([3, 7, 1, 2, 1, 3, 3, 20]), ITEMS, seed=0)
+    evaluate(model, list_of([3, 7, 1, 2, 1, 3, 3, 20]), ITEMS, seed=0, chars_at_once=12)
     assert shapes == [(4, 3), (2, 3), (1, 7), (1, 8), (1, 12)]
 
 
@@ -336,13 +325,10 @@ def after(calls: int) -> Callable[[], bool]:
 @PROTOCOLS
 @pytest.mark.parametrize("calls", [0, 2])
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
-def test_a_stopped_evaluation_restores_the_mode(
-    kind: str, calls: int, config: EvalConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHARS_AT_ONCE", 8)
+def test_a_stopped_evaluation_restores_the_mode(kind: str, calls: int, config: EvalConfig) -> None:
     model = make_model(kind).train()
     with pytest.raises(InterruptedEvaluationError):
-        evaluate(model, listed(60), config, 0, after(calls))
+        evaluate(model, listed(60), config, 0, after(calls), chars_at_once=8)
     assert model.training
 
 

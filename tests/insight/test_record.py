@@ -15,8 +15,7 @@ from charlm.data.corpus import TextIds
 from charlm.data.vocab import Ids
 from charlm.errors import BrokenModelError
 from charlm.evaluation.evaluate import evaluate
-from charlm.insight import record as recording
-from charlm.insight.record import record, record_units, spans
+from charlm.insight.record import CHARS_AT_ONCE, record, record_units, spans
 from charlm.insight.trace import trace
 from tests.insight.helpers import KINDS, RECURRENT, network, random_ids
 
@@ -37,20 +36,18 @@ def test_spans_cover_every_character_once_and_in_order(
     found = list(spans(n, context, starts_of(lengths) if is_list else None))
     covered = [position for span in found for position in range(span.start + span.skip, span.stop)]
     assert covered == list(range(n))
-    assert all(span.stop - span.start <= (context or recording.CHARS_AT_ONCE) for span in found)
+    assert all(span.stop - span.start <= (context or CHARS_AT_ONCE) for span in found)
 
 
 @pytest.mark.parametrize("kind", RECURRENT)
-def test_the_size_of_pieces_does_not_change_the_units(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, ids = network(kind), random_ids(100)
-    monkeypatch.setattr(recording, "CHARS_AT_ONCE", 7)
+def test_a_text_read_in_pieces_has_the_units_of_the_whole(kind: str) -> None:
+    n = 2 * CHARS_AT_ONCE + 7
+    model, ids = network(kind), random_ids(n)
     recorded = record(model, ids)
     whole, _ = trace(model, torch.from_numpy(ids.astype(np.int64))[None])
     for actual, exact in ((recorded.units, whole.units), (recorded.gates, whole.gates)):
         for name, values in exact.items():
-            assert actual[name].shape == (2, 100, 6)
+            assert actual[name].shape == (2, n, 6)
             np.testing.assert_allclose(actual[name], values[:, 0], rtol=1e-3, atol=1e-3)
 
 

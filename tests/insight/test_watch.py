@@ -15,10 +15,9 @@ from charlm.insight import watch as watching
 from charlm.insight.trace import trace
 from charlm.insight.watch import Watch
 from charlm.observer import Record
-from charlm.training import session
 from charlm.training.session import Session
 from tests.conftest import TinyConfig, train_with
-from tests.training.helpers import KINDS, make_config, same_tensors, train
+from tests.training.helpers import KINDS, make_config, resume, same_tensors, start, train
 
 
 def watch_of(ready: Session) -> Watch:
@@ -37,11 +36,7 @@ def read_events(folder: Path) -> Any:
 def run(text: Path, kind: str, out: Path, watched: bool, stop_at: int | None = None) -> Path:
     config = make_config(text, kind)
     folder = out / config.name
-    ready = (
-        session.resume(config, folder, "cpu")
-        if folder.exists()
-        else session.start(config, out, "cpu")
-    )
+    ready = resume(config, folder, "cpu") if folder.exists() else start(config, out, "cpu")
     train(
         ready,
         stop_at,
@@ -73,7 +68,7 @@ def test_a_watched_run_has_the_same_weights(
 
 
 def test_the_events_have_the_values_of_the_trace(tiny_text: Path, tmp_path: Path) -> None:
-    ready = session.start(make_config(tiny_text, "lstm"), tmp_path, "cpu")
+    ready = start(make_config(tiny_text, "lstm"), tmp_path, "cpu")
     watch = watch_of(ready)
     watch.record(Record(3, "train", 1.0, 1.0, 1, 1.0))  # ignored: a training loss
     watch.record(Record(3, "val", 1.0, 1.0, 1, 1.0))
@@ -92,7 +87,7 @@ def test_the_events_have_the_values_of_the_trace(tiny_text: Path, tmp_path: Path
 def test_it_takes_no_more_than_its_share_of_the_time(
     tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ready = session.start(make_config(tiny_text, "rnn"), tmp_path, "cpu")
+    ready = start(make_config(tiny_text, "rnn"), tmp_path, "cpu")
     now = iter(range(0, 1000, 5))  # each call takes five seconds
     monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: next(now)))
     watch = watch_of(ready)

@@ -16,8 +16,7 @@ Kernel = TypeVar("Kernel")
 
 def skip_without_compiler() -> None:
     """Skip the test if no C compiler is installed; one that fails is not a reason to skip."""
-    compiler = os.environ.get("CC")
-    names = compiler.split()[:1] if compiler else ["cc", "gcc", "clang"]
+    names = os.environ.get("CC", "").split()[:1] or ["cc", "gcc", "clang"]
     if not any(map(shutil.which, names)):
         pytest.skip(f"no C compiler is installed ({', '.join(names)})")
 

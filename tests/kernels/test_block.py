@@ -130,6 +130,24 @@ def test_repeated_calls_give_the_same_bits(kernel: BlockKernel) -> None:
         assert all(torch.equal(grads[name], grad) for name, grad in first[1].items())
 
 
+def test_under_autocast_the_kernel_gets_float32() -> None:
+    class Unchanged(BlockKernel):
+        """Returns its input. Runs on any CPU."""
+
+        def __init__(self) -> None:
+            pass
+
+        def block(self, x: Tensor, *_: object) -> Tensor:
+            assert not torch.is_autocast_enabled("cpu")
+            assert x.dtype == torch.float32
+            return x
+
+    forward, ids = FusedGPT(model_of(), Unchanged()), torch.arange(20)[None]
+    alone, _ = forward(ids, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(forward(ids, None)[0], alone)
+
+
 @pytest.mark.parametrize(
     ("options", "supported"),
     [

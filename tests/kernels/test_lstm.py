@@ -1,10 +1,7 @@
-"""The LSTM with charlm's kernel, against PyTorch in float64 (skipped on a CPU without AMX); and how
-kernels are compiled."""
+"""The LSTM with charlm's kernel, against PyTorch in float64. Skipped on a CPU without AMX."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +11,11 @@ from torch import Tensor
 from charlm.config import RecurrentConfig
 from charlm.data.batches import IGNORED
 from charlm.evaluation.loss import summed_nll
-from charlm.kernels import build
-from charlm.kernels.build import NoKernelError, load_kernel
 from charlm.kernels.fused import FusedLSTM
 from charlm.kernels.lstm import LSTMKernel
 from charlm.models import build_model
 from charlm.models.recurrent import Recurrent
-from tests.kernels import loaded, skip_without_compiler
+from tests.kernels import loaded
 
 V = 21
 ROUNDING = 0.02  # relative: bfloat16 has 8 bits, and errors add up over time
@@ -200,77 +195,3 @@ def test_supported_models(options: dict[str, Any], batch_size: int, supported: b
     assert FusedLSTM.supports(model_of(**options), batch_size) == supported
     gru = build_model(RecurrentConfig(kind="gru", hidden_size=64), V, seed=0)
     assert not FusedLSTM.supports(gru, 16)
-
-
-# --- the compiler ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A C file in a folder of sources, and an empty cache."""
-    monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(build, "SOURCES", tmp_path)
-    path = tmp_path / "seven.c"
-    path.write_text("int seven(void) { return 7; }\n", encoding="utf-8")
-    return path
-
-
-def script(path: Path, body: str) -> str:
-    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
-    path.chmod(0o755)
-    return str(path)
-
-
-def test_a_library_is_compiled_once_for_each_source(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    skip_without_compiler()
-    assert load_kernel("seven", ()).seven() == 7
-    libraries = source.parent / "cache" / "kernels"
-    (library,) = libraries.iterdir()
-    before = library.stat().st_mtime_ns
-    assert load_kernel("seven", ()).seven() == 7
-    assert (library.stat().st_mtime_ns, len(list(libraries.iterdir()))) == (before, 1)
-    source.write_text("int seven(void) { return 8; }\n", encoding="utf-8")
-    assert load_kernel("seven", ()).seven() == 8
-    assert len(list(libraries.iterdir())) == 2
-
-
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ("echo 'no such flag' >&2; exit 1", "no such flag"),
-        ("exit 3", "status 3"),
-        ("exit 0", "seven-"),  # an empty library
-    ],
-)
-def test_a_compiler_that_fails_is_reported_and_leaves_no_file(
-    source: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
-) -> None:
-    monkeypatch.setenv("CC", script(source.parent / "cc", body))
-    with pytest.raises(NoKernelError, match=words):
-        load_kernel("seven", ())
-    assert not list((source.parent / "cache" / "kernels").glob("*.tmp"))
-
-
-def test_a_missing_compiler_is_reported(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setenv("PATH", str(source.parent))
-    with pytest.raises(NoKernelError, match="there is no C compiler"):
-        load_kernel("seven", ())
-
-
-def test_a_compiler_that_hangs_is_stopped(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "TIMEOUT_S", 0.2)
-    monkeypatch.setenv("CC", script(source.parent / "cc", "exec sleep 60"))
-    with pytest.raises(NoKernelError, match=r"took more than 0\.2 s"):
-        load_kernel("seven", ())
-
-
-def test_a_cache_that_cannot_be_written_is_reported(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CHARLM_CACHE", str(source))
-    monkeypatch.setenv("CC", os.devnull)
-    with pytest.raises(NoKernelError, match="Not a directory"):
-        load_kernel("seven", ())

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from charlm.config import GPTConfig
 from charlm.models import GPT, CharModel, build_model
+from charlm.models.gpt import Block
 from tests.models import (
     ALMOST_SURE,
     SEED,
@@ -137,21 +136,14 @@ def test_sinusoids_are_those_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("qk_norm", GRID["qk_norm"])
-def test_with_rope_a_score_depends_only_on_the_distance(
-    qk_norm: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_rope_a_score_depends_only_on_the_distance(qk_norm: bool) -> None:
     """In a text of one repeated character, queries and keys differ only by their positions."""
     model = exact_gpt(configure(position="rope", qk_norm=qk_norm, n_layer=1))
-    recorded: list[tuple[Tensor, Tensor]] = []
-    attention = F.scaled_dot_product_attention
-
-    def record(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-        recorded.append((q, k))
-        return attention(q, k, v, **options)
-
-    monkeypatch.setattr(F, "scaled_dot_product_attention", record)
-    model(torch.full((1, CONTEXT), 3))
-    [(q, k)] = recorded
+    assert isinstance(model, GPT)
+    block = model.blocks[0]
+    assert isinstance(block, Block)
+    x, rotation = model.position(model.embed(torch.full((1, CONTEXT), 3)), 0)
+    q, k, _ = block.attention.project(block.attention_norm(x), rotation)
     scores = q @ k.transpose(2, 3)  # (1, H, T, T)
     torch.testing.assert_close(scores[..., 1:, 1:], scores[..., :-1, :-1], rtol=0, atol=1e-10)
     by_distance = scores[0, :, -1].detach()  # (H, T)

@@ -265,21 +265,22 @@ def test_in_order_passes_chunks_of_the_first_text_on_at_once() -> None:
     assert requested == [1, 0]
 
 
+@pytest.mark.parametrize("slide", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_turn_of_a_conversation_continues_everything_before(kind: str) -> None:
+def test_each_turn_of_a_conversation_continues_everything_before(kind: str, slide: bool) -> None:
     penalised = PLAIN.model_copy(update={"repetition_penalty": 1.5})
-    engine, spec = numpy_engine(make_model(kind)), SampleSpec(penalised, 9)
+    engine, spec = numpy_engine(make_model(kind)), SampleSpec(penalised, 9, slide=slide)
     conversation = Conversation(engine, VOCAB, seed=0)
-    turns = ["".join(chunk.text for chunk in conversation.write(VOCAB.encode("ab"), spec))]
-    interrupted = conversation.write(VOCAB.encode("ccc"), spec)
+    turns = ["".join(chunk.text for chunk in conversation.sample_turn(VOCAB.encode("ab"), spec))]
+    interrupted = conversation.sample_turn(VOCAB.encode("ccc"), spec)
     turns.append("".join(next(interrupted).text for _ in range(4)))
     del interrupted
-    turns.append("".join(chunk.text for chunk in conversation.write(VOCAB.encode(""), spec)))
+    turns.append("".join(chunk.text for chunk in conversation.sample_turn(VOCAB.encode(""), spec)))
     randomness, text = generator(0, "text", 0), ""
     for typed, count in (("ab", 9), ("ccc", 4), ("", 9)):
         text += typed
         for _ in range(count):
-            logits = Reader(engine).read(VOCAB.encode(text)[None]).astype(np.float64)
+            logits = Reader(engine, slide).read(VOCAB.encode(text)[None]).astype(np.float64)
             before = VOCAB.encode(text)[None]
             ids = choose(logits, penalised, np.array([randomness.random()]), before)
             text += VOCAB.decode(ids.tolist())
@@ -289,12 +290,11 @@ def test_each_turn_of_a_conversation_continues_everything_before(kind: str) -> N
 @pytest.mark.parametrize("numbers", [[0], [3, 1, 2]], ids=len)
 @pytest.mark.parametrize("scored", [False, True])
 def test_chunks_of_several_characters_have_the_same_text_and_nats(
-    numbers: list[int], scored: bool, monkeypatch: pytest.MonkeyPatch
+    numbers: list[int], scored: bool
 ) -> None:
-    engine, spec = numpy_engine(make_model("lstm")), SampleSpec(PLAIN, 50, scored=scored)
-    found = []
+    engine, found = numpy_engine(make_model("lstm")), []
     for delay in (0.0, 1e9):
-        monkeypatch.setattr("charlm.sampling.generate.MAX_DELAY_S", delay)
+        spec = SampleSpec(PLAIN, 50, scored=scored, max_delay_s=delay)
         texts: dict[int, list[Chunk | None]] = {number: [] for number in numbers}
         for number, chunk in sample_texts(engine, VOCAB, VOCAB.encode("ab"), spec, 1, numbers):
             texts[number].append(chunk)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from charlm.checkpoint import run_folder
 from charlm.checkpoint.format import BEST, LAST
 from charlm.checkpoint.read import open_checkpoint
 from charlm.checkpoint.weights import load_model
@@ -74,6 +77,24 @@ def train(
     return trainer.train()
 
 
+def start(config: Config, out: Path, device: str = "cpu", init_from: Path | None = None) -> Session:
+    """Start a run in out / config.name. Its folder is not locked any more."""
+    folder = out / config.name
+    with run_folder.new_run(folder):
+        ready = session.start(config, folder, device, init_from)
+    folder.mkdir(parents=True, exist_ok=True)  # one that is empty was removed
+    return ready
+
+
+def resume(config: Config, folder: Path, device: str = "cpu") -> Session:
+    """Resume a run. Its folder is not locked any more; the checkpoint is open until training."""
+    with run_folder.stopped_run(folder), ExitStack() as stack:
+        last = stack.enter_context(open_checkpoint(folder / LAST))
+        ready = session.resume(config, last, device)
+        weakref.finalize(ready.run, stack.pop_all().close)
+    return ready
+
+
 def new_run(
     config: Config,
     out: Path,
@@ -82,7 +103,7 @@ def new_run(
     clock: Callable[[], float] = time.monotonic,
 ) -> Path:
     """Start a run and train; return its folder."""
-    ready = session.start(config, out, "cpu")
+    ready = start(config, out)
     train(ready, stop_at, observers, clock)
     return ready.run.folder
 
@@ -91,7 +112,7 @@ def go_on(config: Config, folder: Path, stop_at: int | None = None) -> Outcome:
     """Resume a run, with the global generator of torch in another state than before."""
     torch.manual_seed(99)
     torch.rand(7)
-    return train(session.resume(config, folder, "cpu"), stop_at)
+    return train(resume(config, folder), stop_at)
 
 
 def metrics(

@@ -6,7 +6,6 @@ The device cpu:0 stands for an accelerator: it computes on this machine, but dif
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,17 @@ from charlm.checkpoint.read import read_meta
 from charlm.config import Config
 from charlm.devices import CPU
 from charlm.errors import DeviceError
+from charlm.kernels.fused import Kernels
 from charlm.models import CharModel, build_model
-from charlm.training import choose, session, step, trial
+from charlm.training import choose, step, trial
 from charlm.training.choose import choose_compute
 from charlm.training.compute import Compute, Forward, forward_of
 from tests.conftest import KINDS, Charlm, TinyConfig, write_yaml
-from tests.training.helpers import assert_same_run, make_config, new_run, train
+from tests.training.helpers import assert_same_run, make_config, new_run, resume, start, train
 
 GPU = torch.device("cpu:0")
 Wrap = Callable[[Forward, CharModel], Forward]
+Accelerator = Callable[..., None]
 
 
 def right(forward: Forward, _model: CharModel) -> Forward:
@@ -69,30 +70,25 @@ def unsupported(_forward: Forward, _model: CharModel) -> Forward:
     return fail
 
 
-def slow(forward: Forward, _model: CharModel) -> Forward:
-    def late(ids: Tensor, state: Any) -> Any:
-        time.sleep(0.05)
-        return forward(ids, state)
-
-    return late
-
-
 WRONG = (reversed_logits, swapped_in_time, not_finite, unsupported)
 
 
 @pytest.fixture
-def accelerator(monkeypatch: pytest.MonkeyPatch) -> Callable[[Wrap], None]:
-    """Add an accelerator whose forward pass is wrapped by a function."""
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> Accelerator:
+    """Add an accelerator whose forward pass is wrapped by a function, and whose step takes a number
+    of seconds. That of the CPU takes one second."""
 
-    def add(wrap: Wrap) -> None:
+    def add(wrap: Wrap, seconds: float = 0.5) -> None:
         def forward(model: CharModel, compute: Compute, keep_state: bool = True) -> Forward:
             usual = forward_of(model, compute, keep_state)
-            if compute.device == GPU:
-                return wrap(usual, model)
-            return slow(usual, model) if wrap is right else usual
+            return wrap(usual, model) if compute.device == GPU else usual
+
+        def step_seconds(_model: object, _train: object, compute: Compute, *_: Tensor) -> float:
+            return seconds if compute.device == GPU else 1.0
 
         devices = {"auto": GPU, "gpu": GPU, "cpu": CPU}
         monkeypatch.setattr(choose, "choose_device", devices.__getitem__)
+        monkeypatch.setattr(choose, "step_seconds", step_seconds)
         for module in (trial, step):
             monkeypatch.setattr(module, "forward_of", forward)
 
@@ -105,7 +101,7 @@ def config_of(text: Path, kind: str, *overrides: str) -> Config:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_accelerator_that_is_right_and_faster_is_used_and_reported(
-    kind: str, tiny_text: Path, accelerator: Callable[[Wrap], None]
+    kind: str, tiny_text: Path, accelerator: Accelerator
 ) -> None:
     accelerator(right)
     config = config_of(tiny_text, kind)
@@ -122,11 +118,11 @@ def test_an_accelerator_that_is_right_and_faster_is_used_and_reported(
 
 @pytest.mark.parametrize("wrap", WRONG)
 def test_auto_uses_the_cpu_if_the_accelerator_is_wrong(
-    wrap: Wrap, tiny_text: Path, tmp_path: Path, accelerator: Callable[[Wrap], None]
+    wrap: Wrap, tiny_text: Path, tmp_path: Path, accelerator: Accelerator
 ) -> None:
     reference = new_run(make_config(tiny_text, "gru"), tmp_path / "reference")
     accelerator(wrap)
-    ready = session.start(make_config(tiny_text, "gru"), tmp_path, "auto")
+    ready = start(make_config(tiny_text, "gru"), tmp_path, "auto")
     assert ready.run.compute.device == CPU
     (notice,) = ready.notices
     assert notice.startswith("cpu:0 is not used in fp32: ")
@@ -137,20 +133,20 @@ def test_auto_uses_the_cpu_if_the_accelerator_is_wrong(
 
 @pytest.mark.parametrize("wrap", WRONG)
 def test_a_wrong_accelerator_that_is_named_is_refused_in_one_line(
-    wrap: Wrap, tiny_text: Path, tmp_path: Path, accelerator: Callable[[Wrap], None]
+    wrap: Wrap, tiny_text: Path, tmp_path: Path, accelerator: Accelerator
 ) -> None:
     accelerator(wrap)
     with pytest.raises(DeviceError, match=r"^device=cpu:0: its results are wrong: "):
-        session.start(make_config(tiny_text, "lstm"), tmp_path, "gpu")
+        start(make_config(tiny_text, "lstm"), tmp_path, "gpu")
     assert not (tmp_path / "run").exists()
     unverified = make_config(tiny_text, "lstm", "train.verify=false")  # as the line says
-    assert session.start(unverified, tmp_path, "gpu").run.compute.device == GPU
+    assert start(unverified, tmp_path, "gpu").run.compute.device == GPU
 
 
 def test_auto_uses_the_cpu_if_the_accelerator_is_slower(
-    tiny_text: Path, accelerator: Callable[[Wrap], None]
+    tiny_text: Path, accelerator: Accelerator
 ) -> None:
-    accelerator(slow)
+    accelerator(right, 2.0)
     config = make_config(tiny_text, "rnn")
     model = build_model(config.model, 30, seed=1)
     compute = choose_compute(config.train, model, "auto")
@@ -163,7 +159,7 @@ def test_auto_uses_the_cpu_if_the_accelerator_is_slower(
 
 
 def test_choosing_does_not_change_the_model_or_the_global_generator(
-    tiny_text: Path, accelerator: Callable[[Wrap], None]
+    tiny_text: Path, accelerator: Accelerator
 ) -> None:
     accelerator(right)
     config = make_config(tiny_text, "lstm", "train.optimizer.kind=muon")
@@ -179,73 +175,80 @@ def test_choosing_does_not_change_the_model_or_the_global_generator(
 
 
 def test_a_resumed_run_with_auto_stays_on_its_device(
-    tiny_text: Path, tmp_path: Path, accelerator: Callable[[Wrap], None]
+    tiny_text: Path, tmp_path: Path, accelerator: Accelerator
 ) -> None:
     config = make_config(tiny_text, "rnn")
     folder = new_run(config, tmp_path, stop_at=3)
     accelerator(right)  # added since, and faster
-    assert session.resume(config, folder, "auto").run.compute.device == CPU
+    assert resume(config, folder, "auto").run.compute.device == CPU
 
 
 # --- charlm's own kernels --------------------------------------------------------------------
 
 
-def add_kernel(monkeypatch: pytest.MonkeyPatch, wrap: Wrap) -> None:
-    """Add a kernel for LSTMs: PyTorch in float32, wrapped by a function."""
+class WithAMX(Kernels):
+    """The kernels of a CPU that has AMX."""
 
-    class Fused:
-        supports = staticmethod(lambda _model, _rows: True)
+    available = staticmethod(lambda: True)
 
-        def __init__(self, model: CharModel, kernel: object) -> None:  # noqa: ARG002
-            self._forward = wrap(model, model)
 
-        def __call__(self, ids: Tensor, state: Any) -> Any:
+def lstm_kernel(wrap: Wrap) -> type[Kernels]:
+    """A kernel for LSTMs: PyTorch in float32, wrapped by a function."""
+
+    def fused(model: CharModel) -> Any:
+        wrapped = wrap(model, model)
+
+        def forward(ids: Tensor, state: Any) -> Any:
             with torch.autocast("cpu", enabled=False):
-                return self._forward(ids, state)
+                return wrapped(ids, state)
 
-    monkeypatch.setattr(choose, "cpu_has_amx", lambda: True)
-    monkeypatch.setattr(choose, "LSTMKernel", object)
-    monkeypatch.setattr(choose, "FusedLSTM", Fused)
+        return forward
+
+    class OfLSTM(WithAMX):
+        @staticmethod
+        def layers(_model: CharModel, _batch_size: int) -> Any:
+            return fused
+
+    return OfLSTM
 
 
-def test_a_kernel_that_is_right_is_used_and_reported(
-    tiny_text: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add_kernel(monkeypatch, right)
-    config = config_of(tiny_text, "lstm", "train.compile=auto")
-    compute = choose_compute(config.train, build_model(config.model, 30, seed=1), "cpu")
+def test_a_kernel_that_is_right_is_used_and_reported(tiny_text: Path) -> None:
+    config, kernels = config_of(tiny_text, "lstm", "train.compile=auto"), lstm_kernel(right)
+    model = build_model(config.model, 30, seed=1)
+    compute = choose_compute(config.train, model, "cpu", kernels=kernels)
     assert (compute.kernel, compute.precision) == ("amx", "bf16")
     assert compute.checks[0].startswith("charlm's kernel, bf16: loss ")
-    asked = config_of(tiny_text, "lstm", "train.compile=off")
-    assert choose_compute(asked.train, build_model(asked.model, 30, 1), "cpu").kernel == "torch"
+    asked = config_of(tiny_text, "lstm", "train.compile=off").train
+    assert choose_compute(asked, model, "cpu", kernels=kernels).kernel == "torch"
 
 
 @pytest.mark.parametrize("wrap", [reversed_logits, swapped_in_time, not_finite])
 def test_a_kernel_that_is_wrong_is_reported_and_not_used(
     wrap: Wrap, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_kernel(monkeypatch, wrap)
+    step_takes(monkeypatch, fp32=1.0, bf16=2.0)
     config = config_of(tiny_text, "lstm", "train.compile=auto")
-    compute = choose_compute(config.train, build_model(config.model, 30, seed=1), "cpu")
+    model = build_model(config.model, 30, seed=1)
+    compute = choose_compute(config.train, model, "cpu", kernels=lstm_kernel(wrap))
     assert (compute.kernel, compute.precision) == ("torch", "fp32")
     (notice,) = compute.notices
     assert notice.startswith("charlm's kernel is wrong on this CPU and not used: loss ")
 
 
-def test_a_muon_kernel_that_is_wrong_is_not_used(
-    tiny_text: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Kernel:
-        supports = staticmethod(lambda _matrix: True)
-
+def test_a_muon_kernel_that_is_wrong_is_not_used(tiny_text: Path) -> None:
+    class Signs:
         def steps(self, matrices: list[Any], _momentum: float, _decay: float) -> None:
             for it in matrices:
                 it.weights.copy_(-it.rate * torch.sign(it.gradient) / it.weights.shape[1] ** 0.5)
 
-    monkeypatch.setattr(choose, "cpu_has_amx", lambda: True)
-    monkeypatch.setattr(choose, "NewtonSchulz", Kernel)
+    class OfMuon(WithAMX):
+        @staticmethod
+        def muon(_model: CharModel) -> Any:
+            return Signs()
+
     config = make_config(tiny_text, "rnn", "train.optimizer.kind=muon", "train.compile=auto")
-    compute = choose_compute(config.train, build_model(config.model, 30, seed=1), "cpu")
+    model = build_model(config.model, 30, seed=1)
+    compute = choose_compute(config.train, model, "cpu", kernels=OfMuon)
     assert compute.newton_schulz is None
     assert "Muon's orthogonal factor is" in compute.notices[0]
 
@@ -325,11 +328,11 @@ def test_a_resumed_run_keeps_its_precision_unless_that_is_far_slower(
     folder = new_run(config, tmp_path, stop_at=3)
     assert read_meta(folder / LAST).precision == "bf16"
     step_takes(monkeypatch, fp32=1.0, bf16=3.0)  # slower now, as on another machine
-    ready = session.resume(config, folder, "cpu")
+    ready = resume(config, folder, "cpu")
     assert ready.run.compute.precision == "bf16"
     assert ready.notices == []
     step_takes(monkeypatch, fp32=1.0, bf16=100.0)
-    ready = session.resume(config, folder, "cpu")
+    ready = resume(config, folder, "cpu")
     assert ready.run.compute.precision == "fp32"
     (notice,) = ready.notices
     assert "precision was bf16 and is fp32" in notice
@@ -359,7 +362,7 @@ def test_muon_uses_the_faster_precision_and_a_resumed_run_keeps_it(
     folder = new_run(config, tmp_path / "parts", stop_at=2)
     assert read_meta(folder / LAST).muon == chosen
     muon_takes(monkeypatch, fp32=1.0, bf16={"bf16": 3.0, "fp32": 0.3}[chosen])  # another machine
-    ready = session.resume(config, folder, "cpu")
+    ready = resume(config, folder, "cpu")
     assert ready.notices == []
     train(ready)
     assert_same_run(folder, reference)
@@ -374,7 +377,7 @@ def test_muon_of_an_old_checkpoint_stays_in_bf16_unless_that_is_far_slower(
     save_file(load_file(folder / LAST), folder / LAST, {"charlm": json.dumps(raw)})
     for seconds, chosen in ((3.0, "bf16"), (130.0, "fp32")):
         muon_takes(monkeypatch, fp32=1.0, bf16=seconds)
-        assert session.resume(config, folder, "cpu").run.compute.muon == chosen
+        assert resume(config, folder, "cpu").run.compute.muon == chosen
 
 
 def test_muon_is_timed_in_both_precisions_on_this_machine() -> None:

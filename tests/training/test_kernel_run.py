@@ -9,10 +9,20 @@ import pytest
 from charlm.checkpoint.format import LAST, Meta
 from charlm.checkpoint.read import read_meta
 from charlm.config import Config
+from charlm.kernels.fused import Kernels
 from charlm.kernels.lstm import LSTMKernel
-from charlm.training import choose, session
+from charlm.models import build_model
+from charlm.training.choose import choose_compute
 from tests.kernels import loaded
-from tests.training.helpers import assert_same_run, go_on, make_config, new_run, plain_config
+from tests.training.helpers import (
+    assert_same_run,
+    go_on,
+    make_config,
+    new_run,
+    plain_config,
+    resume,
+    start,
+)
 
 LARGE = ("model.hidden_size=64", "train.batch_size=32", "train.precision=bf16")
 AUTO = (*LARGE, "train.compile=auto")
@@ -93,7 +103,7 @@ def config_for(text: Path, *overrides: str) -> Config:
 def test_pytorch_computes_what_the_kernel_does_not_support(
     kernel: None, tiny_text: Path, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
-    ready = session.start(config_for(tiny_text, *overrides), tmp_path, "cpu")
+    ready = start(config_for(tiny_text, *overrides), tmp_path, "cpu")
     assert ready.run.compute.kernel == "torch"
     assert not ready.run.compute.notices
 
@@ -116,7 +126,7 @@ def test_a_run_that_lost_the_kernel_reports_it_and_resumes(
     config = config_for(tiny_text)
     folder = new_run(config, tmp_path, stop_at=5)
     monkeypatch.setenv("CHARLM_ISA", "avx512")
-    ready = session.resume(config, folder, "cpu")
+    ready = resume(config, folder, "cpu")
     assert any("kernel was amx and is torch" in notice for notice in ready.notices)
     assert go_on(config, folder) == "finished"
     assert kernel_of(folder) == "torch"
@@ -125,10 +135,15 @@ def test_a_run_that_lost_the_kernel_reports_it_and_resumes(
 def test_a_kernel_that_cannot_be_compiled_is_reported_and_not_used(
     tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choose, "cpu_has_amx", lambda: True)
+    class WithAMX(Kernels):
+        available = staticmethod(lambda: True)
+
     monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
-    ready = session.start(config_for(tiny_text, "train.precision=auto"), tmp_path, "cpu")
-    (notice,) = (each for each in ready.notices if "no-compiler" in each)
+    config = config_for(tiny_text, "train.precision=auto")
+    model = build_model(config.model, 30, seed=1)
+    compute = choose_compute(config.train, model, "cpu", kernels=WithAMX)
+    (notice,) = compute.notices
+    assert "no-compiler" in notice
     assert "\n" not in notice
     assert "the result is as good" in notice
-    assert ready.run.compute.kernel == "torch"
+    assert compute.kernel == "torch"

@@ -20,7 +20,7 @@ from charlm.errors import CheckpointError
 from charlm.evaluation import evaluate
 from charlm.evaluation.scoring import text_to_score
 from charlm.observer import Observer
-from charlm.training import session, trainer
+from charlm.training import trainer
 from tests.training.helpers import (
     AfterEachStep,
     assert_same_run,
@@ -30,6 +30,7 @@ from tests.training.helpers import (
     plain_config,
     saved_model,
     saved_weights,
+    start,
     train,
     weights_of,
 )
@@ -71,7 +72,7 @@ def test_a_run_without_progress_loses_patience_and_this_is_reported(
     config = make_config(
         tiny_text, "rnn", "train.patience=2", "eval.every=2", "train.max_steps=100"
     )
-    ready = session.start(config, tmp_path, "cpu")
+    ready = start(config, tmp_path, "cpu")
     assert train(ready) == "patience"
     progress = read_meta(ready.run.folder / LAST).progress
     assert (progress.step, progress.best_step) == (stops_at, best_step)
@@ -97,7 +98,7 @@ def test_a_run_by_epochs_reads_the_text_that_number_of_times(
     tiny_text: Path, tmp_path: Path
 ) -> None:
     settings = ("train.max_steps=null", "train.max_epochs=0.02")
-    ready = session.start(make_config(tiny_text, "rnn", *settings), tmp_path, "cpu")
+    ready = start(make_config(tiny_text, "rnn", *settings), tmp_path, "cpu")
     chars = len(ready.run.corpus.split("train"))
     train(ready)
     seen = metrics(ready.run.folder)[-1]["chars_seen"]
@@ -116,7 +117,7 @@ def test_best_moves_only_when_the_loss_improves(
     def keep() -> None:
         weights[ready.run.progress.step] = weights_of(ready.model)
 
-    ready = session.start(make_config(tiny_text, "gru", "eval.every=2"), tmp_path, "cpu")
+    ready = start(make_config(tiny_text, "gru", "eval.every=2"), tmp_path, "cpu")
     train(ready, observers=[AfterEachStep(keep)])
     best = read_meta(ready.run.folder / BEST).progress
     assert (best.step, best.best_step, best.best_loss) == (6, 6, 1.5)
@@ -186,7 +187,7 @@ def steps_saved(
                 steps.append(ready.run.progress.step)
 
     steps: list[int] = []
-    ready = session.start(config, out, "cpu")
+    ready = start(config, out, "cpu")
     train(ready, observers=[Saves()], clock=clock)
     return steps
 
@@ -212,7 +213,7 @@ def test_the_newest_kept_checkpoints_stay_and_older_ones_go(
     tiny_text: Path, tmp_path: Path
 ) -> None:
     config = make_config(tiny_text, "rnn", "train.keep_every=2", "train.keep_last=3")
-    ready = session.start(config, tmp_path, "cpu")
+    ready = start(config, tmp_path, "cpu")
     seen: list[list[int]] = []
 
     def list_kept() -> None:
@@ -236,7 +237,7 @@ def test_a_run_folder_that_exists_is_never_overwritten(
     folder = new_run(config, tmp_path)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(CheckpointError, match="is not overwritten; continue it with resume=True"):
-        session.start(config, tmp_path, "cpu")
+        start(config, tmp_path, "cpu")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -244,6 +245,6 @@ def test_a_run_killed_before_its_first_save_can_be_started_again(
     tiny_text: Path, tmp_path: Path
 ) -> None:
     config = make_config(tiny_text)
-    session.start(config, tmp_path / "killed", "cpu")  # leaves an empty folder
+    start(config, tmp_path / "killed", "cpu")  # leaves an empty folder
     folder = new_run(config, tmp_path / "killed")
     assert_same_run(folder, new_run(config, tmp_path / "never"))

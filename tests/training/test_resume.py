@@ -15,6 +15,7 @@ from charlm.checkpoint.read import read_meta
 from charlm.errors import DeviceError, TrainingError
 from charlm.evaluation import evaluate
 from charlm.training import session, trainer
+from charlm.training.run import Run
 from tests.training.helpers import (
     KINDS,
     NETWORKS,
@@ -25,8 +26,10 @@ from tests.training.helpers import (
     make_config,
     metrics,
     new_run,
+    resume,
     same_tensors,
     saved_weights,
+    start,
     train,
 )
 
@@ -116,18 +119,18 @@ def test_a_higher_patience_continues_a_run_that_had_lost_it(
         runs.append(ready.run)
         return ready
 
-    runs: list[trainer.Run] = []
+    runs: list[Run] = []
     monkeypatch.setattr(trainer, "evaluate", scripted)
     eager, calm = (
         make_config(tiny_text, "gru", f"eval.every={every}", f"train.patience={patience}")
         for patience in (2, 3)
     )
-    reference = register(session.start(calm, tmp_path / "calm", "cpu"))
+    reference = register(start(calm, tmp_path / "calm", "cpu"))
     assert train(reference) == "finished"
-    hasty = register(session.start(eager, tmp_path / "eager", "cpu"))
+    hasty = register(start(eager, tmp_path / "eager", "cpu"))
     assert train(hasty) == "patience"
     assert hasty.run.progress.step == 3 * every
-    assert train(register(session.resume(calm, hasty.run.folder, "cpu"))) == "finished"
+    assert train(register(resume(calm, hasty.run.folder, "cpu"))) == "finished"
     assert_same_run(hasty.run.folder, reference.run.folder)
 
 
@@ -137,7 +140,7 @@ def test_a_stop_in_the_middle_of_an_evaluation_changes_nothing(
     long = ("data.val_fraction=0.9", "eval.max_chars=null")  # an evaluation takes three batches
     config = make_config(tiny_text, "lstm", "train.max_steps=8", *long)
     reference = new_run(config, tmp_path / "never")
-    ready = session.start(config, tmp_path / "stopped", "cpu")
+    ready = start(config, tmp_path / "stopped", "cpu")
     asked: list[int] = []
 
     def in_the_third_batch() -> bool:
@@ -156,7 +159,7 @@ def test_a_run_stopped_in_its_last_evaluation_evaluates_after_a_resume(
 ) -> None:
     config = make_config(tiny_text, "lstm")
     reference = new_run(config, tmp_path / "never")
-    ready = session.start(config, tmp_path / "stopped", "cpu")
+    ready = start(config, tmp_path / "stopped", "cpu")
     assert train(ready, stop_at=12) == "stopped"
     assert not read_meta(ready.run.folder / LAST).progress.finished
     assert go_on(config, ready.run.folder) == "finished"
@@ -173,7 +176,7 @@ def test_a_run_that_crashed_between_saves_resumes_exactly(tiny_text: Path, tmp_p
 
     config = make_config(tiny_text, "lstm", "train.save_every=6")
     reference = new_run(config, tmp_path / "never")
-    ready = session.start(config, tmp_path / "cut", "cpu")
+    ready = start(config, tmp_path / "cut", "cpu")
     with pytest.raises(PowerCutError):
         train(ready, observers=[AfterEachStep(crash)])
     folder = ready.run.folder
@@ -247,7 +250,7 @@ def test_training_does_not_change_the_global_generator(
     before = torch.get_rng_state()
     folder = new_run(config, tmp_path, stop_at=5)
     assert torch.equal(torch.get_rng_state(), before)
-    train(session.resume(config, folder, "cpu"))
+    train(resume(config, folder, "cpu"))
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -14,13 +14,14 @@ from charlm.checkpoint.read import read_meta
 from charlm.config.files import load_config
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models import build_model
-from charlm.training import session
 from tests.training.helpers import (
     KINDS,
     go_on,
     make_config,
     new_run,
+    resume,
     same_tensors,
+    start,
     train,
     weights_of,
 )
@@ -45,7 +46,7 @@ def test_init_from_keeps_the_known_rows_and_initialises_the_new_ones(
     folder = new_run(make_config(tiny_text, kind, *extra), tmp_path / "old")
     old = read_meta(folder / BEST)
     config = make_config(more_text, kind, *extra)
-    ready = session.start(config, tmp_path / "new", "cpu", init_from=folder)
+    ready = start(config, tmp_path / "new", "cpu", init_from=folder)
     assert ready.run.corpus.vocab.chars == old.vocab + "#ü"
     fresh = weights_of(build_model(config.model, len(old.vocab) + 2, config.train.seed))
     trained = load_file(folder / BEST)
@@ -66,7 +67,7 @@ def test_init_from_reports_its_source_and_the_new_characters(
     folder = new_run(make_config(tiny_text, kind), tmp_path / "old")
     size = len(read_meta(folder / BEST).vocab)
     config = make_config(more_text, kind)
-    weights, grown = session.start(config, tmp_path / "new", "cpu", init_from=folder).notices
+    weights, grown = start(config, tmp_path / "new", "cpu", init_from=folder).notices
     assert (
         weights == f"weights from {folder / BEST} (step {read_meta(folder / BEST).progress.step})"
     )
@@ -80,7 +81,7 @@ def test_init_from_a_text_without_new_characters_keeps_the_vocabulary(
     folder = new_run(make_config(tiny_text), tmp_path / "old")
     less = tmp_path / "less.txt"
     less.write_text(tiny_text.read_text(encoding="utf-8").replace("B", "A")[:4000])
-    ready = session.start(make_config(less), tmp_path / "new", "cpu", init_from=folder / LAST)
+    ready = start(make_config(less), tmp_path / "new", "cpu", init_from=folder / LAST)
     assert ready.run.corpus.vocab.chars == read_meta(folder / LAST).vocab
     assert len(ready.notices) == 1
     assert ready.run.progress.step == 0
@@ -95,7 +96,7 @@ def test_a_run_started_from_weights_resumes_exactly(
     config = make_config(more_text)
     finals: list[dict[str, Tensor]] = []
     for stop_at in (None, 5):
-        ready = session.start(config, tmp_path / str(stop_at), "cpu", init_from=source)
+        ready = start(config, tmp_path / str(stop_at), "cpu", init_from=source)
         train(ready, stop_at)
         go_on(config, ready.run.folder)
         finals.append(load_file(ready.run.folder / LAST))
@@ -111,10 +112,10 @@ def test_init_from_another_architecture_is_refused(tiny_text: Path, tmp_path: Pa
     ):
         config = make_config(tiny_text, "lstm", changed)
         with pytest.raises(ConfigError, match=said):
-            session.start(config, tmp_path / "new", "cpu", init_from=folder)
+            start(config, tmp_path / "new", "cpu", init_from=folder)
         assert not (tmp_path / "new").exists()
     other_dropout = make_config(tiny_text, "lstm", "model.dropout=0.5")
-    session.start(other_dropout, tmp_path / "new", "cpu", init_from=folder)
+    start(other_dropout, tmp_path / "new", "cpu", init_from=folder)
 
 
 def test_a_warm_up_longer_than_the_epochs_of_a_run_is_refused(
@@ -122,7 +123,7 @@ def test_a_warm_up_longer_than_the_epochs_of_a_run_is_refused(
 ) -> None:
     ends = ("train.max_steps=null", "train.max_epochs=0.01", "train.schedule.warmup_steps=50")
     with pytest.raises(ConfigError, match="warmup_steps"):
-        session.start(make_config(tiny_text, "lstm", *ends), tmp_path, "cpu")
+        start(make_config(tiny_text, "lstm", *ends), tmp_path, "cpu")
 
 
 # --- a batch that fits the text --------------------------------------------------------------
@@ -143,7 +144,7 @@ def test_a_run_on_a_small_text_gets_a_smaller_batch_and_reports_it(
 ) -> None:
     text = small_text.read_text()[:75]
     small_text.write_text(text)
-    ready = session.start(make_config(small_text, "lstm", *SMALL), tmp_path, "cpu")
+    ready = start(make_config(small_text, "lstm", *SMALL), tmp_path, "cpu")
     assert (ready.run.config.train.batch_size, ready.run.config.train.grad_accum) == (9, 1)
     assert ready.notices[0] == (
         "the training part of the text has 75 characters, 9 sequences of 8 characters: "
@@ -164,7 +165,7 @@ def test_a_run_with_a_smaller_batch_resumes_exactly_with_the_given_and_the_saved
     assert read_meta(reference / LAST).config.train.batch_size == 11
     for name, saved in (("given", None), ("saved", "config.yaml")):
         folder = new_run(config, tmp_path / name, stop_at=5)
-        ready = session.resume(load_config(folder / saved) if saved else config, folder, "cpu")
+        ready = resume(load_config(folder / saved) if saved else config, folder, "cpu")
         assert not any("batch_size" in notice for notice in ready.notices)  # reported before
         train(ready)
         assert same_tensors(folder / LAST, reference / LAST)
@@ -175,7 +176,7 @@ def test_another_batch_size_is_refused(small_text: Path, tmp_path: Path) -> None
     folder = new_run(config, tmp_path, stop_at=5)
     other = make_config(small_text, "lstm", *SMALL, "train.batch_size=8")
     with pytest.raises(ConfigError, match=r"cannot change train.batch_size \(11, now 8\)"):
-        session.resume(other, folder, "cpu")
+        resume(other, folder, "cpu")
 
 
 def test_a_text_with_nothing_to_learn_is_refused(tmp_path: Path) -> None:
@@ -183,13 +184,13 @@ def test_a_text_with_nothing_to_learn_is_refused(tmp_path: Path) -> None:
         (tmp_path / "text.txt").write_text(text)
         config = make_config(tmp_path / "text.txt", "lstm", "data.val_fraction=0")
         with pytest.raises(DataError, match=words):
-            session.start(config, tmp_path / "out", "cpu")
+            start(config, tmp_path / "out", "cpu")
         assert not (tmp_path / "out").exists()
 
 
 def test_a_vocabulary_of_one_character_is_refused(tiny_text: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        session.start(make_config(tiny_text, "lstm", "data.min_count=99999"), tmp_path, "cpu")
+        start(make_config(tiny_text, "lstm", "data.min_count=99999"), tmp_path, "cpu")
 
 
 @pytest.mark.parametrize(("before", "after"), [("char", "byte"), ("byte", "char")])
@@ -201,7 +202,7 @@ def test_init_from_a_model_of_another_unit_is_refused(
     folder = new_run(make_config(tiny_text, "lstm", *unit), tmp_path / "old")
     config = make_config(tiny_text, "lstm", f"data.unit={after}")
     with pytest.raises(ConfigError, match=r"data\.unit"):
-        session.start(config, tmp_path / "new", "cpu", init_from=folder)
+        start(config, tmp_path / "new", "cpu", init_from=folder)
 
 
 # --- what a resumed run may change -----------------------------------------------------------
@@ -236,7 +237,7 @@ def test_a_resumed_run_refuses_settings_that_change_what_is_computed(
     before = (folder / LAST).read_bytes()
     key, _, value = setting.partition("=")
     with pytest.raises(ConfigError, match=rf"cannot change.*{key} \(.*, now '?{value}"):
-        session.resume(make_config(tiny_text, "lstm", setting), folder, "cpu")
+        resume(make_config(tiny_text, "lstm", setting), folder, "cpu")
     assert (folder / LAST).read_bytes() == before
 
 
@@ -269,7 +270,7 @@ def test_the_text_may_move_but_not_change(tiny_text: Path, tmp_path: Path) -> No
     changed.write_text(text[::-1])
     folder = new_run(make_config(tiny_text), tmp_path, stop_at=3)
     with pytest.raises(DataError, match="not the text this run was trained on"):
-        session.resume(make_config(changed), folder, "cpu")
+        resume(make_config(changed), folder, "cpu")
     assert go_on(make_config(moved), folder) == "finished"
 
 
@@ -280,9 +281,9 @@ def test_the_validation_and_test_texts_may_not_be_swapped(tiny_text: Path, tmp_p
     none = "data.val_fraction=0"
     folder = new_run(make_config(tiny_text, "rnn", none, own[0]), tmp_path, stop_at=3)
     with pytest.raises((ConfigError, DataError)):
-        session.resume(make_config(tiny_text, "rnn", none, own[1]), folder, "cpu")
+        resume(make_config(tiny_text, "rnn", none, own[1]), folder, "cpu")
 
 
 def test_a_folder_without_a_checkpoint_cannot_be_resumed(tiny_text: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"no {LAST} to resume from"):
-        session.resume(make_config(tiny_text), tmp_path / "run", "cpu")
+        resume(make_config(tiny_text), tmp_path / "run", "cpu")

@@ -17,7 +17,6 @@ from charlm.config.files import parse_config
 from charlm.data.corpus import open_corpus
 from charlm.models import CharModel, State, build_model
 from charlm.randomness import generator
-from charlm.training import session
 from charlm.training.compute import Compute
 from charlm.training.step import Stepper
 from tests.training.helpers import (
@@ -27,6 +26,7 @@ from tests.training.helpers import (
     new_run,
     plain_config,
     saved_weights,
+    start,
     train,
 )
 
@@ -146,7 +146,7 @@ def test_each_piece_of_streams_gets_its_detached_state_and_windows_get_none(
     batches: str, kind: str, parts: int, tiny_text: Path, tmp_path: Path
 ) -> None:
     shape = (f"train.batches={batches}", "train.grad_accum=2", "train.max_steps=3")
-    ready = session.start(plain_config(tiny_text, kind, *shape), tmp_path, "cpu")
+    ready = start(plain_config(tiny_text, kind, *shape), tmp_path, "cpu")
     given: list[State | None] = []
     returned: list[State] = []
 
@@ -204,7 +204,7 @@ def test_the_recorded_learning_rate_is_that_of_the_step(
     settings = (f"train.schedule.kind={schedule}", "train.schedule.warmup_steps=4")
     momentum = "train.optimizer.momentum=0"
     config = plain_config(tiny_text, "lstm", "train.optimizer.kind=sgd", momentum, *settings)
-    ready = session.start(config, tmp_path, "cpu")
+    ready = start(config, tmp_path, "cpu")
     moved: list[float] = []
     before = [parameter.detach().clone() for parameter in ready.model.parameters()]
 

@@ -14,7 +14,6 @@ from charlm.checkpoint.read import read_meta
 from charlm.config.files import to_yaml
 from charlm.data.vocab import Vocab
 from charlm.observer import Observer, Record
-from charlm.training import session
 from tests.training.helpers import (
     AfterEachStep,
     go_on,
@@ -22,6 +21,7 @@ from tests.training.helpers import (
     metrics,
     new_run,
     plain_config,
+    start,
     train,
 )
 
@@ -115,7 +115,7 @@ def test_after_a_crash_the_curves_are_those_of_a_run_never_stopped(
 
     config = make_config(tiny_text)
     reference = new_run(config, tmp_path / "never")
-    ready = session.start(config, tmp_path / "crashed", "cpu")
+    ready = start(config, tmp_path / "crashed", "cpu")
     with pytest.raises(KeyboardInterrupt):
         train(ready, observers=[AfterEachStep(crash)])
     assert read_meta(ready.run.folder / LAST).progress.step < crash_at

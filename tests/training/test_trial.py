@@ -1,4 +1,4 @@
-"""Trials: loss and gradient of a batch, whether two agree, and the fastest of candidates."""
+"""Trials: loss and gradient of a batch, whether two agree, and the faster of two precisions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from charlm.config import GPTConfig, RecurrentConfig, TrainConfig
 from charlm.devices import CPU
 from charlm.models import CharModel, build_model
-from charlm.training.compute import Compute
+from charlm.training.compute import Compute, Precision
 from charlm.training.trial import (
     MAX_FLOPS,
     LossAndGradient,
     compare,
-    fastest,
+    faster,
     loss_and_gradient,
     random_batch,
     without_dropout,
@@ -107,49 +107,58 @@ def test_half_precision_of_a_real_model_agrees() -> None:
             assert agrees, f"{kind} {precision} {text}"
 
 
-# --- the fastest -------------------------------------------------------------------------
+# --- the faster of two precisions --------------------------------------------------------------
 
 
 class Timer:
-    """Returns `seconds` for all of the work, and records the shares that it was called with."""
+    """Returns the seconds of a share of the work, and records the shares that were timed."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.shares = seconds, list[float]()
+    def __init__(self, **seconds: float) -> None:
+        self.seconds, self.shares = seconds, list[tuple[str, float]]()
 
-    def __call__(self, share: float) -> float:
-        self.shares.append(share)
-        return self.seconds * share
+    def __call__(self, precision: str, share: float) -> float:
+        self.shares.append((precision, share))
+        return self.seconds[precision] * share
 
 
 @pytest.mark.parametrize(
-    ("seconds", "margin", "winner"),
-    [(0.9, 1.3, "a"), (0.5, 1.3, "b"), (0.5, 3.0, "a"), (5.0, 1.3, "a"), (0.1, 3.0, "b")],
+    ("recorded", "bf16", "chosen"),
+    [
+        *((None, 0.9, "fp32"), (None, 0.5, "bf16"), (None, 5.0, "fp32"), (None, 0.1, "bf16")),
+        *(("fp16", 0.9, "fp32"), ("fp16", 0.5, "bf16")),
+        *(("fp32", 0.5, "fp32"), ("fp32", 0.1, "bf16"), ("fp32", float("inf"), "fp32")),
+        *(("bf16", 3.0, "bf16"), ("bf16", 5.0, "fp32"), ("bf16", float("inf"), "fp32")),
+    ],
 )
-def test_the_preferred_candidate_wins_unless_the_other_is_clearly_faster(
-    seconds: float, margin: float, winner: str
+def test_the_preferred_precision_is_chosen_unless_the_other_is_clearly_faster(
+    recorded: Precision | None, bf16: float, chosen: str
 ) -> None:
-    timers = {"a": Timer(1.0), "b": Timer(seconds)}
-    assert fastest(timers, "a", margin, shares=(0.1, 1)) == winner
-    assert timers["a"].shares in ([0.1], [0.1, 1])
+    assert faster(Timer(fp32=1.0, bf16=bf16), recorded, shares=(0.1, 1)) == chosen
 
 
-def test_a_candidate_that_is_far_slower_is_given_up_early() -> None:
-    fast, slow, broken = Timer(1.0), Timer(100.0), Timer(float("inf"))
-    timers = {"slow": slow, "fast": fast, "broken": broken}
-    assert fastest(timers, "fast", 1.3, shares=(0.01, 0.1, 1)) == "fast"
-    assert slow.shares == broken.shares == [0.01]
-    assert fastest({"fast": fast, "slow": slow}, "slow", 4.0, shares=(0.01, 1)) == "fast"
-    assert slow.shares[-1] == 0.01
+@pytest.mark.parametrize(
+    ("recorded", "bf16", "times"),
+    [(None, 3.0, 3), (None, 5.0, 1), ("bf16", 5.0, 3), ("bf16", 33.0, 1), (None, 1 / 33, 1)],
+)
+def test_a_precision_that_is_far_slower_is_given_up_early(
+    recorded: Precision | None, bf16: float, times: int
+) -> None:
+    timer = Timer(fp32=1.0, bf16=bf16)
+    faster(timer, recorded, shares=(0.01, 0.1, 1))
+    assert [share for precision, share in timer.shares if precision == "bf16"] == [0.01, 0.1, 1][
+        :times
+    ]
+    assert len(timer.shares) == 2 * times
 
 
-def test_the_preferred_candidate_is_not_given_up_for_one_wrong_short_time() -> None:
+def test_the_preferred_precision_is_not_given_up_for_one_wrong_short_time() -> None:
     """On a busy machine a millisecond may take twenty."""
 
-    def late_at_first(share: float) -> float:
-        return 20 * share if share < 0.1 else share
+    def seconds(precision: str, share: float) -> float:
+        late = 20 if precision == "fp32" and share < 0.1 else 1
+        return late * share * {"fp32": 1.0, "bf16": 3.0}[precision]
 
-    timers: dict[str, Callable[[float], float]] = {"a": late_at_first, "b": Timer(3.0)}
-    assert fastest(timers, "a", 1.3, shares=(0.01, 0.5, 1)) == "a"
+    assert faster(seconds, None, shares=(0.01, 0.5, 1)) == "fp32"
 
 
 def test_a_trial_of_a_large_model_is_short() -> None:

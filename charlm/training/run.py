@@ -1,0 +1,37 @@
+"""What a run is made of, besides the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from charlm.checkpoint.format import Progress
+from charlm.checkpoint.read import Checkpoint
+from charlm.config import Config
+from charlm.data.amounts import steps_per_epoch
+from charlm.data.corpus import Corpus
+from charlm.training.compute import Compute
+from charlm.training.schedule import Limits
+
+
+@dataclass
+class Run:
+    """A run folder and what was chosen for it: all that a trainer needs besides the model.
+
+    Attributes:
+        folder: locked by this process; see `charlm.checkpoint.run_folder`.
+        resumed: the open checkpoint that the run continues from; None for a new run.
+    """
+
+    folder: Path
+    config: Config
+    corpus: Corpus
+    compute: Compute
+    versions: dict[str, str]
+    progress: Progress = field(default_factory=Progress)
+    resumed: Checkpoint | None = None
+
+    def __post_init__(self) -> None:
+        train = self.config.train
+        self.steps_per_epoch = steps_per_epoch(self.corpus.split("train"), train)
+        self.limits = Limits.of(train, self.steps_per_epoch)

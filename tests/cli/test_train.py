@@ -1,0 +1,152 @@
+"""`charlm train`: which run it uses, what it takes from where, and what it refuses to lose."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from charlm.checkpoint.format import LAST
+from charlm.checkpoint.read import read_meta
+from charlm.checkpoint.run_folder import CONFIG, stopped_run
+from charlm.config.files import load_config
+from tests.conftest import KINDS, ROOT, Charlm, TinyRun
+
+RUN = Path("checkpoints") / "lstm"
+CPU = ("--device", "cpu")
+BUSY = "another process is training this run"
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- one process at a time ----------------------------------------------------------------------
+
+
+def test_a_text_that_arrives_late_never_replaces_another_run(
+    charlm: Charlm, workplace: Path
+) -> None:
+    """The folder is locked before the text is read, which takes as long as the pipe is open."""
+    command = [sys.executable, "-m", "charlm", "train", "--data", "-", "--name", "x", *CPU]
+    text = load_config(Path("lstm.yaml")).data.path[0]
+    with subprocess.Popen(
+        [*command, "--set", "train.max_epochs=null", "--set", "train.max_steps=11"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as late:
+        while not Path("checkpoints/x").exists() and late.poll() is None:
+            time.sleep(0.01)
+        result = charlm("train", "--config", "lstm.yaml", "--name", "x", *CPU)
+        out, _ = late.communicate(Path(text).read_bytes())
+    assert late.returncode == 0, out
+    assert (result.status, result.out) == (2, "")
+    assert f"checkpoints/x: {BUSY}" in result.err
+    assert read_meta(Path("checkpoints/x") / LAST).progress.step == 11
+
+
+@pytest.mark.parametrize("how", [["--name", "lstm"], ["--config", "lstm.yaml"], []])
+def test_a_run_that_is_still_being_saved_is_not_read(
+    charlm: Charlm, workplace: Path, how: list[str]
+) -> None:
+    with stopped_run(RUN):
+        (RUN / LAST).write_bytes(b"half")  # whatever is there now is not looked at
+        result = charlm("train", "--resume", *how, *CPU)
+    assert result.status == 2
+    assert f"{RUN}: {BUSY}" in result.err
+
+
+@pytest.mark.parametrize("mistake", [["--data", "missing.txt"], ["--init-from", "missing"]])
+def test_a_run_that_cannot_start_leaves_no_folder(
+    charlm: Charlm, workplace: Path, mistake: list[str]
+) -> None:
+    before = sorted(workplace.rglob("*"))
+    assert charlm("train", "--config", "lstm.yaml", "--name", "new", *mistake).status == 2
+    assert sorted(workplace.rglob("*")) == before
+
+
+# --- a config.yaml that the user has edited -----------------------------------------------------
+
+
+def edit(old: str, new: str) -> None:
+    text = (RUN / CONFIG).read_text(encoding="utf-8")
+    assert old in text
+    (RUN / CONFIG).write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_an_edited_config_is_used_where_it_may_change(charlm: Charlm, workplace: Path) -> None:
+    edit("max_steps: 6", "max_steps: 9  # longer")
+    result = charlm("train", "--resume", *CPU)
+    assert result.status == 0
+    assert f"note: {RUN / CONFIG} was edited: train.max_steps is 9, was 6" in result.err
+    assert read_meta(RUN / LAST).progress.step == 9
+    assert "# longer" in (RUN / CONFIG).read_text(encoding="utf-8")
+    assert "was edited" not in charlm("train", "--resume", *CPU).err
+
+
+def test_an_edited_config_that_changes_what_is_computed_is_refused(
+    charlm: Charlm, workplace: Path
+) -> None:
+    edit("hidden_size: 16", "hidden_size: 32")
+    before = contents(RUN)
+    result = charlm("train", "--resume", *CPU)
+    assert result.status == 2
+    assert f"{RUN / CONFIG} was edited: model.hidden_size is 32, was 16" in result.err
+    assert "a resumed run cannot change model.hidden_size (16, now 32)" in result.err
+    assert contents(RUN) == before
+
+
+def test_an_edited_config_that_is_overridden_is_kept(charlm: Charlm, workplace: Path) -> None:
+    edit("max_steps: 6", "max_steps: 9  # longer")
+    edited = (RUN / CONFIG).read_bytes()
+    result = charlm("train", "--resume", "--set", "train.max_steps=7", *CPU)
+    assert result.status == 0
+    assert load_config(RUN / CONFIG).train.max_steps == 7
+    assert (RUN / "config-1.yaml").read_bytes() == edited
+
+
+def test_a_config_that_cannot_be_read_stops_a_resume_and_the_advice_helps(
+    charlm: Charlm, workplace: Path
+) -> None:
+    edit("max_steps: 6", "max_steps: 6x")
+    result = charlm("train", "--resume", *CPU)
+    assert result.status == 2
+    assert "rename this file to resume with the settings of the checkpoint" in result.err
+    (RUN / CONFIG).rename(RUN / "broken.yaml")
+    assert charlm("train", "--resume", *CPU).status == 0
+
+
+def test_an_empty_config_is_written_again(charlm: Charlm, workplace: Path) -> None:
+    (RUN / CONFIG).write_bytes(b"")
+    assert charlm("train", "--resume", *CPU).status == 0
+    assert load_config(RUN / CONFIG) == read_meta(RUN / LAST).config
+
+
+def test_another_optimizer_is_named_when_a_run_is_resumed(charlm: Charlm, workplace: Path) -> None:
+    result = charlm("train", "--resume", "--set", "train.optimizer.kind=sgd", *CPU)
+    assert result.status == 2
+    assert "cannot change train.optimizer.kind ('adamw', now 'sgd')" in result.err
+
+
+# --- another text -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_goes_on_with_another_text_in_one_command(
+    kind: str, charlm: Charlm, workplace: Path, tiny_run: TinyRun
+) -> None:
+    Path("new.txt").write_text("Another text, [with brackets].\n" * 60, encoding="utf-8")
+    old = tiny_run(kind)
+    short = ("--set", "train.max_epochs=null", "--set", "train.max_steps=11")
+    result = charlm("train", "--data", "new.txt", "--init-from", old, *short, *CPU)
+    assert result.status == 0, result.err
+    before, after = (read_meta(it / LAST).config for it in (old, Path("checkpoints/new")))
+    assert after.model == before.model
+    assert after.train.optimizer == before.train.optimizer
+    assert f"weights from {old}" in result.err
