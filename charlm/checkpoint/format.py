@@ -7,16 +7,23 @@ Tensors, by the prefixes of their names:
     rng.        the states of the random generators for dropout, `rng.cpu` and `rng.cuda`
 Metadata, under the key `charlm`: a JSON object, see `Meta`.
 
-The layout of the file is that of github.com/huggingface/safetensors: the length of the header in 8
-little-endian bytes, a JSON header, the bytes of the tensors. It holds no code, so a file from an
-unknown source is safe to open.
+The layout of the file is that of github.com/huggingface/safetensors, see charlm.checkpoint.header.
+It holds no code, so a file from an unknown source is safe to open.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    field_validator,
+    model_validator,
+)
 
 from charlm.config import Config
 from charlm.data.vocab import UNKNOWN, Vocab
@@ -25,24 +32,43 @@ FORMAT = 2  # a reader refuses newer formats, and upgrades older ones
 LAST, BEST = "last.safetensors", "best.safetensors"
 
 
+# Values of a stranger's file are bounded, so that computing with them cannot overflow.
+Count = Annotated[int, Field(ge=0, le=1 << 53)]
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+Loss = Annotated[float, Field(ge=-1e300, le=1e300)]
+Word = Annotated[str, Field(max_length=200)]
+
+
 class Progress(BaseModel):
     """The progress of a run: everything that changes and is not a tensor."""
 
-    step: int = 0
-    elapsed_s: float = 0.0  # training only, without evaluation and saving
-    skipped_steps: int = 0
-    bad_in_a_row: int = 0
-    best_loss: float | None = None  # nats per character on the validation split
-    best_step: int | None = None
-    evals_since_best: int = 0
-    evaluated_at: int | None = None  # the step of the last evaluation
-    sampled_at: int | None = None  # the step of the last sample
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    step: Count = 0
+    elapsed_s: Seconds = 0.0  # training only, without evaluation and saving
+    skipped_steps: Count = 0
+    bad_in_a_row: Count = 0
+    best_loss: Loss | None = None  # nats per character on the validation split
+    best_step: Count | None = None
+    evals_since_best: Count = 0
+    evaluated_at: Count | None = None  # the step of the last evaluation
+    sampled_at: Count | None = None  # the step of the last sample
     finished: bool = False
-    logged_at: int = 0  # the step at which the training loss was last recorded
-    logged_elapsed_s: float = 0.0
-    loss_sum: float = 0.0  # over the steps since then
-    loss_count: int = 0  # the number of those steps
-    scaler: dict[str, int | float] = {}  # the state of fp16's gradient scaling
+    logged_at: Count = 0  # the step at which the training loss was last recorded
+    logged_elapsed_s: Seconds = 0.0
+    loss_sum: Loss = 0.0  # over the steps since then
+    loss_count: Count = 0  # the number of those steps
+    scaler: dict[  # the state of fp16's gradient scaling: whole numbers stay whole
+        Word,
+        Annotated[StrictInt, Field(ge=0, lt=1 << 31)]
+        | Annotated[StrictFloat, Field(gt=0, le=1e38)],
+    ] = {}
+
+    @model_validator(mode="after")
+    def _check_best(self) -> Self:
+        if (self.best_loss is None) != (self.best_step is None):
+            raise ValueError("best_loss and best_step belong together")
+        return self
 
 
 class CorpusInfo(BaseModel):
@@ -51,8 +77,8 @@ class CorpusInfo(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     source: str
-    chars: int
-    sha256: str  # as `Corpus.sha256`
+    chars: Count
+    sha256: Word  # as `Corpus.sha256`
 
 
 class Meta(BaseModel):
@@ -64,15 +90,15 @@ class Meta(BaseModel):
     config: Config
     vocab: str  # every character, in the order of the ids
     corpus: CorpusInfo
-    parameters: int
+    parameters: Count
     progress: Progress
-    log_sizes: dict[str, int]  # bytes of the run's log files so far
+    log_sizes: dict[Word, Count]  # bytes of the run's log files so far
     device: str = Field(pattern=r"^(cpu|(cuda|mps)(:(0|[1-9][0-9]?))?)$")
     precision: Literal["fp32", "bf16", "fp16"]
-    threads: int
-    kernel: str = "torch"  # see Compute
+    threads: Annotated[Count, Field(ge=1)]
+    kernel: Word = "torch"  # see Compute
     muon: Literal["fp32", "bf16"]  # see Compute
-    versions: dict[str, str]
+    versions: dict[Word, Word]
 
     @field_validator("vocab")
     @classmethod

@@ -55,7 +55,7 @@ PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT), _NUMBER]
 NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_COUNT), _NUMBER]
 AtLeastTwo = Annotated[int, Field(ge=2, le=MAX_COUNT), _NUMBER]
 Length = Annotated[int, Field(ge=1, le=MAX_LENGTH), _NUMBER]
-Context = Annotated[int, Field(ge=2, le=MAX_LENGTH), _NUMBER]
+Context = Annotated[int, Field(ge=2, le=1 << 16), _NUMBER]  # tables are as long as this
 Width = Annotated[int, Field(ge=1, le=100_000), _NUMBER]
 Layers = Annotated[int, Field(ge=1, le=1000), _NUMBER]
 Threads = Annotated[int, Field(ge=1, le=1024), _NUMBER]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.vocab import Ids
+from charlm.errors import BrokenModelError
 from charlm.evaluation.windows import stride_of, window_start
 
 
@@ -71,16 +73,23 @@ class Reader:
 
         Returns:
             The logits of the character that follows, (B, V).
+
+        Raises:
+            BrokenModelError: a logit is not finite.
         """
-        if self._context is None:
-            return self._engine.read(ids)
-        window = ids if self._window is None else np.concatenate([self._window, ids], axis=1)
-        stride = 1 if self.slide else stride_of(self._context)
-        if start := window_start(window.shape[1], self._context, stride):
-            window = ids = window[:, start:]
-            self._engine.restart()
-        self._window = window
-        return self._engine.read(ids)
+        if self._context is not None:
+            window = ids if self._window is None else np.concatenate([self._window, ids], axis=1)
+            stride = 1 if self.slide else stride_of(self._context)
+            if start := window_start(window.shape[1], self._context, stride):
+                window = ids = window[:, start:]
+                self._engine.restart()
+            self._window = window
+        with np.errstate(all="ignore"):  # the check below reports what NumPy would warn about
+            logits = self._engine.read(ids)
+            total = np.add.reduce(logits, axis=None, dtype=np.float64)
+        if not math.isfinite(total):  # one NaN or inf makes the sum NaN or inf
+            raise BrokenModelError
+        return logits
 
     def select(self, texts: list[int]) -> None:
         """Keep these texts only, in this order, as Engine.select does."""

@@ -17,6 +17,8 @@ the same seed and the same number of texts. Another engine nearly always gives t
 
 from __future__ import annotations
 
+import numpy as np
+
 from charlm.checkpoint.read import Checkpoint
 from charlm.errors import CharlmError
 from charlm.kernels.build import NoKernelError
@@ -49,7 +51,8 @@ def open_engine(
     reason: NoKernelError | None = None
     for name in choose_engines(engine, device, texts, bf16):
         try:
-            return name, _open(checkpoint, name, device, bf16)
+            with np.errstate(all="ignore"):  # broken weights are reported when they are used
+                return name, _open(checkpoint, name, device, bf16)
         except NoKernelError as error:
             reason = error
     raise CharlmError(f"engine={engine}: {reason}; use engine=auto") from reason

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from charlm.config import SampleConfig
 from charlm.data.vocab import Ids, Vocab
-from charlm.errors import BrokenModelError
 from charlm.randomness import generator
 from charlm.sampling import filters
 from charlm.sampling.engine import Engine, Reader
@@ -205,12 +203,7 @@ def choose(
 
     Returns:
         Ids, (B,).
-
-    Raises:
-        BrokenModelError: a logit is not finite.
     """
-    if not math.isfinite(np.add.reduce(logits, axis=None)):  # one NaN or inf makes the sum NaN/inf
-        raise BrokenModelError
     return filters.draw(filters.distribution(logits, config, recent), uniform)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from charlm.checkpoint.shapes import Named
 from charlm.config import AdamConfig, MuonConfig, OptimizerConfig, RMSPropConfig, SGDConfig
-from charlm.errors import DamageError
 from charlm.kernels.newton_schulz import NewtonSchulz
 from charlm.models import CharModel
 from charlm.training.muon import BatchedMuon, FastMuon
@@ -62,23 +62,42 @@ class Optimizers:
             if isinstance(value, Tensor)
         }
 
+    def shapes(self) -> Named:
+        """Yield the names and shapes that `tensors()` has after a step; all are float32."""
+        for optimizer, parameter in self._owned():
+            for key in _state_of(optimizer):
+                shape = () if key == "step" else tuple(parameter.shape)
+                yield f"{self._names[parameter]}:{key}", shape
+
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Load the state that `tensors()` returned.
 
         Args:
-            tensors: on the model's device.
-
-        Raises:
-            DamageError: a tensor belongs to no parameter of the model, or has a wrong shape.
+            tensors: those of `shapes`, on the model's device; or none, before the first step.
         """
-        parameters = {name: parameter for parameter, name in self._names.items()}
-        owner = {p: o for o in self.each for group in o.param_groups for p in group["params"]}
-        for name, value in tensors.items():
-            path, _, key = name.rpartition(":")
-            parameter = parameters.get(path)
-            if parameter is None or (value.ndim and value.shape != parameter.shape):
-                raise DamageError(f"optimizer.{name} is {tuple(value.shape)}")
-            owner[parameter].state[parameter][key] = value.clone()
+        for optimizer, parameter in self._owned() if tensors else ():
+            for key in _state_of(optimizer):
+                optimizer.state[parameter][key] = tensors[f"{self._names[parameter]}:{key}"]
+
+    def _owned(self) -> Iterator[tuple[torch.optim.Optimizer, Tensor]]:
+        for optimizer in self.each:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    yield optimizer, parameter
+
+
+def _state_of(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+    """The names of the tensors that an optimizer keeps for a parameter."""
+    match optimizer:
+        case torch.optim.SGD():
+            return ("momentum_buffer",) if optimizer.defaults["momentum"] else ()
+        case torch.optim.RMSprop():
+            return "step", "square_avg"
+        case torch.optim.Muon():
+            return ("momentum_buffer",)
+        case torch.optim.Adam():  # also AdamW
+            return "step", "exp_avg", "exp_avg_sq"
+    raise AssertionError(optimizer)
 
 
 def _build(

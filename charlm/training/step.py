@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from charlm.checkpoint.read import Checkpoint, reading
-from charlm.config import TrainConfig
+from charlm.checkpoint.shapes import state_shapes
+from charlm.config import RecurrentConfig, TrainConfig
 from charlm.data.batches import IGNORED
 from charlm.errors import DamageError
 from charlm.evaluation.loss import summed_nll
@@ -166,31 +167,29 @@ class Stepper:
         """
         device = self._compute.device
         with reading(checkpoint.path):
-            self._optimizers.load(checkpoint.tensors("optimizer.", device))
-            for piece in range(len(self._states) if with_states else 0):
-                self._states[piece] = self._checked(checkpoint.tensors(f"state.{piece}.", device))
+            shapes = self._optimizers.shapes()
+            self._optimizers.load(checkpoint.tensors("optimizer.", device, shapes))
+            if with_states and self._carries_state:
+                self._states = [self._saved_state(checkpoint, i) for i in range(len(self._states))]
             _restore_generators(checkpoint.tensors("rng."), device)
             if scaler and self.scaler.is_enabled():
                 if scaler.keys() != self.scaler.state_dict().keys():
                     raise DamageError("the state of the gradient scaler is missing")
                 self.scaler.load_state_dict(dict(scaler))
 
-    def _checked(self, tensors: dict[str, Tensor]) -> State | None:
-        """Return the state made of the tensors "0", "1", ..., if they have the model's shapes.
+    def _saved_state(self, checkpoint: Checkpoint, piece: int) -> State | None:
+        """Return the recurrent state of a piece of the batch; None for a fresh one.
 
         Raises:
-            DamageError: they have not.
+            CheckpointError: it does not have the model's shapes.
         """
-        if not tensors:
-            return None
-        piece = self._train.batch_size // self._train.grad_accum
-        ids = torch.zeros(piece, 1, dtype=torch.long, device=self._compute.device)
-        with evaluating(self.model), torch.no_grad():
-            _, expected = self.model(ids, None)
-        shapes = {str(i): tensor.shape for i, tensor in enumerate(expected)}
-        if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
-            raise DamageError("a state has a wrong shape")
-        return tuple(tensors[name].clone() for name in shapes)
+        config, B = self.model.config, self._train.batch_size // self._train.grad_accum
+        assert isinstance(config, RecurrentConfig)
+        types = ("F32",) if self._compute.precision == "fp32" else ("F32", "BF16", "F16")
+        found = checkpoint.tensors(
+            f"state.{piece}.", self._compute.device, state_shapes(config, B), types
+        )
+        return tuple(found[name] for name in sorted(found)) or None
 
 
 def _restore_generators(states: dict[str, Tensor], device: torch.device) -> None:

@@ -47,6 +47,16 @@ STATES: dict[str, Callable[[Tensors], Any]] = {
         {"optimizer.head.weight:exp_avg": torch.zeros(3, 3)}
     ),
     "a moment of nothing": lambda t: t.update({"optimizer.none:exp_avg": torch.zeros(3)}),
+    "a moment that is one number": lambda t: t.update(
+        {"optimizer.head.weight:exp_avg": torch.zeros(())}
+    ),
+    "a moment in another type": lambda t: t.update(
+        {"optimizer.head.weight:exp_avg": t["optimizer.head.weight:exp_avg"].double()}
+    ),
+    "a moment missing": lambda t: t.pop("optimizer.head.weight:exp_avg_sq"),
+    "a step that is a vector": lambda t: t.update({"optimizer.head.weight:step": torch.zeros(2)}),
+    "half a state": lambda t: t.pop("state.0.1"),
+    "a state in another type": lambda t: t.update({"state.0.0": t["state.0.0"].half()}),
     "a state of another shape": lambda t: t.update({"state.0.0": torch.zeros(1, 1, 1)}),
     "no generator": lambda t: t.pop("rng.cpu"),
 }

@@ -203,7 +203,7 @@ MISTAKES = {
     "broken",
     "sample nan.safetensors": "the model's output is not finite: its weights are broken",
     "sample other.safetensors": "other.safetensors: this checkpoint is damaged "
-    "(weights head.bias); use another",
+    "(model.head.bias is (39,) of F32, and not (40,) of F32); use another",
     "sample --length -1": "--length: -1 should be greater than or equal to 0",
     "sample --num-samples 0": "--num-samples: 0 should be greater than or equal to 1",
     "sample --seed -1": "argument --seed: ",

@@ -23,7 +23,7 @@ from charlm.sampling.numpy import build_network, gpt, recurrent
 from charlm.sampling.text import SampleSpec
 from charlm.sampling.torch import TorchEngine
 from tests.conftest import TinyRun
-from tests.sampling import assert_distributed, native_engine, numpy_engine, weights_of
+from tests.sampling import assert_distributed, native_engine, numpy_engine
 from tests.training.helpers import saved_model
 
 V, CONTEXT = 7, 16
@@ -110,23 +110,29 @@ def test_a_gpt_has_the_logits_of_its_model(position: str, engine_of: EngineOf) -
             assert_logits(engine_of, random_model(config))
 
 
-@pytest.mark.parametrize("config", [*RECURRENT, *GPTS[::5]], ids=lambda it: it.kind)
-def test_the_shapes_are_those_of_the_model(config: RecurrentConfig | GPTConfig) -> None:
-    model = build_model(config, V, seed=1)
-    expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    shapes = gpt.shapes(config, V) if config.kind == "gpt" else recurrent.shapes(config, V)
-    assert shapes == expected
-
-
-@pytest.mark.parametrize("kind", ["lstm", "gpt"])
-def test_weights_of_another_network_are_refused(kind: str) -> None:
-    config: Any = RECURRENT[-3] if kind == "lstm" else GPTS[0]
-    weights = weights_of(build_model(config, V, 1))
-    with pytest.raises(ValueError, match=r"head\.weight"):
-        build_network(config, V + 1, weights)
-    del weights["head.weight"]
-    with pytest.raises(ValueError, match=r"^weights head\.weight$"):
-        build_network(config, V, weights)
+@each_engine
+@pytest.mark.parametrize("position", ["learned", "sinusoidal", "rope"])
+def test_the_memory_of_a_gpt_grows_with_what_is_read(
+    position: Any, engine_of: EngineOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading in pieces, and room for a few characters at first, do not change the logits."""
+    monkeypatch.setattr(gpt, "MIN_CAPACITY", 3)
+    monkeypatch.setattr(gpt, "MAX_PIECE", 5)
+    context = 200 if position == "learned" else 1 << 40  # as a stranger's checkpoint may have it
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=8, context=200, position=position)
+    model = random_model(config)
+    ids = np.random.default_rng(0).integers(0, V, (2, 70))
+    with torch.no_grad():
+        expected = model(torch.from_numpy(ids))[0].numpy()  # (B, T, V)
+    model.config = config.model_copy(update={"context": context})
+    engine, at = engine_of(model), 0
+    for T in (1, 2, 20, 1, 9, 37):
+        at += T
+        logits = engine.read(ids[:, at - T : at])
+        np.testing.assert_allclose(logits, expected[:, at - 1], 0, 1e-4)
+        engine.select([1, 0])
+        ids, expected = ids[[1, 0]], expected[[1, 0]]
+    assert at == 70
 
 
 @pytest.mark.parametrize("config", [RECURRENT[-3], GPTS[0]], ids=lambda it: it.kind)

@@ -208,6 +208,8 @@ def test_the_state_of_optimizers_can_be_saved_and_loaded(kind: str) -> None:
     state = moving.tensors()
     names = {key.partition(":")[0] for key in state}
     assert names == {name for name, _ in model.named_parameters()}
+    assert dict(moving.shapes()) == {key: tuple(value.shape) for key, value in state.items()}
+    assert {value.dtype for value in state.values()} == {torch.float32}
     with torch.no_grad():
         for ours, theirs in zip(other.parameters(), model.parameters(), strict=True):
             ours.copy_(theirs)

@@ -22,7 +22,7 @@ from charlm.sampling.native.matrix import (
     tile_workspace,
 )
 from charlm.sampling.native.threads import MAX_THREADS
-from charlm.sampling.numpy.gpt import GPT
+from charlm.sampling.numpy.gpt import GPT, capacity
 
 # in the order of the enums in gpt.c
 NORMS, MLPS = ("layernorm", "rmsnorm"), ("gelu", "relu2", "swiglu")
@@ -82,7 +82,7 @@ class NativeGPT:
         self._head = Matrix(weights["head.weight"])
         self._matrices = [matrix for layer in self._layers for matrix in layer] + [self._head]
         self._kernel = Kernel("gpt", self._matrices)
-        self._capacity = round_up(config.context, CACHE_MULTIPLE)  # positions in the cache
+        self._capacity = 0  # positions in the cache
         self._cache: Array | None = None  # k and v of each block, (L, 2, B, H, K * capacity)
         self._position = 0  # of the next character
         self._c: _Network | None = None
@@ -100,19 +100,16 @@ class NativeGPT:
     def select(self, texts: list[int]) -> None:
         """Keep the state of these texts only, in this order; see Engine.select."""
         if self._cache is not None:
-            K = self._cache.shape[-1] // self._capacity
-            used = round_up(self._position, CACHE_MULTIPLE) * K  # the rest need not be copied
-            cache = self._empty_cache(len(texts))
-            cache[..., :used] = self._cache[:, :, texts, :, :used]
-            self._cache, self._c = cache, None
+            self._move(texts, self._capacity)
 
     def read(self, ids: Ids) -> NDArray[np.float32]:
         """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
         (B, T), network = ids.shape, self._network
         assert self._position + T <= network.config.context, "the context is full"
-        if self._cache is None or self._cache.shape[2] != B:
-            assert not self._position, "the state is that of another number of texts"
-            self._cache, self._c = self._empty_cache(B), None
+        B_before = None if self._cache is None else self._cache.shape[2]
+        if B_before != B or self._position + T > self._capacity:
+            assert B_before == B or not self._position, "the state is of another number of texts"
+            self._move(list(range(B)), capacity(self._position + T, network.config.context))
         if self._c is None or (self._c.B, self._c.T) != (B, T):
             self._c = self._make_struct(B, T)
         self._x[:] = network.embedded(ids, self._position)
@@ -121,14 +118,19 @@ class NativeGPT:
         self._position += T
         return self._logits.copy()
 
-    def _empty_cache(self, B: int) -> Array:
-        config = self._network.config
-        heads = (B, config.n_head, config.n_embd // config.n_head * self._capacity)
-        return np.zeros((config.n_layer, 2, *heads), np.float32)
+    def _move(self, texts: list[int], positions: int) -> None:
+        """Make a new cache for this number of positions; copy these texts to it, in this order."""
+        config, old = self._network.config, self._cache
+        K, self._capacity = config.n_embd // config.n_head, round_up(positions, CACHE_MULTIPLE)
+        shape = (config.n_layer, 2, len(texts), config.n_head, K * self._capacity)
+        self._cache, self._c = np.zeros(shape, np.float32), None
+        if old is not None and (used := round_up(self._position, CACHE_MULTIPLE) * K):
+            self._cache[..., :used] = old[:, :, texts, :, :used]
 
     def _make_struct(self, B: int, T: int) -> _Network:
         """The struct and the workspace to read T characters of B texts."""
-        config, positions = self._network.config, self._network.positions
+        config = self._network.config
+        positions = self._network.positions(min(self._capacity, config.context))
         self._kernel.prepare(B)
         N, D = B * T, config.n_embd
         max_in = max(matrix.c.I for matrix in self._matrices)
@@ -142,12 +144,12 @@ class NativeGPT:
             "tiles": tile_workspace(N, max_in),
         }
         layers = (_Layer * config.n_layer)(*(self._layer(i, B) for i in range(config.n_layer)))
-        self._arrays = workspace, layers  # kept alive for the struct
+        self._arrays = workspace, layers, positions  # kept alive for the struct
         return _Network(
             B=B,
             T=T,
             capacity=self._capacity,
-            context=config.context,
+            context=positions.shape[1],
             D=D,
             H=config.n_head,
             F=config.mlp_width,

@@ -8,6 +8,7 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.checkpoint.shapes import GATES
 from charlm.data.vocab import Ids
 from charlm.sampling.native.code import Kernel
 from charlm.sampling.native.matrix import (
@@ -20,7 +21,7 @@ from charlm.sampling.native.matrix import (
     size,
     tile_workspace,
 )
-from charlm.sampling.numpy.recurrent import GATES, Recurrent
+from charlm.sampling.numpy.recurrent import Recurrent
 
 KINDS = list(GATES)  # in the order of the enum in recurrent.c
 # The most characters of a text in one call of the kernel. Between two calls Python can handle

@@ -7,7 +7,6 @@ GPU. charlm.sampling.native has the same networks in C.
 from __future__ import annotations
 
 from charlm.config import GPTConfig, RecurrentConfig
-from charlm.errors import DamageError
 from charlm.sampling.numpy import gpt, recurrent
 from charlm.sampling.numpy.arrays import NUMPY, Arrays, Weights
 
@@ -25,20 +24,7 @@ def build_network(
         vocab_size: V.
         weights: arrays with the names and shapes that charlm.models has, made with `arrays`.
         arrays: the array library.
-
-    Raises:
-        DamageError: the names or shapes of the weights do not match the config; the message lists
-            the names.
     """
-    expected = (
-        gpt.shapes(config, vocab_size)
-        if isinstance(config, GPTConfig)
-        else recurrent.shapes(config, vocab_size)
-    )
-    actual = {name: tuple(array.shape) for name, array in weights.items()}
-    if actual != expected:
-        wrong = sorted(name for name, _ in actual.items() ^ expected.items())
-        raise DamageError(f"weights {', '.join(dict.fromkeys(wrong))}")
     if isinstance(config, GPTConfig):
         return gpt.GPT(config, vocab_size, weights, arrays)
     return recurrent.Recurrent(config, vocab_size, weights, arrays)

@@ -13,7 +13,6 @@ import numpy as np
 
 Array = Any  # a float32 array of numpy or tensor of torch
 Weights = Mapping[str, Array]
-Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)

@@ -19,35 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import GPTConfig
-from charlm.sampling.numpy.arrays import Array, Arrays, Shapes, Weights, linear
+from charlm.sampling.numpy.arrays import Array, Arrays, Weights, linear
 
 RMS_EPS = float(np.finfo(np.float32).eps)  # the default of torch.nn.RMSNorm
 LAYER_EPS = 1e-5
-
-
-def shapes(config: GPTConfig, vocab_size: int) -> Shapes:
-    """The names and shapes of the weights."""
-    V, D, F = vocab_size, config.n_embd, config.mlp_width
-    first = ("gate_up", 2 * F) if config.mlp == "swiglu" else ("up", F)
-    linears = {"attention.qkv": (3 * D, D), "attention.out": (D, D)}
-    linears |= {f"mlp.{first[0]}": (first[1], D), "mlp.out": (D, F)}
-    norms = [f"blocks.{layer}.{of}_norm" for layer in range(config.n_layer) for of in _PARTS]
-    found: Shapes = {"embed.weight": (V, D)}
-    for layer in range(config.n_layer):
-        for name, shape in linears.items():
-            found[f"blocks.{layer}.{name}.weight"] = shape
-            if config.bias:
-                found[f"blocks.{layer}.{name}.bias"] = shape[:1]
-    for norm in (*norms, "norm"):
-        found[f"{norm}.weight"] = (D,)
-        if config.bias and config.norm == "layernorm":
-            found[f"{norm}.bias"] = (D,)
-    if config.position == "learned":
-        found["position.table"] = (config.context, D)
-    return found | ({} if config.tie_weights else {"head.weight": (V, D)})
-
-
-_PARTS = ("attention", "mlp")
+# A context may be far longer than what is read, so memory for it grows with what is read. Most
+# contexts are below MIN_CAPACITY. A long text is read in pieces, since scores need memory for each
+# pair of a new character and one before it.
+MIN_CAPACITY, MAX_PIECE = 512, 512  # characters
 
 
 class GPT:
@@ -55,7 +34,6 @@ class GPT:
 
     Attributes:
         weights: by name; with tied weights, head.weight is embed.weight.
-        positions: see `_make_positions`.
     """
 
     def __init__(
@@ -65,8 +43,8 @@ class GPT:
         self.context: int | None = config.context
         self.config, self._arrays = config, arrays
         self.weights = {"head.weight": weights["embed.weight"]} | dict(weights)
-        self.positions = self._make_positions()
-        self._cache: list[tuple[Array, Array]] = []  # k, v of each block, (B, H, context, K)
+        self._table = arrays.zeros(1, 0)  # see `positions`
+        self._cache: list[tuple[Array, Array]] = []  # k, v of each block, (B, H, capacity, K)
         self._position = 0  # of the next character
 
     def fresh(self) -> GPT:
@@ -85,9 +63,15 @@ class GPT:
 
     def read(self, ids: Array) -> Array:
         """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
+        assert self._position + ids.shape[1] <= self.config.context, "the context is full"
+        for t in range(0, ids.shape[1], MAX_PIECE):
+            x = self._read(ids[:, t : t + MAX_PIECE])
+        return linear(self._norm(x, "norm"), self.weights, "head")
+
+    def _read(self, ids: Array) -> Array:
+        """Read the next characters, ids (B, T). Returns the residual stream of the last, (B, D)."""
         (B, T), config = ids.shape, self.config
-        assert self._position + T <= config.context, "the context is full"
-        self._make_cache(B)
+        self._reserve(B, self._position + T)
         x = self.embedded(ids, self._position).reshape(B * T, config.n_embd)  # (N, D)
         mask = self._arrays.make(_future(T, self._position + T)) if T > 1 else None
         for layer in range(config.n_layer):
@@ -96,8 +80,7 @@ class GPT:
             x = x + self._attention(y, layer, (B, T), mask)
             x = x + self._mlp(self._norm(x, f"{block}mlp_norm"), f"{block}mlp.")
         self._position += T
-        last = x.reshape(B, T, -1)[:, -1]  # (B, D)
-        return linear(self._norm(last, "norm"), self.weights, "head")
+        return x.reshape(B, T, -1)[:, -1]
 
     def embedded(self, ids: Array, start: int) -> Array:
         """The input of the first block.
@@ -114,7 +97,8 @@ class GPT:
             x = x * math.sqrt(self.config.n_embd)  # Vaswani et al. 2017, section 3.4
         if self.config.position == "rope":
             return x
-        return x + self.positions[start : start + ids.shape[1]]
+        end = start + ids.shape[1]
+        return x + self.positions(end)[0, start:end]
 
     def _attention(self, x: Array, layer: int, shape: tuple[int, int], mask: Array | None) -> Array:
         """out(softmax(q k^T / sqrt(K)) v), causal, with the cache. x (N, D) -> (N, D)."""
@@ -174,33 +158,50 @@ class GPT:
 
         Each pair (x_i, x_{i+K/2}) is rotated by the angle i of its position.
         """
-        cos, sin = self.positions[:, self._position : self._position + T]  # each (T, 1, 1, K/2)
+        end = self._position + T
+        cos, sin = self.positions(end)[:, self._position : end]  # each (T, 1, 1, K/2)
         half = x.shape[-1] // 2
         a, b = x[..., :half], x[..., half:]
         return self._arrays.xp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
 
-    def _make_positions(self) -> Array:
-        """What depends on the position: vectors (context, D), or for rope the cosines and sines,
-        (2, context, 1, 1, K/2)."""
+    def positions(self, P: int) -> Array:
+        """What depends on the position, for at least the first P positions.
+
+        Returns:
+            Vectors (1, N, D) with N >= P; or for rope the cosines and sines, (2, N, 1, 1, K/2).
+        """
         config = self.config
         if config.position == "learned":
-            return self.weights["position.table"]
-        if config.position == "sinusoidal":
-            angle = _angles(config.context, config.n_embd)
-            table = np.stack([np.sin(angle), np.cos(angle)], axis=-1)  # (context, D/2, 2)
-            return self._arrays.make(table.reshape(config.context, -1).astype(np.float32))
-        angle = _angles(config.context, config.n_embd // config.n_head)[:, None, None]
-        return self._arrays.make(np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32))
+            return self.weights["position.table"][None]
+        table = self._table
+        if table.shape[1] < P:
+            N = capacity(P, config.context)
+            if config.position == "sinusoidal":
+                angle = _angles(N, config.n_embd)
+                new = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(1, N, -1)
+            else:
+                angle = _angles(N, config.n_embd // config.n_head)[:, None, None]
+                new = np.stack([np.cos(angle), np.sin(angle)])
+            self._table = table = self._arrays.make(new.astype(np.float32))
+        return table
 
-    def _make_cache(self, B: int) -> None:
-        """Allocate the cache for B texts, if there is none yet."""
+    def _reserve(self, B: int, P: int) -> None:
+        """Make the cache large enough for the first P characters of B texts."""
         config = self.config
-        if self._cache:
+        if self._cache and self._cache[0][0].shape[2] >= P:
             return
-        shape = (B, config.n_head, config.context, config.n_embd // config.n_head)
-        self._cache = [
-            (self._arrays.zeros(*shape), self._arrays.zeros(*shape)) for _ in range(config.n_layer)
-        ]
+        shape = (B, config.n_head, capacity(P, config.context), config.n_embd // config.n_head)
+        old, self._cache = self._cache, []
+        for layer in range(config.n_layer):
+            new = self._arrays.zeros(*shape), self._arrays.zeros(*shape)
+            for to, before in zip(new, old[layer] if old else (), strict=False):
+                to[:, :, : before.shape[2]] = before
+            self._cache.append(new)
+
+
+def capacity(P: int, context: int) -> int:
+    """The number of positions to allocate for P of them. Repeated growth costs little."""
+    return min(context, max(MIN_CAPACITY, 2 * P))
 
 
 def _future(T: int, P: int) -> NDArray[np.float32]:

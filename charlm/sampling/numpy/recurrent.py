@@ -20,25 +20,13 @@ from copy import copy
 import numpy as np
 
 from charlm.config import RecurrentConfig
-from charlm.sampling.numpy.arrays import Array, Arrays, Shapes, Weights
+from charlm.sampling.numpy.arrays import Array, Arrays, Weights
 
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 # A table with more elements than this is made only if it has at most a quarter of the elements of
 # all weights.
 SMALL_TABLE = 1_000_000
 
 State = tuple[Array, ...]  # (h,), or (h, c) of an LSTM, each (B, D)
-
-
-def shapes(config: RecurrentConfig, vocab_size: int) -> Shapes:
-    """The names and shapes of the weights."""
-    V, D, G = vocab_size, config.hidden_size, GATES[config.kind]
-    found: Shapes = {"embed.weight": (V, D)} if config.input == "embedding" else {}
-    for layer in range(config.n_layer):
-        width = V if layer == 0 and config.input == "one_hot" else D
-        found |= {f"rnn.weight_ih_l{layer}": (G * D, width), f"rnn.weight_hh_l{layer}": (G * D, D)}
-        found |= {f"rnn.bias_{of}_l{layer}": (G * D,) for of in ("ih", "hh")}
-    return found | ({} if config.tie_weights else {"head.weight": (V, D)}) | {"head.bias": (V,)}
 
 
 class Recurrent:
