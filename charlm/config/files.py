@@ -133,9 +133,9 @@ def _config_error(where: str, problems: list[str], errors: int) -> ConfigError:
     if len(problems) == 1:
         return ConfigError(heading + problems[0])
     lines = "".join(f"\n  {problem}" for problem in problems)
-    count = (
-        f"{errors:,} problems; the first" if errors > MAX_PROBLEMS else f"{len(problems)} problems"
-    )
+    count = f"{len(problems)} problems"
+    if errors > MAX_PROBLEMS:
+        count = f"{errors:,} problems; the first {MAX_PROBLEMS}"
     return ConfigError(f"{heading}{count}:{lines}")
 
 

@@ -29,6 +29,7 @@ from charlm.models import CharModel, build_model
 from charlm.observer import Observer
 from charlm.training.choose import choose_compute
 from charlm.training.compute import Compute
+from charlm.training.memory import refuse_too_large
 from charlm.training.trainer import Run, Sampler, Trainer
 from charlm.version import __version__
 
@@ -72,6 +73,7 @@ def start(
     """
     folder = out / config.name
     refuse_to_overwrite(folder)
+    refuse_too_large(config.train, config.model, device)
     notices: list[str] = []
     if init_from is None:
         corpus = open_corpus(config.data, opened=opened)
