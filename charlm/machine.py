@@ -137,7 +137,7 @@ def usable_memory(root: Path = Path("/")) -> int | None:
     """
     sizes = {words[0]: int(words[1]) for words in map(str.split, _lines(root / "proc/meminfo"))}
     swap = 1024 * sizes.get("SwapTotal:", 0)
-    limits = [1024 * sizes["MemTotal:"] + swap] if "MemTotal:" in sizes else []
+    limits = [1024 * sizes["MemTotal:"] + swap] if "MemTotal:" in sizes else _physical_memory()
     for folder, is_v2 in _control_groups(root, "memory"):
         lines = _lines(folder / ("memory.max" if is_v2 else "memory.limit_in_bytes"))
         limits += [int(line) + swap for line in lines if line.isdecimal()]  # not `max`
@@ -145,3 +145,11 @@ def usable_memory(root: Path = Path("/")) -> int | None:
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         limits += [limit] if limit != resource.RLIM_INFINITY else []
     return min(limits, default=None)
+
+
+def _physical_memory() -> list[int]:
+    """The bytes of memory of a system without /proc, in a list; empty if it does not tell."""
+    try:
+        return [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, OSError, ValueError):
+        return []

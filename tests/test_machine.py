@@ -1,4 +1,4 @@
-"""CPUs and their instructions: affinity, quotas of control groups, CHARLM_ISA."""
+"""CPUs, instructions, memory: affinity, quotas of control groups, CHARLM_ISA, ulimit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from charlm import machine
-from charlm.machine import cpu_features, instruction_set, usable_cpus
+from charlm.machine import cpu_features, instruction_set, usable_cpus, usable_memory
 from charlm.sampling.native.code import compiler_flags
 
 HOST_CPUS = 64
@@ -95,6 +95,73 @@ def test_without_affinity_the_cpu_count_is_used(
     assert usable_cpus(root) == 5
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert usable_cpus(root) == 1
+
+
+# --- memory ----------------------------------------------------------------------------------
+
+GB = 2**30
+MEMINFO = {"proc/meminfo": f"MemTotal: {8 * 2**20} kB\nMemFree: 1 kB\nSwapTotal: {2**20} kB\n"}
+
+
+@pytest.fixture
+def unlimited(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root folder for a process without `ulimit -v`."""
+    resource = pytest.importorskip("resource")
+    infinity = resource.RLIM_INFINITY
+    monkeypatch.setattr("resource.getrlimit", lambda _: (infinity, infinity))
+    return root
+
+
+def test_memory_and_swap_count(unlimited: Path) -> None:
+    write(unlimited, MEMINFO)
+    assert usable_memory(unlimited) == 9 * GB
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"proc/self/cgroup": "0::/box\n", "sys/fs/cgroup/box/memory.max": f"{2 * GB}\n"}, 3 * GB),
+        ({"proc/self/cgroup": "0::/box\n", "sys/fs/cgroup/memory.max": f"{GB}\n"}, 2 * GB),
+        ({"proc/self/cgroup": "0::/box\n", "sys/fs/cgroup/box/memory.max": "max\n"}, 9 * GB),
+        (
+            {
+                "proc/self/cgroup": "3:cpu:/\n2:memory:/box\n",
+                "sys/fs/cgroup/memory/box/memory.limit_in_bytes": f"{3 * GB}\n",
+            },
+            4 * GB,
+        ),
+        (
+            {
+                "proc/self/cgroup": "2:memory:/\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            9 * GB,
+        ),
+    ],
+    ids=["v2", "v2 of the parent", "v2 without a limit", "v1", "v1 without a limit"],
+)
+def test_the_limit_of_a_control_group_counts(
+    unlimited: Path, files: dict[str, str], limit: int
+) -> None:
+    write(unlimited, MEMINFO | files)
+    assert usable_memory(unlimited) == limit
+
+
+def test_the_limit_of_the_process_counts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("resource")
+    monkeypatch.setattr("resource.getrlimit", lambda _: (GB, GB))
+    write(root, MEMINFO)
+    assert usable_memory(root) == GB
+
+
+def test_a_system_without_proc_is_asked_for_its_memory(
+    unlimited: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
+    monkeypatch.setattr(os, "sysconf", lambda name: pages[name])
+    assert usable_memory(unlimited) == 4096_000
+    monkeypatch.delattr(os, "sysconf")
+    assert usable_memory(unlimited) is None
 
 
 # --- instructions ----------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: s
     progress, folder = run.progress, shlex.quote(str(run.folder))
     where = "" if out == RUNS else f" --out {shlex.quote(str(out))}"
     where += "" if device == "auto" else f" --device {device}"
-    resume = f"charlm train --resume --name {run.config.name}{where}"
+    resume = f"charlm train --resume --name {shlex.quote(run.config.name)}{where}"
     how = {
         "finished": "finished",
         "patience": f"stopped: no improvement in {_count(progress.evals_since_best, 'evaluation')}",

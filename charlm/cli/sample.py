@@ -81,9 +81,6 @@ def _make_request(options: argparse.Namespace, meta: Meta) -> Request:
     configs = [_settings(options, meta, value) for value in options.temperature or [None]]
     of_documents = meta.config.data.documents == "lines"
     count = (10 if of_documents else 1) if options.num_samples is None else options.num_samples
-    for option, value in (("--num-samples", count), ("--batch", options.batch)):
-        if value is not None and value < 1:
-            raise CharlmError(f"{option}: {value} should be greater than or equal to 1")
     if options.interactive:
         count = 1
     length, stop = configs[0].length or None, options.stop or ("\n" if of_documents else None)

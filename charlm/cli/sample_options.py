@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+
+MAX_SEED = 2**64 - 1  # as train.seed
+MAX_TEXTS, MAX_BATCH = 10**9, 10**6
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -51,16 +55,18 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_texts(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=_seed, metavar="N", help="the same seed gives the same text")
+    parser.add_argument(
+        "--seed", type=_integer(0, MAX_SEED), metavar="N", help="the same seed gives the same text"
+    )
     parser.add_argument(
         "--num-samples",
-        type=int,
+        type=_integer(1, MAX_TEXTS),
         metavar="N",
         help="number of texts (default: 1; 10 if the model was trained on one document a line)",
     )
     parser.add_argument(
         "--batch",
-        type=int,
+        type=_integer(1, MAX_BATCH),
         metavar="N",
         help="number of texts to sample side by side, for speed (default: 32); rounding rarely "
         "changes a text",
@@ -116,10 +122,17 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} should be an integer, 0 or greater")
-    return int(text)
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    """Return a function that reads an integer within bounds."""
+
+    def parse(text: str) -> int:
+        if text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most:
+            return int(text)
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.80} should be an integer from {least} to {most:,}"
+        )
+
+    return parse
 
 
 def _numbers(text: str) -> list[float]:
@@ -128,5 +141,5 @@ def _numbers(text: str) -> list[float]:
         try:
             numbers.append(float(part))
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"invalid float value: {part!r}") from error
+            raise argparse.ArgumentTypeError(f"invalid float value: {part!r:.80}") from error
     return numbers

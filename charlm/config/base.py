@@ -24,6 +24,12 @@ def _refuse_bool(value: Any) -> Any:
     return value
 
 
+def _as_integer(value: Any) -> Any:
+    """Read 1e6 as an integer, so that 1e30 is compared with the bounds like any other."""
+    value = _refuse_bool(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _refuse_tiny(temperature: float) -> float:
     """Refuse values by which a logit cannot be divided."""
     if 0 < temperature < SMALLEST:
@@ -43,7 +49,7 @@ def _refuse_surrogates(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_refuse_surrogates)]
-_NUMBER = BeforeValidator(_refuse_bool)
+_NUMBER, _INTEGER = BeforeValidator(_refuse_bool), BeforeValidator(_as_integer)
 Fraction = Annotated[float, Field(ge=0, lt=1), _NUMBER]
 PositiveFloat = Annotated[float, Field(ge=SMALLEST, le=LARGEST), _NUMBER]
 NonNegativeFloat = Annotated[float, Field(ge=0, le=LARGEST), _NUMBER]
@@ -51,16 +57,16 @@ Ratio = Annotated[float, Field(gt=0, le=1), _NUMBER]
 Beta = Annotated[float, Field(gt=0, lt=1), _NUMBER]
 Epsilon = Annotated[float, Field(ge=1e-30, le=1), _NUMBER]  # above 0 in float32
 Temperature = Annotated[NonNegativeFloat, AfterValidator(_refuse_tiny)]
-PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT), _NUMBER]
-NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_COUNT), _NUMBER]
-AtLeastTwo = Annotated[int, Field(ge=2, le=MAX_COUNT), _NUMBER]
-Length = Annotated[int, Field(ge=1, le=MAX_LENGTH), _NUMBER]
-Context = Annotated[int, Field(ge=2, le=1 << 16), _NUMBER]  # tables are as long as this
-Width = Annotated[int, Field(ge=1, le=100_000), _NUMBER]
-Layers = Annotated[int, Field(ge=1, le=1000), _NUMBER]
-Threads = Annotated[int, Field(ge=1, le=1024), _NUMBER]
-VocabSize = Annotated[int, Field(ge=2, le=0x110000), _NUMBER]  # as many characters as Unicode has
-Seed = Annotated[int, Field(ge=0, lt=2**64), _NUMBER]
+PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT), _INTEGER]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_COUNT), _INTEGER]
+AtLeastTwo = Annotated[int, Field(ge=2, le=MAX_COUNT), _INTEGER]
+Length = Annotated[int, Field(ge=1, le=MAX_LENGTH), _INTEGER]
+Context = Annotated[int, Field(ge=2, le=1 << 16), _INTEGER]  # tables are as long as this
+Width = Annotated[int, Field(ge=1, le=100_000), _INTEGER]
+Layers = Annotated[int, Field(ge=1, le=1000), _INTEGER]
+Threads = Annotated[int, Field(ge=1, le=1024), _INTEGER]
+VocabSize = Annotated[int, Field(ge=2, le=0x110000), _INTEGER]  # as many characters as Unicode has
+Seed = Annotated[int, Field(ge=0, lt=2**64), _INTEGER]
 
 
 class Group(BaseModel):

@@ -132,9 +132,9 @@ def _config_error(where: str, problems: list[str], errors: int) -> ConfigError:
     heading = f"{where}: " if where else ""
     if len(problems) == 1:
         return ConfigError(heading + problems[0])
-    count = (
-        f"{errors:,} problems; the first" if errors > MAX_PROBLEMS else f"{len(problems)} problems"
-    )
+    count = f"{len(problems)} problems"
+    if errors > MAX_PROBLEMS:
+        count = f"{errors:,} problems; the first {MAX_PROBLEMS}"
     return ConfigError(f"{heading}{count}:", *problems)
 
 

@@ -12,7 +12,7 @@ from charlm.models.gpt import GPT
 from charlm.models.recurrent import Recurrent
 from charlm.randomness import torch_seed
 
-__all__ = ["GPT", "CharModel", "Recurrent", "State", "build_model"]
+__all__ = ["GPT", "CharModel", "Recurrent", "State", "build_model", "weights_at_least"]
 
 
 def build_model(config: RecurrentConfig | GPTConfig, vocab_size: int, seed: int) -> CharModel:
@@ -32,7 +32,10 @@ def build_model(config: RecurrentConfig | GPTConfig, vocab_size: int, seed: int)
 
 def _refuse_too_large(config: RecurrentConfig | GPTConfig) -> None:
     """Linux would grant the memory, and kill the process when the weights are initialised."""
-    needed, usable = _bytes_at_least(config), usable_memory()
+    needed, usable = 4 * weights_at_least(config), usable_memory()
+    if isinstance(config, GPTConfig) and config.position != "learned":
+        width = config.n_embd // (config.n_head if config.position == "rope" else 1)
+        needed += 20 * config.context * width  # angles, sines and cosines in float64
     if usable is not None and needed > usable:
         raise ConfigError(
             f"out of memory: a model of this size needs at least {needed / 1e9:.1f} GB, and "
@@ -40,15 +43,13 @@ def _refuse_too_large(config: RecurrentConfig | GPTConfig) -> None:
         )
 
 
-def _bytes_at_least(config: RecurrentConfig | GPTConfig) -> int:
-    """The memory for the hidden matrices and for a GPT's positions, without the smaller weights."""
+def weights_at_least(config: RecurrentConfig | GPTConfig) -> int:
+    """The number of weights in the hidden matrices and in learned positions. It is almost all of
+    a large model."""
     if isinstance(config, GPTConfig):
         D, F = config.n_embd, config.mlp_width
-        matrices = config.n_layer * (4 * D * D + (3 if config.mlp == "swiglu" else 2) * D * F)
-        if config.position == "learned":
-            return 4 * (matrices + config.context * D)
-        width = D if config.position == "sinusoidal" else D // config.n_head
-        return 4 * matrices + 20 * config.context * width  # angles, sin and cos are in float64
+        block = 4 * D * D + (3 if config.mlp == "swiglu" else 2) * D * F
+        return config.n_layer * block + config.context * D * (config.position == "learned")
     D, G = config.hidden_size, {"rnn": 1, "gru": 3, "lstm": 4}[config.kind]
-    matrices = 2 * config.n_layer - (config.input == "one_hot")  # where W_ih_l0 is (G*D, V)
-    return 4 * matrices * G * D * D
+    n_matrices = 2 * config.n_layer - (config.input == "one_hot")  # W_ih_l0 may be (G*D, V)
+    return n_matrices * G * D * D

@@ -67,8 +67,7 @@ def choose_compute(
         DeviceError: the device is missing, gives wrong numbers, or does not support the precision
             that was asked for.
     """
-    if choose_device(device_name) == CPU:
-        refuse_too_large(train, model)
+    refuse_too_large(train, model.config, device_name, model.vocab_size)
     return _Chooser(train, model, recorded, kernels).choose(device_name)
 
 

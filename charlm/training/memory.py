@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-from charlm.config import AdamConfig, GPTConfig, SGDConfig, TrainConfig
+from charlm.config import AdamConfig, GPTConfig, ModelConfig, SGDConfig, TrainConfig
+from charlm.devices import CPU, choose_device
 from charlm.errors import ConfigError
 from charlm.machine import usable_memory
-from charlm.models import CharModel
+from charlm.models import weights_at_least
 
 
-def refuse_too_large(train: TrainConfig, model: CharModel) -> None:
-    """Check the memory for training on the CPU.
+def refuse_too_large(
+    train: TrainConfig, model: ModelConfig, device_name: str, vocab_size: int | None = None
+) -> None:
+    """Check the memory for training, if it is on the CPU.
+
+    Args:
+        vocab_size: None if it is not known yet; then only the memory for the weights counts.
 
     Raises:
         ConfigError: there is less than the run surely needs. It may need several times as much.
     """
-    needed, usable = bytes_at_least(train, model), usable_memory()
-    if usable is not None and needed > usable:
+    usable = usable_memory()
+    if usable is None or choose_device(device_name) != CPU:
+        return
+    needed = bytes_at_least(train, model, vocab_size)
+    if needed > usable:
+        smaller_batch = (
+            ", lower train.batch_size, or raise train.grad_accum, which keeps the batch size"
+        )
         raise ConfigError(
             f"out of memory: training needs at least {needed / 1e9:.1f} GB, and "
-            f"{usable / 1e9:.1f} GB are available; use a smaller model, lower train.batch_size, or "
-            "raise train.grad_accum, which keeps the batch size"
+            f"{usable / 1e9:.1f} GB are available; use a smaller model"
+            + smaller_batch
+            * (vocab_size is not None)
         )
 
 
-def bytes_at_least(train: TrainConfig, model: CharModel) -> int:
-    """The bytes of weights, gradients, the optimizer's state, and of the outputs of the layers for
-    one part of a batch, if those are in bfloat16."""
+def bytes_at_least(train: TrainConfig, model: ModelConfig, vocab_size: int | None) -> int:
+    """The bytes of the weights, their gradients, the state of the optimizer, and, with a
+    `vocab_size`, of the outputs of all layers for one part of a batch, in bfloat16."""
     states = {AdamConfig: 2, SGDConfig: 0}.get(type(train.optimizer), 1)  # numbers per weight
-    config = model.config
-    width = config.n_embd if isinstance(config, GPTConfig) else config.hidden_size
-    chars = train.batch_size // train.grad_accum * train.seq_len
-    outputs = 2 * chars * (config.n_layer * width + model.vocab_size)
-    return 4 * (2 + states) * model.count_parameters() + outputs
+    needed = 4 * (2 + states) * weights_at_least(model)
+    if vocab_size is not None:
+        width = model.n_embd if isinstance(model, GPTConfig) else model.hidden_size
+        chars = train.batch_size // train.grad_accum * train.seq_len
+        needed += 2 * chars * (model.n_layer * width + vocab_size)
+    return needed

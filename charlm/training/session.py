@@ -27,6 +27,7 @@ from charlm.models import CharModel, build_model
 from charlm.observer import Observer
 from charlm.training.choose import choose_compute
 from charlm.training.compute import Compute
+from charlm.training.memory import refuse_too_large
 from charlm.training.run import Run
 from charlm.training.trainer import Sampler, Trainer
 from charlm.version import __version__
@@ -70,6 +71,7 @@ def start(
         ConfigError: the model in init_from has another architecture; the warm-up is too long.
         DataError, DeviceError: the text or the device is not available.
     """
+    refuse_too_large(config.train, config.model, device)
     notices: list[str] = []
     if init_from is None:
         corpus = open_corpus(config.data, opened=opened)

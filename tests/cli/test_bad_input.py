@@ -38,6 +38,8 @@ def mistakes(workplace: Path) -> Path:
         "latin1.txt": b"caf\xe9 au lait\n" * 100,
         "greek.txt": "the fox and αβγ\n".encode() * 10,
         "broken.yaml": b"data: [1\n",
+        "a;b.yaml": b"data: {path: greek.txt}\n",
+        "large.yaml": b"# too long\n" * 100_000,
         "plain.safetensors": b"These are only words, and no tensors at all.\n",
         "empty.safetensors": b"",
     }
@@ -120,6 +122,16 @@ MISTAKES = {
     "train.max_steps 6",
     f"{SET} batch_size": "--set batch_size: write KEY=VALUE, such as train.max_steps=500",
     f"{TRAIN} --name a/b": "name: 'a/b' should be letters",
+    f"{TRAIN} --name con": "name: 'con' should be another name, since Windows reserves this one",
+    "train --data greek.txt --set name.kind=x": "--set name.kind=x: name is not a group of settin",
+    "train --data greek.txt --set data.path.kind=x": "data.path is not a group of settings",
+    f"{SET} model.hidden_size=100000 --set model.n_layer=1000": "out of memory: training nee",
+    f"{SET} train.threads=40000": "train.threads: 40000 should be less than or equal to 1,024",
+    "train --config 'a;b.yaml'": "a;b.yaml: name: 'a;b' should be letters, digits, spaces and . _ "
+    "+ - ( ), with a letter or a digit at the start and no space or dot at the end; this is the "
+    "name of the file, so rename it, write `name: NAME` into it, or give --name NAME",
+    "train --config large.yaml": "large.yaml: not a config: it has more than 1,000,000 bytes",
+    "train --config nul.yaml\0": "cannot read this config: embedded null byte",
     f"{TRAIN} --name {'long' * 100}": "longlong",
     "config check missing.yaml": "missing.yaml: cannot read this config",
     # the device
@@ -188,8 +200,8 @@ MISTAKES = {
     "sample --temperature 0.5,-2": "--temperature: -2.0 should be greater than or equal to 0",
     "sample --temperature 0.5,": "argument --temperature: invalid float value: ''",
     "sample --min-p 1.5": "--min-p: 1.5 should be less than or equal to 1",
-    "sample --repetition-penalty 0": "--repetition-penalty: 0.0 should be greater than 0",
-    "sample --batch 0": "--batch: 0 should be greater than or equal to 1",
+    "sample --repetition-penalty 0": "--repetition-penalty: 0.0 should be greater than or equal",
+    "sample --batch 0": "argument --batch: '0' should be an integer from 1 to 1,000,000",
     "sample --length 0 --num-samples 2": "--length 0: the text never ends",
     "sample --length 0 --format jsonl": "--length 0: the text never ends",
     "sample --length 0 --novelty": "give --stop, or leave out",
@@ -205,9 +217,16 @@ MISTAKES = {
     "sample other.safetensors": "other.safetensors: this checkpoint is damaged "
     "(model.head.bias is (39,) of F32, and not (40,) of F32); use another",
     "sample --length -1": "--length: -1 should be greater than or equal to 0",
-    "sample --num-samples 0": "--num-samples: 0 should be greater than or equal to 1",
-    "sample --seed -1": "argument --seed: ",
-    "sample --seed one": "argument --seed: ",
+    "sample --num-samples 0": "argument --num-samples: '0' should be an integer from 1 to 1,0",
+    "sample --num-samples 99999999999": "should be an integer from 1 to 1,000,000,000",
+    "sample --seed -1": "argument --seed: '-1' should be an integer from 0 to 18,446,744,073,709",
+    "sample --seed one": "argument --seed: 'one' should be an integer from 0 to ",
+    f"sample --seed {'9' * 5000}": "argument --seed: '999",
+    "sample --temperature 1e-320": "--temperature: 1e-320 should be 0, or at least 1e-12",
+    "sample --temperature 1e39": "--temperature: 1e+39 should be less than or equal to 1e+09",
+    "sample --repetition-penalty 1e-320": "should be greater than or equal to 1e-12",
+    f"sample --length {10**16}": "--length: 10000000000000000 should be less than or equal",
+    "eval --protocol windows --window 99999999": "--window: 99999999 should be less than or equal",
     # evaluation
     "eval --data missing.txt": "missing.txt: cannot read this text",
     "eval --data greek.txt": "the vocabulary does not have 'α' (U+03B1), 'β' (U+03B2), 'γ' (U+03B3)"

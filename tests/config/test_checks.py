@@ -271,6 +271,17 @@ def test_the_default_limit_is_used_only_without_another_limit(limit: str) -> Non
     assert limits == expected | {limit: 7}
 
 
-@pytest.mark.parametrize("group", ["model", "train", "train.optimizer", "train.schedule"])
+@pytest.mark.parametrize(
+    "group", ["model", "train", "train.optimizer", "train.schedule", "eval", "sample"]
+)
 def test_an_empty_group_has_its_defaults(group: str) -> None:
     assert config(f"{group}=") == config(f"{group}={{}}") == config()
+
+
+@pytest.mark.parametrize("empty", [None, {}])
+def test_an_empty_group_without_a_required_setting_is_refused_by_that_setting(
+    empty: dict[str, Any] | None,
+) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.path: missing; set data\.path \(source"):
+        parse_config({"name": "a", "data": empty})
+    assert parse_config({"name": "a", "data": empty}, ["data.path=b"]).data.path == ("b",)

@@ -1,0 +1,129 @@
+"""What cannot fit into the memory is refused before anything is allocated."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charlm import models
+from charlm.config import GPTConfig, ModelConfig, RecurrentConfig, TrainConfig
+from charlm.config.files import parse_config
+from charlm.errors import ConfigError
+from charlm.models import build_model, weights_at_least
+from charlm.training import memory
+from charlm.training.memory import bytes_at_least, refuse_too_large
+from tests.conftest import python
+
+V = 10
+LARGE: list[dict[str, Any]] = [
+    *({"kind": kind, "hidden_size": 300, "n_layer": 3} for kind in ("rnn", "gru", "lstm")),
+    {"kind": "lstm", "hidden_size": 300, "input": "one_hot"},
+    *({"kind": "gpt", "n_embd": 240, "mlp": mlp, "n_layer": 3} for mlp in ("gelu", "swiglu")),
+    {"kind": "gpt", "n_embd": 64, "n_layer": 1, "position": "learned", "context": 5000},
+]
+
+
+def model_config(raw: dict[str, Any]) -> ModelConfig:
+    return parse_config({"name": "a", "data": {"path": "a"}, "model": raw}).model
+
+
+@pytest.mark.parametrize("raw", LARGE)
+def test_the_weights_of_a_large_model_are_counted_almost_exactly(raw: dict[str, Any]) -> None:
+    config = model_config(raw)
+    exact = build_model(config, V, 0).count_parameters()
+    assert 0.95 * exact < weights_at_least(config) < exact
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"kind": "lstm", "hidden_size": 65_536, "n_layer": 24},
+        {"kind": "rnn", "hidden_size": 100_000, "n_layer": 1000},
+        {"kind": "gpt", "n_embd": 65_536, "n_head": 64, "n_layer": 1000},
+        *(
+            {"kind": "gpt", "n_embd": 100_000, "n_head": 2, "context": 10**7, "position": position}
+            for position in ("learned", "sinusoidal", "rope")
+        ),
+    ],
+)
+def test_a_model_that_is_larger_than_the_memory_is_not_built(
+    raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "usable_memory", lambda: 10**12)
+    with pytest.raises(ConfigError, match=r"^out of memory: a model .*1000\.0 GB are available"):
+        build_model(model_config(raw), V, 0)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adam", "adamw", "muon"])
+def test_training_needs_memory_for_weights_gradients_and_states(optimizer: str) -> None:
+    raw = {"name": "a", "data": {"path": "a"}, "train": {"optimizer": {"kind": optimizer}}}
+    train, model = parse_config(raw).train, RecurrentConfig()
+    states = {"sgd": 0, "adam": 2, "adamw": 2}.get(optimizer, 1)
+    assert bytes_at_least(train, model, None) == (8 + 4 * states) * weights_at_least(model)
+
+
+def test_a_batch_needs_memory_for_its_part_that_is_processed_at_once() -> None:
+    def outputs(model: ModelConfig, **train: int) -> int:
+        config = TrainConfig(**train)
+        return bytes_at_least(config, model, V) - bytes_at_least(config, model, None)
+
+    small, gpt = RecurrentConfig(hidden_size=6, n_layer=5), GPTConfig(n_embd=8, n_layer=3, n_head=1)
+    assert outputs(small, batch_size=12, seq_len=7) == 2 * 12 * 7 * (5 * 6 + V)
+    assert outputs(small, batch_size=12, seq_len=7, grad_accum=4) == 2 * 3 * 7 * (5 * 6 + V)
+    assert outputs(gpt, batch_size=12, seq_len=7) == 2 * 12 * 7 * (3 * 8 + V)
+
+
+def test_the_message_tells_what_would_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, model = TrainConfig(batch_size=10**6, seq_len=1000), RecurrentConfig()
+    monkeypatch.setattr(memory, "usable_memory", lambda: 10**10)
+    refuse_too_large(train, model, "cpu")  # the weights alone fit
+    with pytest.raises(ConfigError, match=r"^out of memory: .*or raise train\.grad_accum"):
+        refuse_too_large(train, model, "cpu", V)
+    with pytest.raises(ConfigError, match=r"^out of memory: .*; use a smaller model$"):
+        refuse_too_large(train, RecurrentConfig(hidden_size=99_999), "cpu")
+    monkeypatch.setattr(memory, "usable_memory", lambda: None)
+    refuse_too_large(train, RecurrentConfig(hidden_size=99_999), "cpu", V)
+
+
+LIMITED = """
+import resource, sys
+limit = 12 * 10**9  # of addresses; importing torch takes several GB of them
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+from charlm.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.hidden_size=13000"],  # 5.4 GB of weights, and as much again twice
+        ["model.kind=gpt", "model.n_embd=16384", "model.n_layer=3", "model.context=64"],
+        ["model.kind=gpt", "model.position=sinusoidal", "model.context=9999998"],
+        ["train.batch_size=6000000", "train.seq_len=2", "model.hidden_size=300", "model.n_layer=2"],
+    ],
+)
+def test_a_run_beyond_the_limit_of_the_process_is_one_line(
+    tmp_path: Path, overrides: list[str]
+) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("the quick brown fox\n" * 700_000, encoding="utf-8")
+    settings = [argument for override in overrides for argument in ("--set", override)]
+    arguments: tuple[str | Path, ...] = (
+        "--data",
+        text,
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path / "out",
+        *settings,
+    )
+    ended = python("-c", LIMITED, "train", *arguments)
+    assert ended.returncode == 2, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("charlm: out of memory")
+    assert not (tmp_path / "out").exists()
