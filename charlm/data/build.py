@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -78,7 +79,8 @@ def build(folder: Path, sources: Sequence[Source], data: DataConfig) -> Facts:
 
 def _facts_of(path: Path) -> FileFacts:
     """The facts of a file that was just written. Removes the right of every user to change it."""
-    path.chmod(stat.S_IMODE(path.stat().st_mode) & ~stat.S_IWOTH)
+    with suppress(OSError):  # not supported by all file systems; its mode is checked at opening
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~stat.S_IWOTH)
     with path.open("rb") as file:
         return FileFacts(sha256=hash_of(file), stamp=stamp_of(file.fileno()))
 

@@ -75,7 +75,7 @@ def open_encoded(
     else:
         key = _read_note(note)
     notices: list[str] = []
-    if not problem and key and (root / key).is_dir():
+    if not problem and key and os.path.isdir(root / key):  # noqa: PTH112  (is_dir can raise)
         try:
             return _open(root / key, data, notices)
         except AlteredError as damage:

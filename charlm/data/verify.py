@@ -23,7 +23,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -74,14 +74,15 @@ def open_folder(folder: Path, data: DataConfig, notices: list[str]) -> Encoded:
     with _reported(folder, "folder"):
         check_private(folder, folder.lstat())
     facts = _read_facts(folder, data)
-    with ExitStack() as stack:
-        files: dict[str, BinaryIO] = {}
-        for name in facts.files:
-            with _reported(folder / name):
-                files[name] = stack.enter_context(open_private(folder / name))
-        now = {name: _verify(file, facts.files[name]) for name, file in files.items()}
-        ids = _map(files[IDS], facts.dtype, sum(facts.counts))
-        starts = _map_starts(files[STARTS], len(ids)) if STARTS in files else None
+    starts = None
+    now: dict[str, FileFacts] = {}
+    for name, written in facts.files.items():
+        with _reported(folder / name), open_private(folder / name) as file:
+            now[name] = _verify(file, written)
+            if name == IDS:
+                ids = _map(file, facts.dtype, sum(facts.counts))
+            else:
+                starts = _map_starts(file, sum(facts.counts))
     # A count of 0 is possible in a list. But a character without an occurrence has no id, so a
     # wrong 0 must not be believed.
     if now != facts.files or 0 in facts.counts:
@@ -176,10 +177,9 @@ def _altered(file: BinaryIO) -> AlteredError:
 
 def _verify(file: BinaryIO, written: FileFacts) -> FileFacts:
     """The facts of a file with its stamp of now. Its content must not have changed."""
-    with _reported(Path(file.name)):
-        stamp = stamp_of(file.fileno())
-        if stamp != written.stamp and hash_of(file) != written.sha256:
-            raise _altered(file)
+    stamp = stamp_of(file.fileno())
+    if stamp != written.stamp and hash_of(file) != written.sha256:
+        raise _altered(file)
     return FileFacts(sha256=written.sha256, stamp=stamp)
 
 
@@ -187,8 +187,7 @@ def _map(file: BinaryIO, dtype: str, n: int) -> NDArray[Any]:
     """A memory map of the n numbers in a file (n,), n > 0."""
     if os.fstat(file.fileno()).st_size != n * np.dtype(dtype).itemsize:
         raise _altered(file)
-    with _reported(Path(file.name)):
-        return np.asarray(np.memmap(file, dtype, "r", shape=(n,)))
+    return np.asarray(np.memmap(file, dtype, "r", shape=(n,)))
 
 
 def _map_starts(file: BinaryIO, N: int) -> NDArray[np.int64]:

@@ -53,13 +53,10 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
     source = SOURCES / f"{name}.c"
     command = [*compiler, "-O3", "-fno-math-errno", "-D_GNU_SOURCE", "-shared", "-fPIC", "-fopenmp"]
     command += flags
-    digest = hashlib.sha256("\0".join(command).encode())
-    if of_this_cpu:
-        features = sorted(cpu_features()) or [platform.node()]
-        digest.update(" ".join([platform.machine(), *features]).encode())
-    for path in (source, *sorted(source.parent.glob("*.h"))):
-        digest.update(path.read_bytes())
-    stem = f"{name}-{digest.hexdigest()[:32]}"
+    try:
+        stem = f"{name}-{_digest(command, source, of_this_cpu)[:32]}"
+    except OSError as error:
+        raise NoKernelError(f"{error.filename or source}: {error.strerror}") from error
     try:
         folder = private_folder("kernels", create=True)
         library = _find(folder, stem) or _compile([*command, str(source)], folder, stem)
@@ -70,6 +67,17 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
     except OSError as error:
         reason = f"{error.filename or stem}: {error.strerror or error}"
         raise NoKernelError(f"{reason}; set CHARLM_CACHE to another folder") from error
+
+
+def _digest(command: list[str], source: Path, of_this_cpu: bool) -> str:
+    """A hash of all that decides what the compiler writes."""
+    digest = hashlib.sha256("\0".join(command).encode())
+    if of_this_cpu:
+        features = sorted(cpu_features()) or [platform.node()]
+        digest.update(" ".join([platform.machine(), *features]).encode())
+    for path in (source, *sorted(source.parent.glob("*.h"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _find(folder: Path, stem: str) -> Path | None:
@@ -95,7 +103,8 @@ def _compile(command: list[str], folder: Path, stem: str) -> Path:
     try:
         _remove_abandoned(folder, now)
         _run([*command, "-o", name])
-        temporary.chmod(0o600)  # the linker makes it executable
+        with suppress(OSError):  # not supported by all file systems; its mode is checked later
+            temporary.chmod(0o600)  # the linker makes it executable
         with temporary.open("rb+") as file:
             library = _library(folder, stem, file)
             if not file.tell():
