@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.arguments import RUNS
 from charlm.cli.output import print_line, print_note, print_table
+from charlm.cli.streams import is_standard_output
 from charlm.errors import CharlmError, DataError
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ def inspect(options: argparse.Namespace) -> int:
         "ngram_text": ngram_text,
     }
     if out is not None:
-        write_report(out, found, about | {"vocab": [*map(ord, meta.vocab)]}, options.force)
+        size = write_report(out, found, about | {"vocab": [*map(ord, meta.vocab)]}, options.force)
     if options.json:
         print_line(json.dumps(about | found.numbers()))
-    elif out is not None:
-        _print(found, about, out)
+    elif out is not None and not is_standard_output(out):
+        _print(found, about, f"{out} ({size / 1e6:.1f} MB)")
     return 0
 
 
@@ -84,11 +84,11 @@ def _text_for_ngrams(meta: Meta, split: Split, own: bool) -> tuple[Ids | None, s
     return ids, f"the last {len(ids):,} characters of the training text"
 
 
-def _print(found: Survey, about: dict[str, Any], out: Path) -> None:
+def _print(found: Survey, about: dict[str, Any], report: str) -> None:
     unknown = about["unknown_chars"]
     print_table(
         {
-            "report": f"{out} ({out.stat().st_size / 1e6:.1f} MB)",
+            "report": report,
             "text": f"{about['source']}, {len(found.text):,} characters"
             + f", {unknown:,} unknown characters skipped" * bool(unknown),
             "loss": f"{found.bits_per_char:.4f} bits/char",

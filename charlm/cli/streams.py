@@ -50,6 +50,13 @@ def discard_output() -> None:
         os.dup2(null.fileno(), sys.stdout.fileno())
 
 
+def is_standard_output(path: Path) -> bool:
+    """Whether a path is what standard output is, for example /dev/stdout."""
+    with suppress(OSError):
+        return os.path.samestat(path.stat(), os.fstat(1))
+    return False
+
+
 def _open_missing() -> None:
     """Open the null device as each standard stream that is closed (`<&-`, `>&-`, `2>&-`).
 

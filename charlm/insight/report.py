@@ -16,7 +16,6 @@ import html
 import json
 import os
 import zlib
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from charlm.errors import CharlmError
 from charlm.insight.attention import AttentionWindow
 from charlm.insight.record import Array
 from charlm.insight.survey import Survey
+from charlm.visible import visible
 
 LEVELS = (63, 31, 15, 7)  # steps on each side of zero to which the values of units are rounded
 MAX_BYTES = 4_000_000  # of all units together, compressed
@@ -51,36 +51,68 @@ def check_free(path: Path, overwrite: bool) -> None:
     """
     if path.is_dir():
         raise CharlmError(f"{path}: is a folder; out=FILE needs the name of a file")
+    if _is_device(path):
+        return
     if path.exists() and not overwrite:
         raise CharlmError(
             f"{path}: already exists; use force=True to overwrite it, or out=FILE for another file"
         )
-    if not path.parent.is_dir():
-        raise _unwritable(path, f"there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise _unwritable(path, f"no permission to write in {path.parent}")
+    folder = _end_of_links(path).parent
+    if not folder.is_dir():
+        raise _unwritable(path, f"there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise _unwritable(path, f"no permission to write in {folder}")
 
 
-def write_report(path: Path, survey: Survey, about: dict[str, Any], overwrite: bool) -> None:
+def _is_device(path: Path) -> bool:
+    """Whether a path is a device or a pipe, such as /dev/stdout: written to, and never replaced."""
+    return path.exists() and not path.is_file()
+
+
+def _end_of_links(path: Path) -> Path:
+    """The file that a path is, or would be, after all symbolic links."""
+    end = Path(os.path.realpath(path))
+    if end.is_symlink():
+        raise _unwritable(path, "this link leads to itself")
+    return end if path.is_symlink() else path
+
+
+def write_report(path: Path, survey: Survey, about: dict[str, Any], overwrite: bool) -> int:
     """Write the page of a survey to `path`.
+
+    A regular file is replaced at once when the page is complete. A link stays a link.
 
     Args:
         about: the model and the text, from `charlm inspect`.
+
+    Returns:
+        The number of bytes written.
 
     Raises:
         CharlmError: the file cannot be written, or it exists and `overwrite` is False.
     """
     page = build_page(survey, about).encode("utf-8")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(page)
-        check_free(path, overwrite)  # again: another program may have written the file meanwhile
-        temporary.replace(path)
+        if _is_device(path):
+            path.write_bytes(page)
+        else:
+            _replace(path, page, overwrite)
     except OSError as error:
         raise _unwritable(path, str(error.strerror)) from error
+    return len(page)
+
+
+def _replace(path: Path, page: bytes, overwrite: bool) -> None:
+    end = _end_of_links(path)
+    temporary = end.with_name(f".{end.name}.{os.getpid()}.tmp")
+    file = temporary.open("xb")  # fails if there is already something with this name
+    try:
+        with file:
+            file.write(page)
+        check_free(path, overwrite)  # again: another program may have written the file meanwhile
+        temporary.replace(end)
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _unwritable(path: Path, why: str) -> CharlmError:
@@ -91,6 +123,7 @@ def build_page(survey: Survey, about: dict[str, Any]) -> str:
     """The HTML of the page."""
     unit_arrays, units = _units(survey)
     attention_arrays, attention = _attention(survey.attention)
+    about = {key: visible(it) if isinstance(it, str) else it for key, it in about.items()}
     data = survey.numbers() | {"about": about, "units": units, "attention": attention}
     style = _read("style.css")
     script = '"use strict";\n' + "".join(_read(name) for name in SCRIPTS)

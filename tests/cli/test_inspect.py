@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import KINDS, Charlm, TinyConfig, TinyRun, train_with
+from tests.conftest import KINDS, Charlm, TinyConfig, TinyRun, python, train_with
 
 RUN = Path("checkpoints") / "lstm"
 REPORT = RUN / "report.html"
@@ -121,3 +124,86 @@ def test_a_model_of_lists_and_one_of_bytes(
         score = json.loads(charlm("eval", run, "--json", *CPU).out)
         assert found["bits_per_char"] == pytest.approx(score["bits_per_char"], rel=0.02), name
         assert charlm("inspect", run, *CPU).status == 0
+
+
+# --- where the page is written: only a regular file is replaced -------------------------------
+
+PAGE = ("inspect", RUN, "--length", "50", *CPU, "--out")
+POSIX = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs and links")
+
+
+@POSIX
+@pytest.mark.parametrize("links", [("link",), ("link", "second")])
+def test_a_page_is_written_through_links(
+    links: tuple[str, ...], charlm: Charlm, workplace: Path
+) -> None:
+    Path("there").mkdir()
+    for link, target in zip(links, (*links[1:], "there/page.html"), strict=True):
+        Path(link).symlink_to(target)
+    assert charlm(*PAGE, "link").status == 0
+    first = Path("there/page.html").read_bytes()
+    refused = charlm(*PAGE, "link")
+    assert (refused.status, refused.out) == (2, "")
+    assert "link: already exists; use --force" in refused.err
+    Path("there/page.html").write_text("mine", encoding="utf-8")
+    assert charlm(*PAGE, "link", "--force").status == 0
+    assert Path("there/page.html").read_bytes() == first
+    assert all(Path(link).is_symlink() for link in links)
+    assert [path.name for path in Path("there").iterdir()] == ["page.html"]
+
+
+@POSIX
+def test_a_link_that_leads_nowhere_is_reported(charlm: Charlm, workplace: Path) -> None:
+    Path("circle").symlink_to("circle")
+    Path("lost").symlink_to("nowhere/page.html")
+    Path("folder").symlink_to("checkpoints")
+    for name, words in (
+        ("circle", "circle: cannot write the report: this link leads to itself"),
+        ("lost", "nowhere; use --out FILE"),
+        ("folder", "folder: is a folder"),
+    ):
+        result = charlm(*PAGE, name, "--force")
+        assert (result.status, result.out) == (2, "")
+        (line,) = result.err.splitlines()
+        assert words in line
+        assert Path(name).is_symlink()
+
+
+@POSIX
+@pytest.mark.parametrize("force", [(), ("--force",)])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_page_is_written_into_a_pipe(
+    force: tuple[str, ...], linked: bool, charlm: Charlm, workplace: Path
+) -> None:
+    os.mkfifo("pipe")
+    Path("link").symlink_to("pipe")
+    name = "link" if linked else "pipe"
+    with subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE) as reader:
+        result = charlm(*PAGE, name, *force)
+        assert reader.stdout is not None
+        page = reader.stdout.read()
+    assert (result.status, result.err) == (0, "")
+    assert f"report  {name} ({len(page) / 1e6:.1f} MB)" in result.out
+    assert page.startswith(b"<!doctype html>")
+    assert page.endswith(b"</html>\n")
+    assert stat.S_ISFIFO(Path("pipe").lstat().st_mode)
+    assert Path("link").is_symlink()
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="needs /dev/stdout")
+def test_a_page_on_standard_output_is_all_that_is_there(workplace: Path) -> None:
+    ended = python("-m", "charlm", *PAGE, "/dev/stdout", cwd=workplace)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("<!doctype html>")
+    assert ended.stdout.endswith("</html>\n")
+
+
+@POSIX
+def test_the_temporary_file_follows_no_link(charlm: Charlm, workplace: Path) -> None:
+    Path("mine.txt").write_text("mine", encoding="utf-8")
+    Path(f".page.html.{os.getpid()}.tmp").symlink_to("mine.txt")
+    result = charlm(*PAGE, "page.html")
+    assert result.status == 2
+    assert "page.html: cannot write the report: File exists" in result.err
+    assert Path("mine.txt").read_text(encoding="utf-8") == "mine"
+    assert Path(f".page.html.{os.getpid()}.tmp").is_symlink()

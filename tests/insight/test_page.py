@@ -21,6 +21,7 @@ from charlm.checkpoint.weights import read_model
 from charlm.insight.record import Array, record
 from tests.conftest import TinyConfig, train_with
 from tests.insight.browser import CHROMIUM, Page, browsing
+from tests.test_visible import is_hidden
 
 HOSTILE = (
     '</script><script>document.title="owned"</script>\n'
@@ -36,7 +37,7 @@ def hostile(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -
     from charlm.cli import main
 
     out = tmp_path_factory.mktemp("hostile")
-    text = out / "hostile.txt"
+    text = out / "<img src=x>\x1b[2J\u202e\u2028\n.txt"
     text.write_bytes((HOSTILE * 60).encode("utf-8"))
     runs = {}
     for kind in ("lstm", "gpt"):
@@ -136,6 +137,14 @@ def test_the_page_has_every_character_and_every_unit(kind: str, hostile: dict[st
     for (unit_kind, layer, index), scale, row in rows:
         exact = recorded.units[unit_kind][layer, :, index].astype(np.float64)
         np.testing.assert_allclose(row / levels * scale, exact, atol=0.6 * scale / levels)
+
+
+def test_what_the_page_says_about_the_text_is_visible(hostile: dict[str, Path]) -> None:
+    page = hostile["lstm"] / "report.html"
+    ((_, title),) = elements(page, "title")
+    about = {key: it for key, it in data_of(page)["about"].items() if isinstance(it, str)}
+    assert "<img src=x>\\x1b[2J\\u202e\\u2028\\n.txt (val)" in about["source"]
+    assert not any(map(is_hidden, "".join([title, *about.values()])))
 
 
 # --- behaviour -------------------------------------------------------------------------------
