@@ -85,6 +85,7 @@ class Child:
             the temporary folder are beside it, and so is the output.
         stdin: a file descriptor; None for an empty standard input.
         gate: the read end of a pipe; a forked child begins when its write end is closed.
+        closes: a descriptor of this process that the child does not keep, such as that write end.
         main: the function that a forked child calls instead of charlm's.
         prepare: called in a forked child before `main`.
     """
@@ -96,6 +97,7 @@ class Child:
         forked: bool = True,
         stdin: int | None = None,
         gate: int | None = None,
+        closes: int | None = None,
         limits: Limits = Limits(),  # noqa: B008  (frozen)
         env: dict[str, str] | None = None,
         main: Callable[[list[str]], int] | None = None,
@@ -112,6 +114,8 @@ class Child:
         self.pid = os.fork()
         if self.pid == 0:
             try:
+                if closes is not None:
+                    os.close(closes)
                 self._become_a_leader(stdin)
                 if forked:
                     self._run(gate, limits, main, prepare)
@@ -226,7 +230,10 @@ def _new_streams() -> None:
         raw: Any = io.FileIO(number, "w" if number else "r", closefd=False)
         buffer = io.BufferedWriter(raw) if number else io.BufferedReader(raw)
         stream = io.TextIOWrapper(
-            buffer, "utf-8", "backslashreplace" if number == 2 else "strict", line_buffering=number == 2
+            buffer,
+            "utf-8",
+            "backslashreplace" if number == 2 else "strict",
+            line_buffering=number == 2,
         )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)

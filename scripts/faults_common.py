@@ -174,7 +174,9 @@ def remove(folder: Path, keep: tuple[str, ...] = ()) -> None:
 
 # --- checks of what a command printed --------------------------------------------------------
 
-_TRACEBACK = re.compile(r"^(Traceback \(most recent call last\)|Exception ignored|Fatal Python)", re.M)
+_TRACEBACK = re.compile(
+    r"^(Traceback \(most recent call last\)|Exception ignored|Fatal Python)", re.M
+)
 _WARNING = re.compile(r"^.*\b\w*Warning: .*$", re.M)
 _NOTE = "charlm: note: "
 

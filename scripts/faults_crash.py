@@ -76,7 +76,9 @@ class _StoppedRun:
         for attempt in range(MOST_STOPS + 3):
             saved = self._saved_step()
             ended, sent = self._once(saved is not None, is_stopped=attempt < stops)
-            self.history.append(f"{'resume' if saved is not None else 'start'} {sent or 'to the end'}")
+            self.history.append(
+                f"{'resume' if saved is not None else 'start'} {sent or 'to the end'}"
+            )
             allowed = {0, *(statuses for name in sent.split("+") for statuses in _statuses(name))}
             problems = list(problems_of(ended, allowed))
             self._found.problems += problems
