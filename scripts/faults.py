@@ -7,9 +7,9 @@
     scripts/faults hostile       damaged and malicious checkpoints, configs, texts and caches
     scripts/faults concurrency   several processes use one run or one cache at the same moment
 
-Each trial is made from --seed and its number; --only N repeats one. A failing trial keeps its folder.
-Everything happens in a private folder under $TMPDIR. Damage to files is the point of it, so it does
-not run as root: --as-user NAME gives the rights of root up, for good, before anything else is done.
+Each trial is made from --seed and its number; --only N repeats one. A failing trial keeps its
+folder. Everything happens in a private folder under $TMPDIR. It damages files on purpose, so it
+does not run as root: --as-user NAME gives the rights of root up before anything else is done.
 
 Exit status: 0 all trials are right; 1 some are not; 2 it cannot run here.
 """
@@ -29,13 +29,13 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ["OMP_NUM_THREADS"] = "1"  # this process forks, so it must have no threads
 
-from faults_common import Check, Part, Report, UnavailableError, run_trials
+from faults_common import Check, Part, Report, UnavailableError, run_trials  # noqa: E402
 
 PARTS = ("crash", "disk", "hostile", "concurrency")
 
@@ -125,7 +125,7 @@ def become(name: str, folder: Path) -> NoReturn:
         user = pwd.getpwnam(name)
     except KeyError as error:
         raise UnavailableError(f"--as-user {name}: no such user") from error
-    rights = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    rights: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(_is_packages, sys.path)])}
     usual = f"/usr/bin/python3.{sys.version_info.minor}"  # where this one is in a folder of root's
     for python in (sys.executable, usual):

@@ -92,13 +92,13 @@ class Child:
 
     def __init__(
         self,
-        arguments: Sequence[str | Path],
+        arguments: Sequence[str | Path | int],
         place: Path,
         forked: bool = True,
         stdin: int | None = None,
         gate: int | None = None,
         closes: int | None = None,
-        limits: Limits = Limits(),  # noqa: B008  (frozen)
+        limits: Limits = Limits(),
         env: dict[str, str] | None = None,
         main: Callable[[list[str]], int] | None = None,
         prepare: Callable[[], None] = lambda: None,
@@ -121,7 +121,7 @@ class Child:
                     self._run(gate, limits, main, prepare)
                 command = [sys.executable, "-m", "charlm", *self._arguments]
                 limits.apply()
-                os.execve(sys.executable, command, self._env)  # noqa: S606
+                os.execve(sys.executable, command, self._env)
             finally:
                 os._exit(70)
 
@@ -294,7 +294,7 @@ def _status_mb(field: str) -> float:
 # --- importing once --------------------------------------------------------------------------
 
 
-def import_what_is_used(folder: Path, commands: Sequence[Sequence[str | Path]]) -> None:
+def import_what_is_used(folder: Path, commands: Sequence[Sequence[str | Path | int]]) -> None:
     """Import in this process all modules that the commands import.
 
     They run in a child, so that this process starts no thread and initialises nothing else: it must

@@ -193,9 +193,10 @@ def problems_of(
     if ended.late:
         yield f"hang: {ended}"
         return
-    if trace := _TRACEBACK.search(ended.err):
+    if (trace := _TRACEBACK.search(ended.err)) and not _is_before_main(ended.err):
         last = ended.err.strip().splitlines()[-1]
-        yield f"traceback: {trace[0]}: {last!r:.300}"
+        when = " at exit" * ("in atexit" in ended.err or "in <module 'threading'" in ended.err)
+        yield f"traceback{when}: {trace[0]}: {last!r:.300}"
     elif ended.status not in set(allowed):
         yield f"status: {ended}"
     elif ended.status == 2:
@@ -206,6 +207,13 @@ def problems_of(
         if bad := next(filter(_is_unprintable, text), None):
             line = next(line for line in re.split("[\n]", text) if bad in line)
             yield f"control character: {bad!r} on {name}: {line!r:.300}"
+
+
+def _is_before_main(err: str) -> bool:
+    """Whether Ctrl-C reached the interpreter before charlm's main, where nobody can catch it."""
+    return err.rstrip().endswith("KeyboardInterrupt") and not re.search(
+        r"in main$|ignored", err, re.M
+    )
 
 
 def _wrong_message(err: str) -> Iterator[str]:

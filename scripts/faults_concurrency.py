@@ -11,7 +11,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,14 +35,16 @@ class Scene:
     rng: random.Random
     plan: RunPlan
     found: Found
-    command: list[Any]
+    command: list[str | Path]
 
     @property
     def folder(self) -> Path:
         """The run folder."""
         return self.place / "work" / "runs" / "run"
 
-    def at_once(self, commands: list[list[Any]], **options: Any) -> list[Child]:
+    def at_once(
+        self, commands: Sequence[Sequence[str | Path | int]], **options: Any
+    ) -> list[Child]:
         """Start commands that begin at the same moment."""
         reader, writer = os.pipe()
         children = [
@@ -202,7 +204,7 @@ def compilations(scene: Scene) -> None:
     """Several processes compile the engine in C, in a cache that does not exist yet."""
     ended = scene.plan.start(scene.command, scene.place).wait()
     shutil.rmtree(scene.place / "cache")
-    sample = ["sample", "runs/run", "--length", 40, "--seed", 1]
+    sample: list[Any] = ["sample", "runs/run", "--length", 40, "--seed", 1]
     alone = Child([*sample, "--engine", "numpy"], scene.place).wait()
     children = scene.at_once([[*sample, "--engine", "native"]] * 4)
     together = [child.wait() for child in children]
@@ -219,7 +221,7 @@ def reading_while_saving(scene: Scene) -> None:
     """A run that saves after every step is sampled, described, evaluated and started from."""
     live = scene.plan.start(scene.command, scene.place)
     scene.wait_for_step(1, live)
-    sample = ["sample", "runs/run", "--length", 5, "--seed", 1, "--engine"]
+    sample: list[Any] = ["sample", "runs/run", "--length", 5, "--seed", 1, "--engine"]
     commands: list[list[Any]] = [
         ["info", "runs/run"],
         ["info", "runs/run/last.safetensors"],

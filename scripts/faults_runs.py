@@ -9,7 +9,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from faults_child import Child, import_what_is_used, new_place
 from faults_common import Check
 
 FEEDS = ("file", "folder", "list", "gz", "pipe")
-WORDS = "the a king fox sea bird sees loves fears follows every small old quiet naïve ☂ 狐".split()
+WORDS = ("the", "a", "king", "fox", "sees", "loves", "every", "small", "old", "naïve", "☂", "狐")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL")
 
 
@@ -74,7 +74,7 @@ class RunPlan:
         os.close(writer)
         return reader
 
-    def start(self, command: list[str | Path], place: Path, **options: Any) -> Child:
+    def start(self, command: Sequence[str | Path | int], place: Path, **options: Any) -> Child:
         """Start a command that may read the text from its standard input."""
         stdin = self.stdin()
         try:
@@ -238,7 +238,7 @@ def warm_up(check: Check) -> None:
     evaluation = plan.settings["eval"] | {"every": 1, "sample_every": 1, "insight": True}
     plan = RunPlan(plan.settings | {"train": train, "eval": evaluation}, plan.text, "file")
     place = new_place(check.folder / "warm-up")
-    commands = [plan.write(place), ["config", "check", "run.yaml"]]
+    commands: list[list[Any]] = [[*plan.write(place)], ["config", "check", "run.yaml"]]
     run = "runs/run"
     commands += [["info", run], ["eval", run], ["inspect", run], ["data", "stats", "text.txt"]]
     commands += [["sample", run, "--engine", it, "--length", 3] for it in ("numpy", "torch")]
