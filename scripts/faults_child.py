@@ -193,11 +193,11 @@ class Child:
             os.read(gate, 1)
         limits.apply()
         prepare()
-        if main is None:
-            from charlm.cli import main
+        from charlm.cli import main as charlm
+
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            status = _status_of(main, self._arguments)
+            status = _status_of(main or charlm, self._arguments)
             threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()
             sys.stdout.flush()

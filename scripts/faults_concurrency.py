@@ -47,10 +47,7 @@ class Scene:
     ) -> list[Child]:
         """Start commands that begin at the same moment."""
         reader, writer = os.pipe()
-        children = [
-            self.plan.start(it, self.place, gate=reader, closes=writer, **options)
-            for it in commands
-        ]
+        children = [self.plan.start(it, self.place, gate=reader, closes=writer) for it in commands]
         os.close(reader)
         os.close(writer)
         return children

@@ -90,9 +90,14 @@ RESUME = ["train", "--resume", "--name", "run", "--out", "runs", "--device", "cp
 # --- drawing ---------------------------------------------------------------------------------
 
 
-def draw(rng: random.Random, steps: int | None = None, feeds: tuple[str, ...] = FEEDS) -> RunPlan:
+def draw(
+    rng: random.Random,
+    steps: int | None = None,
+    feeds: tuple[str, ...] = FEEDS,
+    kind: str | None = None,
+) -> RunPlan:
     """Draw a run of a tiny model: any kind, optimizer, batches, text, evaluation and saving."""
-    kind = rng.choice(("rnn", "gru", "lstm", "gpt"))
+    kind = kind or rng.choice(("rnn", "gru", "lstm", "gpt"))
     documents, batches = _batches(rng, kind)
     model = _model(rng, kind)
     length = model["context"] if kind == "gpt" else rng.choice((4, 8, 16))
