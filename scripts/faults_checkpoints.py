@@ -25,6 +25,7 @@ class Draft:
 
     Attributes:
         tensors: name, dtype, shape and bytes of each.
+        metadata: instead of charlm's: anything, or "none".
         entries: changes of the tensors' entries in the header, which then does not fit the bytes.
         padding: spaces after the header; None to align the tensors to 8 bytes as safetensors does.
         length: what the first 8 bytes say; None for the length of the header.
@@ -36,10 +37,9 @@ class Draft:
     metadata: Any = None
     padding: int | None = None
     length: int | None = None
-    format: Callable[[str], str] = staticmethod(lambda header: header)
 
     @staticmethod
-    def read(path: Path, text: str, elsewhere: Elsewhere) -> Draft:
+    def read(path: Path, text: str) -> Draft:
         """The pieces of a checkpoint, whose text is now at another path."""
         tensors, meta = read_checkpoint(path)
         meta["config"]["data"]["path"] = text
@@ -47,9 +47,8 @@ class Draft:
 
     def content(self) -> bytes:
         """The file."""
-        header: dict[str, Any] = {
-            "__metadata__": self.metadata or {"charlm": json.dumps(self.meta)}
-        }
+        metadata = self.metadata or {"charlm": json.dumps(self.meta)}
+        header: dict[str, Any] = {} if self.metadata == "none" else {"__metadata__": metadata}
         begin = 0
         for name, dtype, shape, data in self.tensors:
             end = begin + len(data)
@@ -57,7 +56,7 @@ class Draft:
             begin = end
         for name, change in self.entries.items():
             header[name] = {**header[name], **change} if isinstance(change, dict) else change
-        text = self.format(json.dumps(header)).encode("utf-8", "surrogatepass")
+        text = json.dumps(header).encode("utf-8", "surrogatepass")
         text += b" " * (-len(text) % 8 if self.padding is None else self.padding)
         length = len(text) if self.length is None else self.length
         data = b"".join(data for *_, data in self.tensors)
@@ -146,12 +145,10 @@ def _json(rng: random.Random, draft: Draft, _elsewhere: Elsewhere) -> str:
             {"charlm": f"[{text}]"},
             {"charlm": draft.meta},
             {"charlm": text, "x" * 10**6: "\x1b"},
-            *(None, [], "charlm", {"charlm": None}, {"charlm": ""}, {"other": text}),
+            *("none", [1], "charlm", {"charlm": None}, {"charlm": ""}, {"other": text}),
             deep(900),
         )
     )
-    if draft.metadata is None:
-        draft.format = lambda header: header.replace("__metadata__", "__meta__")
     return f"metadata {str(draft.metadata)[:60]!r}"
 
 
@@ -259,7 +256,7 @@ def write_hostile(
     way = rng.random()
     if way < 0.04:
         return replace_by_another_kind(rng, path, elsewhere)
-    draft = Draft.read(base, text, elsewhere)
+    draft = Draft.read(base, text)
     done = []
     if way < 0.75:
         changes, weights = zip(*CHANGES, strict=True)

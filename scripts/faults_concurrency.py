@@ -42,9 +42,7 @@ class Scene:
         """The run folder."""
         return self.place / "work" / "runs" / "run"
 
-    def at_once(
-        self, commands: Sequence[Sequence[str | Path | int]], **options: Any
-    ) -> list[Child]:
+    def at_once(self, commands: Sequence[Sequence[str | Path | int]]) -> list[Child]:
         """Start commands that begin at the same moment."""
         reader, writer = os.pipe()
         children = [self.plan.start(it, self.place, gate=reader, closes=writer) for it in commands]

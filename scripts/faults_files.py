@@ -1,4 +1,4 @@
-"""Files that are not what they seem, for scripts/faults hostile; and a folder that must not change."""
+"""Files that are not what they seem, for scripts/faults hostile, and a folder that must stay."""
 
 from __future__ import annotations
 
