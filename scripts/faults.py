@@ -35,42 +35,67 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ["OMP_NUM_THREADS"] = "1"  # this process forks, so it must have no threads
 
-from faults_common import Check, Part, Report, UnavailableError, run_trials  # noqa: E402
+from faults_common import Check, Part, Report, UnavailableError, run_trials, show_table  # noqa: E402
 
 PARTS = ("crash", "disk", "hostile", "concurrency")
 
 
 def main() -> int:
     options = parse()
-    part: Part = importlib.import_module(f"faults_{options.part}").PART
-    trials = part.trials if options.trials is None else options.trials
+    parts = {name: importlib.import_module(f"faults_{name}").PART for name in options.parts}
     folder: Path | None = options.folder
     try:
-        folder = folder or private_folder(options.part, options.as_user)
+        folder = folder or private_folder(options.as_user)
         os.chdir(folder)
-        check = Check(options.part, folder, trials, options.seed, options.quick, options.sanitize)
-        if part.environment and (extra := part.environment(check)) and not options.prepared:
-            arguments = [__file__, *sys.argv[1:], "--folder", str(folder)]
-            arguments.append("--prepared")
-            os.execve(sys.executable, [sys.executable, *arguments], os.environ | extra)
-        check = replace(check, setup=part.prepare(check))
+        checks = [make_check(name, parts[name], folder, options) for name in options.parts]
+        if not options.prepared:
+            start_prepared([(parts[check.part], check) for check in checks])
+        reports = [run_part(parts[check.part], check, options) for check in checks]
     except UnavailableError as error:
         print(f"faults: {error}", file=sys.stderr)
         if folder:
             shutil.rmtree(folder)
         return 2
-    report = Report(check, repeat_command(options))
-    numbers = options.only or (part.numbers(check) if part.numbers else range(trials))
+    show_table([report.row() for report in reports])
+    for report in reports:
+        report.show_failures()
+    failed = any(report.failed for report in reports)
+    if not failed:
+        shutil.rmtree(folder)
+    return 1 if failed else 0
+
+
+def make_check(name: str, part: Part, folder: Path, options: argparse.Namespace) -> Check:
+    """The options of a part; its folder is in the folder of all."""
+    own = folder / name
+    own.mkdir(exist_ok=True)
+    trials = part.trials if options.trials is None else options.trials
+    return Check(name, own, trials, options.seed, options.quick, options.sanitize)
+
+
+def start_prepared(parts: list[tuple[Part, Check]]) -> None:
+    """Start this program again if a part needs variables from its start, such as LD_PRELOAD."""
+    extra: dict[str, str] = {}
+    for part, check in parts:
+        extra |= part.environment(check) if part.environment else {}
+    if extra:
+        folder = str(parts[0][1].folder.parent)
+        arguments = [__file__, *sys.argv[1:], "--folder", folder, "--prepared"]
+        os.execve(sys.executable, [sys.executable, *arguments], os.environ | extra)
+
+
+def run_part(part: Part, check: Check, options: argparse.Namespace) -> Report:
+    """Do the trials of a part, and print those that fail."""
+    check = replace(check, setup=part.prepare(check))
+    report = Report(check, repeat_command(check.part, options))
+    numbers = options.only or (part.numbers(check) if part.numbers else range(check.trials))
     until = time.monotonic() + 60 * options.minutes
     try:
         for number, found in run_trials(part, check, numbers, options.jobs, until):
             report.add(number, found)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
-    report.show()
-    if not report.failed:
-        shutil.rmtree(folder)
-    return 1 if report.failed else 0
+    return report
 
 
 def parse() -> argparse.Namespace:
@@ -79,10 +104,12 @@ def parse() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("part", choices=PARTS)
+    options.add_argument("parts", choices=PARTS, nargs="+", metavar="PART", help=", ".join(PARTS))
     options.add_argument("--trials", type=int, metavar="N", help="how many (default: of the part)")
     options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--minutes", type=float, default=1e6, help="begin no trial after these")
+    options.add_argument(
+        "--minutes", type=float, default=1e6, help="begin no trial of a part after these"
+    )
     options.add_argument("--jobs", type=int, default=1, help="trials at the same time")
     options.add_argument("--only", type=int, nargs="+", metavar="N", help="only these trials")
     options.add_argument("--as-user", metavar="NAME", help="root becomes this user first")
@@ -92,15 +119,18 @@ def parse() -> argparse.Namespace:
     )
     options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # when it starts again,
     options.add_argument("--prepared", action="store_true", help=argparse.SUPPRESS)  # as does this
-    return options.parse_args()
+    asked = options.parse_args()
+    if asked.only and len(asked.parts) > 1:
+        options.error("--only needs one part")
+    return asked
 
 
-def private_folder(part: str, user: str | None) -> Path:
+def private_folder(user: str | None) -> Path:
     """Make the folder in which everything happens. Root becomes an ordinary user here.
 
     A fault that removes the wrong files has once removed /etc: this must never run as root.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f"charlm-faults-{part}-")).resolve()
+    folder = Path(tempfile.mkdtemp(prefix="charlm-faults-")).resolve()
     if os.geteuid() == 0:
         try:
             if user is None:
@@ -146,9 +176,9 @@ def _is_packages(path: str) -> bool:
     return path.endswith("site-packages")
 
 
-def repeat_command(options: argparse.Namespace) -> str:
+def repeat_command(part: str, options: argparse.Namespace) -> str:
     """The command that repeats a trial, apart from --only."""
-    words = ["scripts/faults", options.part, "--seed", options.seed]
+    words = ["scripts/faults", part, "--seed", options.seed]
     for name in ("trials", "as_user"):
         if getattr(options, name) is not None:
             words += [f"--{name.replace('_', '-')}", getattr(options, name)]

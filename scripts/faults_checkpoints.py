@@ -129,7 +129,7 @@ def _a_vocabulary(rng: random.Random, draft: Draft, _elsewhere: Elsewhere) -> st
 def _json(rng: random.Random, draft: Draft, _elsewhere: Elsewhere) -> str:
     """JSON that parsers do not agree on, or that takes long."""
     text = json.dumps(draft.meta)
-    nested = json.dumps(deep(rng.choice((200, 990))))
+    nested = json.dumps(deep(rng.choice((200, 800))))
     many = "[" * rng.choice((5000, 10**6))
     number = "1" + "0" * rng.choice((400, 6000, 10**6))
     draft.metadata = rng.choice(
@@ -146,7 +146,7 @@ def _json(rng: random.Random, draft: Draft, _elsewhere: Elsewhere) -> str:
             {"charlm": draft.meta},
             {"charlm": text, "x" * 10**6: "\x1b"},
             *("none", [1], "charlm", {"charlm": None}, {"charlm": ""}, {"other": text}),
-            deep(900),
+            deep(800),
         )
     )
     return f"metadata {str(draft.metadata)[:60]!r}"

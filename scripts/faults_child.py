@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -185,6 +186,7 @@ class Child:
         """Call main as the interpreter does, and end the process."""
         os.environ.clear()
         os.environ.update(self._env)
+        tempfile.tempdir = None  # it is read from the environment once
         _new_streams()
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as the interpreter does
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -140,7 +140,7 @@ def _fork(part: Part, check: Check, number: int) -> int:
         try:
             found = part.trial(check, number, folder)
         except BaseException:  # a bug of the harness is a failing trial
-            found = Found("the harness itself", [f"harness: {traceback.format_exc()}"])
+            found = Found("the harness itself", [f"harness: {traceback.format_exc()[-600:]}"])
         (folder / "result.json").write_text(json.dumps(asdict(found)))
         if not found.problems:
             remove(folder, keep=("result.json",))
@@ -237,20 +237,21 @@ def _is_unprintable(char: str) -> bool:
 
 
 class Report:
-    """Counts trials and prints what they found."""
+    """Counts the trials of a part and prints what they found."""
 
     def __init__(self, check: Check, command: str) -> None:
         self._check, self._command = check, command
-        self._began = time.monotonic()
+        self._began = self._ended = time.monotonic()
         self.trials = 0
         self.failed: list[tuple[int, Found]] = []
 
     def add(self, number: int, found: Found) -> None:
         """Count a trial; print its problems at once."""
         self.trials += 1
+        self._ended = time.monotonic()
         if found.problems:
             self.failed.append((number, found))
-            print(f"trial {number} ({found.about}): {found.problems[0]!r:.400}", flush=True)
+            print(f"trial {number}: {found.about!r:.300}: {found.problems[0]!r:.400}", flush=True)
 
     def kinds(self) -> dict[str, list[tuple[int, Found, str]]]:
         """The failing trials by the kind of their problems."""
@@ -261,24 +262,25 @@ class Report:
                 kinds.setdefault(kind, []).append((number, found, first))
         return kinds
 
-    def show(self) -> None:
-        """Print the table, and how to repeat the first failing trials of each kind."""
-        kinds = self.kinds()
-        counts = ", ".join(f"{kind} {len(trials)}" for kind, trials in kinds.items())
-        print(f"\n| part | trials | ok | failed | kinds of failure | seconds |\n|{'---|' * 6}")
-        cells = (
-            self._check.part,
-            self.trials,
-            self.trials - len(self.failed),
-            len(self.failed),
-            counts or "none",
-            round(time.monotonic() - self._began),
-        )
-        print("| " + " | ".join(map(str, cells)) + " |")
-        for kind, trials in kinds.items():
-            print(f"\n{kind}: {len(trials)} of {self.trials} trials, for example")
+    def row(self) -> tuple[object, ...]:
+        """The row of the table."""
+        kinds = ", ".join(f"{kind} {len(trials)}" for kind, trials in self.kinds().items())
+        failed = len(self.failed)
+        seconds = round(self._ended - self._began)
+        return (self._check.part, self.trials, self.trials - failed, failed, kinds or "-", seconds)
+
+    def show_failures(self) -> None:
+        """Print how to repeat the first failing trials of each kind, and where their files are."""
+        for kind, trials in self.kinds().items():
+            print(f"\n{self._check.part}, {kind}: {len(trials)} of {self.trials} trials, such as")
             for number, found, first in trials[:SHOWN]:
-                print(f"  {number}: {found.about}\n    {first!r:.600}")
+                print(f"  {number}: {found.about!r:.300}\n    {first!r:.600}")
                 print(f"    {self._command} --only {number}")
                 print(f"    {trial_folder(self._check, number)}")
-        sys.stdout.flush()
+
+
+def show_table(rows: Iterable[tuple[object, ...]]) -> None:
+    """Print the table of all parts."""
+    print(f"\n| part | trials | ok | failed | kinds of failure | seconds |\n|{'---|' * 6}")
+    for row in rows:
+        print("| " + " | ".join(map(str, row)) + " |")

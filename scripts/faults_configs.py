@@ -65,7 +65,7 @@ def _nasty(rng: random.Random, text: str) -> list[tuple[str, str | bytes]]:
         ("a bomb of merges", merges),
         ("a cycle", "data: &a {path: *a}"),
         ("a cyclic list", "name: &a [*a]"),
-        ("deep", json.dumps(deep(rng.choice((100, 900)))) + "\n"),
+        ("deep", json.dumps(deep(rng.choice((100, 800)))) + "\n"),
         ("very deep", "[" * rng.choice((5000, 100_000))),
         ("deep blocks", "".join(f"{' ' * i}a:\n" for i in range(rng.choice((200, 1500))))),
         ("deep minus", "- " * rng.choice((1000, 5000)) + "x"),

@@ -80,12 +80,11 @@ class _StoppedRun:
                 f"{'resume' if saved is not None else 'start'} {sent or 'to the end'}"
             )
             allowed = {0, *(statuses for name in sent.split("+") for statuses in _statuses(name))}
-            problems = list(problems_of(ended, allowed))
-            self._found.problems += problems
-            if problems or not self._kept_its_word(ended, saved):
-                return False
+            self._found.problems += problems_of(ended, allowed)
             if ended.status == 0:
-                return True
+                return self._kept_its_word(ended, saved)
+            if ended.late or not sent or not self._kept_its_word(ended, saved):
+                return False
         self._found.add("endless", self.history)
         return False
 

@@ -242,12 +242,15 @@ def warm_up(check: Check) -> None:
     }
     evaluation = plan.settings["eval"] | {"every": 1, "sample_every": 1, "insight": True}
     plan = RunPlan(plan.settings | {"train": train, "eval": evaluation}, plan.text, "file")
-    place = new_place(check.folder / "warm-up")
+    folder = check.folder.parent  # of all parts, so that this is done once
+    if (folder / "warm-up").exists():
+        return
+    place = new_place(folder / "warm-up")
     commands: list[list[Any]] = [[*plan.write(place)], ["config", "check", "run.yaml"]]
     run = "runs/run"
     commands += [["info", run], ["eval", run], ["inspect", run], ["data", "stats", "text.txt"]]
     commands += [["sample", run, "--engine", it, "--length", 3] for it in ("numpy", "torch")]
-    import_what_is_used(check.folder, commands)
+    import_what_is_used(folder, commands)
 
 
 # --- comparing -------------------------------------------------------------------------------

@@ -97,20 +97,20 @@ def change_tree(rng: random.Random, tree: Any) -> str:
         group[rng.choice(STRINGS)[:200]] = value(rng, group[key])
         return f"a new key beside {where}"
     if action < 0.25 and isinstance(group, dict):
-        group[key] = deep(rng.choice((50, 500, 5000)))
+        group[key] = deep(rng.choice((50, 400)))
         return f"{where} nested deeply"
     group[key] = value(rng, group[key])
     return f"{where} = {group[key]!r:.60}"
 
 
-def _nodes(tree: Any, where: str = "") -> Any:
-    """Every group, key and dotted name in a tree."""
+def _nodes(tree: Any, where: str = "", depth: int = 9) -> Any:
+    """Every group, key and dotted name in a tree, down to a depth."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree)
     for key, inner in list(items):
         name = f"{where}.{key}".strip(".")
         yield tree, key, name
-        if isinstance(inner, dict | list):
-            yield from _nodes(inner, name)
+        if isinstance(inner, dict | list) and depth:
+            yield from _nodes(inner, name, depth - 1)
 
 
 def deep(depth: int) -> list[Any]:
