@@ -305,6 +305,7 @@ def import_what_is_used(folder: Path, commands: Sequence[Sequence[str | Path | i
     Raises:
         RuntimeError: a command fails.
     """
+
     place, listed = new_place(folder / "warm-up"), folder / "warm-up" / "modules"
 
     def run_all(_arguments: list[str]) -> int:

@@ -193,19 +193,20 @@ def problems_of(
     if ended.late:
         yield f"hang: {ended}"
         return
+    warning = _WARNING.search(ended.err)
     if (trace := _TRACEBACK.search(ended.err)) and not _is_before_main(ended.err):
         last = ended.err.strip().splitlines()[-1]
         when = " at exit" * ("in atexit" in ended.err or "in <module 'threading'" in ended.err)
         yield f"traceback{when}: {trace[0]}: {last!r:.300}"
     elif ended.status not in set(allowed):
         yield f"status: {ended}"
-    elif ended.status == 2:
+    elif ended.status == 2 and not warning:
         yield from _wrong_message(ended.err)
-    if warning := _WARNING.search(ended.err):
+    if warning:
         yield f"warning: {warning[0]!r:.300}"
     for name, text in (("stderr", ended.err), ("stdout", "" if raw_output else ended.out)):
         if bad := next(filter(_is_unprintable, text), None):
-            line = next(line for line in re.split("[\n]", text) if bad in line)
+            line = next(line for line in text.split("\n") if bad in line)
             yield f"control character: {bad!r} on {name}: {line!r:.300}"
 
 
@@ -218,7 +219,7 @@ def _is_before_main(err: str) -> bool:
 
 def _wrong_message(err: str) -> Iterator[str]:
     """Status 2 comes with one line; several wrong settings make a heading and indented lines."""
-    lines = [line for line in err.splitlines() if not line.startswith(_NOTE)]
+    lines = [line for line in err.removesuffix("\n").split("\n") if not line.startswith(_NOTE)]
     several = len(lines) > 1 and re.search(r"\d+ problems:$", lines[0])
     indented = [line for line in lines[1:] if line.startswith("  ")]
     if len(lines) != 1 and not (several and len(indented) == len(lines) - 1):

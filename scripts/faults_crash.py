@@ -42,6 +42,8 @@ def trial(check: Check, number: int, folder: Path) -> Found:
     )
     never_stopped = reference(check, plan)
     run = _StoppedRun(plan, new_place(folder), rng, forked, never_stopped, found)
+    if check.quick:
+        run.signals = ("SIGTERM", "SIGKILL")
     if run.to_the_end():
         for line in (*differences(run.folder, never_stopped.folder), *leftovers(folder)):
             found.problems.append(line)
@@ -63,6 +65,7 @@ class _StoppedRun:
     ) -> None:
         self._plan, self._place, self._rng, self._forked = plan, place, rng, forked
         self._found = found
+        self.signals = SIGNALS
         self._seconds = never_stopped.seconds + (0 if forked else IMPORT_S)
         self._start = plan.write(place)
         self.folder = place / "work" / "runs" / "run"
@@ -97,11 +100,11 @@ class _StoppedRun:
         sent = []
         if is_stopped:
             self._sleep_until(child.began + self._rng.uniform(0, 1.1) * self._seconds, child)
-            sent.append(self._rng.choice(SIGNALS))
+            sent.append(self._rng.choice(self.signals))
             child.signal(signal.Signals[sent[0]])
             if sent[0] != "SIGKILL" and self._rng.random() < 0.4:
                 time.sleep(10 ** self._rng.uniform(-4.5, -0.7))
-                sent.append(self._rng.choice(SIGNALS))
+                sent.append(self._rng.choice(self.signals))
                 child.signal(signal.Signals[sent[1]])
         return child.wait(PATIENCE_S), "+".join(sent)
 

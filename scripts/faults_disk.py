@@ -68,7 +68,8 @@ def prepare(check: Check) -> Setup:
     warm_up(check)
     plans = [_plan(check, number) for number in range(1 if check.quick else 2)]
     faults = []
-    for number, command in itertools.product(range(len(plans)), COMMANDS):
+    commands = COMMANDS[:1] if check.quick else COMMANDS
+    for number, command in itertools.product(range(len(plans)), commands):
         place = new_place(check.folder / f"count-{number}-{command}")
         counts = _count(check, plans[number], place, command)
         for call, total in zip(CALLS, counts, strict=True):

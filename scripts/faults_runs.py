@@ -19,7 +19,7 @@ from faults_common import Check
 
 FEEDS = ("file", "folder", "list", "gz", "pipe")
 WORDS = ("the", "a", "king", "fox", "sees", "loves", "every", "small", "old", "naïve", "☂", "狐")
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL")
+SIGNALS: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL")
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,8 @@ def warm_up(check: Check) -> None:
     place = new_place(folder / "warm-up")
     commands: list[list[Any]] = [[*plan.write(place)], ["config", "check", "run.yaml"]]
     run = "runs/run"
-    commands += [["info", run], ["eval", run], ["inspect", run], ["data", "stats", "text.txt"]]
+    if not check.quick:
+        commands += [["info", run], ["eval", run], ["inspect", run], ["data", "stats", "text.txt"]]
     commands += [["sample", run, "--engine", it, "--length", 3] for it in ("numpy", "torch")]
     import_what_is_used(folder, commands)
 
