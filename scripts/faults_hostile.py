@@ -27,11 +27,13 @@ from faults_texts import change_cache, write_hostile_text
 from faults_values import MARK
 
 LIMITS = Limits(data_mb=1024, cpu_s=10, file_mb=64)
+SAMPLE = ["sample", "runs/run", "--engine", "native", "--length", "2"]
+COMPILING_S = 300.0
 PATIENCE_S = 30.0  # for a machine that is busy
 TOO_MANY = 2  # problems of one file: the others take long and show the same
 # of 16 trials: 10 checkpoints (C), 5 configs (Y for YAML), a text or a cache (T)
 FILES = "CYTCYCCYCCYCCYCC"
-COMPILER = "gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
+COMPILER = "env -u LD_PRELOAD gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ def prepare(check: Check) -> list[Base]:
         ended = Child(plan.write(base.place), base.place, forked=forked, env=env).wait()
         if ended.status:
             raise UnavailableError(f"the run that files are made from fails: {ended.err}")
-        Child(["sample", "runs/run", "--engine", "native", "--length", 2], base.place).wait()
+        ended = Child(SAMPLE, base.place).wait(COMPILING_S)
+        if ended.status and check.sanitize:
+            raise UnavailableError(f"--sanitize: the engine does not run: {ended.err}")
         bases.append(base)
     return bases
 
@@ -217,7 +221,7 @@ def _watch(place: Path, escapes: Path) -> None:
     roots = (f"{place}/", "/dev/null", "/proc/self/")
     changing = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.link"}
     changing |= {"os.chmod", "os.chown", "os.symlink", "shutil.rmtree"}
-    compilers = {"cc", "gcc", "clang"}
+    compilers = {"cc", "gcc", "clang", "env"}
     busy: list[int] = []
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
