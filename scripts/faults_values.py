@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from typing import Any
@@ -70,9 +71,9 @@ def paths(elsewhere: str, fifo: str) -> tuple[str, ...]:
 def value(rng: random.Random, old: Any) -> Any:
     """A hostile value for a field, often of the type that it has."""
     if rng.random() < 0.15:
-        return rng.choice(OTHERS)
+        return copy.deepcopy(rng.choice(OTHERS))  # it may be changed, too
     if isinstance(old, bool) or old is None:
-        return rng.choice((*OTHERS, *NUMBERS, *STRINGS))
+        return copy.deepcopy(rng.choice((*OTHERS, *NUMBERS, *STRINGS)))
     if isinstance(old, int | float) and rng.random() < 0.85:
         if rng.random() < 0.3:
             return type(old)(old * rng.choice((-1, 2, 3, 10, 1000, 0))) + rng.choice((-1, 0, 1))
