@@ -1,0 +1,145 @@
+"""scripts/faults crash: runs are stopped by signals at random instants, and resumed to the end."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from faults_child import PATIENCE_S, Ended, new_place
+from faults_common import Check, Found, Part, problems_of
+from faults_runs import (
+    RESUME,
+    SIGNALS,
+    Reference,
+    RunPlan,
+    differences,
+    draw,
+    leftovers,
+    read_checkpoint,
+    reference,
+    warm_up,
+)
+
+PLANS = 4  # trials for each plan, whose uninterrupted run is trained once
+MOST_STOPS = 5  # of one run; then it runs to its end
+NEW_PROCESS = 0.1  # the share of trials in new processes: they are stopped while importing, too
+IMPORT_S = 4.0  # what that takes, about
+
+
+def trial(check: Check, number: int, folder: Path) -> Found:
+    """Start a run, stop it again and again, resume it to the end, and compare."""
+    rng = check.random(number)
+    plan = draw(check.random("plan", number // PLANS))
+    forked = check.quick or rng.random() >= NEW_PROCESS
+    model, train = plan.settings["model"]["kind"], plan.settings["train"]
+    found = Found(
+        f"{model}, {train['optimizer']['kind']}, {train['batches']}, {train['precision']}, text "
+        f"from a {plan.feed}, {'forked' if forked else 'a new process'}"
+    )
+    never_stopped = reference(check, plan)
+    run = _StoppedRun(plan, new_place(folder), rng, forked, never_stopped, found)
+    if check.quick:
+        run.signals = ("SIGTERM", "SIGKILL")
+    if run.to_the_end():
+        for line in (*differences(run.folder, never_stopped.folder), *leftovers(folder)):
+            found.problems.append(line)
+    found.about += "; " + ", ".join(run.history)
+    return found
+
+
+class _StoppedRun:
+    """A run that is stopped by signals and resumed, as its user would do it."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        place: Path,
+        rng: random.Random,
+        forked: bool,
+        never_stopped: Reference,
+        found: Found,
+    ) -> None:
+        self._plan, self._place, self._rng, self._forked = plan, place, rng, forked
+        self._found = found
+        self.signals = SIGNALS
+        self._seconds = never_stopped.seconds + (0 if forked else IMPORT_S)
+        self._start = plan.write(place)
+        self.folder = place / "work" / "runs" / "run"
+        self.history: list[str] = []
+        if rng.random() < 0.8:  # else the text is encoded here, too
+            shutil.copytree(never_stopped.place / "cache", place / "cache", dirs_exist_ok=True)
+
+    def to_the_end(self) -> bool:
+        """Return whether the run came to its end."""
+        stops = self._rng.randint(1, MOST_STOPS)
+        for attempt in range(MOST_STOPS + 3):
+            saved = self._saved_step()
+            ended, sent = self._once(saved is not None, is_stopped=attempt < stops)
+            self.history.append(
+                f"{'resume' if saved is not None else 'start'} {sent or 'to the end'}"
+            )
+            allowed = {0, *(statuses for name in sent.split("+") for statuses in _statuses(name))}
+            self._found.problems += problems_of(ended, allowed)
+            if ended.status == 0:
+                return self._kept_its_word(ended, saved)
+            if ended.late or not sent or not self._kept_its_word(ended, saved):
+                return False
+        self._found.add("endless", self.history)
+        return False
+
+    def _once(self, resumes: bool, is_stopped: bool) -> tuple[Ended, str]:
+        """Run until the end or until it is stopped; returns how, and the names of the signals."""
+        command: list[Any] = [*self._start]
+        if resumes:
+            command = RESUME if self._rng.random() < 0.5 else [*self._start, "--resume"]
+        child = self._plan.start(command, self._place, forked=self._forked)
+        sent = []
+        if is_stopped:
+            self._sleep_until(child.began + self._rng.uniform(0, 1.1) * self._seconds, child)
+            sent.append(self._rng.choice(self.signals))
+            child.signal(signal.Signals[sent[0]])
+            if sent[0] != "SIGKILL" and self._rng.random() < 0.4:
+                time.sleep(10 ** self._rng.uniform(-4.5, -0.7))
+                sent.append(self._rng.choice(self.signals))
+                child.signal(signal.Signals[sent[1]])
+        return child.wait(PATIENCE_S), "+".join(sent)
+
+    def _sleep_until(self, when: float, child: Any) -> None:
+        while time.monotonic() < when and child.is_running():
+            time.sleep(max(0.0, min(0.01, when - time.monotonic())))
+
+    def _saved_step(self) -> int | None:
+        """The step of `last`, read in an independent way; None if there is no such file."""
+        path = self.folder / "last.safetensors"
+        return int(read_checkpoint(path)[1]["progress"]["step"]) if path.exists() else None
+
+    def _kept_its_word(self, ended: Ended, before: int | None) -> bool:
+        """Check that nothing is lost that was saved, or that it said it had saved."""
+        try:
+            now = self._saved_step()
+        except (ValueError, KeyError) as error:
+            self._found.add("lost", f"last.safetensors is damaged: {error!r}")
+            return False
+        if before is not None and (now is None or now < before):
+            self._found.add("lost", f"step {before} was saved, and now there is {now}")
+            return False
+        said = f"interrupted at step {now:,}" if now is not None else None
+        if "interrupted at step" in ended.out and (said is None or said not in ended.out):
+            self._found.add("lost", f"step {now} is saved, but it said {ended.out[-300:]!r}")
+            return False
+        return True
+
+
+def _statuses(name: str) -> set[int]:
+    """How a process may end after a signal: saved, or ended by the signal where that is at once."""
+    if not name:
+        return set()
+    number = signal.Signals[name]
+    return {-number} if name == "SIGKILL" else {128 + number, -number}
+
+
+PART = Part(1000, warm_up, trial)

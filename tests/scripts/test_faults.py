@@ -1,0 +1,233 @@
+"""scripts/faults runs, and it can fail: planted faults of each kind are reported."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.conftest import ROOT, TinyRun, python
+
+SCRIPTS = ROOT / "scripts"
+PARTS = ("crash", "disk", "hostile", "concurrency")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="scripts/faults needs Linux")
+Import = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Import:
+    """Import a module of scripts/."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module
+
+
+def run_long(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run Python; it may take minutes on a busy machine."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        timeout=900,
+    )
+
+
+def test_every_part_runs_to_its_end() -> None:
+    as_user = ("--as-user", "nobody") if os.geteuid() == 0 else ()
+    ended = run_long(SCRIPTS / "faults.py", *PARTS, "--quick", "--trials", "3", *as_user)
+    if ended.returncode == 2 and re.search("needs a C compiler|cannot run Python", ended.stderr):
+        pytest.skip(ended.stderr)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
+    table = [line.split("|")[1:5] for line in ended.stdout.splitlines() if line.startswith("| ")]
+    assert [[cell.strip() for cell in row] for row in table[1:]] == [
+        [part, "3", "3", "0"] for part in PARTS
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused")
+def test_root_is_refused() -> None:
+    ended = python(SCRIPTS / "faults.py", "hostile")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.count("\n") == 1
+    assert "does not run as root; use --as-user nobody" in ended.stderr
+
+
+def test_without_a_compiler_the_disk_part_says_so(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root starts again as another user")
+    ended = python(SCRIPTS / "faults.py", "disk", env={"PATH": str(tmp_path)})
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "faults: disk needs a C compiler (cc)\n"
+
+
+# --- planted faults --------------------------------------------------------------------------
+
+PLANTED = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import faults_crash
+from faults_child import Child, new_place
+from faults_common import Check, problems_of, run_trials
+from charlm.training.step import Stepper
+
+# what children do wrong
+def hangs(arguments): time.sleep(600)
+def dies(arguments): os.kill(os.getpid(), 11)
+def raises(arguments): raise ValueError("planted")
+for main in (hangs, dies, raises):
+    place = new_place(Path(sys.argv[2]) / main.__name__)
+    ended = Child([], place, main=main).wait(limit_s=0.5)
+    print(main.__name__, *problems_of(ended), sep="|")
+
+# a resumed run that goes on with a new optimizer
+Stepper.restore = lambda *arguments: None
+folder = Path(sys.argv[2]) / "crash"
+folder.mkdir()
+check = Check("crash", folder, 40, seed=1, quick=True)
+faults_crash.PART.prepare(check)
+for number, found in run_trials(faults_crash.PART, check, range(40), 1, 1e18):
+    if found.problems:
+        print(*found.problems, sep="|")
+        break
+"""
+
+
+def test_planted_faults_are_reported(tmp_path: Path) -> None:
+    ended = run_long("-c", PLANTED, SCRIPTS, tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    hangs, dies, raises, resumed = ended.stdout.splitlines()
+    assert hangs.startswith("hangs|hang: ")
+    assert dies.startswith("dies|status: SIGSEGV")
+    assert raises.startswith("raises|traceback: ")
+    assert "planted" in raises
+    assert "tensors: last.safetensors: " in resumed
+
+
+TRACE = 'Traceback (most recent call last):\n  File "x.py", line 1, in main\nValueError: x\n'
+
+
+@pytest.mark.parametrize(
+    ("status", "out", "err", "kind"),
+    [
+        (0, "fine\n", "", None),
+        (0, "", "charlm: note: fine\n", None),
+        (2, "", "charlm: no such checkpoint\n", None),
+        (2, "", "charlm: a.yaml: 2 problems:\n  a: x\n  b: y\n", None),
+        (1, "", TRACE, "traceback"),
+        (0, "", "Exception ignored in: <function f>\n" + TRACE, "traceback"),
+        (0, "", "Exception ignored in atexit callback: <f>\n" + TRACE, "traceback at exit"),
+        (-11, "", "", "status"),
+        (1, "", "charlm: x\n", "status"),
+        (2, "", "", "lines"),
+        (2, "", "charlm: one\ncharlm: two\n", "lines"),
+        (2, "", "segments overlap\n", "lines"),
+        (2, "", f"charlm: {'x' * 3000}\n", "long"),
+        (0, "", "x.py:1: RuntimeWarning: overflow\n  x * y\n", "warning"),
+        (0, "run \x1b[31m\n", "", "control character"),
+        (2, "", "charlm: \x07\n", "control character"),
+        (2, "", "charlm: \x9b31m\n", "control character"),
+        (2, "", "charlm: a\rb\n", "control character"),
+        (0, "\udcff\n", "", "control character"),
+    ],
+)
+def test_output_is_checked(
+    script: Import, status: int, out: str, err: str, kind: str | None
+) -> None:
+    ended = script("faults_child").Ended(status, out, err)
+    problems = list(script("faults_common").problems_of(ended))
+    assert [problem.partition(":")[0] for problem in problems] == [kind] * (kind is not None)
+
+
+def test_ctrl_c_before_charlm_begins_is_the_interpreters(script: Import) -> None:
+    before = TRACE.replace("main", "<module>").replace("ValueError: x", "KeyboardInterrupt")
+    for err, count in ((before, 0), (before.replace("<module>", "main"), 1)):
+        ended = script("faults_child").Ended(-2, "", err)
+        assert len(list(script("faults_common").problems_of(ended, allowed=(-2,)))) == count
+
+
+def _other_weights(run: Path) -> None:
+    content = bytearray((run / "last.safetensors").read_bytes())
+    content[-1] ^= 1
+    (run / "last.safetensors").write_bytes(content)
+
+
+def _other_metrics(run: Path) -> None:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | {"loss": 1.0})
+    (run / "metrics.jsonl").write_text("\n".join(lines))
+
+
+def _other_samples(run: Path) -> None:
+    (run / "samples.txt").write_text("another")
+
+
+def _no_best(run: Path) -> None:
+    (run / "best.safetensors").unlink()
+
+
+def _temporary_file(run: Path) -> None:
+    (run / "last.tmp").touch()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (None, None),
+        (_other_weights, "tensors"),
+        (_other_metrics, "metrics"),
+        (_other_samples, "samples"),
+        (_no_best, "missing"),
+        (_temporary_file, "leftover"),
+    ],
+)
+def test_runs_are_compared(
+    script: Import,
+    tiny_run: TinyRun,
+    tmp_path: Path,
+    change: Callable[[Path], None] | None,
+    kind: str | None,
+) -> None:
+    run = shutil.copytree(tiny_run("lstm"), tmp_path / "run")
+    if change:
+        change(run)
+    found = list(script("faults_runs").differences(run, tiny_run("lstm")))
+    assert [line.partition(":")[0] for line in found] == [kind] * (kind is not None)
+
+
+def test_leftovers_are_found(script: Import, tmp_path: Path) -> None:
+    for name in ("cache/encoded/tmp-1", "cache/encoded/" + "a" * 64, "cache/kernels", "tmp"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "cache/kernels/x.tmp").touch()
+    (tmp_path / "tmp/charlm-x").touch()
+    (tmp_path / "cache/encoded" / ("a" * 64) / "facts.json-0").touch()
+    found = sorted(script("faults_runs").leftovers(tmp_path))
+    assert [line.rpartition("/")[2] for line in found] == [
+        *("facts.json-0", "tmp-1", "x.tmp", "charlm-x")
+    ]
+
+
+def test_a_changed_file_elsewhere_is_found(script: Import, tmp_path: Path) -> None:
+    elsewhere = script("faults_files").Elsewhere(tmp_path)
+    assert elsewhere.damage() is None
+    (elsewhere.folder / "facts.json").unlink()
+    assert "facts.json" in elsewhere.damage()
+
+
+def test_every_module_says_what_it_does(script: Import) -> None:
+    names = [path.stem for path in SCRIPTS.glob("faults*.py")]
+    assert len(names) > len(PARTS)
+    for name in names:
+        assert len((SCRIPTS / f"{name}.py").read_text().splitlines()) <= 360
+        assert script(name).__doc__
