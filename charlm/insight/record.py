@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from charlm.data.vocab import Ids
 from charlm.errors import BrokenModelError
 from charlm.evaluation.windows import windows
-from charlm.insight.trace import Masks, Trace, n_layers, trace, unit_kinds
+from charlm.insight.trace import Masks, Trace, trace, unit_kinds
 from charlm.models import CharModel, State
 
 Array = NDArray[Any]
@@ -115,7 +115,7 @@ def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
     Raises:
         BrokenModelError: an output of the model is not finite.
     """
-    N, L = len(ids), n_layers(model)
+    N, L = len(ids), model.config.n_layer
     units = {k: np.empty((L, N, width), np.float16) for k, width in unit_kinds(model).items()}
     gates: dict[str, Array] = {}
     nats = np.full(N, np.nan, np.float32)

@@ -27,6 +27,7 @@ class GPT(CharModel):
     The state is the cache of keys and values: k_1, v_1, ... k_L, v_L, each (B, H, N, K).
     """
 
+    config: GPTConfig
     compile_pays_on_cuda = True
 
     def __init__(self, config: GPTConfig, vocab_size: int) -> None:
