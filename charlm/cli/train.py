@@ -76,13 +76,13 @@ def _config(options: argparse.Namespace) -> tuple[Config, Texts | None]:
 def _suggested(options: argparse.Namespace) -> tuple[Config, Texts]:
     """Settings chosen for a text, and the text."""
     from charlm.config.files import parse_config
-    from charlm.config.suggest import suggest, yield_to
+    from charlm.config.suggest import drop_other_kinds, suggest
     from charlm.data.corpus import open_corpus, open_texts
     from charlm.training.session import refuse_to_overwrite
 
     def settings(chars: int) -> Config:
         suggested = suggest(tuple(options.data), chars)
-        yield_to(suggested, options.set)
+        drop_other_kinds(suggested, options.set)
         return parse_config(suggested, options.set, options.name)
 
     config = settings(0)  # everything but the size of the model is correct
