@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ def train(options: argparse.Namespace) -> int:
     """Train a run to its end, or until a signal arrives."""
     from charlm.cli import describe, terminal
     from charlm.insight.watch import Watch
-    from charlm.sampling.preview import Preview
+    from charlm.sampling.preview import preview
     from charlm.training import session
 
     config, opened = _config(options)
@@ -38,11 +39,11 @@ def train(options: argparse.Namespace) -> int:
         print(line)
     for notice in ready.notices:
         view.notice(notice)
-    preview = Preview(run.config, run.corpus.vocab)
+    sampler = functools.partial(preview, run.config, run.corpus.vocab)
     watch = [Watch(run.folder, run.corpus.split("val"), ready.model)] * run.config.eval.insight
     # SIGHUP: the terminal was closed
     with collected("SIGINT", "SIGTERM", "SIGHUP") as received, _quiet_threads():
-        trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, preview)
+        trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, sampler)
         outcome = trainer.train()
     for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
         print(line)
