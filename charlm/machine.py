@@ -22,7 +22,7 @@ _EXCLUDED = {
 }
 
 
-def held_to() -> str | None:
+def isa_limit() -> str | None:
     """The level that CHARLM_ISA names, avx2 or avx512; None if the CPU is not limited."""
     level = os.environ.get("CHARLM_ISA", "")
     return level if level in _EXCLUDED else None
@@ -35,7 +35,7 @@ def cpu_features() -> set[str]:
     except OSError:
         return set()
     line = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
-    excluded = _EXCLUDED.get(held_to() or "", ())
+    excluded = _EXCLUDED.get(isa_limit() or "", ())
     return {name for name in line.partition(":")[2].split() if not name.startswith(excluded)}
 
 

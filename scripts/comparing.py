@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from charlm.machine import held_to, instruction_set, usable_cpus
+from charlm.machine import instruction_set, isa_limit, usable_cpus
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def machine() -> dict[str, object]:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     return {
         "cpu": cpu,
-        "instructions": instruction_set() + (", held to it" if held_to() else ""),
+        "instructions": instruction_set() + (", limited to these" if isa_limit() else ""),
         "cores": usable_cpus(),
         "load": round(load, 2),
         "python": platform.python_version(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ def train(options: argparse.Namespace) -> int:
     """Train a run to its end, or until a signal arrives."""
     from charlm.cli import describe, terminal
     from charlm.insight.watch import Watch
-    from charlm.sampling.preview import Preview
+    from charlm.sampling.preview import preview
 
     with _session(options) as ready:
         run = ready.run
@@ -34,11 +35,11 @@ def train(options: argparse.Namespace) -> int:
             print_line(line)
         for notice in ready.notices:
             view.notice(notice)
-        preview = Preview(run.config, run.corpus.vocab)
+        sampler = functools.partial(preview, run.config, run.corpus.vocab)
         watch = [Watch(run.folder, run.corpus.split("val"), ready.model)] * run.config.eval.insight
         # SIGHUP: the terminal was closed
         with collected("SIGINT", "SIGTERM", "SIGHUP") as received, _quiet_threads():
-            trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, preview)
+            trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, sampler)
             outcome = trainer.train()
     for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
         print_line(line)
@@ -74,11 +75,9 @@ def _folder_to_resume(options: argparse.Namespace) -> Path:
 
     if options.config:
         return Path(options.out / load_config(options.config, options.set, options.name).name)
-    return (
-        Path(options.out / options.name)
-        if options.name
-        else find_checkpoint(None, options.out).parent
-    )
+    if options.name:
+        return Path(options.out / options.name)
+    return find_checkpoint(None, options.out).parent
 
 
 def _resumed_config(options: argparse.Namespace, last: Checkpoint) -> Config:
@@ -86,7 +85,7 @@ def _resumed_config(options: argparse.Namespace, last: Checkpoint) -> Config:
     from charlm.checkpoint.run_folder import CONFIG, edited_config
     from charlm.config.compare import differences
     from charlm.config.files import load_config, parse_config
-    from charlm.config.suggest import yield_to
+    from charlm.config.suggest import drop_other_kinds
 
     data = {"path": options.data} if options.data else {}
     if options.config:
@@ -99,7 +98,7 @@ def _resumed_config(options: argparse.Namespace, last: Checkpoint) -> Config:
         print_note(f"{folder / CONFIG} was edited: {listed}")
     settings = (edited or recorded).model_dump(mode="json")
     settings["data"] |= data
-    yield_to(settings, options.set)
+    drop_other_kinds(settings, options.set)
     return parse_config(settings, options.set, folder.name)
 
 
@@ -111,7 +110,7 @@ def _new_settings(options: argparse.Namespace) -> Callable[[int], Config]:
     """
     from charlm.checkpoint.read import find_checkpoint, read_meta
     from charlm.config.files import load_config, parse_config
-    from charlm.config.suggest import fit_to_model, suggest, yield_to
+    from charlm.config.suggest import drop_other_kinds, fit_to_model, suggest
 
     if options.config:
         data = {"path": options.data} if options.data else {}
@@ -125,7 +124,7 @@ def _new_settings(options: argparse.Namespace) -> Callable[[int], Config]:
         settings = suggest(tuple(options.data), chars)
         if like is not None:
             fit_to_model(settings, like)
-        yield_to(settings, options.set)
+        drop_other_kinds(settings, options.set)
         return parse_config(settings, options.set, options.name)
 
     return suggested

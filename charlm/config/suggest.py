@@ -50,7 +50,7 @@ def suggest(path: tuple[str, ...], chars: int) -> dict[str, Any]:
     }
 
 
-def yield_to(settings: dict[str, Any], overrides: list[str]) -> None:
+def drop_other_kinds(settings: dict[str, Any], overrides: list[str]) -> None:
     """Remove, in place, the suggested groups whose kind the overrides change.
 
     Their keys belong to the suggested kind, and are wrong for the new one.

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Window:
-    """The characters start to stop of a text, which are read from a fresh state. The first `skip`
-    of them were already part of the window before."""
+    """The characters start to stop of a text, which are read at once. The first `skip` of them were
+    already part of the window before. A `fresh` window is read from the zero state, any other from
+    the state after the window before."""
 
     start: int
     stop: int
-    skip: int
+    skip: int = 0
+    fresh: bool = True
 
 
 def stride_of(context: int) -> int:
@@ -31,7 +33,7 @@ def windows(n: int, context: int) -> Iterator[Window]:
     """Yield the windows in which a GPT reads a text of n characters."""
     stride = stride_of(context)
     kept = context - stride
-    yield Window(0, min(context, n), 0)
+    yield Window(0, min(context, n))
     for start in range(stride, n - kept, stride):
         yield Window(start, min(start + context, n), kept)
 

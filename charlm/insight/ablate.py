@@ -11,7 +11,7 @@ import torch
 from charlm.data.vocab import Ids
 from charlm.insight.record import Array, Starts, losses
 from charlm.insight.search import Unit
-from charlm.insight.trace import Masks, n_layers, unit_kinds
+from charlm.insight.trace import Masks, unit_kinds
 from charlm.models import CharModel
 from charlm.units import bits
 
@@ -65,7 +65,7 @@ def ablate(
 
 def _masks(model: CharModel, units: Sequence[Unit]) -> Masks:
     """Masks (L, B, D) that hold one unit at zero in each row, and none in the last row."""
-    L, B = n_layers(model), len(units) + 1
+    L, B = model.config.n_layer, len(units) + 1
     kinds = unit_kinds(model).items()
     masks = {kind: torch.ones(L, B, width, device=model.device) for kind, width in kinds}
     for row, unit in enumerate(units):

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from charlm.data.vocab import Ids
 from charlm.insight.features import line_starts, open_bracket
 from charlm.insight.record import Array
-from charlm.insight.trace import blocks, n_layers, trace
+from charlm.insight.trace import trace
 from charlm.models import GPT
 
 MAX_WINDOWS = 16  # of the text, for the scores
@@ -37,15 +37,13 @@ TIMES, LEAST_GAIN = 2.0, 0.05
 
 @dataclass(frozen=True)
 class AttentionWindow:
-    """Attention in one window of the text.
+    """Attention in the first T characters of the text.
 
     Attributes:
-        start: the position of the window's first character.
         attention: (L, H, T, T), the weights of each query (row), which sum to 1.
         queries, keys, values: (L, H, T, K).
     """
 
-    start: int
     attention: Array
     queries: Array
     keys: Array
@@ -72,18 +70,18 @@ class HeadScore:
     discovery: bool
 
 
-def attention_window(model: GPT, ids: Ids, start: int = 0) -> AttentionWindow:
-    """The attention in a window of ids (N,) that is small enough for the page."""
-    piece = _tensor(model, ids[start : start + _window_size(model)])
+def attention_window(model: GPT, ids: Ids) -> AttentionWindow:
+    """The attention in the first characters of ids (N,), as many as the page has room for."""
+    piece = _tensor(model, ids[: _window_size(model)])
     traced, _ = trace(model, piece, with_attention=True)
     parts = (traced.attention, traced.queries, traced.keys, traced.values)
-    return AttentionWindow(start, *(part[:, 0].cpu().numpy() for part in parts if part is not None))
+    return AttentionWindow(*(part[:, 0].cpu().numpy() for part in parts if part is not None))
 
 
 def _window_size(model: GPT) -> int:
     """T. The page has 1 byte for each attention weight, and 2 for each number of q, k and v."""
-    L, H = n_layers(model), blocks(model)[0].attention.n_head
-    K = model.embed.embedding_dim // H
+    config = model.config
+    L, H, K = config.n_layer, config.n_head, config.n_embd // config.n_head
     T = min(MAX_SHOWN, model.context)
     while T > 1 and L * H * T * (T + 6 * K) > MAX_BYTES:
         T //= 2
@@ -127,7 +125,7 @@ def score_heads(model: GPT, ids: Ids, text: str, untrained: Sequence[GPT] = ()) 
 def _mean_weights(model: GPT, ids: Ids, text: str) -> tuple[NDArray[np.float64], list[int]]:
     """The score, chance and distance of each head (targets, 3, L, H), and for each target the
     number of queries that have one."""
-    L, H = n_layers(model), blocks(model)[0].attention.n_head
+    L, H = model.config.n_layer, model.config.n_head
     sums, queries = np.zeros((len(TARGETS), 3, L, H)), [0] * len(TARGETS)
     for start, stop in _windows(len(ids), model.context):
         traced, _ = trace(model, _tensor(model, ids[start:stop]), with_attention=True)

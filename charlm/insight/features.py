@@ -64,14 +64,8 @@ _SPANS = re.compile(
 
 def _inside(text: str, *kinds: str) -> Bools:
     """True from the opening of a span of these kinds until just before it closes."""
-    return _covered(
-        text,
-        (
-            (match.start(), match.end() - (match.lastgroup != "comment"))
-            for match in _SPANS.finditer(text)
-            if match.lastgroup in kinds
-        ),
-    )
+    found = [match for match in _SPANS.finditer(text) if match.lastgroup in kinds]
+    return _covered(text, ((it.start(), it.end() - (it.lastgroup != "comment")) for it in found))
 
 
 def in_url(text: str) -> Bools:

@@ -6,7 +6,7 @@ L layers, D units of a kind in a layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from charlm.data.vocab import Ids
 from charlm.errors import BrokenModelError
-from charlm.evaluation.windows import windows
-from charlm.insight.trace import Masks, Trace, n_layers, trace, unit_kinds
+from charlm.evaluation.windows import Window, windows
+from charlm.insight.trace import Masks, Trace, trace, unit_kinds
 from charlm.models import CharModel, State
 
 Array = NDArray[Any]
@@ -52,20 +52,8 @@ class Activations:
     chances: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Span:
-    """The characters start to stop of a text, which are read at once. An earlier span already
-    covered the first `skip` of them. A `fresh` span starts from the zero state, any other from the
-    state after the span before it."""
-
-    start: int
-    stop: int
-    skip: int
-    fresh: bool
-
-
-def spans(n: int, context: int | None, starts: Starts = None) -> Iterator[Span]:
-    """The spans in which a text of n characters is read. Evaluation and sampling read it the same
+def windows_of(n: int, context: int | None, starts: Starts = None) -> Iterator[Window]:
+    """The windows in which a text of n characters is read. Evaluation and sampling read it the same
     way.
 
     A recurrent network carries its state through the text. A GPT reads windows, and each window
@@ -79,28 +67,28 @@ def spans(n: int, context: int | None, starts: Starts = None) -> Iterator[Span]:
     for a, b in pairwise(edges):
         if context is None:
             for start in range(a, b, CHARS_AT_ONCE):
-                yield Span(start, min(start + CHARS_AT_ONCE, b), 0, start == a)
+                yield Window(start, min(start + CHARS_AT_ONCE, b), fresh=start == a)
         else:
             for window in windows(b - a, context):
-                yield Span(a + window.start, a + window.stop, window.skip, fresh=True)
+                yield Window(a + window.start, a + window.stop, window.skip)
 
 
 def stream(
-    model: CharModel, text: Ids, pieces: Iterable[Span], masks: Masks | None = None
-) -> Iterator[tuple[Span, Trace]]:
-    """Trace B texts (B, N) side by side, span by span.
+    model: CharModel, text: Ids, starts: Starts = None, masks: Masks | None = None
+) -> Iterator[tuple[Window, Trace]]:
+    """Trace B texts (B, N) side by side, window by window.
 
-    The memory is that of one span, for a text of any length.
+    The memory is that of one window, for a text of any length.
 
     Args:
-        pieces: from `spans` for the model's context.
+        starts: the documents of the text, as for `record`.
         masks: the units to hold at zero, as for `trace`.
     """
     state: State | None = None
-    for span in pieces:
-        piece = torch.from_numpy(text[:, span.start : span.stop].astype(np.int64))
-        traced, state = trace(model, piece.to(model.device), None if span.fresh else state, masks)
-        yield span, traced
+    for window in windows_of(text.shape[1], model.context, starts):
+        ids = torch.from_numpy(text[:, window.start : window.stop].astype(np.int64))
+        traced, state = trace(model, ids.to(model.device), None if window.fresh else state, masks)
+        yield window, traced
 
 
 def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
@@ -115,23 +103,23 @@ def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
     Raises:
         BrokenModelError: an output of the model is not finite.
     """
-    N, L = len(ids), n_layers(model)
+    N, L = len(ids), model.config.n_layer
     units = {k: np.empty((L, N, width), np.float16) for k, width in unit_kinds(model).items()}
     gates: dict[str, Array] = {}
     nats = np.full(N, np.nan, np.float32)
     guesses = np.zeros((N, min(GUESSES, model.vocab_size)), np.int64)
     chances = np.zeros(guesses.shape, np.float32)
-    for span, traced in stream(model, ids[None], spans(N, model.context, starts)):
-        here = slice(span.start + span.skip, span.stop)
-        log_p = traced.logits[0, span.skip :].float().log_softmax(-1)  # (T, V)
+    for window, traced in stream(model, ids[None], starts):
+        here = slice(window.start + window.skip, window.stop)
+        log_p = traced.logits[0, window.skip :].float().log_softmax(-1)  # (T, V)
         if not bool(log_p.isfinite().all()):
             raise BrokenModelError
         for kind, values in units.items():
-            values[:, here] = _half(traced.units[kind][:, 0, span.skip :])
+            values[:, here] = _half(traced.units[kind][:, 0, window.skip :])
         for name, gate in traced.gates.items():
             if name not in gates:
                 gates[name] = np.empty((L, N, gate.shape[-1]), np.float16)
-            gates[name][:, here] = _half(gate[:, 0, span.skip :])
+            gates[name][:, here] = _half(gate[:, 0, window.skip :])
         _score(log_p, ids, here.start, nats)
         best = log_p.topk(guesses.shape[1])
         guesses[here], chances[here] = best.indices.cpu(), best.values.exp().cpu()
@@ -154,7 +142,7 @@ def record_units(model: CharModel, ids: Ids, rows: int = 16, warm_up: int = 64) 
     positions = np.arange(rows)[:, None] * length + np.arange(-warm_up, length)  # (rows, T)
     pieces = ids[np.clip(positions, 0, len(ids) - 1)]
     recorded: dict[str, list[Array]] = {}  # (L, rows, T, D) by kind
-    for _, piece in stream(model, pieces, spans(pieces.shape[1], None)):
+    for _, piece in stream(model, pieces):
         for kind, values in piece.units.items():
             recorded.setdefault(kind, []).append(_half(values))
     units = {k: np.concatenate(each, axis=2)[:, :, warm_up:] for k, each in recorded.items()}
@@ -171,9 +159,9 @@ def losses(model: CharModel, ids: Ids, masks: Masks, starts: Starts = None) -> A
     B = len(next(iter(masks.values()))[0])
     nats = np.full((B, len(ids)), np.nan, np.float32)
     text = np.broadcast_to(ids, (B, len(ids)))
-    for span, traced in stream(model, text, spans(len(ids), model.context, starts), masks):
-        for row, logits in zip(nats, traced.logits[:, span.skip :], strict=True):
-            _score(logits.float().log_softmax(-1), ids, span.start + span.skip, row)
+    for window, traced in stream(model, text, starts, masks):
+        for row, logits in zip(nats, traced.logits[:, window.skip :], strict=True):
+            _score(logits.float().log_softmax(-1), ids, window.start + window.skip, row)
     return nats
 
 

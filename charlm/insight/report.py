@@ -257,7 +257,7 @@ def _size(values: Array, levels: int) -> int:
 
 
 def _attention(window: AttentionWindow | None) -> tuple[dict[str, Array], dict[str, Any] | None]:
-    """The arrays of an attention window, and its position, sizes and scales.
+    """The arrays of an attention window, and its sizes and scales.
 
     Attention weights are stored as their square root, which keeps small weights above 0. Queries,
     keys and values are stored as 16-bit integers.
@@ -271,5 +271,5 @@ def _attention(window: AttentionWindow | None) -> tuple[dict[str, Array], dict[s
         scales[name] = float(np.abs(values).max()) / 32767 or 1.0
         arrays[name] = (values / scales[name]).round().astype("<i2")
     L, H, T, K = window.queries.shape
-    sizes = {"start": window.start, "layers": L, "heads": H, "length": T, "width": K}
+    sizes = {"layers": L, "heads": H, "length": T, "width": K}
     return arrays, sizes | {"scales": scales}

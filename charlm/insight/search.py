@@ -205,10 +205,9 @@ class _Halves:
         # (L, N, D) -> (L*D, N) for each kind
         flat = [each.transpose(0, 2, 1).reshape(-1, each.shape[1]) for each in units.values()]
         N = flat[0].shape[1]
-        self._middle = N - N // 2
+        self._halves = slice(None, N - N // 2), slice(N - N // 2, None)
         self._ranks = [
-            np.concatenate([_ranks(each[:, part]) for each in flat])
-            for part in (slice(None, self._middle), slice(self._middle, None))
+            np.concatenate([_ranks(each[:, half]) for each in flat]) for half in self._halves
         ]
         self._stds = [np.maximum(ranks.std(1), 1e-9) for ranks in self._ranks]
 
@@ -220,8 +219,7 @@ class _Halves:
             in the first half. Each is (features, units).
         """
         first, second = (
-            self._correlate(half, values[:, part], real)
-            for half, part in ((0, slice(None, self._middle)), (1, slice(self._middle, None)))
+            self._correlate(i, values[:, half], real) for i, half in enumerate(self._halves)
         )
         signs = np.where(first < 0, -1, 1)
         return np.asarray(second * signs), signs

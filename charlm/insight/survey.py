@@ -12,6 +12,7 @@ import numpy as np
 from charlm.checkpoint.format import Meta
 from charlm.data.corpus import TextIds
 from charlm.data.vocab import Ids
+from charlm.insight import surprisal
 from charlm.insight.ablate import Ablation, ablate
 from charlm.insight.attention import AttentionWindow, HeadScore, attention_window, score_heads
 from charlm.insight.features import Feature, read_features
@@ -19,17 +20,6 @@ from charlm.insight.gates import GateUse, gate_use
 from charlm.insight.growth import Growth, read_growth
 from charlm.insight.record import Activations, Array, Starts, record, record_units
 from charlm.insight.search import Found, Unit, search
-from charlm.insight.surprisal import (
-    Group,
-    NGram,
-    Passage,
-    by_class,
-    by_distance,
-    by_line_position,
-    by_word_position,
-    compare_ngrams,
-    worst_passages,
-)
 from charlm.models import GPT, CharModel, build_model
 from charlm.units import bits
 
@@ -75,9 +65,9 @@ class Survey:
     gates: list[GateUse]
     attention: AttentionWindow | None
     heads: list[HeadScore]
-    groups: dict[str, list[Group]]
-    passages: list[Passage]
-    ngrams: list[NGram]
+    groups: dict[str, list[surprisal.Group]]
+    passages: list[surprisal.Passage]
+    ngrams: list[surprisal.NGram]
     growth: Growth
 
     @property
@@ -143,24 +133,24 @@ def survey(
     features = read_features(text)
     found = search(activations.units, ids, features, [record_units(each, ids) for each in fresh])
     gpts = [each for each in (model, *fresh) if isinstance(each, GPT)]
-    surprisal = np.asarray(bits(1.0) * activations.nats)
+    char_bits = np.asarray(bits(1.0) * activations.nats)
     return Survey(
         text,
         activations,
-        surprisal,
+        char_bits,
         found,
         _ablate_best(model, ids, starts, found, features),
         gate_use(activations.gates),
         attention_window(gpts[0], ids) if gpts else None,
         score_heads(gpts[0], ids, text, gpts[1:]) if gpts else [],
         {
-            "class": by_class(text, surprisal),
-            "position in word": by_word_position(text, surprisal),
-            "position in line": by_line_position(text, surprisal),
-            "distance": by_distance(text, surprisal),
+            "class": surprisal.by_class(text, char_bits),
+            "position in word": surprisal.by_word_position(text, char_bits),
+            "position in line": surprisal.by_line_position(text, char_bits),
+            "distance": surprisal.by_distance(text, char_bits),
         },
-        worst_passages(surprisal),
-        [] if ngram_ids is None else compare_ngrams(activations.nats, ngram_ids, ids),
+        surprisal.worst_passages(char_bits),
+        [] if ngram_ids is None else surprisal.compare_ngrams(activations.nats, ngram_ids, ids),
         read_growth(folder),
     )
 

@@ -14,12 +14,12 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from charlm.config import GPTConfig
 from charlm.models import GPT, CharModel, Recurrent, State
 from charlm.models.gpt import Block
 
@@ -90,24 +90,10 @@ def _one_thread() -> Iterator[None]:
 
 def unit_kinds(model: CharModel) -> dict[str, int]:
     """The kinds of units of a model, and the number of units of each kind in a layer."""
-    if isinstance(model, GPT):
-        return {"mlp": blocks(model)[0].mlp.out.in_features, "x": model.embed.embedding_dim}
-    assert isinstance(model, Recurrent)
-    kinds = ("h", "c") if isinstance(model.rnn, nn.LSTM) else ("h",)
-    return dict.fromkeys(kinds, model.rnn.hidden_size)
-
-
-def n_layers(model: CharModel) -> int:
-    """The number of layers, L."""
-    if isinstance(model, GPT):
-        return len(model.blocks)
-    assert isinstance(model, Recurrent)
-    return int(model.rnn.num_layers)
-
-
-def blocks(model: GPT) -> list[Block]:
-    """The L blocks of a GPT."""
-    return [cast(Block, block) for block in model.blocks]
+    config = model.config
+    if isinstance(config, GPTConfig):
+        return {"mlp": config.mlp_width, "x": config.n_embd}
+    return dict.fromkeys(("h", "c") if config.kind == "lstm" else ("h",), config.hidden_size)
 
 
 # --- RNN, GRU, LSTM --------------------------------------------------------------------------
@@ -202,7 +188,8 @@ def _trace_gpt(model: GPT, ids: Tensor, masks: Masks, with_attention: bool) -> T
     future = torch.ones(T, T, dtype=torch.bool, device=ids.device).triu(1)  # keys after the query
     layers: list[Values] = []
     attended: list[tuple[Tensor, ...]] = []  # attention, queries, keys, values of each layer
-    for layer, block in enumerate(blocks(model)):
+    for layer, block in enumerate(model.blocks):
+        assert isinstance(block, Block)
         q, k, v = block.attention.project(block.attention_norm(x), rotation)  # (B, H, T, K)
         scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(future, -math.inf)
         attention = scores.softmax(-1)  # (B, H, T, T)

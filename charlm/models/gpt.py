@@ -27,6 +27,7 @@ class GPT(CharModel):
     The state is the cache of keys and values: k_1, v_1, ... k_L, v_L, each (B, H, N, K).
     """
 
+    config: GPTConfig
     compile_pays_on_cuda = True
 
     def __init__(self, config: GPTConfig, vocab_size: int) -> None:
@@ -107,14 +108,9 @@ class Attention(nn.Module):
         q, k, v = self.project(x, rotation)
         if cache:
             k, v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=_causal_mask(T, k.shape[2], x.device) if cache and T > 1 else None,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=not cache,
-        )
+        mask = _causal_mask(T, k.shape[2], x.device) if cache and T > 1 else None
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=not cache)
         return self.out(y.transpose(1, 2).reshape(B, T, D)), k, v
 
     def project(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,21 +23,9 @@ from charlm.kernels.build import NoKernelError
 from charlm.kernels.fused import Kernels
 from charlm.models import CharModel
 from charlm.models.recurrent import Recurrent
+from charlm.training import trial
 from charlm.training.compute import Compute, Precision
 from charlm.training.memory import refuse_too_large
-from charlm.training.trial import (
-    LossAndGradient,
-    compare,
-    faster,
-    first_line,
-    loss_and_gradient,
-    muon_kernel_error,
-    muon_seconds,
-    random_batch,
-    step_seconds,
-    unsupported_reason,
-    without_dropout,
-)
 
 SMALL_MATRIX = 128 * 128  # numbers of a matrix below which Muon's precision does not matter
 MUON_SHARES = (1 / 8, 1 / 2, 1)  # of each side of the largest matrix
@@ -81,9 +69,9 @@ class _Chooser:
     ) -> None:
         self._train, self._model, self._recorded = train, model, recorded
         self._kernels = kernels
-        self._plain = without_dropout(model)
+        self._plain = trial.without_dropout(model)
         self._float32 = Compute(CPU, "fp32", set_threads(train.threads))
-        self._x, self._y = random_batch(train, self._plain)
+        self._x, self._y = trial.random_batch(train, self._plain)
         self._notices: list[str] = []
 
     def choose(self, device_name: str) -> Compute:
@@ -142,7 +130,7 @@ class _Chooser:
         kernel = self._kernels.muon(self._model)
         if kernel is None:
             return compute
-        error = muon_kernel_error(kernel, self._largest_matrix) if self._train.verify else 0.0
+        error = trial.muon_kernel_error(kernel, self._largest_matrix) if self._train.verify else 0.0
         if error > KERNEL_TOLERANCE:
             raise _MismatchError(f"Muon's orthogonal factor is {error:.1%} off")
         return replace(compute, newton_schulz=kernel)
@@ -153,7 +141,7 @@ class _Chooser:
         if asked == "fp32" or (asked == "auto" and recorded == "fp32"):
             return "fp32"
         half = replace(self._float32, precision="bf16" if asked == "auto" else asked)
-        reason = unsupported_reason(self._plain, self._train, half)
+        reason = trial.unsupported_reason(self._plain, self._train, half)
         if asked != "auto":
             if reason:
                 raise DeviceError(
@@ -167,10 +155,10 @@ class _Chooser:
 
         def seconds(precision: Precision, share: float) -> float:
             compute = replace(self._float32, precision=precision)
-            batch = random_batch(train, self._plain, share)
-            return step_seconds(self._plain, train, compute, *batch)
+            batch = trial.random_batch(train, self._plain, share)
+            return trial.step_seconds(self._plain, train, compute, *batch)
 
-        return faster(seconds, recorded)
+        return trial.faster(seconds, recorded)
 
     def _recorded_on(self, device: torch.device) -> Precision | None:
         """Return the recorded precision if the run was on a device of the same type."""
@@ -194,7 +182,7 @@ class _Chooser:
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                problem = first_line(error)
+                problem = trial.first_line(error)
                 self._notices.append(f"{device} is not used in {precision}: {problem}")
             else:
                 return self._gpu_or_cpu(compute) if is_auto and self._train.verify else compute
@@ -229,7 +217,7 @@ class _Chooser:
         """Return `gpu`, or how to compute on the CPU if that takes less time for a step."""
         cpu = self._on_cpu()
         gpu_s, cpu_s = (
-            step_seconds(self._plain_on(it.device), self._train, it, self._x, self._y)
+            trial.step_seconds(self._plain_on(it.device), self._train, it, self._x, self._y)
             for it in (gpu, cpu)
         )
         times = f"{1e3 * gpu_s:.3g} ms a step, and on the CPU {1e3 * cpu_s:.3g} ms"
@@ -249,16 +237,16 @@ class _Chooser:
         if not self._train.verify:
             return compute
         model = self._plain_on(compute.device)
-        result = loss_and_gradient(model, compute, self._x, self._y)
-        agrees, text = compare(result, self._reference, compute.precision)
+        result = trial.loss_and_gradient(model, compute, self._x, self._y)
+        agrees, text = trial.compare(result, self._reference, compute.precision)
         if not agrees:
             raise _MismatchError(text)
         name = "charlm's kernel" if compute.device == CPU else str(compute.device)
         return replace(compute, checks=(*compute.checks, f"{name}, {compute.precision}: {text}"))
 
     @functools.cached_property
-    def _reference(self) -> LossAndGradient:
-        return loss_and_gradient(self._plain, self._float32, self._x, self._y)
+    def _reference(self) -> trial.LossAndGradient:
+        return trial.loss_and_gradient(self._plain, self._float32, self._x, self._y)
 
     def _plain_on(self, device: torch.device) -> CharModel:
         """Return the model without dropout; for a GPU a copy, so that the one on the CPU stays."""
@@ -282,8 +270,8 @@ class _Chooser:
         shape = self._largest_matrix
         if math.prod(shape) < SMALL_MATRIX:
             return replace(compute, muon=recorded or "fp32")
-        seconds = functools.partial(muon_seconds, shape, str(compute.device))
-        return replace(compute, muon=faster(seconds, recorded, MUON_SHARES))
+        seconds = functools.partial(trial.muon_seconds, shape, str(compute.device))
+        return replace(compute, muon=trial.faster(seconds, recorded, MUON_SHARES))
 
 
 def _cuda_has_bf16() -> bool:

@@ -15,7 +15,7 @@ from charlm.data.corpus import TextIds
 from charlm.data.vocab import Ids
 from charlm.errors import BrokenModelError
 from charlm.evaluation.evaluate import evaluate
-from charlm.insight.record import CHARS_AT_ONCE, record, record_units, spans
+from charlm.insight.record import CHARS_AT_ONCE, record, record_units, windows_of
 from charlm.insight.trace import trace
 from tests.insight.helpers import KINDS, RECURRENT, network, random_ids
 
@@ -29,14 +29,16 @@ def starts_of(lengths: list[int]) -> Ids:
     st.sampled_from([None, 1, 2, 5, 12]),
     st.booleans(),
 )
-def test_spans_cover_every_character_once_and_in_order(
+def test_windows_cover_every_character_once_and_in_order(
     lengths: list[int], context: int | None, is_list: bool
 ) -> None:
     n = sum(lengths)
-    found = list(spans(n, context, starts_of(lengths) if is_list else None))
-    covered = [position for span in found for position in range(span.start + span.skip, span.stop)]
+    found = list(windows_of(n, context, starts_of(lengths) if is_list else None))
+    covered = [
+        position for window in found for position in range(window.start + window.skip, window.stop)
+    ]
     assert covered == list(range(n))
-    assert all(span.stop - span.start <= (context or CHARS_AT_ONCE) for span in found)
+    assert all(window.stop - window.start <= (context or CHARS_AT_ONCE) for window in found)
 
 
 @pytest.mark.parametrize("kind", RECURRENT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 import weakref
@@ -22,7 +23,7 @@ from charlm.config import Config, GPTConfig, RecurrentConfig
 from charlm.config.files import parse_config
 from charlm.models import CharModel, build_model
 from charlm.observer import Observer
-from charlm.sampling.preview import Preview
+from charlm.sampling.preview import preview
 from charlm.training import session
 from charlm.training.session import Session
 from charlm.training.trainer import Outcome
@@ -71,7 +72,7 @@ def train(
     trainer = ready.trainer(
         observers or [],
         lambda: stop_at is not None and progress.step >= stop_at,
-        Preview(ready.run.config, ready.run.corpus.vocab),
+        functools.partial(preview, ready.run.config, ready.run.corpus.vocab),
         clock,
     )
     return trainer.train()

@@ -88,7 +88,7 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Accelerator:
 
         devices = {"auto": GPU, "gpu": GPU, "cpu": CPU}
         monkeypatch.setattr(choose, "choose_device", devices.__getitem__)
-        monkeypatch.setattr(choose, "step_seconds", step_seconds)
+        monkeypatch.setattr(trial, "step_seconds", step_seconds)
         for module in (trial, step):
             monkeypatch.setattr(module, "forward_of", forward)
 
@@ -258,9 +258,9 @@ def test_a_muon_kernel_that_is_wrong_is_not_used(tiny_text: Path) -> None:
 
 def step_takes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     """Set the seconds of a step in each precision, on a machine that supports all of them."""
-    monkeypatch.setattr(choose, "unsupported_reason", lambda *_: None)
+    monkeypatch.setattr(trial, "unsupported_reason", lambda *_: None)
     monkeypatch.setattr(
-        choose, "step_seconds", lambda _model, _train, compute, *_: seconds[compute.precision]
+        trial, "step_seconds", lambda _model, _train, compute, *_: seconds[compute.precision]
     )
 
 
@@ -345,7 +345,7 @@ WIDE = ("train.optimizer.kind=muon", "model.hidden_size=64", "train.precision=fp
 
 def muon_takes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     """Set the seconds of Muon's products in each precision."""
-    monkeypatch.setattr(choose, "muon_seconds", lambda _shape, _device, it, _share: seconds[it])
+    monkeypatch.setattr(trial, "muon_seconds", lambda _shape, _device, it, _share: seconds[it])
 
 
 @pytest.mark.parametrize(("bf16", "chosen"), [(0.4, "bf16"), (0.9, "fp32"), (130.0, "fp32")])

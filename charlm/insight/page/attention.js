@@ -60,8 +60,8 @@ class AttentionMap {
   /** `arrays` has the attention (L, H, T, T), and queries, keys and values (L, H, T, K). */
   constructor(arrays) {
     this.arrays = arrays;
-    const { layers: L, heads: H, length: T, start } = data.attention;
-    this.chars = state.chars.slice(start, start + T);
+    const { layers: L, heads: H, length: T } = data.attention;
+    this.chars = state.chars.slice(0, T);
     this.layer = make("select", { id: "map-layer", onchange: () => this.draw() }, ...options(L));
     this.head = make("select", { id: "map-head", onchange: () => this.draw() }, ...options(H));
     this.cell = Math.max(2, Math.floor(448 / T)); // pixels

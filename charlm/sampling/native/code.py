@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from threading import Lock
 
 from charlm.kernels.build import load_kernel
-from charlm.machine import held_to
+from charlm.machine import isa_limit
 from charlm.sampling.native.matrix import AMX_MIN_ROWS, Array, Matrix, pack_tiles, size
 from charlm.sampling.native.threads import ThreadChooser
 
-_MARCH = {None: "native", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}  # by held_to()
+_MARCH = {None: "native", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}  # by isa_limit()
 
 
 def compiler_flags() -> tuple[str, ...]:
     """Flags for this CPU, or for the older one that CHARLM_ISA names."""
-    flags: tuple[str, ...] = (f"-march={_MARCH[held_to()]}", "-fno-trapping-math")
+    flags: tuple[str, ...] = (f"-march={_MARCH[isa_limit()]}", "-fno-trapping-math")
     if platform.machine() in ("x86_64", "AMD64"):
         flags += ("-mprefer-vector-width=512",)
     return flags
