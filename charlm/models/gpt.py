@@ -54,7 +54,8 @@ class GPT(CharModel):
         cache: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x, k, v = block(x, rotation, state[2 * i : 2 * i + 2] if state else ())
-            cache += [k, v] if keep_state else []
+            if keep_state:
+                cache += [k, v]
         return self.head(self.norm(x)), tuple(cache)
 
     def hidden_matrices(self) -> list[nn.Parameter]:

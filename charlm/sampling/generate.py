@@ -1,4 +1,4 @@
-"""The sampling loop: one character at a time, for one text or for many side by side."""
+"""The sampling loop: one character at a time, for one text or for several side by side."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from charlm.sampling.text import Chunk, SampleSpec, Text
 
 
 class Randomness:
-    """Uniform numbers in [0, 1) for B texts, each from a generator of its own."""
+    """Uniform random numbers in [0, 1) for B texts. Each text has its own generator."""
 
     def __init__(self, generators: Iterable[np.random.Generator]) -> None:
         self._generators = list(generators)
@@ -29,7 +29,7 @@ class Randomness:
 
     def next(self) -> filters.Floats:
         """One number for each text, (B,)."""
-        if self._used == len(self._numbers):  # 256 numbers in one call are the same, and faster
+        if self._used == len(self._numbers):  # one call for 256 is faster than 256 calls
             self._numbers = np.stack([it.random(256) for it in self._generators], axis=1)
             self._used = 0
         self._used += 1
@@ -69,14 +69,14 @@ def sample_texts(
 ) -> Iterator[tuple[int, Chunk | None]]:
     """Sample B texts side by side, all after the same prompt.
 
-    A text depends on the seed and its number, and not on the other texts, except for rounding:
-    another B may change the order of a sum, or (on a CPU with AMX) the precision of the products,
-    see kernels/c/product.h. In rare cases this changes the character that is drawn.
+    A text depends on the seed and on its number, and not on the other texts. In rare cases rounding
+    changes a character: it depends on B, which may change the order of a sum or, on a CPU with AMX,
+    the precision of the products (see kernels/c/product.h).
 
     Args:
         engine: its weights are used; its state is neither used nor changed.
         prompt: ids (T,). For an empty prompt see `beginning`.
-        numbers: the numbers of the B texts, all different.
+        numbers: a number for each of the B texts, all different.
 
     Yields:
         The number of a text and its next chunk, or None at its end.
@@ -89,16 +89,16 @@ def sample_texts(
     randomness = Randomness(generator(seed, "text", number) for number in numbers)
     number_of = dict(zip(texts, numbers, strict=True))
     reader, start = Reader(engine, spec.slide), beginning(vocab, prompt)[None]  # (1, T)
-    if start.shape[1] > 1:
+    if start.shape[1] > 1:  # `continue_texts` reads the last id, because it needs the logits
         reader.read(start[:, :-1])
-    reader.select([0] * len(texts))
+    reader.select([0] * len(texts))  # one copy of the state for each text
     last = start[:, -1:].repeat(len(texts), axis=0)  # (B, 1)
     for text, chunk in continue_texts(reader, last, texts, randomness, spec, start, together=True):
         yield number_of[text], chunk
 
 
 def beginning(vocab: Vocab, prompt: Ids) -> Ids:
-    """The ids that a text starts with.
+    """The ids that a text starts with: the prompt, or a line end.
 
     Returns:
         The prompt, (T,). If it is empty, a line end; if the vocabulary has no line end, its first
@@ -123,14 +123,14 @@ def continue_texts(
     before: Ids,
     together: bool = False,
 ) -> Iterator[tuple[Text, Chunk | None]]:
-    """Read ids, then sample until all texts have ended. The last id of a text is not read.
+    """Read ids, then sample until all texts have ended. The last sampled id is not read.
 
     Args:
-        reader: has read the texts up to `ids`.
+        reader: has read the texts before `ids`.
         ids: (B, T), T >= 1.
         before: the texts up to and including `ids`, (B or 1, N), for the repetition penalty.
-        together: whether a chunk may have several characters, except the first chunk of a text.
-            This is faster.
+        together: whether a chunk may have several characters, which is faster. The first chunk of a
+            text always has one.
 
     Yields:
         A text and its next chunk, or None at its end.
@@ -138,7 +138,7 @@ def continue_texts(
     Raises:
         BrokenModelError: a logit is not finite.
     """
-    limit: float = 1
+    limit: float = 1  # steps; the first character is passed on at once
     recent = np.broadcast_to(before, (len(texts), before.shape[1]))
     yield from ((text, None) for text in texts if text.ended)
     while rows := [row for row, text in enumerate(texts) if not text.ended]:
@@ -183,7 +183,7 @@ def _sample_steps(
 
 
 def _by_text(steps: list[NDArray[Any]]) -> Iterable[Any]:
-    """From one array (B,) a step to one list a text; None for every text if there are no steps."""
+    """Turn one array (B,) for each step into one list for each text; without steps, yield None."""
     if not steps:
         return repeat(None)
     array = steps[0][:, None] if len(steps) == 1 else np.stack(steps, axis=1)  # (B, steps)
@@ -193,7 +193,7 @@ def _by_text(steps: list[NDArray[Any]]) -> Iterable[Any]:
 def choose(
     logits: filters.Floats, config: SampleConfig, uniform: filters.Floats, recent: Ids | None = None
 ) -> NDArray[np.intp]:
-    """Draw the next character of each text.
+    """Draw the next character of each of B texts.
 
     Args:
         logits: (B, V).
@@ -259,7 +259,7 @@ class Conversation:
         self.set_seed(seed)
 
     def set_seed(self, seed: int) -> None:
-        """Use this seed from now on."""
+        """Draw the next characters with this seed."""
         self._randomness = Randomness([generator(seed, "text", 0)])
 
     def sample_turn(self, ids: Ids, spec: SampleSpec) -> Iterator[Chunk]:

@@ -1,9 +1,8 @@
-"""Chooses how a run computes by trying: the device, the precision and the kernels.
+"""Chooses the device, the precision and the kernels of a run by short trials.
 
 On a CPU, `auto` uses charlm's own kernels if they support the model. Otherwise it uses float32, or
-bfloat16 if that is clearly faster. A GPU or a kernel is used only after one batch gave there the
-loss and gradient that it gives in float32 on the CPU. `auto` takes a GPU only if its steps are
-faster.
+bfloat16 if that is clearly faster. A GPU or a kernel is used only if its loss and gradient for one
+batch agree with float32 on the CPU. `auto` also requires that the steps of a GPU are faster.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from charlm.training import trial
 from charlm.training.compute import Compute, Precision
 from charlm.training.memory import refuse_too_large
 
-SMALL_MATRIX = 128 * 128  # numbers of a matrix below which Muon's precision does not matter
-MUON_SHARES = (1 / 8, 1 / 2, 1)  # of each side of the largest matrix
-KERNEL_TOLERANCE = 0.05  # largest relative error of Muon's factor in bfloat16
+SMALL_MATRIX = 128 * 128  # elements; for a smaller matrix, Muon's precision is not timed
+MUON_SHARES = (1 / 8, 1 / 2, 1)  # shares of each side of the largest matrix, in growing trials
+KERNEL_TOLERANCE = 0.05  # largest relative error allowed for Muon's factor, in bfloat16
 
 
 def choose_compute(
@@ -46,8 +45,8 @@ def choose_compute(
     Args:
         model: on the CPU.
         device_name: `auto` or the name of a device.
-        recorded: the metadata of the checkpoint to resume from. Its choices are made again where
-            that is possible.
+        recorded: the metadata of the checkpoint to resume from. Its choices are repeated if
+            possible.
         kernels: charlm's own kernels.
 
     Raises:
@@ -60,7 +59,7 @@ def choose_compute(
 
 
 class _MismatchError(RuntimeError):
-    """One batch gave other numbers than in float32 on the CPU."""
+    """The results differ from those in float32 on the CPU."""
 
 
 class _Chooser:
@@ -89,7 +88,7 @@ class _Chooser:
         return self._with_muon_precision(compute)
 
     def _with_kernels(self, compute: Compute) -> Compute:
-        """Add those of charlm's own kernels that support this model and are right."""
+        """Add each of charlm's own kernels that supports this model and is correct."""
         was_torch = self._recorded is not None and self._recorded.kernel == "torch"
         if self._train.compile != "auto" or was_torch or not self._kernels.available():
             return compute
@@ -112,7 +111,7 @@ class _Chooser:
 
         Raises:
             NoKernelError: the kernel cannot be built.
-            _MismatchError: its numbers are wrong.
+            _MismatchError: its results are wrong.
         """
         batch_size = self._train.batch_size // self._train.grad_accum
         fused = self._kernels.layers(self._model, batch_size)
@@ -125,7 +124,7 @@ class _Chooser:
 
         Raises:
             NoKernelError: the kernel cannot be built.
-            _MismatchError: its factor of one matrix differs from that in float32.
+            _MismatchError: its factor of a random matrix differs from that in float32.
         """
         kernel = self._kernels.muon(self._model)
         if kernel is None:
@@ -136,7 +135,7 @@ class _Chooser:
         return replace(compute, newton_schulz=kernel)
 
     def _cpu_precision(self) -> Precision:
-        """Return the precision that was asked for; for auto the faster of float32 and bfloat16."""
+        """Return the precision in the config; for auto, the faster of float32 and bfloat16."""
         asked, recorded = self._train.precision, self._recorded_on(CPU)
         if asked == "fp32" or (asked == "auto" and recorded == "fp32"):
             return "fp32"
@@ -151,6 +150,7 @@ class _Chooser:
             return asked
         if reason:
             return "fp32"
+        # with SGD the layers take most of the time; Muon's precision is chosen separately
         train = self._train.model_copy(update={"optimizer": SGDConfig()})
 
         def seconds(precision: Precision, share: float) -> float:
@@ -161,7 +161,7 @@ class _Chooser:
         return trial.faster(seconds, recorded)
 
     def _recorded_on(self, device: torch.device) -> Precision | None:
-        """Return the recorded precision if the run was on a device of the same type."""
+        """Return the recorded precision, or None if it is from another type of device."""
         recorded = self._recorded
         if recorded is None or torch.device(recorded.device).type != device.type:
             return None
@@ -170,16 +170,20 @@ class _Chooser:
     # --- a GPU -------------------------------------------------------------------------------
 
     def _on_gpu(self, device: torch.device, is_auto: bool) -> Compute:
-        """Use the GPU if its numbers are right and, for auto, its steps are faster; else the CPU.
+        """Return how to compute on the GPU, if its results are right.
 
-        If half precision gives wrong numbers, auto tries float32 before it gives the GPU up.
+        If half precision gives wrong results, train.precision auto tries float32 next. With
+        `is_auto` (--device auto), the CPU is the choice if the GPU is wrong or slower.
+
+        Raises:
+            DeviceError: the results are wrong, or the GPU does not support the precision.
         """
         problem = ""
         for precision in self._gpu_precisions(device):
             compute = Compute(device, precision, self._float32.threads)
             try:
                 compute = self._verified(self._with_muon_precision(compute))
-            except torch.OutOfMemoryError:
+            except torch.OutOfMemoryError:  # a RuntimeError, but not a wrong result
                 raise
             except RuntimeError as error:
                 problem = trial.first_line(error)
@@ -194,7 +198,7 @@ class _Chooser:
         return self._on_cpu()
 
     def _gpu_precisions(self, device: torch.device) -> list[Precision]:
-        """Return the precisions to try on a GPU, the best first.
+        """Return the precisions to try on a GPU, in order of preference.
 
         A recurrent network on CUDA uses fp16 with loss scaling: under autocast PyTorch runs cuDNN's
         layers in fp16, even if bfloat16 is asked for.
@@ -214,7 +218,7 @@ class _Chooser:
         return ["fp16" if recurrent or not _cuda_has_bf16() else "bf16", "fp32"]
 
     def _gpu_or_cpu(self, gpu: Compute) -> Compute:
-        """Return `gpu`, or how to compute on the CPU if that takes less time for a step."""
+        """Return `gpu`, or the choice for the CPU if a step takes less time there."""
         cpu = self._on_cpu()
         gpu_s, cpu_s = (
             trial.step_seconds(self._plain_on(it.device), self._train, it, self._x, self._y)
@@ -229,10 +233,10 @@ class _Chooser:
     # --- both --------------------------------------------------------------------------------
 
     def _verified(self, compute: Compute) -> Compute:
-        """Return `compute`, with a line in `checks`, if one batch gives the right numbers.
+        """Compare one batch with float32 on the CPU; return `compute` with a line in `checks`.
 
         Raises:
-            _MismatchError: the numbers differ from those in float32 on the CPU.
+            _MismatchError: the loss or the gradient differs.
         """
         if not self._train.verify:
             return compute
@@ -249,7 +253,7 @@ class _Chooser:
         return trial.loss_and_gradient(self._plain, self._float32, self._x, self._y)
 
     def _plain_on(self, device: torch.device) -> CharModel:
-        """Return the model without dropout; for a GPU a copy, so that the one on the CPU stays."""
+        """Return the model without dropout; for a GPU a copy, because `to` would move the model."""
         return self._plain if device == CPU else copy.deepcopy(self._plain).to(device)
 
     @property

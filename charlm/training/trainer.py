@@ -108,16 +108,18 @@ class Trainer:
         self.model.train()
         while True:
             over = self.limits.reached(progress.step, progress.elapsed_s)
-            if over or _due(progress.step, every.every):
-                over = self._evaluate() and over
+            if (over or _due(progress.step, every.every)) and not self._evaluate():
+                over = False  # the resumed run evaluates again, and ends then
             if over or _due(progress.step, every.sample_every):
                 self._sample()
             lost_patience = self._lost_patience()
             progress.finished = over or lost_patience
             stop = progress.finished or self.should_stop()
             self._save_if_due(stop)
+            if lost_patience:
+                return "patience"
             if stop:
-                return "patience" if lost_patience else "finished" if over else "stopped"
+                return "finished" if over else "stopped"
             self._step()
 
     def _step(self) -> None:
