@@ -50,10 +50,6 @@ class Stream:
             sys.stdout.flush()
             self._flushed = now
 
-    def flush(self) -> None:
-        """Flush everything that was written."""
-        sys.stdout.flush()
-
 
 def print_status(text: str) -> None:
     """Print a message to standard error, but only if that is a terminal."""
