@@ -137,14 +137,16 @@ def search(
                 discovery=is_discovery(float(scores[f, best[0]]), max(baselines)),
             )
         )
-    return sorted(
-        found, key=lambda it: (it.discovery, it.units[0].score - it.baseline), reverse=True
-    )
+    return sorted(found, key=_sort_key, reverse=True)
 
 
 def is_discovery(correlation: float, baseline: float) -> bool:
     """Whether a correlation is far enough above its baseline."""
     return correlation - baseline >= max(MARGIN * (1 - baseline), LEAST_GAIN)
+
+
+def _sort_key(found: Found) -> tuple[bool, float]:
+    return found.discovery, found.units[0].score - found.baseline
 
 
 def _in_measure(correlation: float, feature: Feature) -> float:
