@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from charlm.checkpoint.format import Meta
 from charlm.errors import CheckpointError, name_of_file
+from charlm.files import flush
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +60,7 @@ def write_file(path: Path, content: bytes) -> None:
             with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                flush(file.fileno())
             temporary.replace(path)
         finally:
             with suppress(OSError):

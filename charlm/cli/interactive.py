@@ -36,7 +36,7 @@ def run_interactive(model: Model, spec: SampleSpec, prompt: Ids, seed: int) -> i
     if len(prompt):
         session.out.write(model.vocab.decode(prompt))
         session.continue_text(prompt)
-    while (line := _next_line(session.out)) is not None:
+    while (line := _next_line()) is not None:
         try:
             session.handle_line(line)
         except (CharlmError, ValueError) as error:
@@ -46,9 +46,9 @@ def run_interactive(model: Model, spec: SampleSpec, prompt: Ids, seed: int) -> i
     return 0
 
 
-def _next_line(out: Stream) -> str | None:
+def _next_line() -> str | None:
     """The next line, or None at the end of the input. Ctrl-C does not end the program here."""
-    out.flush()
+    sys.stdout.flush()
     while True:
         try:
             if sys.stdin.isatty() and sys.stderr.isatty():
@@ -104,7 +104,7 @@ class _Session:
                 if interrupted:
                     break
         self.out.write("\n")
-        self.out.flush()
+        sys.stdout.flush()
 
     def _set(self, key: str, value: str) -> None:
         """Change a setting for the next turns."""

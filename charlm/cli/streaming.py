@@ -49,7 +49,3 @@ class Stream:
         if now - self._flushed >= self._interval:
             sys.stdout.flush()
             self._flushed = now
-
-    def flush(self) -> None:
-        """Flush everything that was written."""
-        sys.stdout.flush()

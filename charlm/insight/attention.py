@@ -16,7 +16,7 @@ LEAST_GAIN above it:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,25 +127,22 @@ def _mean_weights(model: GPT, ids: Ids, text: str) -> tuple[NDArray[np.float64],
     number of queries that have one."""
     L, H = model.config.n_layer, model.config.n_head
     sums, queries = np.zeros((len(TARGETS), 3, L, H)), [0] * len(TARGETS)
-    for start, stop in _windows(len(ids), model.context):
-        traced, _ = trace(model, _tensor(model, ids[start:stop]), with_attention=True)
+    starts = range(0, max(1, len(ids) - model.context + 1), model.context)
+    for start in starts[:MAX_WINDOWS]:
+        window = slice(start, start + model.context)
+        traced, _ = trace(model, _tensor(model, ids[window]), with_attention=True)
         assert traced.attention is not None
         attention = traced.attention[:, 0].cpu().numpy()  # (L, H, T, T)
         near = _by_distance(attention)
-        even = np.tril(np.ones((stop - start,) * 2)) / np.arange(1, stop - start + 1)[:, None]
+        T = attention.shape[-1]
+        even = np.tril(np.ones((T, T))) / np.arange(1, T + 1)[:, None]
         for t, target in enumerate(TARGETS.values()):
-            mask = target(text[start:stop])  # (T, T)
+            mask = target(text[window])  # (T, T)
             queries[t] += int(mask.any(1).sum())
             sums[t, 0] += (attention * mask).sum((2, 3))
             sums[t, 1] += (even * mask).sum()
             sums[t, 2] += (near * mask).sum((2, 3))
     return sums / np.maximum(queries, 1)[:, None, None, None], queries
-
-
-def _windows(n: int, context: int) -> Iterator[tuple[int, int]]:
-    starts = range(0, max(1, n - context + 1), context)
-    for start in starts[:MAX_WINDOWS]:
-        yield start, min(start + context, n)
 
 
 def _by_distance(attention: Array) -> Array:

@@ -159,7 +159,7 @@ def line_length(text: str) -> Reals:
 
 def left_in_line(text: str) -> Reals:
     """Characters to the next line end."""
-    return position_in_line(text[::-1])[::-1].copy() if text else np.zeros(0)
+    return position_in_line(text[::-1])[::-1].copy()
 
 
 def indentation(text: str) -> Reals:
@@ -168,7 +168,7 @@ def indentation(text: str) -> Reals:
     leading = _covered(text, (blank.span() for blank in blanks))
     total = leading.cumsum()
     starts = line_starts(text)
-    width = (total - total[starts] + leading[starts]).astype(np.float64) if len(text) else total
+    width = (total - total[starts] + leading[starts]).astype(np.float64)
     return np.where(_is(text, "\n"), 0.0, width)
 
 
@@ -233,7 +233,7 @@ def _shifted(values: Bools) -> Bools:
 def _run_length(values: Bools) -> Reals:
     """The length (N,) of the run of True values that ends at each position."""
     positions = np.arange(1, len(values) + 1)
-    last_false = np.maximum.accumulate(np.where(values, 0, positions)) if len(values) else positions
+    last_false = np.maximum.accumulate(np.where(values, 0, positions))
     return (positions - last_false).astype(np.float64)
 
 
