@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm.checkpoint.format import Meta
-from charlm.errors import CheckpointError
+from charlm.errors import CheckpointError, name_of_file
 from charlm.files import locked
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
+        elsewhere = "make it writable, or start a new run in another folder with out=DIR"
         raise CheckpointError(
-            f"{error.filename or path}: cannot write: {error.strerror}; files saved before are "
-            f"unchanged; {'free disk space' if full else 'choose another folder with out=DIR'}"
+            f"{name_of_file(error) or path}: cannot write: {error.strerror}; files saved before "
+            f"are unchanged; {'free disk space' if full else elsewhere}"
         ) from error
 
 
