@@ -105,7 +105,12 @@ def _note_large_text(data: DataConfig) -> None:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect signals that ask to stop. A second signal has its usual effect at once."""
+    """Collect signals that ask to stop. A second signal ends the process at once.
+
+    It is not turned into a KeyboardInterrupt. That could leave a lock of another thread locked,
+    for example of TensorBoard's writer, and the process would wait for that thread for ever.
+    A second SIGHUP is ignored: when a terminal is closed, the system and the shell both send one.
+    """
     received: list[int] = []
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed
     usual = {
@@ -117,8 +122,9 @@ def _signals() -> Iterator[list[int]]:
 
     def receive(number: int, _frame: object) -> None:
         received.append(number)
-        for each, handler in usual.items():
-            signal.signal(each, handler)
+        for each in usual:
+            is_hangup = each == getattr(signal, "SIGHUP", None)
+            signal.signal(each, signal.SIG_IGN if is_hangup else signal.SIG_DFL)
 
     for number in usual:
         signal.signal(number, receive)
