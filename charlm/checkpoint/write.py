@@ -20,7 +20,9 @@ TEMPORARY = ".saving.tmp"  # one name for all files, so that a killed run leaves
 
 
 @contextmanager
-def writing(path: Path, advice: str = "make this folder writable") -> Iterator[None]:
+def writing(
+    path: Path, advice: str = "make it writable, or start a new run in another folder with out=DIR"
+) -> Iterator[None]:
     """Turn an error of writing to `path` into a CheckpointError with one line.
 
     Args:

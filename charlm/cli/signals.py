@@ -9,9 +9,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def collected(*names: str) -> Iterator[list[int]]:
-    """Collect the signals of these names in a list. A second signal has its usual effect at once.
+    """Collect the signals of these names in a list. A second signal ends the process at once.
 
-    A signal that this system does not have, or that is ignored, stays as it is.
+    It is not turned into a KeyboardInterrupt. That could leave a lock of another thread locked, for
+    example of TensorBoard's writer, and the process would wait for that thread for ever. A second
+    SIGHUP is ignored: when a terminal is closed, the system and the shell both send one. A signal
+    that this system does not have, or that is ignored, stays as it is.
     """
     received: list[int] = []
     usual = {
@@ -21,17 +24,16 @@ def collected(*names: str) -> Iterator[list[int]]:
         and (handler := signal.getsignal(number)) is not signal.SIG_IGN
     }
 
-    def restore() -> None:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-
     def receive(number: int, _frame: object) -> None:
         received.append(number)
-        restore()
+        for each in usual:
+            is_hangup = each == getattr(signal, "SIGHUP", None)
+            signal.signal(each, signal.SIG_IGN if is_hangup else signal.SIG_DFL)
 
     for number in usual:
         signal.signal(number, receive)
     try:
         yield received
     finally:
-        restore()
+        for number, handler in usual.items():
+            signal.signal(number, handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from contextlib import suppress
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from charlm.checkpoint.write import writing
 from charlm.config import Config
 from charlm.config.files import to_yaml
 from charlm.observer import Observer, Record
+from charlm.visible import SAMPLE, visible
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -58,7 +60,8 @@ class RunLog(Observer):
                 purge = 0 if fresh else step + 1
                 self._tb[split] = SummaryWriter(self._folder / "tb" / split, purge_step=purge)
             if fresh:
-                self._tb["train"].add_text("config", f"```yaml\n{to_yaml(self._config)}```", 0)
+                settings = _fenced("yaml", to_yaml(self._config).removesuffix("\n"))
+                self._tb["train"].add_text("config", settings, 0)
 
     def sizes(self) -> dict[str, int]:
         """Flush all files; return the bytes written to metrics.jsonl and samples.txt so far."""
@@ -88,9 +91,7 @@ class RunLog(Observer):
     def sample(self, step: int, text: str) -> None:
         with writing(self._folder):
             self._append("samples.txt", f"--- step {step}\n{text}\n\n")
-            valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-            block = "```text\n" + valid.replace("```", "'''") + "\n```"
-            self._tb["train"].add_text("sample", block, step)
+            self._tb["train"].add_text("sample", _fenced("text", visible(text, SAMPLE)), step)
 
     def _append(self, name: str, text: str) -> None:
         """Write and flush, so that a `kill -9` loses nothing."""
@@ -103,6 +104,12 @@ class RunLog(Observer):
                 file.close()
             for writer in self._tb.values():
                 writer.close()
+
+
+def _fenced(kind: str, text: str) -> str:
+    """Markdown that shows a text as it is: the fence is longer than any run of its character."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{kind}\n{text}\n{fence}"
 
 
 def _cut(path: Path, size: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -163,13 +165,23 @@ def test_samples_have_the_configured_length_and_characters_of_the_text(
     assert len(text) == len("--- step 6\n--- step 12\n") + 2 * (4 + 30 + 2)
 
 
+@pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated:DeprecationWarning")
 def test_a_sample_with_a_fence_stays_inside_its_fence(tiny_text: Path, tmp_path: Path) -> None:
+    from tensorboard.plugin_util import markdown_to_safe_html  # type: ignore[import-untyped]
+
+    prompt = "```\n# A heading\n\n<b>bold</b>\n```\n````\n~~~\n    x\n\x1b[2J\u202e\u2028"
     fenced = tmp_path / "fenced.txt"
-    fenced.write_text(tiny_text.read_text(encoding="utf-8")[:3000] + "```")
-    folder = new_run(make_config(fenced, "rnn", "sample.prompt='```'"), tmp_path)
-    for _, shown in read_tensorboard(folder)["train/sample"]:
-        assert shown.startswith("```text\n'''")
-        assert shown.count("```") == 2
+    fenced.write_text(tiny_text.read_text(encoding="utf-8")[:3000] + prompt, encoding="utf-8")
+    config = make_config(fenced, "rnn", f"sample.prompt={prompt}")
+    shown = read_tensorboard(new_run(config, tmp_path))
+    seen = prompt.replace("\x1b[2J\u202e\u2028", r"\x1b[2J\u202e\u2028")
+    for (_, markdown), text in zip(
+        [*shown["train/sample"], *shown["train/config"]], [seen, seen, to_yaml(config)], strict=True
+    ):
+        page = markdown_to_safe_html(markdown)
+        found = re.fullmatch(r"<pre><code[^>]*>([^<]*)</code></pre>", page)
+        assert found
+        assert unescape(found[1]).startswith(text)
 
 
 class Everything(Observer):
