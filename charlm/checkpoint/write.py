@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TEMPORARY = ".saving.tmp"  # one name for all files, so that a killed run leaves at most one
+ADVICE = "make it writable, or start a new run in another folder with out=DIR"
 
 
 @contextmanager
