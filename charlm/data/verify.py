@@ -13,7 +13,8 @@ decoded text has the recorded hash. (The text of a list cannot be compared, sinc
 
 Reading all of a large text takes too long for every opening, so files with the recorded stamps are
 believed. A program of this user that forges the facts with these stamps can give another text, but
-no id that is not in the vocabulary: `TextIds` raises a DataError for it.
+no id that is not in the vocabulary: `TextIds` raises a DataError for it. The ids are mapped from
+the disk, so cutting their file short while it is in use ends the process; charlm never does that.
 """
 
 from __future__ import annotations

@@ -320,6 +320,7 @@ def test_the_file_of_a_killed_compilation_has_the_form_that_is_removed(
         start_new_session=True,
     ) as process:
         while not started.exists():
+            assert process.poll() is None
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
     (left,) = kernels.iterdir()
