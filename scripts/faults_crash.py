@@ -33,14 +33,13 @@ IMPORT_S = 4.0  # what that takes, about
 def trial(check: Check, number: int, folder: Path) -> Found:
     """Start a run, stop it again and again, resume it to the end, and compare."""
     rng = check.random(number)
-    plan = draw(check.random("plan", number // PLANS))
+    plan, never_stopped = _plan(check, number // PLANS)
     forked = check.quick or rng.random() >= NEW_PROCESS
     model, train = plan.settings["model"]["kind"], plan.settings["train"]
     found = Found(
         f"{model}, {train['optimizer']['kind']}, {train['batches']}, {train['precision']}, text "
         f"from a {plan.feed}, {'forked' if forked else 'a new process'}"
     )
-    never_stopped = reference(check, plan)
     run = _StoppedRun(plan, new_place(folder), rng, forked, never_stopped, found)
     if check.quick:
         run.signals = ("SIGTERM", "SIGKILL")
@@ -49,6 +48,20 @@ def trial(check: Check, number: int, folder: Path) -> Found:
             found.problems.append(line)
     found.about += "; " + ", ".join(run.history)
     return found
+
+
+def _plan(check: Check, number: int) -> tuple[RunPlan, Reference]:
+    """A plan and its run that was never stopped; some are in bfloat16, where PyTorch can do that."""
+    rng = check.random("plan", number)
+    plan = draw(rng)
+    if rng.random() < 0.25:
+        half = plan.with_train(precision="bf16")
+        try:
+            return half, reference(check, half)
+        except RuntimeError as error:
+            if "use fp32 or auto" not in str(error):
+                raise
+    return plan, reference(check, plan)
 
 
 class _StoppedRun:
