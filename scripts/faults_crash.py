@@ -51,7 +51,7 @@ def trial(check: Check, number: int, folder: Path) -> Found:
 
 
 def _plan(check: Check, number: int) -> tuple[RunPlan, Reference]:
-    """A plan and its run that was never stopped; some are in bfloat16, where PyTorch can do that."""
+    """A plan and its run that was never stopped; some are in bfloat16 if PyTorch can."""
     rng = check.random("plan", number)
     plan = draw(rng)
     if rng.random() < 0.25:
