@@ -60,7 +60,7 @@ def _while_compiling(check: Check, rng: random.Random, place: Path) -> Found:
     kind = rng.choice(("lstm", "gpt"))
     whole = reference(check, draw(check.random("compiling", kind), feeds=("file",), kind=kind))
     shutil.copytree(whole.folder, place / "work" / "runs" / "run")
-    sample = ["sample", "runs/run", "--length", 30, "--seed", 1, "--engine", "native"]
+    sample: list[Any] = ["sample", "runs/run", "--length", 30, "--seed", 1, "--engine", "native"]
     child = Child(sample, place)
     _sleep_until(child.began + 10 ** rng.uniform(-1.5, 0.7), child)
     name = rng.choice(SIGNALS)

@@ -54,7 +54,7 @@ def prepare(check: Check) -> list[Base]:
     if not check.sanitize:
         warm_up(check)
     kinds = ("lstm",) if check.quick else ("rnn", "gru", "lstm", "gpt") * 2
-    bases = []
+    bases: list[Base] = []
     for number, kind in enumerate(kinds):
         plan = draw(check.random("base", number), steps=6, feeds=("file",), kind=kind)
         base = Base(plan, new_place(check.folder / f"base-{number}"))

@@ -325,7 +325,8 @@ def leftovers(place: Path) -> Iterator[str]:
     found += [path for path in encoded.glob("seen/*") if not _is_key(path.name)]
     found += [path for path in encoded.glob("*/*") if "-" in path.name]
     found += [path for path in place.glob("cache/kernels/*") if path.suffix == ".tmp"]
-    found += [path for path in place.glob("tmp/*") if "torchinductor" not in path.name]  # PyTorch
+    others = ("torchinductor", "cc")  # of PyTorch, and of a compiler that was killed
+    found += [path for path in place.glob("tmp/*") if not path.name.startswith(others)]
     found += [path for path in place.glob("work/runs/*") if path.name != "run"]
     yield from (f"leftover: {path.relative_to(place)}" for path in found)
 
