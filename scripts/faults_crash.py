@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from faults_child import PATIENCE_S, Ended, new_place
+from faults_child import PATIENCE_S, Child, Ended, new_place
 from faults_common import Check, Found, Part, problems_of
 from faults_runs import (
     RESUME,
@@ -27,20 +27,23 @@ from faults_runs import (
 PLANS = 4  # trials for each plan, whose uninterrupted run is trained once
 MOST_STOPS = 5  # of one run; then it runs to its end
 NEW_PROCESS = 0.1  # the share of trials in new processes: they are stopped while importing, too
+COMPILING = 25  # one trial of so many stops a compilation
+COMPILER_S = 300.0  # more than any compiler needs
 IMPORT_S = 4.0  # what that takes, about
 
 
 def trial(check: Check, number: int, folder: Path) -> Found:
     """Start a run, stop it again and again, resume it to the end, and compare."""
     rng = check.random(number)
-    plan = draw(check.random("plan", number // PLANS))
+    if number % COMPILING == COMPILING - 1:
+        return _while_compiling(check, rng, new_place(folder))
+    plan, never_stopped = _plan(check, number // PLANS)
     forked = check.quick or rng.random() >= NEW_PROCESS
     model, train = plan.settings["model"]["kind"], plan.settings["train"]
     found = Found(
         f"{model}, {train['optimizer']['kind']}, {train['batches']}, {train['precision']}, text "
         f"from a {plan.feed}, {'forked' if forked else 'a new process'}"
     )
-    never_stopped = reference(check, plan)
     run = _StoppedRun(plan, new_place(folder), rng, forked, never_stopped, found)
     if check.quick:
         run.signals = ("SIGTERM", "SIGKILL")
@@ -49,6 +52,41 @@ def trial(check: Check, number: int, folder: Path) -> Found:
             found.problems.append(line)
     found.about += "; " + ", ".join(run.history)
     return found
+
+
+def _while_compiling(check: Check, rng: random.Random, place: Path) -> Found:
+    """Stop a command that compiles the engine in C; the next one must work, and leave nothing."""
+    found = Found("compiling")
+    kind = rng.choice(("lstm", "gpt"))
+    whole = reference(check, draw(check.random("compiling", kind), feeds=("file",), kind=kind))
+    shutil.copytree(whole.folder, place / "work" / "runs" / "run")
+    sample: list[Any] = ["sample", "runs/run", "--length", 30, "--seed", 1, "--engine", "native"]
+    child = Child(sample, place)
+    _sleep_until(child.began + 10 ** rng.uniform(-1.5, 0.7), child)
+    name = rng.choice(SIGNALS)
+    child.signal(signal.Signals[name])
+    stopped, again = child.wait(COMPILER_S), Child(sample, place).wait(COMPILER_S)
+    if "there is no C compiler" in again.err:
+        return found
+    found.about += f" a {kind}, {name}"
+    found.problems += problems_of(stopped, {0, *_statuses(name)}, raw_output=True)
+    found.problems += problems_of(again, (0,), raw_output=True)
+    found.problems += leftovers(place)
+    return found
+
+
+def _plan(check: Check, number: int) -> tuple[RunPlan, Reference]:
+    """A plan and its run that was never stopped; some are in bfloat16 if PyTorch can."""
+    rng = check.random("plan", number)
+    plan = draw(rng)
+    if rng.random() < 0.25:
+        half = plan.with_train(precision="bf16")
+        try:
+            return half, reference(check, half)
+        except RuntimeError as error:
+            if "use fp32 or auto" not in str(error):
+                raise
+    return plan, reference(check, plan)
 
 
 class _StoppedRun:
@@ -99,7 +137,7 @@ class _StoppedRun:
         child = self._plan.start(command, self._place, forked=self._forked)
         sent = []
         if is_stopped:
-            self._sleep_until(child.began + self._rng.uniform(0, 1.1) * self._seconds, child)
+            _sleep_until(child.began + self._rng.uniform(0, 1.1) * self._seconds, child)
             sent.append(self._rng.choice(self.signals))
             child.signal(signal.Signals[sent[0]])
             if sent[0] != "SIGKILL" and self._rng.random() < 0.4:
@@ -107,10 +145,6 @@ class _StoppedRun:
                 sent.append(self._rng.choice(self.signals))
                 child.signal(signal.Signals[sent[1]])
         return child.wait(PATIENCE_S), "+".join(sent)
-
-    def _sleep_until(self, when: float, child: Any) -> None:
-        while time.monotonic() < when and child.is_running():
-            time.sleep(max(0.0, min(0.01, when - time.monotonic())))
 
     def _saved_step(self) -> int | None:
         """The step of `last`, read in an independent way; None if there is no such file."""
@@ -132,6 +166,11 @@ class _StoppedRun:
             self._found.add("lost", f"step {now} is saved, but it said {ended.out[-300:]!r}")
             return False
         return True
+
+
+def _sleep_until(when: float, child: Child) -> None:
+    while time.monotonic() < when and child.is_running():
+        time.sleep(max(0.0, min(0.01, when - time.monotonic())))
 
 
 def _statuses(name: str) -> set[int]:

@@ -54,7 +54,7 @@ def prepare(check: Check) -> list[Base]:
     if not check.sanitize:
         warm_up(check)
     kinds = ("lstm",) if check.quick else ("rnn", "gru", "lstm", "gpt") * 2
-    bases = []
+    bases: list[Base] = []
     for number, kind in enumerate(kinds):
         plan = draw(check.random("base", number), steps=6, feeds=("file",), kind=kind)
         base = Base(plan, new_place(check.folder / f"base-{number}"))
@@ -63,6 +63,8 @@ def prepare(check: Check) -> list[Base]:
         ended = Child(plan.write(base.place), base.place, forked=forked, env=env).wait()
         if ended.status:
             raise UnavailableError(f"the run that files are made from fails: {ended.err}")
+        if bases and (compiled := bases[-1].place / "cache" / "kernels").exists():
+            shutil.copytree(compiled, base.place / "cache" / "kernels")
         ended = Child(SAMPLE, base.place).wait(COMPILING_S)
         if ended.status and check.sanitize:
             raise UnavailableError(f"--sanitize: the engine does not run: {ended.err}")

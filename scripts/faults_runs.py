@@ -10,7 +10,7 @@ import os
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ class RunPlan:
     settings: dict[str, Any]
     text: str
     feed: str
+
+    def with_train(self, **changes: Any) -> RunPlan:
+        """The plan with other settings of the group `train`."""
+        train = self.settings["train"] | changes
+        return replace(self, settings=self.settings | {"train": train})
 
     @property
     def digest(self) -> str:
@@ -115,7 +120,7 @@ def draw(
         },
         "max_steps": steps,
         "seed": rng.randrange(1000),
-        "precision": rng.choice(("fp32", "fp32", "fp32", "bf16")),
+        "precision": "fp32",
         "compile": rng.choice(("off", "auto")),
         "threads": 1,
         "log_every": rng.choice((1, 3, 20)),
@@ -320,7 +325,8 @@ def leftovers(place: Path) -> Iterator[str]:
     found += [path for path in encoded.glob("seen/*") if not _is_key(path.name)]
     found += [path for path in encoded.glob("*/*") if "-" in path.name]
     found += [path for path in place.glob("cache/kernels/*") if path.suffix == ".tmp"]
-    found += [path for path in place.glob("tmp/*") if "torchinductor" not in path.name]  # PyTorch
+    others = ("torchinductor", "cc")  # of PyTorch, and of a compiler that was killed
+    found += [path for path in place.glob("tmp/*") if not path.name.startswith(others)]
     found += [path for path in place.glob("work/runs/*") if path.name != "run"]
     yield from (f"leftover: {path.relative_to(place)}" for path in found)
 
