@@ -21,9 +21,7 @@ ADVICE = "make it writable, or start a new run in another folder with out=DIR"
 
 
 @contextmanager
-def writing(
-    path: Path, advice: str = "make it writable, or start a new run in another folder with out=DIR"
-) -> Iterator[None]:
+def writing(path: Path, advice: str = ADVICE) -> Iterator[None]:
     """Turn an error of writing to `path` into a CheckpointError with one line.
 
     Args:
