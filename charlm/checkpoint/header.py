@@ -13,13 +13,15 @@ import os
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from charlm.config.shown import shown
 from charlm.errors import DamageError
 
 # The types that charlm writes, with the bytes of a number.
 ITEM_SIZE = {"F64": 8, "I64": 8, "F32": 4, "F16": 2, "BF16": 2, "U8": 1}
-# Bytes of a header. 4.5 MB hold a vocabulary of all 1.1 million characters, 11 MB the entries of
-# 70,000 tensors; as Python objects they take at most about 25 times as much memory.
-MAX_HEADER = 16 << 20
+# The largest model of 1000 layers has 50,000 tensors in 8 MB of a header, with 3 brackets each, and
+# a vocabulary of all 1.1 million characters takes 4.5 MB. The limits keep the memory and the time
+# for parsing small: an empty list takes 3 bytes in JSON, and 64 in Python.
+MAX_HEADER, MAX_BRACKETS = 16 << 20, 300_000
 MAX_KEYS = 1000  # of an object in the metadata; a checkpoint of charlm has below 50
 MAX_DIMENSIONS = 8
 
@@ -93,22 +95,25 @@ def _parse(content: bytes, max_keys: int = MAX_HEADER) -> dict[str, Any]:
     """Parse a JSON object of unknown origin.
 
     Raises:
-        ForeignError: it is not valid; or an object has a key twice or too many keys; or a number is
-            not finite or too long; or a string has a lone surrogate; or it is nested too deep.
+        ForeignError: it is not valid; or an object has a key twice, or a string with a lone
+            surrogate; or a number is not finite; or it is larger or deeper than charlm writes it.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs) or len(pairs) > max_keys:
             raise ValueError("a key twice, or too many keys")
+        for text in (text for pair in pairs for text in pair if isinstance(text, str)):
+            text.encode()  # fails for a lone surrogate
         return found
 
     def refuse(number: str) -> None:
         raise ValueError(number)
 
+    if content.count(b"[") + content.count(b"{") > MAX_BRACKETS:
+        raise ForeignError
     try:
         found = json.loads(content.decode(), object_pairs_hook=unique, parse_constant=refuse)
-        json.dumps(found, ensure_ascii=False).encode()  # fails for a lone surrogate
     except (ValueError, RecursionError) as error:
         raise ForeignError from error
     if not isinstance(found, dict):
@@ -132,8 +137,3 @@ def _entry(name: str, raw: Any, start: int) -> Entry:
             f"{shown(name)} is {tuple(shape)} of {shown(dtype)}, in bytes {begin} to {end}"
         )
     return Entry(dtype, tuple(shape), start + begin, start + end)
-
-
-def shown(text: str) -> str:
-    """A string of a file as a message shows it: on one line, printable, and not too long."""
-    return ascii(text if len(text) <= 100 else f"{text[:100]}...")

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from charlm.checkpoint.format import BEST, FORMAT, LAST, Meta
-from charlm.checkpoint.header import Entry, ForeignError, read_header, shown
+from charlm.checkpoint.header import Entry, ForeignError, read_header
 from charlm.checkpoint.shapes import Named, weight_shapes
 from charlm.checkpoint.upgrade import upgraded
+from charlm.config.shown import plain, shown
 from charlm.errors import CheckpointError, DamageError
 
 if TYPE_CHECKING:
@@ -245,10 +246,8 @@ def reading(path: Path) -> Iterator[None]:
 def _first(error: ValidationError) -> str:
     """`key: message` of the first problem; both may quote the file."""
     first = error.errors(include_url=False, include_input=False)[0]
-    parts = (".".join(map(str, first["loc"])), first["msg"])
-    return ": ".join(
-        part if part.isprintable() and len(part) < 500 else shown(part) for part in parts
-    )
+    key, message = ".".join(map(str, first["loc"])), first["msg"].split("\n")[0]
+    return f"{plain(key)}: {plain(message, 500)}" if key else plain(message, 500)
 
 
 def _known(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -258,8 +257,8 @@ def _known(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
         raise _not_a_checkpoint(path)
     if version > FORMAT:
         raise CheckpointError(
-            f"{path}: written by a newer charlm (format {version}, this one reads {FORMAT}); "
-            "upgrade charlm"
+            f"{path}: written by a newer charlm (format {shown(version)}, this one reads "
+            f"{FORMAT}); upgrade charlm"
         )
     return metadata
 

@@ -25,6 +25,8 @@ def is_name_char(char: str) -> bool:
 
 def name_problem(name: str) -> str | None:
     """Return what a name should be and is not; None if it is valid."""
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"at most {MAX_NAME_BYTES} bytes long in UTF-8"
     if (
         not all(map(is_name_char, name))
         or unicodedata.category(name[:1] or " ")[0] not in "LN"
@@ -34,8 +36,6 @@ def name_problem(name: str) -> str | None:
             "letters, digits, spaces and . _ + - ( ), with a letter or a digit at the start and no "
             "space or dot at the end"
         )
-    if len(name.encode()) > MAX_NAME_BYTES:
-        return f"at most {MAX_NAME_BYTES} bytes long in UTF-8"
     if name.split(".")[0].rstrip().lower() in _RESERVED:
         return "another name, since Windows reserves this one"
     return None
