@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.arguments import RUNS
-from charlm.cli.streaming import print_message
+from charlm.cli.streaming import print_note
 from charlm.cli.tables import print_table
 from charlm.errors import CharlmError, DataError
 
@@ -43,9 +43,9 @@ def inspect(options: argparse.Namespace) -> int:
         check_free(out, options.force)
     paths = [options.text] if options.text else []
     split: Split = "all" if paths else options.split or "val"
-    ids, unknown = text_to_score(meta, paths, split, options.on_unknown == "skip")
+    ids, unknown = text_to_score(meta, paths, split, options.on_unknown == "skip", print_note)
     before, ngram_text = _text_for_ngrams(meta, split, own=not paths)
-    model = load_model(path, meta, options.device, lambda text: print_message(f"note: {text}"))
+    model = load_model(path, meta, options.device, print_note)
     found = survey(model, meta, ids.head(options.length), before, path.parent)
     about = {
         "checkpoint": str(path),
@@ -70,14 +70,15 @@ def inspect(options: argparse.Namespace) -> int:
 def _text_for_ngrams(meta: Meta, split: Split, own: bool) -> tuple[Ids | None, str]:
     """The end of the training text, in which n-grams are counted, and a description of it.
 
-    If it cannot be used, None and the reason.
+    If it cannot be used, None and the reason. To inspect another text, the training text is only
+    looked up in the cache: a path in a checkpoint is not opened for that.
     """
     from charlm.evaluation.scoring import text_to_score
 
     if own and split in ("train", "all"):
         return None, "they would be counted in the text that they predict"
     try:
-        train, _ = text_to_score(meta, (), "train", skip_unknown=True)
+        train, _ = text_to_score(meta, (), "train", skip_unknown=True, only_cached=not own)
     except DataError as error:
         return None, f"the training text is not available: {error}"
     ids = train.stretch(max(0, len(train) - NGRAM_CHARS), None)[:]

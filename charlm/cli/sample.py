@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from charlm.cli.arguments import RUNS
 from charlm.cli.interactive import run_interactive
-from charlm.cli.streaming import Stream, print_message, print_status
+from charlm.cli.streaming import Stream, print_message, print_note, print_status
 from charlm.errors import CharlmError
 from charlm.units import Likelihood
 
@@ -163,7 +163,7 @@ def _read_prompt(meta: Meta, default: str, options: argparse.Namespace) -> Ids:
     if skip:
         ids, skipped = vocab.encode_known(prompt)
         if skipped:
-            print_message(f"note: {skipped:,} unknown characters skipped")
+            print_note(f"{skipped:,} unknown characters skipped")
         return ids
     try:
         return vocab.encode(prompt)
@@ -277,7 +277,7 @@ def _print_novelty(model: Model, texts: list[str], options: argparse.Namespace) 
     try:
         novelty = model.novelty(texts)
     except CharlmError as error:
-        print_message(f"note: novelty cannot be measured without the training text: {error}")
+        print_note(f"novelty cannot be measured without the training text: {error}")
         return
     if options.format == "jsonl":
         print(json.dumps({"novelty": _as_dict(novelty)}))

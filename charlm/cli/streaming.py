@@ -10,6 +10,7 @@ import os
 import sys
 import time
 
+from charlm.cli.messages import as_options
 from charlm.cli.visible import visible
 
 TERMINAL, ELSEWHERE = 0.03, 0.1  # seconds between two flushes, to a terminal and otherwise
@@ -47,6 +48,11 @@ class Stream:
     def flush(self) -> None:
         """Flush everything that was written."""
         sys.stdout.flush()
+
+
+def print_note(text: str) -> None:
+    """Print a notice of the library to standard error."""
+    print_message(f"note: {as_options(text)}")
 
 
 def print_status(text: str) -> None:

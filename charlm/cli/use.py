@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm.cli.arguments import RUNS
-from charlm.cli.streaming import print_message
+from charlm.cli.streaming import print_note
 from charlm.cli.tables import print_table
 from charlm.errors import CharlmError
 
@@ -30,10 +30,12 @@ def evaluate(options: argparse.Namespace) -> int:
     config = updated(meta.config.eval, protocol=options.protocol, window=options.window)
     if options.window and config.protocol != "windows":
         raise CharlmError("--window: it needs --protocol windows")
-    ids, unknown = text_to_score(meta, options.data or (), split, options.on_unknown == "skip")
+    ids, unknown = text_to_score(
+        meta, options.data or (), split, options.on_unknown == "skip", print_note
+    )
     if unknown:
-        print_message(f"note: {unknown:,} unknown characters skipped")
-    model = load_model(path, meta, options.device, lambda text: print_message(f"note: {text}"))
+        print_note(f"{unknown:,} unknown characters skipped")
+    model = load_model(path, meta, options.device, print_note)
     score = evaluation.evaluate(model, ids, config, meta.config.train.seed)
     if not math.isfinite(score.nats):
         raise CharlmError(
