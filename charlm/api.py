@@ -150,7 +150,7 @@ class Model:
         from charlm.data.corpus import open_corpus
 
         data, expected = self.meta.config.data, self.meta.corpus.sha256
-        corpus = open_corpus(data, self.vocab, extend=False, expected=expected)
+        corpus = open_corpus(data, self.vocab, extend=False, expected=expected, named=())
         if corpus.sha256 != expected:
             raise DataError(f"{corpus.source}: not the text this model was trained on")
         return corpus.split("train")

@@ -43,7 +43,7 @@ def inspect(options: argparse.Namespace) -> int:
         out = options.out or (None if options.json else path.parent / "report.html")
         if out is not None:
             check_free(out, options.force)
-        ids, unknown = text_to_score(meta, paths, split, options.on_unknown == "skip")
+        ids, unknown = text_to_score(meta, paths, split, options.on_unknown == "skip", print_note)
         before, ngram_text = _text_for_ngrams(meta, split, own=not paths)
         model = load_model(checkpoint, options.device, print_note)
     found = survey(model, meta, ids.head(options.length), before, path.parent)
@@ -70,14 +70,15 @@ def inspect(options: argparse.Namespace) -> int:
 def _text_for_ngrams(meta: Meta, split: Split, own: bool) -> tuple[Ids | None, str]:
     """The end of the training text, in which n-grams are counted, and a description of it.
 
-    If it cannot be used, None and the reason.
+    If it cannot be used, None and the reason. To inspect another text, the training text is only
+    looked up in the cache: a path in a checkpoint is not opened for that.
     """
     from charlm.evaluation.scoring import text_to_score
 
     if own and split in ("train", "all"):
         return None, "they would be counted in the text that they predict"
     try:
-        train, _ = text_to_score(meta, (), "train", skip_unknown=True)
+        train, _ = text_to_score(meta, (), "train", skip_unknown=True, only_cached=not own)
     except DataError as error:
         return None, f"the training text is not available: {error}"
     ids = train.stretch(max(0, len(train) - NGRAM_CHARS), None)[:]

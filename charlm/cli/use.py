@@ -35,7 +35,9 @@ def _evaluate(checkpoint: Checkpoint, options: argparse.Namespace) -> int:
     config = updated(meta.config.eval, protocol=options.protocol, window=options.window)
     if options.window and config.protocol != "windows":
         raise CharlmError("--window: it needs --protocol windows")
-    ids, unknown = text_to_score(meta, options.data or (), split, options.on_unknown == "skip")
+    ids, unknown = text_to_score(
+        meta, options.data or (), split, options.on_unknown == "skip", print_note
+    )
     if unknown:
         print_note(f"{unknown:,} unknown characters skipped")
     model = load_model(checkpoint, options.device, print_note)

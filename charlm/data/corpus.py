@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import DataConfig
 from charlm.data.cache import open_encoded
-from charlm.data.sources import find_sources
+from charlm.data.sources import Source, find_sources
 from charlm.data.verify import Encoded
 from charlm.data.vocab import UNKNOWN, Ids, Vocab
 from charlm.errors import DataError
@@ -116,19 +117,53 @@ Texts = tuple[Encoded | None, Encoded | None, Encoded | None]
 """The texts of data.path, data.val_path and data.test_path."""
 
 
-def open_texts(data: DataConfig, expected: str | None = None) -> Texts:
+def open_texts(
+    data: DataConfig,
+    expected: str | None = None,
+    named: Collection[str] | None = None,
+) -> Texts:
     """Open the texts that `data` names. Those that are not in the cache are encoded first.
 
     Args:
         data: the paths, and how to read them.
         expected: the `sha256` that their corpus had before. Texts from a pipe are found by it.
+        named: the paths that the user gave; see `find_sources`.
 
     Raises:
         DataError: a text is missing or empty, or cannot be read as `data` says.
     """
+
+    def open_one(path: Sequence[str], sha256: str) -> Encoded:
+        sources = find_sources(path, data, named)
+        text = open_encoded(sources, data, sha256)
+        text.notices.extend(notice for source in sources for notice in source.notices)
+        return text
+
+    return _each_text(data, expected, open_one)
+
+
+def open_cached(data: DataConfig, expected: str) -> Texts:
+    """Open the texts of `data` by their hashes alone. No path is opened.
+
+    Raises:
+        DataError: a text is not in the cache.
+    """
+
+    def refuse() -> IO[bytes]:
+        raise DataError("it is not in the cache; charlm eval reads it again")
+
+    def open_one(_: Sequence[str], sha256: str) -> Encoded:
+        return open_encoded([Source("the text", refuse, once=True)], data, sha256)
+
+    return _each_text(data, expected, open_one)
+
+
+def _each_text(
+    data: DataConfig, expected: str | None, open_one: Callable[[Sequence[str], str], Encoded]
+) -> Texts:
     hashes = [*(expected or "").split(","), "", ""]
     path, val, test = (
-        open_encoded(find_sources(path, data), data, sha256) if path else None
+        open_one(path, sha256) if path else None
         for path, sha256 in zip((data.path, data.val_path, data.test_path), hashes, strict=False)
     )
     return path, val, test
@@ -140,6 +175,7 @@ def open_corpus(
     extend: bool = True,
     expected: str | None = None,
     opened: Texts | None = None,
+    named: Collection[str] | None = None,
 ) -> Corpus:
     """Open the corpus of `data`: its texts, their vocabulary and their parts.
 
@@ -149,11 +185,12 @@ def open_corpus(
         extend: if False, a limited `known` gets no new characters. They are read as unknown.
         expected: see `open_texts`.
         opened: the result of `open_texts`, if it was called before. A pipe cannot be read twice.
+        named: the paths that the user gave; see `find_sources`.
 
     Raises:
         DataError: a text is missing or empty, or cannot be read as `data` says.
     """
-    given = opened or open_texts(data, expected)
+    given = opened or open_texts(data, expected, named)
     texts = [text for text in given if text]
     counts: Counter[str] = Counter()
     for text in texts:

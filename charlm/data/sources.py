@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import bz2
 import difflib
-import fnmatch
+import errno
 import glob
 import gzip
 import io
 import lzma
 import os
-import re
+import shlex
 import stat
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from charlm.config import DataConfig
 from charlm.data import library
 from charlm.data.builtin import PREFIX, read_builtin
+from charlm.data.search import Found, search_folder, search_glob
 from charlm.errors import DataError
 
 CHUNK = 1 << 20  # bytes read at a time
-_OPENERS: dict[str, Callable[[Path], Any]] = {
-    ".gz": gzip.GzipFile,
+_UNPACKERS: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": lambda file: gzip.GzipFile(fileobj=file),
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,
 }
@@ -44,6 +45,8 @@ class Source:
         encoding: The encoding, if the source does not follow `data.encoding`.
         found: Whether a folder or a glob found the file. False if the user named it.
         once: Whether the source is a pipe, which cannot be read twice.
+        notices: Lines for the user about what was left out of a folder or glob.
+        unpack: Wraps the open source in a file that decompresses it.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Source:
     encoding: str | None = None
     found: bool = False
     once: bool = False
+    notices: Sequence[str] = ()
+    unpack: Callable[[IO[bytes]], Any] = nullcontext
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes, `CHUNK` at a time.
@@ -59,7 +64,7 @@ class Source:
         Raises:
             DataError: The source cannot be read. The message says what to do.
         """
-        with _reported(self.name, self.found), self.open() as file:
+        with _reported(self.name, self.found), self.open() as raw, self.unpack(raw) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
 
@@ -79,18 +84,31 @@ def _reported(name: str, found: bool) -> Iterator[None]:
         raise DataError(f"{name}: cannot read this text: {reason}{hint}") from error
 
 
-def find_sources(path: Sequence[str], data: DataConfig) -> list[Source]:
+def find_sources(
+    path: Sequence[str], data: DataConfig, named: Collection[str] | None = None
+) -> list[Source]:
     """The sources that `path` names, in this order. Files of a folder or glob are sorted by path.
+
+    Args:
+        path: Files, folders, globs and other names, as in `data.path`.
+        data: The settings `include` and `exclude`.
+        named: The names that the user gave. The other names come from a checkpoint, which anybody
+            may have made: of these, only regular files are opened. None if the user gave all.
 
     Raises:
         DataError: A path does not exist, or a folder or glob has no matching file.
     """
-    return [source for entry in path for source in _find(entry, data)]
+    return [
+        source
+        for entry in path
+        for source in _find(entry, data, trusted=named is None or entry in named)
+    ]
 
 
-def _find(entry: str, data: DataConfig) -> list[Source]:
+def _find(entry: str, data: DataConfig, trusted: bool) -> list[Source]:
     if entry == "-":
-        return [Source("standard input", _open_stdin, once=True)]
+        name = "standard input"
+        return [Source(name, _open_stdin, once=True) if trusted else _refused(name, entry)]
     if entry.startswith(PREFIX):
         return [_builtin(entry)]
     if "\0" in entry:
@@ -101,13 +119,14 @@ def _find(entry: str, data: DataConfig) -> list[Source]:
         raise DataError(f"{entry}: this user does not exist") from error
     with _reported(str(path), found=False):
         if path.is_dir():
-            return _walk(path, data)
+            return _found(path, search_folder(path, data), trusted)
         if not os.path.lexists(path):
             if entry in library.KNOWN:
-                return [_file(library.find(entry), found=False)]
+                return [_file(library.find(entry), trusted)]
             if glob.has_magic(entry):
-                return _glob(entry, str(path), data)
-    return [_file(path, found=False)]
+                return _found(path, search_glob(path, data), trusted)
+    source = _file(path, trusted)
+    return [source if source.path or trusted else _refused(str(path), entry)]
 
 
 def _open_stdin() -> IO[bytes]:
@@ -121,7 +140,20 @@ def _builtin(entry: str) -> Source:
     return Source(entry, lambda: io.BytesIO(read_builtin(entry).encode()), encoding="utf-8")
 
 
-def _file(path: Path, found: bool) -> Source:
+def _refused(name: str, entry: str) -> Source:
+    """A source that is not opened. Its text may still be in the cache."""
+
+    def refuse() -> IO[bytes]:
+        raise DataError(
+            f"{name}: not a regular file, and only the checkpoint names it, so it is not opened; "
+            "if it is the text, name it for charlm eval or train --resume with "
+            f"data={shlex.quote(entry)}"
+        )
+
+    return Source(name, refuse, once=True)
+
+
+def _file(path: Path, trusted: bool, found: bool = False) -> Source:
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -129,10 +161,44 @@ def _file(path: Path, found: bool) -> Source:
         hint = f"; did you mean the corpus {close[0]}?" if close and not found else ""
         hint = hint or "; leave it out with data.exclude" * found
         raise DataError(f"{path}: cannot read this text: {error.strerror}{hint}") from error
-    opener = _OPENERS.get(path.suffix.lower(), io.FileIO)
-    regular = stat.S_ISREG(mode)  # the stamp of a pipe does not show a change
-    stamped = path if regular else None
-    return Source(str(path), lambda: opener(path), stamped, found=found, once=not regular)
+    regular = stat.S_ISREG(mode)
+    return Source(
+        name=str(path),
+        open=lambda: _open(path, trusted, found),
+        unpack=_UNPACKERS.get(path.suffix.lower(), nullcontext),
+        path=path if regular else None,  # the stamp of a pipe does not show a change
+        found=found,
+        once=not regular,
+    )
+
+
+def _open(path: Path, trusted: bool, found: bool) -> IO[bytes]:
+    file = io.FileIO(path, opener=_open_regular if found or not trusted else None)
+    if trusted or os.fstat(file.fileno()).st_size:
+        return file
+    file.close()  # files of /proc have the size 0, and some of them never end
+    return io.BytesIO()
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open a file that must be regular. Does not wait, even if the path is now that of a pipe."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return descriptor
+
+
+def _found(entry: Path, found: Found, trusted: bool) -> list[Source]:
+    """The sources of regular files. Pipes, sockets and devices are left out."""
+    files = [_file(path, trusted, found=True) for path in found.files]
+    sources = [source for source in files if source.path]
+    n_others = len(files) - len(sources)
+    others = f"pipes, sockets and devices are left out ({n_others:,})" if n_others else ""
+    if not sources:
+        raise DataError(f"{entry}: no regular file is here: {others}; name one to read it")
+    notices = [f"{entry}: {notice}" for notice in (found.skipped, others) if notice]
+    return [replace(sources[0], notices=notices), *sources[1:]]
 
 
 def describe_sources(sources: Sequence[Source]) -> str:
@@ -152,68 +218,3 @@ def stamp_of(file: Path | int) -> list[int]:
     """
     it = os.stat(file)  # noqa: PTH116  (Path.stat takes no descriptor)
     return [it.st_dev, it.st_ino, it.st_size, it.st_mtime_ns, it.st_ctime_ns]
-
-
-def _walk(root: Path, data: DataConfig) -> list[Source]:
-    """The files of a folder that `data.include` and `data.exclude` select, without hidden files."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    names = []
-    for folder, folders, files in os.walk(root, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(folder).relative_to(root).parts
-        names += ["/".join((*below, name)) for name in files if not name.startswith(".")]
-    included, excluded = _any_of(data.include), _any_of(data.exclude)
-    selected = [
-        name
-        for name in names
-        if (not data.include or _matches(name, included)) and not _matches(name, excluded)
-    ]
-    if not selected:
-        among = f" among its {len(names):,} files that are not hidden" if names else ""
-        patterns = " that data.include and data.exclude select" * bool(data.include or data.exclude)
-        raise DataError(f"{root}: this folder has no text{patterns}{among}")
-    return _regular(root / name for name in sorted(selected, key=_path_order))
-
-
-def _glob(entry: str, pattern: str, data: DataConfig) -> list[Source]:
-    names = [name for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]  # noqa: PTH207
-    excluded, fixed = _any_of(data.exclude), glob.escape(pattern).find("[")
-    # The names of folders before the first wildcard are not compared with data.exclude.
-    above = pattern[:fixed].rpartition("/")[0]
-    selected = [
-        name
-        for name in names
-        if not excluded.match(name) and not _matches(name[len(above) :].lstrip("/"), excluded)
-    ]
-    if not selected:
-        but = ", except files that data.exclude leaves out" * bool(names)
-        raise DataError(f"{entry}: no file matches this pattern{but}")
-    return _regular(Path(name) for name in sorted(set(selected), key=_path_order))
-
-
-def _regular(paths: Iterable[Path]) -> list[Source]:
-    """The sources of regular files. Pipes and sockets are left out."""
-    return [source for path in paths if (source := _file(path, found=True)).path]
-
-
-def _path_order(name: str) -> list[str]:
-    """The sort key of a path: its parts."""
-    return name.split("/")
-
-
-def _any_of(patterns: Sequence[str]) -> re.Pattern[str]:
-    """One regular expression for all the patterns. Without a pattern it matches nothing."""
-    return re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)")
-
-
-def _matches(name: str, pattern: re.Pattern[str]) -> bool:
-    """Whether a pattern matches the file or a folder above it, by name or by whole path."""
-    while name:
-        above, _, last = name.rpartition("/")
-        if pattern.match(name) or pattern.match(last):
-            return True
-        name = above
-    return False

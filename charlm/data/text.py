@@ -7,13 +7,16 @@ at once.
 from __future__ import annotations
 
 import codecs
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from charlm.config import DataConfig
+from charlm.data.detect import SAMPLE, advise
 from charlm.data.sources import Source, find_sources
 from charlm.errors import DataError
 
@@ -58,10 +61,11 @@ def _as_chars(raw: bytes) -> str:
 def _read(source: Source, data: DataConfig) -> Iterator[str]:
     if data.unit == "byte":
         return map(_as_chars, source.chunks())
-    chunks = _decoded(source, data)
-    if codecs.lookup(source.encoding or data.encoding).name not in _WITHOUT_MARK:
+    raws, encoding = _Bytes(source), source.encoding or data.encoding
+    chunks = _decoded(source, raws, data)
+    if codecs.lookup(encoding).name not in _WITHOUT_MARK:
         chunks = _without_mark(chunks)
-    return clean(_refuse_binary(source, chunks), data)
+    return clean(_refuse_binary(source, raws, chunks, encoding), data)
 
 
 def clean(chunks: Iterable[str], data: DataConfig) -> Iterator[str]:
@@ -77,34 +81,54 @@ def clean(chunks: Iterable[str], data: DataConfig) -> Iterator[str]:
 # --- decoding --------------------------------------------------------------------------------
 
 
-def _decoded(source: Source, data: DataConfig) -> Iterator[str]:
+class _Bytes:
+    """The bytes of a source in chunks. Keeps those at the start, to describe a file by them."""
+
+    def __init__(self, source: Source) -> None:
+        self._chunks, self.start = source.chunks(), b""
+
+    def __iter__(self) -> Iterator[bytes]:
+        for raw in self._chunks:
+            self.start += raw[: SAMPLE - len(self.start)]
+            yield raw
+
+    def sample(self, position: int, known: bytes) -> bytes:
+        """Bytes from the start, and around a position.
+
+        Args:
+            position: of the first byte in `known`, which are the last bytes that were read.
+        """
+        with suppress(DataError):
+            while len(known) < SAMPLE and (more := next(iter(self), b"")):
+                known += more
+        if position <= len(self.start):
+            return self.start[:position] + known[:SAMPLE]
+        first = re.search(rb"[\0-/]", known)  # no character continues here
+        return self.start + known[first.end() if first else 0 :][:SAMPLE]
+
+
+def _decoded(source: Source, raws: _Bytes, data: DataConfig) -> Iterator[str]:
     encoding = source.encoding or data.encoding
     decoder = codecs.getincrementaldecoder(encoding)(data.errors)
     done = 0  # bytes decoded before this chunk
-    beginning = b""
-    for raw in chain(source.chunks(), [b""]):
-        beginning = beginning or raw[:4]
+    for raw in chain(raws, [b""]):
         held, _ = decoder.getstate()  # bytes of an incomplete character of the last chunk
         try:
             yield decoder.decode(raw, final=not raw)
         except UnicodeError as error:
             start = error.start if isinstance(error, UnicodeDecodeError) else 0
-            bad = (held + raw)[start : start + 1].hex()
-            position = f"at byte {done - len(held) + start:,}" + f" (0x{bad})" * bool(bad)
-            raise DataError(
-                f"{source.name}: not {encoding} {position}; {_advice(beginning, source)}"
-            ) from error
+            known, position = held + raw, done - len(held)
+            bad = known[start : start + 1].hex()
+            first = max(0, start - SAMPLE // 2)
+            where = f"not {encoding} at byte {position + start:,}" + f" (0x{bad})" * bool(bad)
+            sample = raws.sample(position + first, known[first:])
+            raise _undecodable(source, where, sample, encoding) from error
         done += len(raw)
 
 
-def _advice(beginning: bytes, source: Source) -> str:
-    utf_16 = beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    likely = "utf-16" if utf_16 else "latin-1"
-    leave = "leave it out with data.exclude, " if source.found else ""
-    return (
-        f"{leave}set its encoding with data.encoding={likely} or another, read bad bytes as "
-        "U+FFFD with data.errors=replace, or train on bytes with data.unit=byte"
-    )
+def _undecodable(source: Source, what: str, sample: bytes, encoding: str) -> DataError:
+    leave = "; or leave it out with data.exclude" * source.found
+    return DataError(f"{source.name}: {what}; {advise(sample, encoding)}{leave}")
 
 
 def _without_mark(chunks: Iterator[str]) -> Iterator[str]:
@@ -116,16 +140,15 @@ def _without_mark(chunks: Iterator[str]) -> Iterator[str]:
     yield from chunks
 
 
-def _refuse_binary(source: Source, chunks: Iterator[str]) -> Iterator[str]:
+def _refuse_binary(
+    source: Source, raws: _Bytes, chunks: Iterator[str], encoding: str
+) -> Iterator[str]:
     """The chunks unchanged. A file with a NUL near its start is refused, as it is not a text."""
     start = 0  # of the chunk, in characters
     for chunk in chunks:
         if start < LOOKED_AT and (position := chunk[: LOOKED_AT - start].find("\0")) >= 0:
-            leave = ", or leave it out with data.exclude" * source.found
-            raise DataError(
-                f"{source.name}: not a text: character {start + position:,} is a NUL; set its "
-                f"encoding (data.encoding=utf-16-le?) or train on bytes with data.unit=byte{leave}"
-            )
+            what = f"not a text: character {start + position:,} is a NUL"
+            raise _undecodable(source, what, raws.start, encoding)
         start += len(chunk)
         yield chunk
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from charlm.checkpoint.format import Meta
-from charlm.data.corpus import Corpus, Split, TextIds, open_corpus
+from charlm.data.corpus import Corpus, Split, TextIds, open_cached, open_corpus
 from charlm.data.vocab import CHUNK_CHARS, Vocab
 from charlm.errors import DataError
 
 
 def text_to_score(
-    meta: Meta, paths: Sequence[str], split: Split, skip_unknown: bool
+    meta: Meta,
+    paths: Sequence[str],
+    split: Split,
+    skip_unknown: bool,
+    notify: Callable[[str], None] = lambda _: None,
+    only_cached: bool = False,
 ) -> tuple[TextIds, int]:
     """Open a text, and encode a split of it for a model.
 
@@ -23,6 +28,9 @@ def text_to_score(
         meta: of the model's checkpoint.
         paths: the files of the text; empty for the text that the model was trained on.
         skip_unknown: whether to leave out characters that the model does not know.
+        notify: is called with each line that the user should read.
+        only_cached: whether to take the text that the model was trained on from the cache only,
+            and to open no path that the checkpoint names.
 
     Returns:
         The ids, and the number of characters left out.
@@ -36,13 +44,18 @@ def text_to_score(
         data = data.model_copy(update={"path": tuple(paths), "val_path": None, "test_path": None})
     vocab = meta.vocabulary
     expected = None if paths else meta.corpus.sha256
-    corpus = open_corpus(data, vocab, extend=False, expected=expected)
+    opened = open_cached(data, meta.corpus.sha256) if only_cached else None
+    corpus = open_corpus(
+        data, vocab, extend=False, expected=expected, opened=opened, named=paths or ()
+    )
     if expected not in (None, corpus.sha256):
         own = {"val": data.val_path, "test": data.test_path}.get(split)
         raise DataError(
             f"{corpus.source}: not the text this model was trained on; to score it anyway: "
             f"data={shlex.join(own or data.path)} split={'all' if own else split}"
         )
+    for notice in corpus.notices:
+        notify(notice)
     ids = corpus.split(split)
     unknown = _Unknown(ids, vocab)
     if unknown.count and not skip_unknown:

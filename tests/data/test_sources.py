@@ -5,15 +5,17 @@ from __future__ import annotations
 import bz2
 import glob
 import gzip
+import io
 import lzma
 import os
 import random
 import re
+import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -195,20 +197,25 @@ def test_a_stamp_changes_with_every_change(tmp_path: Path, change: str) -> None:
 # --- folders and globs -----------------------------------------------------------------------
 
 
+def shuffle_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the system list every folder in another order each time."""
+    scan, rng = os.scandir, random.Random(1)
+
+    @contextmanager
+    def shuffled(path: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with scan(path) as entries:
+            found = list(entries)
+            yield rng.sample(found, len(found))
+
+    monkeypatch.setattr(os, "scandir", shuffled)
+
+
 def test_a_folder_is_read_in_the_order_of_its_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = ["B", "a/1", "a/b/2", "a/c", "a-b", "a.txt", "b/a", "é"]  # part by part
     fill(tmp_path, *random.Random(0).sample(order, len(order)))
-    walk, rng = os.walk, random.Random(1)
-
-    def shuffled(*arguments: Any, **options: Any) -> Iterator[tuple[str, list[str], list[str]]]:
-        for folder, folders, files in walk(*arguments, **options):
-            rng.shuffle(folders)
-            rng.shuffle(files)
-            yield folder, folders, files
-
-    monkeypatch.setattr(os, "walk", shuffled)
+    shuffle_folders(monkeypatch)
     for _ in range(5):
         assert read(tmp_path) == [name.encode() for name in order]
 
@@ -219,13 +226,7 @@ def test_a_glob_is_read_in_the_order_of_its_paths(
     order = ["B.c", "a/1.c", "a/b/2.c", "a-b.c", "b.c"]
     fill(tmp_path, *order, "a/x.h", ".hidden/a.c", ".b.c")
     (tmp_path / "folder.c").mkdir()
-    expand, rng = glob.glob, random.Random(1)
-
-    def shuffled(*arguments: Any, **options: Any) -> list[str]:
-        names = expand(*arguments, **options)
-        return rng.sample(names, len(names))
-
-    monkeypatch.setattr(glob, "glob", shuffled)
+    shuffle_folders(monkeypatch)
     for _ in range(5):
         assert read(tmp_path / "**" / "*.c") == [name.encode() for name in order]
     assert read(tmp_path / "*.c") == [b"B.c", b"a-b.c", b"b.c"]
@@ -320,6 +321,240 @@ def test_a_broken_link_in_a_folder_is_refused_and_can_be_excluded(
     assert "data.exclude" in message
     assert read(tmp_path, exclude="m") == [b"a", b"z"]
     assert "data.exclude" not in refusal(tmp_path / "m")
+
+
+PARTS = st.sampled_from(["**", "*", "a", "b", "file", "?", "f*", ".*", "[!b]"])
+
+
+@given(
+    names=st.lists(st.text("ab./", max_size=9).map(lambda name: name.strip("/")), max_size=12),
+    pattern=st.lists(PARTS, min_size=1, max_size=5),
+)
+def test_a_glob_finds_the_files_that_python_finds(names: list[str], pattern: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            path = Path(folder, "x", name.replace("..", "."), "file")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        whole = str(Path(folder, "x", *pattern))
+        paths = map(Path, glob.glob(whole, recursive=True))  # noqa: PTH207
+        expected = sorted({path for path in paths if path.is_file()})
+        if expected and glob.has_magic(whole):
+            assert [source.path for source in find(whole)] == expected
+
+
+# --- links -----------------------------------------------------------------------------------
+
+
+def with_links(folder: Path) -> Path:
+    """A folder with links to a file, to a folder, and to a folder above them."""
+    fill(folder, "in/a.txt", "in/b/c.txt", "out/d.txt", "out/deep/e.txt")
+    (folder / "in" / "f.txt").symlink_to(folder / "out" / "d.txt")
+    (folder / "in" / "link").symlink_to(folder / "out")
+    (folder / "in" / "b" / "circle").symlink_to(folder / "in")
+    return folder / "in"
+
+
+@pytest.mark.parametrize("way", [".", "**", "**/*.txt", "**/**/*"])
+def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path: Path, way: str) -> None:
+    root = with_links(tmp_path)
+    sources = find(root / way)
+    found = [source.path for source in sources]
+    assert found == [root / "a.txt", root / "b/c.txt", root / "f.txt"]
+    (notice,) = [notice for source in sources for notice in source.notices]
+    assert notice == (
+        f"{root / way}: links to folders are not followed (2, such as {root}/b/circle); to read "
+        "one, name it in data.path"
+    )
+
+
+def test_links_that_are_excluded_or_not_reached_are_not_noticed(tmp_path: Path) -> None:
+    root = with_links(tmp_path)
+    sources = find(root, exclude=["link", "circle"])
+    sources += find(root / "*.txt")
+    assert [source.notices for source in sources if source.notices] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("link", ["link/d.txt", "link/deep/e.txt"]),  # as the notice says
+        ("link/*", ["link/d.txt"]),
+        ("link/**", ["link/d.txt", "link/deep/e.txt"]),
+        ("[l]ink/*", []),
+        ("*/d.txt", []),
+        ("**/link/d.txt", ["link/d.txt"]),
+        ("**/circle/b/*.txt", ["b/circle/b/c.txt"]),
+        ("**/circle/*/circle/a.txt", ["b/circle/b/circle/a.txt"]),
+        ("**/circle/**/*.txt", ["b/circle/a.txt", "b/circle/b/c.txt", "b/circle/f.txt"]),
+    ],
+)
+def test_a_link_to_a_folder_is_followed_if_the_path_names_it(
+    tmp_path: Path, name: str, expected: list[str]
+) -> None:
+    root = with_links(tmp_path)
+    if expected:
+        assert [source.path for source in find(root / name)] == [root / path for path in expected]
+    else:
+        assert refusal(root / name).startswith(
+            f"{root / name}: no file matches this pattern; links"
+        )
+
+
+def test_a_list_of_names_follows_the_same_rule(tmp_path: Path) -> None:
+    root = with_links(tmp_path)
+    assert read(root / "link", root / "f.txt", root / "b") == [
+        *(b"out/d.txt", b"out/deep/e.txt", b"out/d.txt", b"in/b/c.txt")
+    ]
+
+
+def test_a_folder_of_nothing_but_links_says_so(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path)
+    message = refusal(tmp_path / "in")
+    assert message.startswith(f"{tmp_path}/in: this folder has no text; links to folders are not")
+
+
+@pytest.mark.parametrize("way", [".", "**", "*", "*/*"])
+def test_pipes_in_a_folder_are_left_out_with_a_notice(tmp_path: Path, way: str) -> None:
+    fill(tmp_path, "in/a", "in/z")
+    os.mkfifo(tmp_path / "in" / "pipe")
+    (tmp_path / "in" / "zero").symlink_to("/dev/zero")
+    sources = find(tmp_path / way if way == "*/*" else tmp_path / "in" / way)
+    assert [source.name for source in sources] == [f"{tmp_path}/in/a", f"{tmp_path}/in/z"]
+    assert next(n for source in sources for n in source.notices).endswith(
+        "pipes, sockets and devices are left out (2)"
+    )
+    assert b"".join(b"".join(source.chunks()) for source in sources) == b"in/ain/z"
+
+
+def test_a_folder_of_nothing_but_pipes_says_so(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert refusal(tmp_path) == (
+        f"{tmp_path}: no regular file is here: pipes, sockets and devices are left out (1); name "
+        "one to read it"
+    )
+
+
+@pytest.mark.parametrize("exclude", ["closed", "in/closed", "*/closed"])
+@pytest.mark.parametrize("way", [".", "**", "**/*.txt"])
+def test_an_excluded_folder_is_not_entered(way: str, exclude: str) -> None:
+    with tempfile.TemporaryDirectory() as name:  # tmp_path is closed to others
+        root = Path(name)
+        root.chmod(0o755)
+        fill(root, "a.txt", "in/closed/b.txt")
+        (root / "in" / "closed").chmod(0)
+        with as_nobody():
+            message = refusal(root / way)
+            found = read(root / way, exclude=exclude)
+        (root / "in" / "closed").chmod(0o755)
+    assert found == [b"a.txt"]
+    assert message == (
+        f"{root}/in/closed: cannot read this folder: Permission denied; make it readable, or leave "
+        "it out with data.exclude"
+    )
+
+
+def test_a_deep_folder_is_searched(tmp_path: Path) -> None:
+    folders = [f"{tmp_path}{'/d' * depth}" for depth in range(1, 1_200)]  # Python recurses less
+    for folder in folders:
+        Path(folder).mkdir()
+    fill(tmp_path, "a.txt")
+    assert read(tmp_path) == [b"a.txt"]
+    for folder in reversed(folders):
+        Path(folder).rmdir()
+
+
+# --- names out of a checkpoint ---------------------------------------------------------------
+
+
+def untrusted(*path: str | Path, named: Sequence[str] = (), **options: Any) -> list[bytes]:
+    """What is read of names that a checkpoint gives; the user gave those in `named`."""
+    data = DataConfig(path=tuple(map(str, path)), **options)
+    return [b"".join(source.chunks()) for source in find_sources(data.path, data, named)]
+
+
+@contextmanager
+def special(kind: str, folder: Path) -> Iterator[str]:
+    """The name of something that is not a regular file."""
+    if kind == "pipe":
+        os.mkfifo(folder / "pipe")
+        yield str(folder / "pipe")
+    elif kind == "link":
+        (folder / "link").symlink_to("/dev/zero")
+        yield str(folder / "link")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as it:
+            with chdir(folder):  # the name of a socket must be short
+                it.bind("socket")
+            yield str(folder / "socket")
+    else:
+        yield kind
+
+
+SPECIAL = ["/dev/zero", "/dev/null", "/dev/tty", "-", "/dev/stdin", "pipe", "link", "socket"]
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_a_name_out_of_a_checkpoint_opens_regular_files_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    fill(tmp_path, "a.txt")
+    opened: list[str] = []
+    reading, writing = os.pipe()  # never written to
+    with standard_input(reading), special(kind, tmp_path) as name:
+        monkeypatch.setattr(os, "open", lambda path, *_: opened.append(path))
+        monkeypatch.setattr(io, "FileIO", lambda path, *_, **__: opened.append(path))
+        for path in ([name], [tmp_path / "a.txt", name]):
+            data = DataConfig(path=tuple(map(str, path)))
+            source = find_sources(data.path, data, named=[str(tmp_path / "a.txt")])[-1]
+            assert (source.path, source.once) == (None, True)
+            with pytest.raises(DataError) as caught:
+                next(source.chunks())
+        monkeypatch.undo()
+    os.close(writing)
+    assert opened == []
+    shown = "standard input" if name == "-" else name
+    assert str(caught.value).startswith(f"{shown}: not a regular file, and only the checkpoint")
+    assert str(caught.value).endswith(f" data={name}")
+
+
+def test_a_name_out_of_a_checkpoint_may_be_that_of_files(tmp_path: Path) -> None:
+    fill(tmp_path, "a.txt", "b/c.txt")
+    (tmp_path / "z.txt.gz").write_bytes(gzip.compress(b"packed"))
+    (tmp_path / "link.txt").symlink_to("a.txt")
+    names = ("a.txt", "link.txt", "z.txt.gz", "b", "**/c.txt")
+    assert untrusted(*(tmp_path / name for name in names)) == [
+        *(b"a.txt", b"a.txt", b"packed", b"b/c.txt", b"b/c.txt")
+    ]
+    assert untrusted("builtin:python-topics")[0].startswith(b"The")
+
+
+def test_a_name_that_the_user_gave_too_is_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    pipe = str(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(RAW,))
+    writer.start()
+    assert untrusted(pipe, named=[pipe]) == [RAW]
+    writer.join()
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_a_file_that_becomes_a_pipe_is_not_waited_for(tmp_path: Path, found: bool) -> None:
+    fill(tmp_path, "a.txt")
+    data = DataConfig(path=str(tmp_path if found else tmp_path / "a.txt"))
+    (source,) = find_sources(data.path, data, None if found else ())
+    (tmp_path / "a.txt").unlink()
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(DataError, match=r"a\.txt: cannot read this text: not a regular file"):
+        list(source.chunks())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc")
+def test_files_of_proc_are_empty_for_a_checkpoint() -> None:
+    """Some of them never end, such as trace_pipe. All have the size 0."""
+    assert untrusted("/proc/self/maps") == [b""]
+    assert read("/proc/self/maps")[0]
 
 
 # --- names and mistakes ----------------------------------------------------------------------

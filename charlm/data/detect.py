@@ -1,0 +1,154 @@
+"""Finds out what bytes are that could not be read as text, and what to do.
+
+chardet recognizes encodings and file formats. An encoding is named only if it decodes the bytes,
+and if `data stats` would not call the result wrongly decoded.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections import Counter
+
+from charlm.data.oddities import oddities
+
+SAMPLE = 1 << 16  # bytes looked at
+
+_CANDIDATES = (
+    *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"),
+    *("cp1252", "iso8859-1", "iso8859-15", "mac-roman", "cp850", "cp437"),
+    *("cp1250", "iso8859-2", "mac-latin2", "cp852", "cp1257", "iso8859-13", "iso8859-4"),
+    *("cp1251", "koi8-r", "koi8-u", "iso8859-5", "mac-cyrillic", "cp866"),
+    *("cp1253", "iso8859-7", "cp1254", "iso8859-9", "cp1255", "iso8859-8", "cp1256", "iso8859-6"),
+    *("cp874", "cp932", "euc_jis_2004", "gb18030", "big5hkscs", "cp949"),
+)
+# The more common encoding is named if it gives the same text: the rest of the file may need it.
+_COMMON = {
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "euc_jis_2004": "euc_jp",
+    "big5hkscs": "big5",
+}
+_FORMATS = (  # that chardet does not know
+    (re.compile(rb".{5}\0\0\0{\"", re.DOTALL), "safetensors"),
+    (re.compile(rb"\x93NUMPY"), "npy"),
+    (re.compile(rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), "an old Microsoft Office file"),
+)
+_PACKED = {"gzip": ".gz", "x-bzip2": ".bz2", "x-xz": ".xz"}
+_NEVER_IN_A_TEXT = re.compile(rb"[\0-\x06\x0e-\x19\x1c-\x1f]")  # of 8-bit units
+_WRONG = ("control characters", "private-use or unassigned")  # oddities of wrong decodings
+_INSIDE_WORDS = "’'-‐‑–—…·\xad"
+_ENOUGH = 50  # characters that are not ASCII, to be sure
+_CLOSE, _NEAR = 0.98, 0.7  # of the best confidence of chardet; a closer one is no real difference
+_NO_IDEA = 0.04  # a lower confidence of chardet says nothing: the first of the candidates is taken
+
+_BYTES = "train on bytes with data.unit=byte"
+_REPLACE = f"read bad bytes as U+FFFD with data.errors=replace, or {_BYTES}"
+
+
+def advise(sample: bytes, encoding: str) -> str:
+    """What these bytes are, if that can be known, and what to do: the end of an error message.
+
+    Args:
+        sample: bytes that could not be read in this encoding, from the start of a file.
+    """
+    kind = _format(sample)
+    if kind in _PACKED:
+        return f"it is a {kind} file: unpack it first, or let its name end in {_PACKED[kind]}"
+    if kind:
+        return f"it is not a text ({kind}): extract its text first, or {_BYTES}"
+    found, sure = ("utf-8", True) if _is_damaged_utf8(sample) else _encoding(sample)
+    if found and codecs.lookup(found).name == codecs.lookup(encoding).name:
+        return f"most of it is {encoding}: repair the file, {_REPLACE}"
+    if found and sure:
+        return f"it is {found}: set data.encoding={found}"
+    if found:
+        return f"perhaps it is {found}: try data.encoding={found}, {_REPLACE}"
+    if _NEVER_IN_A_TEXT.search(sample):
+        return f"it is not a text in an encoding that is recognized: {_BYTES}"
+    return f"its encoding is not recognized: set data.encoding, {_REPLACE}"
+
+
+def _format(sample: bytes) -> str:
+    """The format of a file that is not a text, as the second part of a MIME type; or nothing."""
+    import chardet  # slow to import, and seldom needed
+
+    if not _NEVER_IN_A_TEXT.search(sample):
+        return ""  # a text may start with BM or MZ
+    found = next((name for pattern, name in _FORMATS if pattern.match(sample)), "")
+    mime = chardet.detect(sample)["mime_type"] or ""
+    return found or ("" if mime.endswith(("/octet-stream", "/plain")) else mime.partition("/")[2])
+
+
+def _is_damaged_utf8(sample: bytes) -> bool:
+    """Whether bad bytes are few among the characters of several bytes."""
+    text = sample.decode("utf-8", "replace")
+    n_bad = text.count("\ufffd")
+    n_good = sum(not char.isascii() for char in text) - n_bad
+    return n_good >= 10 * n_bad and _looks_like_text(text.replace("\ufffd", ""))
+
+
+def _encoding(sample: bytes) -> tuple[str | None, bool]:
+    """The encoding of a text, or None; and whether that is sure."""
+    import chardet
+
+    ranked = chardet.detect_all(
+        sample, True, prefer_superset=False, compat_names=False, include_encodings=_CANDIDATES,
+        no_match_encoding="ascii",
+    )  # fmt: skip
+    confidence = {str(match["encoding"]): match["confidence"] for match in ranked}
+    texts = {name: text for name in confidence if (text := _decode(sample, name)) is not None}
+    if not texts:  # chardet needs spaces or line ends to find these
+        wide = [name for name in ("utf-16-le", "utf-16-be") if _decode(sample, name)]
+        return (wide[0] if len(wide) == 1 else None), False
+    top = max(confidence[name] for name in texts)
+    misplaced = {
+        name: _count_misplaced(text)
+        for name, text in texts.items()
+        if confidence[name] >= _NEAR * top
+    }
+    order = [*(_CANDIDATES if top < _NO_IDEA else ()), *texts]
+    best = min(misplaced, key=lambda name: (misplaced[name], order.index(name)))
+    is_close = any(
+        confidence[name] > _CLOSE * confidence[best] and texts[name] != texts[best]
+        for name in misplaced
+        if misplaced[name] <= misplaced[best]
+    )
+    is_wide = best.startswith(("utf-16", "utf-32"))
+    n_evidence = sum(is_wide or not char.isascii() for char in texts[best])
+    common = _COMMON.get(best, best)
+    name = common if _decode(sample, common) == texts[best] else best
+    return name, n_evidence >= _ENOUGH and top >= _NO_IDEA and not is_close
+
+
+def _decode(sample: bytes, encoding: str) -> str | None:
+    """The text of the sample, without a character that its end cuts; None if it is no text."""
+    try:
+        decoder = codecs.getincrementaldecoder(encoding)()
+        text = decoder.decode(sample).removeprefix("\ufeff")
+    except (LookupError, UnicodeError):
+        return None
+    return text if _looks_like_text(text) else None
+
+
+def _looks_like_text(text: str) -> bool:
+    """Whether there is next to nothing in a text that `data stats` calls wrongly decoded."""
+    odd = {oddity.kind: oddity for oddity in oddities(Counter(text))}
+    controls = odd["control characters"].chars if "control characters" in odd else ""
+    if "wrongly decoded characters" in odd or any(c == "\0" or c >= "\x7f" for c in controls):
+        return False
+    return 100 * sum(odd[kind].count for kind in _WRONG if kind in odd) <= len(text)
+
+
+def _count_misplaced(text: str) -> int:
+    """The number of characters in places where a wrong decoding puts them.
+
+    These are capitals after small letters, and signs inside words.
+    """
+    return sum(
+        (char.isupper() and before.islower()) or (char.islower() and after.isupper())
+        if char.isalpha()
+        else before.isalpha() and after.isalpha() and char not in _INSIDE_WORDS
+        for before, char, after in zip(f" {text}", text, f"{text[1:]} ", strict=False)
+        if not char.isascii()
+    )
