@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,8 +34,17 @@ class ExposedError(PermissionError):
 
 
 def cache_folder() -> Path:
-    """Where charlm keeps files that it can create again: $CHARLM_CACHE, or the system's cache."""
-    return Path(os.environ.get("CHARLM_CACHE") or platformdirs.user_cache_dir("charlm"))
+    """Where charlm keeps files that it can create again: $CHARLM_CACHE, or the system's cache.
+
+    A user without a home folder, as in some containers, has a folder of their own in the system's
+    folder for temporary files.
+    """
+    if given := os.environ.get("CHARLM_CACHE"):
+        return Path(given)
+    try:
+        return Path(platformdirs.user_cache_dir("charlm"))
+    except RuntimeError:  # there is no HOME, and the system does not know the user
+        return Path(tempfile.gettempdir()) / f"charlm-{os.getuid()}"
 
 
 # --- private files and folders ------------------------------------------------------------------

@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(file=sys.stderr)
             return 128 + signal.SIGINT
         except OSError as error:
-            if (name := name_of_file(error)) is None:
+            if (line := _explained(error)) is None:
                 raise
-            return _fail(f"{name}: {error.strerror}")
+            return _fail(line)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -64,6 +64,15 @@ def _flushed_output() -> Iterator[None]:
 def _fail(*lines: str, verb: str = "") -> int:
     print(message(*lines, verb=verb), file=sys.stderr)
     return 2
+
+
+def _explained(error: OSError) -> str | None:
+    """An error of the system in one line, if it says what it is about. Otherwise it is a bug."""
+    if (name := name_of_file(error)) is not None:
+        return f"{name}: {error.strerror or error}"
+    if "temporary directory" in str(error.strerror):  # from tempfile, with the folders it tried
+        return f"{error.strerror}; set TMPDIR to a folder that can be written"
+    return None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

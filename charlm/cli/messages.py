@@ -29,6 +29,7 @@ def _without_settings(message: str, verb: str) -> str:
     from charlm.config.reference import settings
 
     what, _, advice = message.rpartition("; ")
-    if what and any(re.search(rf"\b{setting.key}\b", advice) for setting in settings()):
+    dotted = [setting.key for setting in settings() if "." in setting.key]
+    if what and any(re.search(rf"\b{key}\b", advice) for key in dotted):
         return f"{what}; {verb} reads it with the settings of the model, so change the text"
     return message

@@ -361,10 +361,11 @@ def test_a_full_disk_is_reported_even_if_the_log_cannot_be_written(workplace: Pa
 
 
 @LINUX
-@pytest.mark.parametrize("command", ["--help", "config check lstm.yaml", "config schema"])
-def test_output_that_cannot_be_written_is_reported(workplace: Path, command: str) -> None:
-    with Path("/dev/full").open("w") as full:
-        ended = python("-m", "charlm", *command.split(), stdout=full, cwd=workplace)
-    assert ended.returncode == 2
-    (line,) = ended.stderr.splitlines()
-    assert "No space left on device" in line
+def test_without_a_temporary_folder_the_line_says_so(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHARLM_CACHE", "/dev/null/cache")
+    Path("a.txt").write_text("the fox " * 100, encoding="utf-8")
+    line = limited(0, "data stats a.txt")  # no file can have a byte
+    assert line.startswith("charlm: No usable temporary directory found in [")
+    assert line.endswith("]; set TMPDIR to a folder that can be written")
