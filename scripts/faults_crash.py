@@ -147,7 +147,7 @@ class _StoppedRun:
                 time.sleep(10 ** self._rng.uniform(-4.5, -0.7))
                 sent.append(self._rng.choice(self.signals))
                 child.signal(signal.Signals[sent[1]])
-        return child.wait(PATIENCE_S), "+".join(sent)
+        return child.wait(PATIENCE_S * (1 if self._forked else 3)), "+".join(sent)
 
     def _saved_step(self) -> int | None:
         """The step of `last`, read in an independent way; None if there is no such file."""
