@@ -103,6 +103,7 @@ class _StoppedRun:
     ) -> None:
         self._plan, self._place, self._rng, self._forked = plan, place, rng, forked
         self._found = found
+        self._users_file: Path | None = None
         self.signals = SIGNALS
         self._seconds = never_stopped.seconds + (0 if forked else IMPORT_S)
         self._start = plan.write(place)
@@ -123,7 +124,9 @@ class _StoppedRun:
             allowed = {0, *(statuses for name in sent.split("+") for statuses in _statuses(name))}
             self._found.problems += problems_of(ended, allowed)
             if ended.status == 0:
+                self._take_users_file()
                 return self._kept_its_word(ended, saved)
+            self._place_users_file()
             if ended.late or not sent or not self._kept_its_word(ended, saved):
                 return False
         self._found.add("endless", self.history)
@@ -144,7 +147,7 @@ class _StoppedRun:
                 time.sleep(10 ** self._rng.uniform(-4.5, -0.7))
                 sent.append(self._rng.choice(self.signals))
                 child.signal(signal.Signals[sent[1]])
-        return child.wait(PATIENCE_S), "+".join(sent)
+        return child.wait(PATIENCE_S * (1 if self._forked else 3)), "+".join(sent)
 
     def _saved_step(self) -> int | None:
         """The step of `last`, read in an independent way; None if there is no such file."""
@@ -165,7 +168,30 @@ class _StoppedRun:
         if "interrupted at step" in ended.out and (said is None or said not in ended.out):
             self._found.add("lost", f"step {now} is saved, but it said {ended.out[-300:]!r}")
             return False
+        if ended.status >= 0 and now is not None:
+            self._check_kept(before or 0, now)
         return True
+
+    def _check_kept(self, before: int, now: int) -> None:
+        """Check that the newest of the checkpoints are there that were to be kept on the way."""
+        train = self._plan.settings["train"]
+        if every := train["keep_every"]:
+            steps = [step for step in range(before + 1, now + 1) if step % every == 0]
+            names = [f"step-{step:08d}.safetensors" for step in steps[-train["keep_last"] :]]
+            missing = [name for name in names if not (self.folder / name).exists()]
+            self._found.expect(not missing, "lost", f"{missing} after steps {before} to {now}")
+
+    def _place_users_file(self) -> None:
+        """Put a file of the user's into the run folder, once."""
+        if self._users_file is None and (self.folder / "last.safetensors").exists():
+            self._users_file = self.folder / "step-00000001-copy.safetensors"
+            self._users_file.write_text("precious")
+
+    def _take_users_file(self) -> None:
+        """Check that it is still there, and take it away."""
+        if self._users_file is not None:
+            self._found.expect(self._users_file.exists(), "lost", f"{self._users_file.name}")
+            self._users_file.unlink(missing_ok=True)
 
 
 def _sleep_until(when: float, child: Child) -> None:
