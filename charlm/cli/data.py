@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from charlm.cli.output import print_line, print_lines, print_table
+from charlm.cli.output import print_line, print_lines, print_note, print_table
 from charlm.errors import CharlmError
 
 
@@ -20,6 +20,8 @@ def stats(options: argparse.Namespace) -> int:
     path = tuple(options.path)
     config = parse_config({"name": "stats", "data": {"path": path}}, options.set)
     found = measure(config.data)
+    for notice in found["notices"]:
+        print_note(notice)
     settings = config.data.model_dump(mode="json", exclude_defaults=True)
     found["suggestion"] = suggest(path, found["parts"]["train"]) | {"data": settings}
     if options.json:

@@ -76,7 +76,9 @@ class DataConfig(Group):
         description="source of the text: a file, which may be .gz, .bz2 or .xz; a folder; a glob "
         "such as `src/**/*.c`; `-` for standard input; `builtin:python` or `builtin:python-topics` "
         "for texts that come with Python; the name of a known corpus, as listed by `charlm data "
-        "list`; or a list of these"
+        "list`; or a list of these. In a folder or by a wildcard, links to files are read, but "
+        "links to folders are not followed, and pipes, sockets and devices are left out. Of the "
+        "names in a checkpoint, only regular files are opened; give any other again with --data"
     )
     val_path: Annotated[Annotated[Strings, Field(min_length=1)] | None, MayChange()] = Field(
         None,
@@ -104,7 +106,7 @@ class DataConfig(Group):
     exclude: Annotated[Strings, MayChange()] = Field(
         (),
         description="patterns such as `*.c`; from a folder or a glob, the files that match at "
-        "least one of them are not read",
+        "least one of them are not read, and folders that match are not entered",
     )
     separator: Text = Field("\n", description="text that is inserted between two files")
     documents: Literal["none", "lines"] = Field(

@@ -15,12 +15,12 @@ from charlm.data.oddities import oddities
 SAMPLE = 1 << 16  # bytes looked at
 
 _CANDIDATES = (
-    *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"),
     *("cp1252", "iso8859-1", "iso8859-15", "mac-roman", "cp850", "cp437"),
     *("cp1250", "iso8859-2", "mac-latin2", "cp852", "cp1257", "iso8859-13", "iso8859-4"),
     *("cp1251", "koi8-r", "koi8-u", "iso8859-5", "mac-cyrillic", "cp866"),
     *("cp1253", "iso8859-7", "cp1254", "iso8859-9", "cp1255", "iso8859-8", "cp1256", "iso8859-6"),
     *("cp874", "cp932", "euc_jis_2004", "gb18030", "big5hkscs", "cp949"),
+    *("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "utf-8"),
 )
 # The more common encoding is named if it gives the same text: the rest of the file may need it.
 _COMMON = {
@@ -29,7 +29,8 @@ _COMMON = {
     "euc_jis_2004": "euc_jp",
     "big5hkscs": "big5",
 }
-_FORMATS = (  # that chardet does not know
+_FORMATS = (  # that chardet does not know, or takes for UTF-16
+    (re.compile(rb"PK\x03\x04"), "zip, as .docx, .xlsx, .odt and .epub"),
     (re.compile(rb".{5}\0\0\0{\"", re.DOTALL), "safetensors"),
     (re.compile(rb"\x93NUMPY"), "npy"),
     (re.compile(rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), "an old Microsoft Office file"),
@@ -90,42 +91,58 @@ def _is_damaged_utf8(sample: bytes) -> bool:
 
 def _encoding(sample: bytes) -> tuple[str | None, bool]:
     """The encoding of a text, or None; and whether that is sure."""
-    import chardet
-
-    ranked = chardet.detect_all(
-        sample, True, prefer_superset=False, compat_names=False, include_encodings=_CANDIDATES,
-        no_match_encoding="ascii",
-    )  # fmt: skip
-    confidence = {str(match["encoding"]): match["confidence"] for match in ranked}
+    confidence = _ranked(sample)
     texts = {name: text for name in confidence if (text := _decode(sample, name)) is not None}
-    if not texts:  # chardet needs spaces or line ends to find these
-        wide = [name for name in ("utf-16-le", "utf-16-be") if _decode(sample, name)]
-        return (wide[0] if len(wide) == 1 else None), False
+    if not texts:
+        return _utf_16(sample), False
     top = max(confidence[name] for name in texts)
-    misplaced = {
-        name: _count_misplaced(text)
-        for name, text in texts.items()
-        if confidence[name] >= _NEAR * top
-    }
-    order = [*(_CANDIDATES if top < _NO_IDEA else ()), *texts]
-    best = min(misplaced, key=lambda name: (misplaced[name], order.index(name)))
+    near = [name for name in texts if confidence[name] >= _NEAR * top]
+    if top < _NO_IDEA:
+        near.sort(key=_CANDIDATES.index)
+    misplaced = {name: _count_misplaced(texts[name]) for name in near}
+    best = min(near, key=lambda name: misplaced[name])
+    text = texts[best]
+    n_special = sum(best.startswith("utf-") or not char.isascii() for char in text)
+    if misplaced[best] > max(2, n_special // 20):
+        return None, False
     is_close = any(
-        confidence[name] > _CLOSE * confidence[best] and texts[name] != texts[best]
-        for name in misplaced
+        confidence[name] > _CLOSE * confidence[best] and texts[name] != text
+        for name in near
         if misplaced[name] <= misplaced[best]
     )
-    is_wide = best.startswith(("utf-16", "utf-32"))
-    n_evidence = sum(is_wide or not char.isascii() for char in texts[best])
     common = _COMMON.get(best, best)
-    name = common if _decode(sample, common) == texts[best] else best
-    return name, n_evidence >= _ENOUGH and top >= _NO_IDEA and not is_close
+    return (
+        common if _decode(sample, common) == text else best,
+        n_special >= _ENOUGH and top >= _NO_IDEA and not is_close,
+    )
+
+
+def _ranked(sample: bytes) -> dict[str, float]:
+    """The encodings that chardet considers and its confidence in each, the best first."""
+    import chardet
+
+    if not _NEVER_IN_A_TEXT.search(sample):  # lines in ASCII tell nothing, and mislead chardet
+        sample = b"".join(line for line in sample.splitlines(True) if not line.isascii())
+        sample = b"  " + sample  # so that it is not taken for a file that starts with BM or MZ
+    found = chardet.detect_all(
+        sample, True, prefer_superset=False, compat_names=False, include_encodings=_CANDIDATES,
+        no_match_encoding="utf-8",
+    )  # fmt: skip
+    return {each["encoding"]: each["confidence"] for each in found if each["encoding"]}
+
+
+def _utf_16(sample: bytes) -> str | None:
+    """The byte order of a text without spaces and line ends: the upper bytes vary less."""
+    even, odd = len(set(sample[::2])), len(set(sample[1::2]))
+    name = "utf-16-be" if even < odd else "utf-16-le"
+    return name if even != odd and _decode(sample, name) else None
 
 
 def _decode(sample: bytes, encoding: str) -> str | None:
-    """The text of the sample, without a character that its end cuts; None if it is no text."""
+    """The text of the sample, without a character that its end may cut; None if it is no text."""
     try:
         decoder = codecs.getincrementaldecoder(encoding)()
-        text = decoder.decode(sample).removeprefix("\ufeff")
+        text = decoder.decode(sample, final=len(sample) < SAMPLE).removeprefix("\ufeff")
     except (LookupError, UnicodeError):
         return None
     return text if _looks_like_text(text) else None
@@ -143,12 +160,14 @@ def _looks_like_text(text: str) -> bool:
 def _count_misplaced(text: str) -> int:
     """The number of characters in places where a wrong decoding puts them.
 
-    These are capitals after small letters, and signs inside words.
+    These are capitals after small letters, and signs inside words of letters that have capitals.
     """
     return sum(
         (char.isupper() and before.islower()) or (char.islower() and after.isupper())
         if char.isalpha()
-        else before.isalpha() and after.isalpha() and char not in _INSIDE_WORDS
+        else before.lower() != before.upper()
+        and after.lower() != after.upper()
+        and char not in _INSIDE_WORDS
         for before, char, after in zip(f" {text}", text, f"{text[1:]} ", strict=False)
         if not char.isascii()
     )

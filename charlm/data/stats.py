@@ -20,6 +20,7 @@ MAX_ORDER = 8  # of the n-gram models
 
 def measure(data: DataConfig) -> dict[str, Any]:
     """Statistics of a text, for JSON or a table. The yardsticks are in bits per character.
+    `notices` are lines for the user.
 
     Raises:
         DataError: the text cannot be read as `data` says.
@@ -41,6 +42,7 @@ def measure(data: DataConfig) -> dict[str, Any]:
         "most_frequent": "".join(char for char, _ in counts.most_common(40)),
         "oddities": [asdict(oddity) for oddity in odd],
         "yardsticks": _yardsticks(corpus),
+        "notices": corpus.notices,
     }
 
 

@@ -81,8 +81,9 @@ MISTAKES = {
     f"{SET} data.path=folder": "folder: this folder has no text",
     f"{SET} data.path=mixed --set data.include=*.c": "mixed: this folder has no text that "
     "data.include and data.exclude select among its 2 files that are not hidden",
-    f"{SET} data.path=mixed": "mixed/b.txt: not utf-8 at byte 3 (0xe9); leave it out with "
-    "data.exclude",
+    f"{SET} data.path=mixed": "mixed/b.txt: not utf-8 at byte 3 (0xe9); perhaps it is cp1252: try "
+    "data.encoding=cp1252, read bad bytes as U+FFFD with data.errors=replace, or train on bytes "
+    "with data.unit=byte; or leave it out with data.exclude",
     f"{SET} data.path=torn": "torn/b.txt: cannot read this text: No such file or directory; leave "
     "it out with data.exclude",
     f"{SET} data.path='*.nothing'": "*.nothing: no file matches this pattern",
@@ -104,9 +105,9 @@ MISTAKES = {
     f"{SET} data.path=empty.txt": "empty.txt: this text is empty",
     f"{SET} data.path=short.txt": "has 9 characters, and train.seq_len 16 needs 17; lower it (for "
     "a gpt: model.context), hold out less (data.val_fraction), or give a longer text",
-    f"{SET} data.path=latin1.txt": "latin1.txt: not utf-8 at byte 3 (0xe9); set its encoding with "
-    "data.encoding=latin-1 or another, read bad bytes as U+FFFD with data.errors=replace, or train "
-    "on bytes with data.unit=byte",
+    f"{SET} data.path=latin1.txt": "latin1.txt: not utf-8 at byte 3 (0xe9); perhaps it is cp1252: "
+    "try data.encoding=cp1252, read bad bytes as U+FFFD with data.errors=replace, or train on "
+    "bytes with data.unit=byte",
     f"{SET} data.path=builtin:pyton": "available: builtin:python, builtin:python-topics",
     # the config
     "train": "--data TEXT, --config FILE, or --resume",

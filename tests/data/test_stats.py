@@ -57,6 +57,7 @@ def test_the_statistics_of_a_small_text(tmp_path: Path) -> None:
         "parts": {"train": 7, "val": 4, "test": 4},
         "distinct": 10,
         "most_frequent": "\n Zoë\r!,À🐍",  # of equal counts, the lower code point first
+        "notices": [],
     }
     mixed = {"kind": "mixed line ends", "chars": "\r\n", "count": 1}
     assert mixed.items() <= oddities[0].items()
