@@ -22,7 +22,7 @@ from charlm.config.files import load_config, to_yaml
 from charlm.data.amounts import fit_batch
 from charlm.data.corpus import Corpus, Texts, open_corpus
 from charlm.data.vocab import describe
-from charlm.devices import choose_device
+from charlm.devices import CPU, choose_device
 from charlm.errors import CheckpointError, ConfigError, DataError, DeviceError
 from charlm.machine import instruction_set, usable_cpus
 from charlm.models import CharModel, build_model
@@ -73,7 +73,8 @@ def start(
     """
     folder = out / config.name
     refuse_to_overwrite(folder)
-    refuse_too_large(config.train, config.model, device)
+    if device in ("auto", "cpu") and choose_device(device) == CPU:
+        refuse_too_large(config.train, config.model)
     notices: list[str] = []
     if init_from is None:
         corpus = open_corpus(config.data, opened=opened)
