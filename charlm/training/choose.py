@@ -54,7 +54,6 @@ def choose_compute(
         DeviceError: the device is missing, gives wrong numbers, or does not support the precision
             that was asked for.
     """
-    refuse_too_large(train, model.config, device_name, model.vocab_size)
     return _Chooser(train, model, recorded, kernels).choose(device_name)
 
 
@@ -82,6 +81,7 @@ class _Chooser:
     # --- a CPU -------------------------------------------------------------------------------
 
     def _on_cpu(self) -> Compute:
+        refuse_too_large(self._train, self._model.config, self._model.vocab_size)
         compute = self._with_kernels(self._float32)
         if compute.fused is None:
             compute = replace(compute, precision=self._cpu_precision())

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from charlm.config import AdamConfig, GPTConfig, ModelConfig, SGDConfig, TrainConfig
-from charlm.devices import CPU, choose_device
 from charlm.errors import ConfigError
 from charlm.machine import usable_memory
 from charlm.models import weights_at_least
 
 
-def refuse_too_large(
-    train: TrainConfig, model: ModelConfig, device_name: str, vocab_size: int | None = None
-) -> None:
-    """Check the memory for training, if it is on the CPU.
+def refuse_too_large(train: TrainConfig, model: ModelConfig, vocab_size: int | None = None) -> None:
+    """Check the memory for training on the CPU.
 
     Args:
         vocab_size: None if it is not known yet; then only the memory for the weights counts.
@@ -20,11 +17,8 @@ def refuse_too_large(
     Raises:
         ConfigError: there is less than the run surely needs. It may need several times as much.
     """
-    usable = usable_memory()
-    if usable is None or choose_device(device_name) != CPU:
-        return
-    needed = bytes_at_least(train, model, vocab_size)
-    if needed > usable:
+    needed, usable = bytes_at_least(train, model, vocab_size), usable_memory()
+    if usable is not None and needed > usable:
         smaller_batch = (
             ", lower train.batch_size, or raise train.grad_accum, which keeps the batch size"
         )

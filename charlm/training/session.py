@@ -20,7 +20,7 @@ from charlm.config.compare import differences
 from charlm.data.amounts import fit_batch
 from charlm.data.corpus import Corpus, Texts, open_corpus
 from charlm.data.vocab import describe
-from charlm.devices import choose_device
+from charlm.devices import CPU, choose_device
 from charlm.errors import ConfigError, DataError, DeviceError
 from charlm.machine import instruction_set, usable_cpus
 from charlm.models import CharModel, build_model
@@ -71,7 +71,8 @@ def start(
         ConfigError: the model in init_from has another architecture; the warm-up is too long.
         DataError, DeviceError: the text or the device is not available.
     """
-    refuse_too_large(config.train, config.model, device)
+    if device in ("auto", "cpu") and choose_device(device) == CPU:
+        refuse_too_large(config.train, config.model)
     notices: list[str] = []
     if init_from is None:
         corpus = open_corpus(config.data, opened=opened)

@@ -79,13 +79,13 @@ def test_a_batch_needs_memory_for_its_part_that_is_processed_at_once() -> None:
 def test_the_message_tells_what_would_help(monkeypatch: pytest.MonkeyPatch) -> None:
     train, model = TrainConfig(batch_size=10**6, seq_len=1000), RecurrentConfig()
     monkeypatch.setattr(memory, "usable_memory", lambda: 10**10)
-    refuse_too_large(train, model, "cpu")  # the weights alone fit
+    refuse_too_large(train, model)  # the weights alone fit
     with pytest.raises(ConfigError, match=r"^out of memory: .*or raise train\.grad_accum"):
-        refuse_too_large(train, model, "cpu", V)
+        refuse_too_large(train, model, V)
     with pytest.raises(ConfigError, match=r"^out of memory: .*; use a smaller model$"):
-        refuse_too_large(train, RecurrentConfig(hidden_size=99_999), "cpu")
+        refuse_too_large(train, RecurrentConfig(hidden_size=99_999))
     monkeypatch.setattr(memory, "usable_memory", lambda: None)
-    refuse_too_large(train, RecurrentConfig(hidden_size=99_999), "cpu", V)
+    refuse_too_large(train, RecurrentConfig(hidden_size=99_999), V)
 
 
 LIMITED = """
