@@ -79,7 +79,7 @@ def _plan(check: Check, number: int) -> tuple[RunPlan, Reference]:
     """A plan and its run that was never stopped; some are in bfloat16 if PyTorch can."""
     rng = check.random("plan", number)
     plan = draw(rng)
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 and not check.quick:
         half = plan.with_train(precision="bf16")
         try:
             return half, reference(check, half)
@@ -143,7 +143,8 @@ class _StoppedRun:
             _sleep_until(child.began + self._rng.uniform(0, 1.1) * self._seconds, child)
             sent.append(self._rng.choice(self.signals))
             child.signal(signal.Signals[sent[0]])
-            if sent[0] != "SIGKILL" and self._rng.random() < 0.4:
+            twice = self.signals is SIGNALS and sent[0] != "SIGKILL"
+            if twice and self._rng.random() < 0.4:
                 time.sleep(10 ** self._rng.uniform(-4.5, -0.7))
                 sent.append(self._rng.choice(self.signals))
                 child.signal(signal.Signals[sent[1]])

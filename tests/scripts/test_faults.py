@@ -73,46 +73,97 @@ def test_without_a_compiler_the_disk_part_says_so(tmp_path: Path) -> None:
 
 # --- planted faults --------------------------------------------------------------------------
 
-PLANTED = """
+CHILDREN = """
 import os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import faults_crash
-from faults_child import Child, new_place
-from faults_common import Check, problems_of, run_trials
-from charlm.training.step import Stepper
+from faults_child import Child, Limits, new_place
+from faults_common import problems_of
 
-# what children do wrong
 def hangs(arguments): time.sleep(600)
 def dies(arguments): os.kill(os.getpid(), 11)
 def raises(arguments): raise ValueError("planted")
-for main in (hangs, dies, raises):
-    place = new_place(Path(sys.argv[2]) / main.__name__)
-    ended = Child([], place, main=main).wait(limit_s=0.5)
-    print(main.__name__, *problems_of(ended), sep="|")
+def computes(arguments):
+    while True: pass
+def is_hungry(arguments):
+    try: bytes(10**9)
+    except MemoryError: return 2
 
-# a resumed run that goes on with a new optimizer
-Stepper.restore = lambda *arguments: None
-folder = Path(sys.argv[2]) / "crash"
-folder.mkdir()
-check = Check("crash", folder, 40, seed=1, quick=True)
-faults_crash.PART.prepare(check)
-for number, found in run_trials(faults_crash.PART, check, range(40), 1, 1e18):
-    if found.problems:
-        print(*found.problems, sep="|")
-        break
+for main in (hangs, dies, raises, computes, is_hungry):
+    place = new_place(Path(sys.argv[2]) / main.__name__)
+    patience = 0.3 if main is hangs else 60
+    limits = Limits(data_mb=200, cpu_s=1)
+    ended = Child([], place, main=main, limits=limits).wait(patience)
+    print(main.__name__, *problems_of(ended), sep="|")
 """
 
 
-def test_planted_faults_are_reported(tmp_path: Path) -> None:
-    ended = run_long("-c", PLANTED, SCRIPTS, tmp_path)
+def test_children_that_do_wrong_are_reported(tmp_path: Path) -> None:
+    ended = run_long("-c", CHILDREN, SCRIPTS, tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
-    hangs, dies, raises, resumed = ended.stdout.splitlines()
-    assert hangs.startswith("hangs|hang: ")
-    assert dies.startswith("dies|status: SIGSEGV")
-    assert raises.startswith("raises|traceback: ")
-    assert "planted" in raises
-    assert "tensors: last.safetensors: " in resumed
+    found = dict(line.split("|", 1) for line in ended.stdout.splitlines())
+    assert found["hangs"].startswith("hang: ")
+    assert found["dies"].startswith("status: SIGSEGV")
+    assert "planted" in found["raises"]
+    assert found["computes"].startswith("status: SIGXCPU")
+    assert found["is_hungry"].startswith("lines: ")
+
+
+STUB = """
+import json, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import charlm.cli, faults_crash
+from faults_common import Check, run_trials
+
+RUN, FORGETS = Path("runs/run"), sys.argv[3] == "forgets"
+
+def save(name, step, total):
+    meta = {"charlm": json.dumps({"progress": {"step": step}})}
+    tensor = {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}
+    header = json.dumps({"__metadata__": meta, "sum": tensor}).encode()
+    content = len(header).to_bytes(8, "little") + header + total.to_bytes(8, "little")
+    (RUN / "last.tmp").write_bytes(content)
+    (RUN / "last.tmp").replace(RUN / name)
+
+def train(arguments):
+    # adds up the steps, as a run adds up gradients
+    RUN.mkdir(parents=True, exist_ok=True)
+    step = total = 0
+    if "--resume" in arguments:
+        content = (RUN / "last.safetensors").read_bytes()
+        total = 0 if FORGETS else int.from_bytes(content[-8:], "little")
+        step = json.loads(json.loads(content[8:-8])["__metadata__"]["charlm"])["progress"]["step"]
+    while step < 20:
+        time.sleep(0.01)
+        step += 1
+        total += step
+        records = [json.dumps({"step": i}) for i in range(1, step + 1)]
+        (RUN / "metrics.jsonl").write_text(chr(10).join(records))
+        (RUN / "samples.txt").write_text("")
+        save("best.safetensors", step, total)
+        save("last.safetensors", step, total)
+    return 0
+
+charlm.cli.main = train
+draw = faults_crash.draw
+faults_crash.draw = lambda rng: draw(rng).with_train(keep_every=None)
+folder = Path(sys.argv[2]) / sys.argv[3]
+folder.mkdir()
+check = Check("crash", folder, 12, seed=1, quick=True)
+for number, found in run_trials(faults_crash.PART, check, range(12), 1, 1e18):
+    print(number, *found.problems, sep="|")
+"""
+
+
+@pytest.mark.parametrize("how", ["remembers", "forgets"])
+def test_a_run_that_forgets_on_resume_is_reported_and_no_other(how: str, tmp_path: Path) -> None:
+    ended = run_long("-c", STUB, SCRIPTS, tmp_path, how)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    found = [line.split("|")[1:] for line in ended.stdout.splitlines()]
+    assert len(found) == 12
+    kinds = {problem.partition(":")[0] for problems in found for problem in problems}
+    assert kinds == ({"tensors"} if how == "forgets" else set()), ended.stdout
 
 
 TRACE = 'Traceback (most recent call last):\n  File "x.py", line 1, in main\nValueError: x\n'
