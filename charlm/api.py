@@ -50,6 +50,10 @@ class Settings(TypedDict, total=False):
 class Model:
     """A trained model.
 
+    Threads may use one model at the same time: each text has a state of its own. So may processes
+    that were forked after the model was loaded, with the engines native and numpy; PyTorch does not
+    support a fork after it has computed with several threads.
+
     Attributes:
         path: the checkpoint file.
         meta: its metadata: config, vocabulary, training text, progress.

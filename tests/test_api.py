@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 
 import charlm
 from charlm import load
+from charlm.api import Model
 from charlm.checkpoint.format import BEST
 from charlm.errors import CharlmError, CheckpointError, ConfigError, DataError
 from charlm.kernels.build import NoKernelError
@@ -20,18 +23,23 @@ from tests.conftest import KINDS, Charlm, TinyRun, python
 from tests.training.helpers import saved_model
 
 
+def loaded(path: Path, engine: str) -> Model:
+    """The model of a checkpoint. The test is skipped if the engine needs a compiler."""
+    try:
+        return load(path, engine=engine, device="cpu")
+    except CharlmError as error:
+        if not isinstance(error.__cause__, NoKernelError):
+            raise
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_samples_what_the_command_samples(
     charlm: Charlm, tiny_run: TinyRun, kind: str, engine: str
 ) -> None:
     out = charlm("sample", tiny_run(kind), "--prompt", "ANNE:", "--length", 50, "--seed", 3).out
-    try:
-        model = load(tiny_run(kind), engine=engine, device="cpu")
-    except CharlmError as error:
-        if not isinstance(error.__cause__, NoKernelError):
-            raise
-        pytest.skip(str(error))
+    model = loaded(tiny_run(kind), engine)
     assert "ANNE:" + model.sample("ANNE:", length=50, seed=3) == out
     endless = model.stream("ANNE:", length=None, seed=3)
     assert "".join(itertools.islice(endless, 50)) == out.removeprefix("ANNE:")
@@ -96,6 +104,44 @@ def test_auto_chooses_the_documented_engines(
     engine: str, device: str, texts: int, chosen: list[str]
 ) -> None:
     assert choose_engines(engine, device, texts) == chosen
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+def test_threads_that_use_one_model_sample_the_same_texts(
+    tiny_run: TinyRun, kind: str, engine: str
+) -> None:
+    model = loaded(tiny_run(kind), engine)
+
+    def sample(seed: int) -> str:
+        return model.sample("ANNE:", length=150, seed=seed)
+
+    expected = [sample(seed) for seed in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(sample, range(12))) == expected
+
+
+FORKED = """
+import sys, os
+from charlm import load
+model = load(sys.argv[1], engine=sys.argv[2], device="cpu")
+expected = model.sample("ANNE:", length=50, seed=3)
+children = []
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        os._exit(model.sample("ANNE:", length=50, seed=3) != expected)
+    children.append(child)
+print([os.waitpid(child, 0)[1] for child in children])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("engine", ["native", "numpy"])
+def test_forked_processes_sample_the_same_text(tiny_run: TinyRun, engine: str) -> None:
+    loaded(tiny_run("lstm"), engine)  # the test is skipped without a compiler
+    ended = python("-c", FORKED, tiny_run("lstm"), engine)
+    assert (ended.stdout, ended.stderr) == ("[0, 0, 0]\n", "")
 
 
 def test_importing_charlm_imports_nothing_heavy() -> None:

@@ -105,7 +105,7 @@ def _refuse_to_overwrite(folder: Path) -> None:
 def _is_generated(path: Path) -> bool:
     """Return whether charlm wrote this config, and not the user. An empty file loses nothing."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if path.is_file() else "no file"
         return not text or text == to_yaml(load_config(path))
     except (ConfigError, OSError, UnicodeDecodeError):
         return False

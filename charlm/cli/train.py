@@ -98,8 +98,10 @@ def _resumed_config(options: argparse.Namespace, last: Checkpoint) -> Config:
         print_note(f"{folder / CONFIG} was edited: {listed}")
     settings = (edited or recorded).model_dump(mode="json")
     settings["data"] |= data
+    settings["name"] = folder.name
     drop_other_kinds(settings, options.set)
-    return parse_config(settings, options.set, folder.name)
+    hint = "; this is the name of the run folder, so rename it"
+    return parse_config(settings, options.set, name_hint=hint)
 
 
 def _new_settings(options: argparse.Namespace) -> Callable[[int], Config]:

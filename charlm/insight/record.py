@@ -27,6 +27,7 @@ Starts = NDArray[np.int64] | None
 not a list."""
 CHARS_AT_ONCE = 512  # of a recurrent network's text: limits the memory of a trace
 GUESSES = 5
+MAX_NATS = 1e30  # of a character: sums of larger ones would not be finite
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
         starts: the documents of a list, which are read separately.
 
     Raises:
-        BrokenModelError: an output of the model is not finite.
+        BrokenModelError: an output of the model is not finite, or its loss is above MAX_NATS.
     """
     N, L = len(ids), model.config.n_layer
     units = {k: np.empty((L, N, width), np.float16) for k, width in unit_kinds(model).items()}
@@ -112,7 +113,7 @@ def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
     for window, traced in stream(model, ids[None], starts):
         here = slice(window.start + window.skip, window.stop)
         log_p = traced.logits[0, window.skip :].float().log_softmax(-1)  # (T, V)
-        if not bool(log_p.isfinite().all()):
+        if not bool((log_p > -MAX_NATS).all()):  # false for NaN, too
             raise BrokenModelError
         for kind, values in units.items():
             values[:, here] = _half(traced.units[kind][:, 0, window.skip :])

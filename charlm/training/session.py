@@ -21,7 +21,7 @@ from charlm.data.amounts import fit_batch
 from charlm.data.corpus import Corpus, Texts, open_corpus
 from charlm.data.vocab import describe
 from charlm.devices import CPU, choose_device
-from charlm.errors import ConfigError, DataError, DeviceError
+from charlm.errors import CheckpointError, ConfigError, DataError, DeviceError
 from charlm.machine import instruction_set, usable_cpus
 from charlm.models import CharModel, build_model
 from charlm.observer import Observer
@@ -139,6 +139,11 @@ def resume(config: Config, last: Checkpoint, device: str) -> Session:
             f"{corpus.source}: not the text this run was trained on ({meta.corpus.chars:,} "
             f"characters then, {len(corpus):,} now); restore that text, or start a new run from "
             f"these weights with init_from={folder}"
+        )
+    if corpus.vocab.chars != meta.vocab:
+        raise CheckpointError(
+            f"{path}: this checkpoint is damaged (its vocabulary is not that of its text); use "
+            "another one of the run"
         )
     config, _ = _fit_batch(config, corpus)
     _refuse_changes(meta.config, config, path)

@@ -23,11 +23,11 @@ from charlm.checkpoint.read import find_checkpoint, open_checkpoint, read_meta
 from charlm.checkpoint.shapes import weight_shapes
 from charlm.checkpoint.write import save
 from charlm.config import GPTConfig
-from charlm.errors import BrokenModelError, CharlmError, CheckpointError
-from charlm.kernels.build import NoKernelError
+from charlm.errors import BrokenModelError, CheckpointError
 from charlm.sampling.engines import ENGINES
 from tests.checkpoint import Tree, change_header, change_metadata, parts, set_in, write_parts
 from tests.conftest import KINDS, Charlm, TinyRun
+from tests.test_api import loaded
 from tests.training.helpers import saved_model
 
 PEAK = 4 << 20  # bytes that opening a small file may take
@@ -285,21 +285,21 @@ def test_every_verb_refuses_it(own: Path, charlm: Charlm, tiny_text: Path, tmp_p
         assert "this checkpoint is damaged (model.embed.weight is (" in line, verb
 
 
+def test_a_run_whose_vocabulary_lacks_a_character_is_not_resumed(
+    own: Path, charlm: Charlm, tmp_path: Path
+) -> None:
+    change_metadata(own, lambda metadata: metadata.update(vocab=metadata["vocab"][:-1] + "\u2603"))
+    (tmp_path / "lstm").mkdir()
+    own.rename(tmp_path / "lstm" / LAST)
+    result = charlm("train", "--resume", "--name", "lstm", "--out", tmp_path)
+    assert result.status == 2
+    assert "its vocabulary is not that of its text" in result.err
+
+
 # --- weights that are not finite ---------------------------------------------------------------
 
 
 HUGE = 3e38  # products overflow
-
-
-def load(path: Path, engine: str) -> Any:
-    import charlm as package
-
-    try:
-        return package.load(path, engine=engine, device="cpu")
-    except CharlmError as error:
-        if not isinstance(error.__cause__, NoKernelError):
-            raise
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, HUGE])
@@ -318,7 +318,7 @@ def test_weights_that_are_not_finite_are_reported_without_warnings(
             begin, end = header[name]["data_offsets"]
             changed[begin:end] = np.full((end - begin) // 4, value, np.float32).tobytes()
         write_parts(path, header, bytes(changed))
-        model = load(path, engine)
+        model = loaded(path, engine)
         for use in (functools.partial(model.sample, length=5), model.score):
             with suppress(BrokenModelError) if value == HUGE else pytest.raises(BrokenModelError):
                 use("The old king")

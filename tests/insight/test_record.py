@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -115,9 +116,11 @@ def test_units_read_side_by_side_are_approximately_exact(kind: str) -> None:
             np.testing.assert_allclose(near[name][:, 30:], values[:, 30:], atol=0.02)
 
 
-def test_a_broken_model_is_reported() -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
+def test_a_broken_model_is_reported(value: float) -> None:
     model = network("lstm")
     with torch.no_grad():
-        next(model.parameters()).fill_(float("nan"))
+        for parameter in model.parameters():
+            parameter[::2] = value
     with pytest.raises(BrokenModelError, match="not finite"):
         record(model, random_ids(20))
