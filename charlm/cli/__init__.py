@@ -47,10 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            return _fail(
-                "out of memory; use a smaller model, lower train.batch_size, or raise "
-                "train.grad_accum, which keeps the batch size"
-            )
+            less = "lower train.batch_size, or raise train.grad_accum, which keeps the batch size"
+            model = "use a smaller model" + f", {less}" * (options.verb == "train")
+            return _fail(f"out of memory; {model}")
 
 
 @contextmanager

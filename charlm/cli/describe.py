@@ -98,11 +98,19 @@ def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: s
 
 
 def _longer(run: Run, outcome: Outcome) -> str:
-    """The options that double the limit that ended the run."""
-    train = run.config.train
-    keys = ["patience"] if outcome == "patience" else ["max_steps", "max_epochs", "max_seconds"]
-    limits = {key: value for key in keys if (value := getattr(train, key)) is not None}
-    return "".join(f" --set train.{key}={2 * value:.12g}" for key, value in limits.items())
+    """The options that double the limits that ended the run: twice what it has done, or more."""
+    train, progress = run.config.train, run.progress
+    done: dict[str, float] = {}
+    if outcome == "patience":
+        done["patience"] = progress.evals_since_best
+    if run.limits.reached(progress.step, progress.elapsed_s):
+        done |= {
+            "max_steps": progress.step,
+            "max_epochs": progress.step / run.steps_per_epoch,
+            "max_seconds": progress.elapsed_s,
+        }
+    limits = {key: max(value, done[key]) for key in done if (value := getattr(train, key))}
+    return "".join(f" --set train.{key}={2 * limit:.12g}" for key, limit in limits.items())
 
 
 def _count(number: int, noun: str) -> str:

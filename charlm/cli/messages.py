@@ -20,16 +20,20 @@ def as_options(message: str, verb: str = "") -> str:
 
     if verb == "inspect":
         message = re.sub(r"(?<![\w.-])data=(.+) split=\w+", r"--text \1", message)
+    if verb == "eval":
+        message = re.sub(r"\beval\.(protocol|window)\b", r"--\1", message)
     if verb in ("eval", "inspect", "sample"):
         message = _without_settings(message, verb)
     return re.sub(rf"(?<![\w.-])({ARGUMENTS})=(True\b|(?=\S))", option, message)
 
 
 def _without_settings(message: str, verb: str) -> str:
+    """Replace advice to change settings, which a verb takes from the model."""
     from charlm.config.reference import settings
 
-    what, _, advice = message.rpartition("; ")
-    dotted = [setting.key for setting in settings() if "." in setting.key]
-    if what and any(re.search(rf"\b{key}\b", advice) for key in dotted):
-        return f"{what}; {verb} reads it with the settings of the model, so change the text"
-    return message
+    dotted = "|".join(setting.key for setting in settings() if "." in setting.key)
+    what, *advice = message.split("; ")
+    useful = [line for line in advice if not re.search(rf"\b({dotted})\b", line)]
+    if len(useful) < len(advice):
+        useful.append(f"{verb} reads it with the settings of the model, so change the text")
+    return "; ".join([what, *useful])

@@ -57,7 +57,8 @@ def _session(options: argparse.Namespace) -> Iterator[Session]:
         with stopped_run(_folder_to_resume(options)) as last:
             config = _resumed_config(options, last)
             _note_large_text(config.data)
-            yield session.resume(config, last, options.device)
+            named = None if options.config else options.data or ()
+            yield session.resume(config, last, options.device, named)
         return
     settings = _new_settings(options)
     config = settings(0)  # everything but the size of a suggested model is correct

@@ -14,13 +14,12 @@ MAX_NAME_BYTES = 200  # in UTF-8; file systems allow 255, or less with encryptio
 _RESERVED = {"con", "prn", "aux", "nul"} | {  # by Windows
     f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789¹²³"
 }
-_JOINERS = "\u200c\u200d"  # invisible, but words of Persian and of Indic languages need them
 
 
 def is_name_char(char: str) -> bool:
     """Whether a name may contain a character: letters, digits and marks of every script, and some
     others."""
-    return unicodedata.category(char)[0] in "LMN" or char in " ._+-()" + _JOINERS
+    return unicodedata.category(char)[0] in "LMN" or char in " ._+-()"
 
 
 def name_problem(name: str) -> str | None:

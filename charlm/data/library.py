@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,16 @@ def corpora_folder() -> Path:
 def have(name: str) -> Path | None:
     """The path of the known text `name`, or None if it is not on this machine."""
     return next((path for path in search_paths(name) if path.is_file()), None)
+
+
+def similar(name: str) -> str | None:
+    """The known text that a name which does not exist may mean; None for other paths and files."""
+    for known, text in KNOWN.items():
+        if name.lower() in (known, text.file, f"{known}.txt"):
+            return known
+    if set(name) & set("./\\"):
+        return None
+    return next(iter(difflib.get_close_matches(name.lower(), KNOWN, 1, cutoff=0.8)), None)
 
 
 def find(name: str) -> Path:

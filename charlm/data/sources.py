@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import difflib
 import errno
 import glob
 import gzip
@@ -111,6 +110,8 @@ def _find(entry: str, data: DataConfig, trusted: bool) -> list[Source]:
         return [Source(name, _open_stdin, once=True) if trusted else _refused(name, entry)]
     if entry.startswith(PREFIX):
         return [_builtin(entry)]
+    if "://" in entry and not os.path.lexists(entry):
+        raise DataError(f"{entry}: not a file; download it, and give the file that you saved")
     if "\0" in entry:
         raise DataError(f"{entry!r}: a path cannot contain a NUL")
     try:
@@ -157,8 +158,8 @@ def _file(path: Path, trusted: bool, found: bool = False) -> Source:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        close = difflib.get_close_matches(path.name, library.KNOWN, 1)
-        hint = f"; did you mean the corpus {close[0]}?" if close and not found else ""
+        close = None if found else library.similar(str(path))
+        hint = f"; did you mean the corpus {close}?" if close else ""
         hint = hint or "; leave it out with data.exclude" * found
         raise DataError(f"{path}: cannot read this text: {error.strerror}{hint}") from error
     regular = stat.S_ISREG(mode)

@@ -65,7 +65,7 @@ def text_to_score(
     if (known := len(ids) - unknown.count) < 2:
         raise DataError(
             f"{corpus.source}: the {split} part has {known} characters and there is nothing to "
-            "score; choose another split"
+            f"score; {'give a longer text' if split == 'all' else 'choose another split'}"
         )
     return (unknown.remaining_ids() if unknown.count else ids), unknown.count
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,12 +118,15 @@ def _check_warmup(run: Run) -> None:
         )
 
 
-def resume(config: Config, last: Checkpoint, device: str) -> Session:
+def resume(
+    config: Config, last: Checkpoint, device: str, named: Collection[str] | None = None
+) -> Session:
     """Resume a run from its last checkpoint.
 
     Args:
         config: may differ from the run's in settings that do not change what is computed.
         last: the checkpoint, opened by `stopped_run`. The trainer reads from it, and closes it.
+        named: the paths of texts that the user gave; see `find_sources`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -133,7 +136,9 @@ def resume(config: Config, last: Checkpoint, device: str) -> Session:
     """
     path, folder, meta = last.path, last.path.parent, last.meta
     _refuse_changes(meta.config, config, path, ignored=_BATCH_KEYS)
-    corpus = open_corpus(config.data, known=meta.vocabulary, expected=meta.corpus.sha256)
+    corpus = open_corpus(
+        config.data, known=meta.vocabulary, expected=meta.corpus.sha256, named=named
+    )
     if corpus.sha256 != meta.corpus.sha256:
         raise DataError(
             f"{corpus.source}: not the text this run was trained on ({meta.corpus.chars:,} "

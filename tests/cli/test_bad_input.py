@@ -16,6 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from charlm.checkpoint.format import FORMAT
+from charlm.cli.arguments import make_parser
+from charlm.config.reference import settings
+from tests.cli.test_cli import parsers
 from tests.conftest import Charlm, python
 
 RUN = Path("checkpoints") / "lstm"
@@ -260,6 +263,18 @@ def test_a_mistake_ends_with_status_2_and_one_line(
     assert words in line
     assert not re.search(r"\b_\w", line)  # no private name of the source
     assert sorted(mistakes.rglob("*")) == before  # no file was written
+    options = options_of(command)
+    assert set(re.findall(r"(?<!\S)--[a-z-]+", line)) <= options | set(command.split())
+    if "--set" not in options:  # then no advice is to change a setting
+        assert not any(setting.key in line for setting in settings() if "." in setting.key)
+
+
+def options_of(command: str) -> set[str]:
+    """The options of the verb of a command."""
+    found = dict(parsers(make_parser()))
+    words = command.split()
+    parser = found.get(" ".join(words[:2])) or found.get(" ".join(words[:1])) or found[""]
+    return {option for action in parser._actions for option in action.option_strings}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

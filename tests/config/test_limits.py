@@ -217,7 +217,7 @@ def test_a_number_is_accepted_up_to_its_bound_and_the_message_says_the_bound(key
     "overrides",
     [
         ["model.hidden_size=65536", "train.batch_size=1048576", "train.seq_len=4096"],
-        ["model.kind=gpt", "model.n_embd=65536", "model.n_head=512", "model.context=1048576"],
+        ["model.kind=gpt", "model.n_embd=65536", "model.n_head=512", "model.context=65536"],
         ["train.max_steps=1000000000000", "train.seed=18446744073709551615", "train.threads=512"],
         ["train.optimizer.lr=1e-9", "train.optimizer.eps=1e-20", "train.grad_clip=1e9"],
         ["sample.temperature=1e-9", "sample.length=1000000000", "sample.top_k=1000000"],

@@ -19,7 +19,7 @@ VALID = [
     *("a", "my run", "run-1.2_final+more (copy)", "2024", "Моя", "設定", "naïve", "हिन्दी", "שלום"),
     *(
         "العربية",
-        "می\u200cخواهم",
+        "میخواهم",
         "한국어",
         "x" * MAX_NAME_BYTES,
         "é" * (MAX_NAME_BYTES // 2),
@@ -135,7 +135,7 @@ def test_a_long_name_is_cut_in_the_message() -> None:
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("name", ["my run (2)", "Моя", "می\u200cخواهم"])
+@pytest.mark.parametrize("name", ["my run (2)", "Моя", "میخواهم"])
 def test_a_run_with_such_a_name_is_trained_sampled_and_resumed_as_printed(
     charlm: Charlm,
     tiny_config: TinyConfig,

@@ -1,0 +1,284 @@
+"""Every hint that charlm prints can be followed.
+
+A hint follows a semicolon. hints.txt has commands that provoke each, and commands that do what it
+says. The last tests look for hints in the source, and fail for one that is not there.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from charlm.checkpoint.format import LAST
+from charlm.cli.arguments import make_parser
+from charlm.cli.messages import as_options
+from charlm.config.reference import settings
+from tests.cli.test_cli import parsers
+from tests.conftest import Charlm, TinyConfig, write_yaml
+from tests.test_architecture import TREES
+
+SHORT_FOR = {
+    "TRAIN": "train --config lstm.yaml --name new --device cpu",
+    "TRAIN2": "train --config lstm.yaml --name new2 --device cpu",
+    "INSPECT": "inspect RUN --device cpu --length 50",
+    "RUN": "checkpoints/lstm",
+}
+
+
+def expanded(text: str) -> str:
+    for short, long in SHORT_FOR.items():
+        text = re.sub(rf"\b{short}\b", long, text)
+    return text.removeprefix("$ ").replace(r"\xff", "\udcff")
+
+
+BLOCKS = Path(__file__).with_name("hints.txt").read_text(encoding="utf-8").split("\n\n")[1:]
+CASES = [tuple(map(expanded, block.strip().split("\n"))) for block in BLOCKS]
+
+
+@pytest.fixture
+def place(workplace: Path, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a run and files for every hint."""
+    fox, accents = "The old king sees the fox.\n", "café au lait\n" * 100
+    files = {
+        "long.txt": (fox * 100).encode(),
+        "known.txt": (fox * 20).encode(),
+        "short.txt": b"The old king sees.",
+        "one.txt": b"T",
+        "one.list": b"one document\n",
+        "same.txt": b"a" * 1000,
+        "odd.txt": ("cafe\u0301 ﬁne\n" * 100).encode(),
+        "latin1.txt": accents.encode("latin-1"),
+        "utf16.txt": accents.encode("utf-16"),
+        "nul.txt": (fox * 20).encode("utf-16-le"),
+        "greek.txt": b"The fox " * 20 + "αβγ".encode(),
+        "changed.txt": (fox * 200).encode(),
+        "broken/a.txt": (fox * 100).encode(),
+        "broken/b.gz": gzip.compress(fox.encode() * 100)[:-20],
+        "torn/a.txt": (fox * 100).encode(),
+        "bytes/\udcff.txt": (fox * 100).encode(),
+        "corpora/tinyshakespeare.txt": (fox * 100).encode(),
+        "empty.yaml": b"name: a\n",
+        "number.yaml": b"{name: 5, data: {path: long.txt}}\n",
+        "quoted.yaml": b"{name: '5', data: {path: long.txt}}\n",
+    }
+    for name, content in files.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(os.fsencode(name).decode("utf-8", "surrogateescape")).write_bytes(content)
+    Path("torn/b.txt").symlink_to("gone")
+    write_yaml(Path("gpt.yaml"), tiny_config("gpt"))
+    last = Path("checkpoints/lstm") / LAST
+    Path("cut.safetensors").write_bytes(last.read_bytes()[:-1])
+    with safe_open(last, "pt") as file:
+        metadata = file.metadata()
+    weights, bias = load_file(last), load_file(last)["model.head.bias"]
+    for name, changed in {"nan": bias * torch.nan, "other": bias[1:].clone()}.items():
+        save_file(weights | {"model.head.bias": changed}, f"{name}.safetensors", metadata)
+    meta = json.loads(metadata["charlm"])
+    meta["config"]["data"]["path"] = ["changed.txt"]
+    Path("changed").mkdir()
+    save_file(weights, Path("changed") / LAST, {"charlm": json.dumps(meta)})
+    monkeypatch.setenv("CHARLM_DATA", "corpora")
+    return workplace
+
+
+@pytest.mark.parametrize(
+    ("provoke", "words", "follow"), CASES, ids=[f"{p[-25:]}: {w[:30]}" for p, w, _ in CASES]
+)
+def test_a_hint_can_be_followed(
+    provoke: str, words: str, follow: str, charlm: Charlm, place: Path
+) -> None:
+    result = [charlm(*shlex.split(command)) for command in provoke.split(" && ")][-1]
+    assert words in result.err + result.out
+    result = charlm(*shlex.split(follow))
+    assert result.status == 0, result.err
+    assert words not in result.err + result.out
+
+
+def test_a_known_text_can_be_saved_by_hand(charlm: Charlm, place: Path) -> None:
+    command = expanded("TRAIN --data names").split()
+    hint = re.search(
+        r"; get it with: charlm data fetch names \(.* save it as (.*)\)", charlm(*command).err
+    )
+    assert hint
+    Path(hint[1]).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy("long.txt", hint[1])
+    try:
+        assert charlm(*command).status == 0
+    finally:
+        Path(hint[1]).unlink()
+
+
+def test_help_lists_the_commands_of_interactive_sampling(
+    charlm: Charlm, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/what\n/help\n"))
+    result = charlm("sample", "--interactive", "--engine", "numpy", "--length", "5")
+    assert "charlm: /what: no such command; /help lists the commands\n" in result.err
+    assert "/temperature T" in result.err
+
+
+# --- the commands that a run prints at its end --------------------------------------------------
+
+
+def commands_of(out: str) -> dict[str, list[str]]:
+    """The commands at the end of the output of a run, by the word before them."""
+    found = re.findall(r"^(sample|resume) +charlm (.*)$", out, re.MULTILINE)
+    return {name: shlex.split(command) for name, command in found}
+
+
+LIMITS = {
+    "steps": ["train.max_steps=2"],
+    "epochs": ["train.max_steps=null", "train.max_epochs=0.01"],
+    "seconds": ["train.max_steps=null", "train.max_seconds=0.001"],
+    "several": ["train.max_steps=2", "train.max_epochs=0.01", "train.max_seconds=0.001"],
+    "patience": ["train.max_steps=4", "train.patience=1", "eval.every=1", "train.optimizer.lr=9"],
+    "both": ["train.max_steps=2", "train.patience=1", "eval.every=1", "train.optimizer.lr=9"],
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_the_command_to_resume_goes_on(limit: str, charlm: Charlm, place: Path) -> None:
+    settings = [*LIMITS[limit], "train.schedule.warmup_steps=0", "eval.sample_every=null"]
+    command = expanded("TRAIN").split() + [f"--set={setting}" for setting in settings]
+    steps = [0]
+    for _ in range(3):
+        result = charlm(*command)
+        assert result.status == 0, result.err
+        found = re.search(r" at step (\d+)", result.out)
+        assert found
+        steps.append(int(found[1]))
+        commands = commands_of(result.out)
+        command = commands["resume"]
+        assert charlm(*commands["sample"], "--length", "5").status == 0
+    assert steps == sorted(set(steps))
+
+
+def test_the_command_to_resume_goes_on_after_a_lower_limit(charlm: Charlm, place: Path) -> None:
+    command = "train --resume --name lstm --device cpu --set train.max_steps=2"
+    lower = charlm(*shlex.split(command))
+    assert "already finished at step 6" in lower.out
+    result = charlm(*commands_of(lower.out)["resume"])
+    assert "finished at step 12" in result.out
+
+
+# --- hints name what exists, and have a case here ------------------------------------------------
+
+NOT_RUN = {
+    "use --device cpu": "a GPU with wrong results",
+    "use --engine": "a GPU, or a CPU for which PyTorch supports bf16; or no C compiler",
+    "leave it out": "the same",
+    "use fp16, fp32 or auto": "a GPU without bf16",
+    "training is slower than this CPU allows": "no hint",
+    "if no other program keeps this machine busy, stop with": "slow steps",
+    "upgrade charlm": "another version of charlm",
+    "use a smaller model": "a full memory",
+    "files saved before": "no hint",
+    "set TMPDIR to a folder that can be written": "test_bad_input.py has it",
+    "free disk space, or set TMPDIR": "the same",
+    "set CHARLM_CACHE to another folder": "tests/data/test_cache.py has it",
+    "make it readable, or set CHARLM_CACHE": "the same",
+    "free some space, or set CHARLM_CACHE": "the same",
+    "the text is encoded again": "no hint",
+    "use builtin:python": "a Python without pydoc_data",
+    "name a text file instead": "a Python without source",
+    "try: cat TEXT |": "a terminal; tests/data/test_sources.py has it",
+    "give it once": "a pipe; tests/data/test_sources.py has it",
+    "get it with: charlm data fetch": "a network; a test above saves it by hand",
+    "/help lists the commands": "a test above has it",
+    "restore that text": "a text that was changed",
+    "remove them from the file": "a text to change",
+    "nearest known": "no hint",
+    "gradients ": "no hint",
+    "initialised as in a new model": "no hint",
+}
+OPTIONS = {
+    verb: {option for action in parser._actions for option in action.option_strings}
+    for verb, parser in parsers(make_parser())
+}
+HELP = {"charlm.cli.arguments", "charlm.cli.sample_options"}
+KEYS = {setting.key for setting in settings()}
+GROUPS = {key.rpartition(".")[0] for key in KEYS}
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """All strings of the source with their modules, without docstrings and descriptions.
+
+    A value that is put into a string is shown as NUL.
+    """
+
+    class Strings(ast.NodeVisitor):
+        def __init__(self) -> None:
+            self.found: list[str] = []
+
+        def visit_keyword(self, node: ast.keyword) -> None:
+            if node.arg not in ("description", "help", "epilog"):
+                self.generic_visit(node)
+
+        def visit_Expr(self, node: ast.Expr) -> None:
+            if not isinstance(node.value, ast.Constant):
+                self.generic_visit(node)
+
+        def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+            parts = [it.value if isinstance(it, ast.Constant) else "\0" for it in node.values]
+            self.found.append("".join(map(str, parts)))
+            self.generic_visit(node)
+
+        def visit_Constant(self, node: ast.Constant) -> None:
+            if isinstance(node.value, str):
+                self.found.append(node.value)
+
+    for module, tree in TREES.items():
+        visitor = Strings()
+        visitor.visit(tree)
+        yield from ((module, text) for text in visitor.found)
+
+
+def test_every_setting_in_a_message_exists() -> None:
+    found = {
+        (module, key)
+        for module, text in texts()
+        for key in re.findall(r"\b(?:data|model|train|eval|sample)(?:\.[a-z_]+)+\b", text)
+        if key not in KEYS | GROUPS and not key.endswith((".js", ".txt"))
+    }
+    assert found == set()
+    assert any("data.exclude" in text for _, text in texts())
+
+
+def test_every_command_in_a_message_exists() -> None:
+    verbs = "|".join(sorted(OPTIONS, reverse=True))
+    pattern = re.compile(rf"\bcharlm ({verbs}) ([^\n`;]*)")
+    found = [match for _, text in texts() for match in pattern.findall(text)]
+    assert {verb for verb, _ in found} >= {"train", "sample", "data fetch"}
+    for verb, rest in found:
+        assert set(re.findall(r"--[a-z-]+", rest)) <= OPTIONS[verb], rest
+
+
+def test_every_hint_has_a_case() -> None:
+    known = [words for _, words, _ in CASES] + list(NOT_RUN)
+    hints = {
+        (module, re.sub(r"\w+=$", "", as_options(hint.partition("\0")[0])).strip())
+        for module, text in texts()
+        if "\n" not in text and module not in HELP
+        for hint in text.split("; ")[1:]
+        if not re.search("src|'none'", hint)  # the policy of a page
+    }
+    missing = {
+        hint
+        for hint in hints
+        if len(hint[1]) > 8 and not any(hint[1] in words or words in hint[1] for words in known)
+    }
+    assert missing == set()
