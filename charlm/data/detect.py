@@ -41,6 +41,7 @@ _WRONG = ("control characters", "private-use or unassigned")  # oddities of wron
 _INSIDE_WORDS = "’‐‑–—…·\xa0\xad"  # signs that may stand between letters
 _ENOUGH = 50  # characters that are not ASCII, to be sure
 _CLOSE, _NEAR = 0.98, 0.7  # of the best confidence of chardet; a closer one is no real difference
+_FEW = 2  # different bytes that are not ASCII; they say nothing, as a low confidence
 _NO_IDEA = 0.04  # a lower confidence of chardet says nothing: the first of the candidates is taken
 
 _BYTES = "train on bytes with data.unit=byte"
@@ -97,7 +98,8 @@ def _encoding(sample: bytes) -> tuple[str | None, bool]:
         return _utf_16(sample), False
     top = max(confidence[name] for name in texts)
     near = [name for name in texts if confidence[name] >= _NEAR * top]
-    if top < _NO_IDEA:
+    is_short = len(set(sample) - set(range(128))) < _FEW
+    if top < _NO_IDEA or is_short:
         near.sort(key=_CANDIDATES.index)
     misplaced = {name: _count_misplaced(texts[name]) for name in near}
     best = min(near, key=lambda name: misplaced[name])

@@ -147,7 +147,7 @@ MISTAKES = {
     # the output folder
     f"{TRAIN} --out lstm.yaml": "lstm.yaml",
     f"{TRAIN} --out lstm.yaml/below": "cannot write: Not a directory; files saved before are "
-    "unchanged; make it writable, or start a new run in another folder with --out DIR",
+    "unchanged; choose another folder with --out DIR",
     "train --config lstm.yaml": "checkpoints/lstm: this run exists and is not overwritten; "
     "continue it with --resume, or start another one with --name",
     # resuming

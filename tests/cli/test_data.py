@@ -149,7 +149,7 @@ def test_the_json_of_stats_has_all_keys(charlm: Charlm, tiny_text: Path) -> None
     found = json.loads(result.out)
     assert set(found) == {
         *("source", "sha256", "unit", "chars", "utf8_bytes", "lines", "parts", "distinct"),
-        *("most_frequent", "oddities", "yardsticks", "suggestion"),
+        *("most_frequent", "oddities", "yardsticks", "suggestion", "notices"),
     }
     text = tiny_text.read_text("utf-8")
     assert (found["chars"], found["lines"]) == (len(text), text.count("\n"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import time
 from collections import defaultdict
@@ -44,6 +45,7 @@ class Kernel:
         self._read = getattr(self._library, f"{name}_read")
         self._matrices = matrices
         self._tiles: Array | None = None
+        self._process = os.getpid()
         self._lock = Lock()  # threads of the program may sample with the same weights
         self.threads: defaultdict[int, ThreadChooser] = defaultdict(ThreadChooser)
 
@@ -61,6 +63,9 @@ class Kernel:
             steps: the number of steps of one character in this call, for the choice of the number
                 of threads; 0 for a call whose time is not comparable.
         """
+        if os.getpid() != self._process:  # OpenMP's threads do not survive a fork
+            self._read(1, ctypes.byref(network))
+            return
         chooser, started = self.threads[B], time.perf_counter()
         self._read(chooser.count, ctypes.byref(network))
         if steps:
