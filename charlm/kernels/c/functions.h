@@ -7,7 +7,8 @@
    [-ln2/2, ln2/2] by its Taylor series. Three of them can be multiplied without overflow. */
 static inline float power_of_e(float x) {
   x = x < -28.f ? -28.f : x > 28.f ? 28.f : x;
-  const float n = __builtin_rintf(x * 1.44269504f);
+  /* of NaN, n is 0 and r NaN; converting NaN to an integer is undefined */
+  const float n = __builtin_rintf(x == x ? x * 1.44269504f : 0.f);
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f; /* ln 2 in two parts */
   float p = 1.f / 720;
   p = p * r + 1.f / 120;
