@@ -15,6 +15,7 @@ from charlm.insight.trace import Masks, unit_kinds
 from charlm.models import CharModel
 from charlm.units import bits
 
+MAX_CHARS = 6  # in `Ablation.chars`
 UNITS_AT_ONCE = 8  # ablated in one batch, one unit in each row
 
 
@@ -41,17 +42,12 @@ class Ablation:
 
 
 def ablate(
-    model: CharModel,
-    ids: Ids,
-    units: Sequence[Unit],
-    starts: Starts = None,
-    keep: int = 6,
+    model: CharModel, ids: Ids, units: Sequence[Unit], starts: Starts = None
 ) -> list[Ablation]:
     """Hold each unit at zero while `model` reads the text ids (N,), one unit at a time.
 
     Args:
         starts: the documents of the text, as for `record`.
-        keep: the number of characters in `Ablation.chars`, at most.
     """
     ablations = []
     for first in range(0, len(units), UNITS_AT_ONCE):
@@ -59,7 +55,7 @@ def ablate(
         nats = losses(model, ids, _masks(model, some), starts)  # (units + 1, N)
         for unit, row in zip(some, nats, strict=False):
             rise = np.asarray(bits(1.0) * (row - nats[-1]))
-            ablations.append(Ablation(unit, rise, _mean(rise[1:]), _largest(ids, rise, keep)))
+            ablations.append(Ablation(unit, rise, _mean(rise[1:]), _largest(ids, rise)))
     return ablations
 
 
@@ -73,11 +69,11 @@ def _masks(model: CharModel, units: Sequence[Unit]) -> Masks:
     return masks
 
 
-def _largest(ids: Ids, rise: Array, keep: int) -> tuple[tuple[int, int, float], ...]:
+def _largest(ids: Ids, rise: Array) -> tuple[tuple[int, int, float], ...]:
     """The characters with the largest total rise, as `Ablation.chars`."""
     sums = np.bincount(ids[1:], rise[1:])
     counts = np.bincount(ids[1:])
-    largest = [int(i) for i in np.argsort(-sums, kind="stable")[:keep] if sums[i] > 0]
+    largest = [int(i) for i in np.argsort(-sums, kind="stable")[:MAX_CHARS] if sums[i] > 0]
     return tuple((i, int(counts[i]), float(sums[i] / counts[i])) for i in largest)
 
 

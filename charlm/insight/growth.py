@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 _HEADING = re.compile(r"^--- step (\d+)$", re.MULTILINE)
 
@@ -30,12 +30,12 @@ class Growth:
 def read_growth(folder: Path) -> Growth:
     """Read samples.txt and metrics.jsonl in a run folder.
 
-    A missing file counts as empty. An incomplete line, which a crash can leave, is skipped.
+    A missing file counts as empty. A line that is no record, which a crash can leave, is skipped.
     """
     losses: dict[str, list[tuple[int, float]]] = {"train": [], "val": []}
     for line in _read(folder / "metrics.jsonl").splitlines():
-        record = _record(line)
-        if record is not None and record["split"] in losses:
+        with suppress(ValueError, KeyError, TypeError, OverflowError):
+            record = json.loads(line)
             losses[record["split"]].append((int(record["step"]), float(record["loss"])))
     return Growth(_samples(_read(folder / "samples.txt")), losses)
 
@@ -59,11 +59,3 @@ def _read(path: Path) -> str:
         return path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError:
         return ""
-
-
-def _record(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-        return record if {"step", "split", "loss"} <= record.keys() else None
-    except (ValueError, AttributeError):
-        return None

@@ -169,12 +169,12 @@ def _ablate_best(
             unit = each.units[0]
             best.setdefault((unit.kind, unit.layer, unit.index), (each.feature, unit))
     chosen = list(best.values())[:MAX_ABLATED]
-    values_of = {feature.name: feature.values for feature in features}
+    by_name = {feature.name: feature for feature in features}
     results = []
     ablations = ablate(model, ids, [unit for _, unit in chosen], starts)
     for (feature, _), ablation in zip(chosen, ablations, strict=True):
-        values = values_of[feature]
-        holds = values if values.dtype == np.bool_ else values > np.median(values)
+        values = by_name[feature].values
+        holds = values > np.median(values) if by_name[feature].is_real else values
         results.append(FeatureAblation(feature, ablation, *ablation.mean_where(holds)))
     return results
 

@@ -215,7 +215,10 @@ def test_growth_reads_the_samples_and_losses_of_a_run(tmp_path: Path) -> None:
     )
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 1, "split": "train", "loss": 2.5}\n'
-        '{"step": 5, "split": "val", "loss": 2.0}\n[]\n{"step": 6, "spl'
+        '{"step": 5, "split": "val", "loss": 2.0}\n[]\n7\n'
+        '{"step": 1e999, "split": "val", "loss": 1}\n'
+        '{"step": 5, "split": "other", "loss": 1}\n{"step": "x", "split": "val", "loss": 1}\n'
+        '{"step": 6, "spl'
     )
     growth = read_growth(tmp_path)
     assert [(each.step, each.text) for each in growth.samples] == [
