@@ -9,17 +9,21 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
+from itertools import pairwise
+from unicodedata import category
 
-from charlm.data.oddities import oddities
+from charlm.data.oddities import oddities, script_of
 
 SAMPLE = 1 << 16  # bytes looked at
 
+_EAST_ASIAN = ("cp932", "euc_jis_2004", "gb18030", "big5hkscs", "cp949")  # two bytes or more
 _CANDIDATES = (
     *("cp1252", "iso8859-1", "iso8859-15", "mac-roman", "cp850", "cp437"),
     *("cp1250", "iso8859-2", "mac-latin2", "cp852", "cp1257", "iso8859-13", "iso8859-4"),
     *("cp1251", "koi8-r", "koi8-u", "iso8859-5", "mac-cyrillic", "cp866"),
     *("cp1253", "iso8859-7", "cp1254", "iso8859-9", "cp1255", "iso8859-8", "cp1256", "iso8859-6"),
-    *("cp874", "cp932", "euc_jis_2004", "gb18030", "big5hkscs", "cp949"),
+    "cp874",
+    *_EAST_ASIAN,
     *("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "utf-8"),
 )
 # The more common encoding is named if it gives the same text: the rest of the file may need it.
@@ -38,7 +42,10 @@ _FORMATS = (  # that chardet does not know, or takes for UTF-16
 _PACKED = {"gzip": ".gz", "x-bzip2": ".bz2", "x-xz": ".xz"}
 _NEVER_IN_A_TEXT = re.compile(rb"[\0-\x06\x0e-\x19\x1c-\x1f]")  # of 8-bit units
 _WRONG = ("control characters", "private-use or unassigned")  # oddities of wrong decodings
-_INSIDE_WORDS = "’‐‑–—…·\xa0\xad"  # signs that may stand between letters
+_WORD = re.compile(r"[^\W\d_]+")
+_SIGNS = re.compile(r"([^\W\d_])([^\w\s\0-\x7f’‐‑–—…·\xad]+)(?=([^\W\d_]))")  # inside a word
+_LOOKED_AT = 10_000  # characters
+_MISPLACED = 0.05  # the largest share of misplaced characters in a text
 _ENOUGH = 50  # characters that are not ASCII, to be sure
 _CLOSE, _NEAR = 0.98, 0.7  # of the best confidence of chardet; a closer one is no real difference
 _FEW = 2  # different bytes that are not ASCII; they say nothing, as a low confidence
@@ -92,8 +99,11 @@ def _is_damaged_utf8(sample: bytes) -> bool:
 
 def _encoding(sample: bytes) -> tuple[str | None, bool]:
     """The encoding of a text, or None; and whether that is sure."""
-    confidence = _ranked(sample)
-    texts = {name: text for name in confidence if (text := _decode(sample, name)) is not None}
+    confidence, texts = _ranked(sample), {}
+    for name in confidence:
+        text = _decode(sample, name)
+        if text is not None and (name.startswith("utf-") or _misplaced(text) <= _MISPLACED):
+            texts[name] = text
     if not texts:
         return _utf_16(sample), False
     top = max(confidence[name] for name in texts)
@@ -101,17 +111,18 @@ def _encoding(sample: bytes) -> tuple[str | None, bool]:
     is_short = len(set(sample) - set(range(128))) < _FEW
     if top < _NO_IDEA or is_short:
         near.sort(key=_CANDIDATES.index)
-    misplaced = {name: _count_misplaced(texts[name]) for name in near}
+    misplaced = {name: round(_misplaced(texts[name]), 2) for name in near}
     best = min(near, key=lambda name: misplaced[name])
     text = texts[best]
-    n_special = sum(best.startswith("utf-") or not char.isascii() for char in text)
-    if misplaced[best] > max(2, n_special // 20):
-        return None, False
-    is_close = any(
-        confidence[name] > _CLOSE * confidence[best] and texts[name] != text
+    rivals = [
+        name
         for name in near
-        if misplaced[name] <= misplaced[best]
-    )
+        if confidence[name] > _CLOSE * confidence[best] and misplaced[name] <= misplaced[best]
+    ]
+    if not best.startswith("utf-") and best not in _EAST_ASIAN:  # which few bytes fit by chance
+        rivals += [name for name in _EAST_ASIAN if _decode(sample, name) is not None]
+    is_close = any(_decode(sample, name) != text for name in rivals)
+    n_special = sum(best.startswith("utf-") or not char.isascii() for char in text)
     common = _COMMON.get(best, best)
     return (
         common if _decode(sample, common) == text else best,
@@ -159,17 +170,24 @@ def _looks_like_text(text: str) -> bool:
     return 100 * sum(odd[kind].count for kind in _WRONG if kind in odd) <= len(text)
 
 
-def _count_misplaced(text: str) -> int:
-    """The number of characters in places where a wrong decoding puts them.
+def _misplaced(text: str) -> float:
+    """The share of the characters that are not ASCII in places where a wrong decoding puts them.
 
-    These are capitals after small letters, and signs inside words of letters that have capitals.
+    These are capitals after small letters, letters of two scripts side by side, and signs inside
+    words of letters that have capitals. Looks only at the start of the lines that are not ASCII.
     """
-    return sum(
-        (char.isupper() and before.islower()) or (char.islower() and after.isupper())
-        if char.isalpha()
-        else before.lower() != before.upper()
-        and after.lower() != after.upper()
-        and char not in _INSIDE_WORDS
-        for before, char, after in zip(f" {text}", text, f"{text[1:]} ", strict=False)
-        if not char.isascii()
+    text = "".join(line for line in text.splitlines(True) if not line.isascii())[:_LOOKED_AT]
+    n = sum(
+        (a.islower() and b.isupper())
+        or (not a.isascii() and not b.isascii() and len({script_of(a), script_of(b), "CJK"}) == 3)
+        for word in _WORD.findall(text)
+        for a, b in pairwise(word)
+        if not (a + b).isascii()
     )
+    n += sum(
+        category(sign)[0] in "PS"
+        for before, signs, after in _SIGNS.findall(text)
+        if before.lower() != before.upper() and after.lower() != after.upper()
+        for sign in signs
+    )
+    return float(n / max(1, sum(not char.isascii() for char in text)))

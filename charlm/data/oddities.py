@@ -211,7 +211,7 @@ def _is_variant(char: str, counts: Mapping[str, int], script: str) -> bool:
     return not "\u3131" <= char <= "\u318e"  # separate letters of Hangul
 
 
-def _script(char: str) -> str:
+def script_of(char: str) -> str:
     """The script of a letter: Latin, Greek, Cyrillic, CJK or other."""
     code = ord(char)
     return next((name for name, first, last in _SCRIPTS if first <= code <= last), "other")
@@ -222,7 +222,7 @@ def _letters(counts: Mapping[str, int]) -> dict[str, Counter[str]]:
     letters: dict[str, Counter[str]] = defaultdict(Counter)
     for char, n in counts.items():
         if unicodedata.category(char)[0] == "L":
-            letters[_script(char)][char] = n
+            letters[script_of(char)][char] = n
     return letters
 
 
