@@ -147,7 +147,7 @@ def _refused(name: str, entry: str) -> Source:
     def refuse() -> IO[bytes]:
         raise DataError(
             f"{name}: not a regular file, and only the checkpoint names it, so it is not opened; "
-            "if it is the text, name it for charlm eval or train --resume with "
+            "if it is the text, name it for eval or a resumed run with "
             f"data={shlex.quote(entry)}"
         )
 

@@ -178,6 +178,18 @@ def test_the_command_to_resume_goes_on_after_a_lower_limit(charlm: Charlm, place
 # --- hints name what exists, and have a case here ------------------------------------------------
 
 NOT_RUN = {
+    "copy it into a file first": "tests/checkpoint/test_hostile.py has a pipe",
+    "rename it, or start another run with --name NAME": "tests/checkpoint/test_run_folder.py",
+    "wait until it ends, or start another run with --name NAME": "another process; test_train.py",
+    "this is the name of the run folder, so rename it": "tests/config/test_names.py has such names",
+    "this is the name of the file, so rename it, write": "the same",
+    "no process writes a config to it": "no hint",
+    "the first": "no hint",
+    "charlm eval reads it again": "no cache; tests/cli/test_untrusted.py",
+    "to read one, name it in data.path": "links; tests/data/test_sources.py",
+    "if it is the text, name it for eval or a resumed run with": "test_untrusted.py has it",
+    "name one to read it": "only pipes in a folder; tests/data/test_sources.py",
+    "set at most": "a machine with few CPUs; tests/test_devices.py",
     "use --device cpu": "a GPU with wrong results",
     "use --engine": "a GPU, or a CPU for which PyTorch supports bf16; or no C compiler",
     "leave it out": "the same",

@@ -93,8 +93,8 @@ def test_what_is_not_a_regular_file_is_not_opened(
     note = "note: novelty cannot be measured without the training text: "
     assert result.err == (
         f"charlm: {note * ('sample' in command)}{shown}: not a regular file, and only the "
-        "checkpoint names it, so it is not opened; if it is the text, name it for charlm eval or "
-        f"train --resume with --data {name}\n"
+        "checkpoint names it, so it is not opened; if it is the text, name it for eval or a "
+        f"resumed run with --data {name}\n"
     )
 
 
