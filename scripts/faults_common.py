@@ -220,7 +220,7 @@ def _is_before_main(err: str) -> bool:
 def _wrong_message(err: str) -> Iterator[str]:
     """Status 2 comes with one line; several wrong settings make a heading and indented lines."""
     lines = [line for line in err.removesuffix("\n").split("\n") if not line.startswith(_NOTE)]
-    several = len(lines) > 1 and re.search(r"\d+ problems:$", lines[0])
+    several = len(lines) > 1 and re.search(r"\d problems(; the first 20)?:$", lines[0])
     indented = [line for line in lines[1:] if line.startswith("  ")]
     if len(lines) != 1 and not (several and len(indented) == len(lines) - 1):
         yield f"lines: {len(lines)} lines of a message: {err!r:.300}"
