@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import faulthandler
+import gc
 import importlib
 import io
 import os
@@ -325,3 +326,5 @@ def import_what_is_used(folder: Path, commands: Sequence[Sequence[str | Path | i
         for name in listed.read_text().split("\n"):
             with suppress(Exception):
                 importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # otherwise a collection in a child touches, and so copies, all these objects
