@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from charlm.checkpoint.format import BEST, FORMAT, LAST, Meta
 from charlm.checkpoint.header import Entry, ForeignError, read_header
-from charlm.checkpoint.shapes import Named, weight_shapes
 from charlm.checkpoint.upgrade import upgraded
+from charlm.config.shapes import Named, weight_shapes
 from charlm.config.shown import plain, shown
 from charlm.errors import CheckpointError, DamageError
 
