@@ -1,4 +1,4 @@
-"""The cache folder, files that other users cannot change, locks on folders, and flushing.
+"""The cache folder, files that other users cannot change, locks on folders, and safe writing.
 
 The cache must be private: only this user and root may change what is in it. A group may write to
 it, since the owner chooses the group, and on many systems every user has a group of their own. The
@@ -26,7 +26,6 @@ except ImportError:  # Windows
 
 REMEDY = "make it a folder that only you can write to, or set CHARLM_CACHE to another folder"
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-_SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe must not block
 
 
 class ExposedError(PermissionError):
@@ -45,6 +44,11 @@ def cache_folder() -> Path:
         return Path(platformdirs.user_cache_dir("charlm"))
     except RuntimeError:  # there is no HOME, and the system does not know the user
         return Path(tempfile.gettempdir()) / f"charlm-{os.getuid()}"
+
+
+def open_at_once(path: str, flags: int) -> int:
+    """An opener for `open` that does not wait until another process opens the end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 # --- private files and folders ------------------------------------------------------------------
@@ -95,8 +99,12 @@ def open_private(path: Path) -> BinaryIO:
         ExposedError: others can change it, or it is a symbolic link or no regular file.
         OSError: it cannot be opened.
     """
+
+    def open_no_link(name: str, flags: int) -> int:
+        return open_at_once(name, flags | getattr(os, "O_NOFOLLOW", 0))
+
     _check_file(path, path.lstat())
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _SAFE))  # noqa: SIM115
+    file = open(path, "rb", opener=open_no_link)  # noqa: SIM115
     try:
         _check_file(path, os.fstat(file.fileno()))  # another file may have taken its place
     except BaseException:
@@ -136,7 +144,7 @@ def remove_folder(folder: Path, names: re.Pattern[str]) -> None:
     folder.rmdir()
 
 
-# --- locks and flushing -------------------------------------------------------------------------
+# --- locks --------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -173,6 +181,32 @@ def _lock(descriptor: int, wait: bool, without: bool) -> bool:
             raise
         return without
     return True
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def write_file(path: Path, content: bytes, temporary: Path, mode: int = 0o666) -> None:
+    """Write a file. At any moment, `path` is the complete old file or the complete new one.
+
+    Args:
+        temporary: a path in the same folder, at which nobody else writes. What is there is removed.
+        mode: the permissions, without those that the umask takes away.
+    """
+
+    def create(name: str, flags: int) -> int:
+        return os.open(name, flags, mode)
+
+    try:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb", opener=create) as file:  # "x" follows no link of this name
+            file.write(content)
+            file.flush()
+            flush(file.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def flush(descriptor: int) -> None:

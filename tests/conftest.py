@@ -7,6 +7,7 @@ import io
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +25,9 @@ KINDS = ("rnn", "gru", "lstm", "gpt")
 
 if (_corpora := ROOT.parent / "shared" / "corpora").is_dir():
     os.environ.setdefault("CHARLM_DATA", str(_corpora))
+
+# a shell ignores SIGINT in its background processes, and their children inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # the same examples in every run, and no time limit, since the machine may be busy
 hypothesis.settings.register_profile("charlm", derandomize=True, deadline=None, max_examples=50)

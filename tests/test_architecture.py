@@ -25,7 +25,7 @@ ALLOWED = {
     "randomness": "errors",
     "visible": "",
     "devices": "errors machine",
-    "config": "errors visible",
+    "config": "errors files visible",
     "data": "version errors files randomness config",
     "models": "errors randomness machine config",
     "kernels": "files machine models",

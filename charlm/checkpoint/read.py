@@ -17,10 +17,11 @@ from pydantic import ValidationError
 
 from charlm.checkpoint.format import BEST, FORMAT, LAST, Meta
 from charlm.checkpoint.header import Entry, ForeignError, read_header
-from charlm.checkpoint.shapes import Named, weight_shapes
 from charlm.checkpoint.upgrade import upgraded
+from charlm.config.shapes import Named, weight_shapes
 from charlm.config.shown import plain, shown
 from charlm.errors import CheckpointError, DamageError
+from charlm.files import open_at_once
 
 if TYPE_CHECKING:
     import torch
@@ -202,14 +203,9 @@ def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
             a newer format, or its weights are not those that its config needs.
     """
     with reading(path):
-        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115
+        file = open(path, "rb", opener=open_at_once)  # noqa: SIM115
     with file:
         yield Checkpoint(path, file)
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; do not wait for the other end of a pipe."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_meta(path: Path) -> Meta:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from charlm.checkpoint.format import LAST
 from charlm.checkpoint.read import Checkpoint, open_checkpoint, reading
-from charlm.checkpoint.write import TEMPORARY, write_file, writing
+from charlm.checkpoint.write import TEMPORARY, write, writing
 from charlm.config import Config
 from charlm.config.files import load_config, to_yaml
 from charlm.errors import CheckpointError, ConfigError
@@ -151,7 +151,7 @@ def write_config(folder: Path, config: Config) -> None:
         if path.exists() and not _is_generated(path):
             names = (folder / f"config-{n}.yaml" for n in count(1))
             path.rename(next(name for name in names if not name.exists()))
-    write_file(path, to_yaml(config).encode())
+    write(path, to_yaml(config).encode())
 
 
 # --- kept checkpoints ---------------------------------------------------------------------------

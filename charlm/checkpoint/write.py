@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from charlm.checkpoint.format import Meta
 from charlm.errors import CheckpointError, name_of_file
-from charlm.files import flush
+from charlm.files import flush, write_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,43 +38,28 @@ def writing(path: Path, advice: str = ADVICE) -> Iterator[None]:
 
 
 def save(path: Path, meta: Meta, tensors: dict[str, Tensor]) -> None:
-    """Write a checkpoint; see `write_file`."""
+    """Write a checkpoint; see `write`."""
     from safetensors.torch import save as serialise
 
     payload = serialise(
         {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
         metadata={"charlm": meta.model_dump_json()},
     )
-    write_file(path, payload)
+    write(path, payload)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file. At any moment, `path` is the complete old file or the complete new one.
+def write(path: Path, content: bytes) -> None:
+    """Write a file of a run whole: `path` is the old or the new file at any moment.
 
     Raises:
         CheckpointError: the disk is full or read-only; the old file is unchanged.
     """
-    temporary = path.with_name(TEMPORARY)
     with writing(path):
-        try:
-            temporary.unlink(missing_ok=True)  # "x": a link of this name is not followed
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                flush(file.fileno())
-            temporary.replace(path)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-    _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush a rename to the disk, where the system can. The file is complete without it."""
-    if os.name == "posix":
+        write_file(path, content, path.with_name(TEMPORARY))
+    if os.name == "posix":  # flush the renaming as well; the file is complete without it
         with suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY)
+            descriptor = os.open(path.parent, os.O_RDONLY)
             try:
-                os.fsync(descriptor)
+                flush(descriptor)
             finally:
                 os.close(descriptor)

@@ -20,6 +20,7 @@ from charlm.config.run import Config
 from charlm.config.shown import plain, shown
 from charlm.config.yaml_io import parse_yaml, write_yaml
 from charlm.errors import ConfigError
+from charlm.files import open_at_once
 
 MAX_BYTES = 1_000_000  # of a config file
 MAX_PATH = 4096  # characters of a path in a message
@@ -69,10 +70,6 @@ def _read(path: Path, where: str) -> str:
     Raises:
         ConfigError: the file cannot be read, is too large, or is not UTF-8.
     """
-
-    def open_at_once(name: str, flags: int) -> int:
-        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
-
     try:
         with open(path, "rb", opener=open_at_once) as file:
             mode = os.fstat(file.fileno()).st_mode

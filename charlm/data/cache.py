@@ -31,8 +31,8 @@ from charlm.data.verify import (
     Encoded,
     open_folder,
     seal,
-    write_atomically,
     write_facts,
+    write_small,
 )
 from charlm.errors import DataError
 from charlm.files import (
@@ -92,7 +92,7 @@ def open_encoded(
             if stamps and stamps == _stamps(sources) and _are_older(stamps, began):
                 note.parent.mkdir(0o755, exist_ok=True)
                 check_private(note.parent, note.parent.lstat())
-                write_atomically(note, key)
+                write_small(note, key)
     return encoded
 
 

@@ -99,11 +99,13 @@ def _is_damaged_utf8(sample: bytes) -> bool:
 
 def _encoding(sample: bytes) -> tuple[str | None, bool]:
     """The encoding of a text, or None; and whether that is sure."""
-    confidence, texts = _ranked(sample), {}
+    confidence, texts, misplaced = _ranked(sample), {}, {}
     for name in confidence:
         text = _decode(sample, name)
-        if text is not None and (name.startswith("utf-") or _misplaced(text) <= _MISPLACED):
-            texts[name] = text
+        if text is not None:
+            share = _misplaced(text)
+            if name.startswith("utf-") or share <= _MISPLACED:
+                texts[name], misplaced[name] = text, round(share, 2)
     if not texts:
         return _utf_16(sample), False
     top = max(confidence[name] for name in texts)
@@ -111,7 +113,6 @@ def _encoding(sample: bytes) -> tuple[str | None, bool]:
     is_short = len(set(sample) - set(range(128))) < _FEW
     if top < _NO_IDEA or is_short:
         near.sort(key=_CANDIDATES.index)
-    misplaced = {name: round(_misplaced(texts[name]), 2) for name in near}
     best = min(near, key=lambda name: misplaced[name])
     text = texts[best]
     rivals = [

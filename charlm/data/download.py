@@ -6,7 +6,6 @@ import bz2
 import gzip
 import logging
 import lzma
-import os
 import shutil
 import tarfile
 import zipfile
@@ -17,7 +16,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from charlm.errors import DataError
-from charlm.files import locked
+from charlm.files import flush, locked
 from charlm.version import __version__
 
 RETRIES = 2
@@ -91,7 +90,7 @@ def _fetch(url: str, target: Path, sha256: str | None, member: str | None, progr
         raw = Path(store.fetch(file, downloader=http))
         text = _unpack(raw, url, member)
         with text.open("rb+") as content:
-            os.fsync(content.fileno())  # a power cut must not leave an empty file in place
+            flush(content.fileno())  # a power cut must not leave an empty file in place
         text.replace(target)
     except OSError as error:
         if error.errno is not None:  # from the disk: the exceptions of requests have no errno

@@ -23,6 +23,7 @@ from charlm.data import library
 from charlm.data.builtin import PREFIX, read_builtin
 from charlm.data.search import Found, search_folder, search_glob
 from charlm.errors import DataError
+from charlm.files import open_at_once
 
 CHUNK = 1 << 20  # bytes read at a time
 _UNPACKERS: dict[str, Callable[[IO[bytes]], Any]] = {
@@ -182,8 +183,8 @@ def _open(path: Path, trusted: bool, found: bool) -> IO[bytes]:
 
 
 def _open_regular(path: str, flags: int) -> int:
-    """Open a file that must be regular. Does not wait, even if the path is now that of a pipe."""
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    """An opener for a file that must be regular."""
+    descriptor = open_at_once(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file")

@@ -37,7 +37,7 @@ from charlm.data.build import FORMAT, IDS, STARTS, Facts, FileFacts, hash_of, ha
 from charlm.data.sources import stamp_of
 from charlm.data.vocab import CHUNK_CHARS, Ids
 from charlm.errors import DataError
-from charlm.files import ExposedError, check_private, flush, open_private
+from charlm.files import ExposedError, check_private, open_private, write_file
 
 FACTS = "facts.json"
 _MAX_FACTS = 1 << 25  # bytes; the facts of a text with all characters of Unicode are shorter
@@ -122,21 +122,13 @@ def seal(value: Any) -> str:
 def write_facts(folder: Path, facts: Facts) -> None:
     """Write facts.json."""
     body = facts.model_dump(mode="json")
-    write_atomically(folder / FACTS, json.dumps({"seal": seal(body), "facts": body}))
+    write_small(folder / FACTS, json.dumps({"seal": seal(body), "facts": body}))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small file. At any moment it has the complete old text or the complete new text."""
+def write_small(path: Path, text: str) -> None:
+    """Write a small file of the cache whole; other processes may write it at the same moment."""
     temporary = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
-    try:
-        temporary.touch(0o644, exist_ok=False)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            flush(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_file(path, text.encode(), temporary, 0o644)
 
 
 def _read_facts(folder: Path, data: DataConfig) -> Facts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from charlm.config import GPTConfig, RecurrentConfig
+from charlm.config.shapes import count_weights
 from charlm.errors import ConfigError
 from charlm.machine import usable_memory
 from charlm.models.base import CharModel, State
@@ -12,7 +13,7 @@ from charlm.models.gpt import GPT
 from charlm.models.recurrent import Recurrent
 from charlm.randomness import torch_seed
 
-__all__ = ["GPT", "CharModel", "Recurrent", "State", "build_model", "weights_at_least"]
+__all__ = ["GPT", "CharModel", "Recurrent", "State", "build_model"]
 
 
 def build_model(config: RecurrentConfig | GPTConfig, vocab_size: int, seed: int) -> CharModel:
@@ -21,7 +22,7 @@ def build_model(config: RecurrentConfig | GPTConfig, vocab_size: int, seed: int)
     Raises:
         ConfigError: it needs more memory than there is.
     """
-    _refuse_too_large(config)
+    _refuse_too_large(config, vocab_size)
     # PyTorch's layers initialise themselves from the global generator: seed it, then restore it
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(torch_seed(seed, "weights"))
@@ -30,9 +31,9 @@ def build_model(config: RecurrentConfig | GPTConfig, vocab_size: int, seed: int)
         return Recurrent(config, vocab_size)
 
 
-def _refuse_too_large(config: RecurrentConfig | GPTConfig) -> None:
+def _refuse_too_large(config: RecurrentConfig | GPTConfig, vocab_size: int) -> None:
     """Linux would grant the memory, and kill the process when the weights are initialised."""
-    needed, usable = 4 * weights_at_least(config), usable_memory()
+    needed, usable = 4 * count_weights(config, vocab_size), usable_memory()
     if isinstance(config, GPTConfig) and config.position != "learned":
         width = config.n_embd // (config.n_head if config.position == "rope" else 1)
         needed += 20 * config.context * width  # angles, sines and cosines in float64
@@ -41,15 +42,3 @@ def _refuse_too_large(config: RecurrentConfig | GPTConfig) -> None:
             f"out of memory: a model of this size needs at least {needed / 1e9:.1f} GB, and "
             f"{usable / 1e9:.1f} GB are available; use a smaller model"
         )
-
-
-def weights_at_least(config: RecurrentConfig | GPTConfig) -> int:
-    """The number of weights in the hidden matrices and in learned positions. It is almost all of
-    a large model."""
-    if isinstance(config, GPTConfig):
-        D, F = config.n_embd, config.mlp_width
-        block = 4 * D * D + (3 if config.mlp == "swiglu" else 2) * D * F
-        return config.n_layer * block + config.context * D * (config.position == "learned")
-    D, G = config.hidden_size, {"rnn": 1, "gru": 3, "lstm": 4}[config.kind]
-    n_matrices = 2 * config.n_layer - (config.input == "one_hot")  # W_ih_l0 may be (G*D, V)
-    return n_matrices * G * D * D

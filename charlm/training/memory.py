@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from charlm.config import AdamConfig, GPTConfig, ModelConfig, SGDConfig, TrainConfig
+from charlm.config.shapes import count_weights
 from charlm.errors import ConfigError
 from charlm.machine import usable_memory
-from charlm.models import weights_at_least
 
 
 def refuse_too_large(train: TrainConfig, model: ModelConfig, vocab_size: int | None = None) -> None:
@@ -19,14 +19,14 @@ def refuse_too_large(train: TrainConfig, model: ModelConfig, vocab_size: int | N
     """
     needed, usable = bytes_at_least(train, model, vocab_size), usable_memory()
     if usable is not None and needed > usable:
-        smaller_batch = (
-            ", lower train.batch_size, or raise train.grad_accum, which keeps the batch size"
-        )
+        hint = "use a smaller model"
+        if vocab_size is not None:
+            hint += (
+                ", lower train.batch_size, or raise train.grad_accum, which keeps the batch size"
+            )
         raise ConfigError(
             f"out of memory: training needs at least {needed / 1e9:.1f} GB, and "
-            f"{usable / 1e9:.1f} GB are available; use a smaller model"
-            + smaller_batch
-            * (vocab_size is not None)
+            f"{usable / 1e9:.1f} GB are available; {hint}"
         )
 
 
@@ -34,7 +34,7 @@ def bytes_at_least(train: TrainConfig, model: ModelConfig, vocab_size: int | Non
     """The bytes of the weights, their gradients, the state of the optimizer, and, with a
     `vocab_size`, of the outputs of all layers for one part of a batch, in bfloat16."""
     states = {AdamConfig: 2, SGDConfig: 0}.get(type(train.optimizer), 1)  # numbers per weight
-    needed = 4 * (2 + states) * weights_at_least(model)
+    needed = 4 * (2 + states) * count_weights(model, vocab_size or 1)
     if vocab_size is not None:
         width = model.n_embd if isinstance(model, GPTConfig) else model.hidden_size
         chars = train.batch_size // train.grad_accum * train.seq_len

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from charlm.checkpoint.shapes import Named
 from charlm.config import AdamConfig, MuonConfig, OptimizerConfig, RMSPropConfig, SGDConfig
+from charlm.config.shapes import Named
 from charlm.kernels.newton_schulz import NewtonSchulz
 from charlm.models import CharModel
 from charlm.training.muon import BatchedMuon, FastMuon

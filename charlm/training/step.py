@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from charlm.checkpoint.read import Checkpoint, reading
-from charlm.checkpoint.shapes import state_shapes
 from charlm.config import RecurrentConfig, TrainConfig
+from charlm.config.shapes import state_shapes
 from charlm.data.batches import IGNORED
 from charlm.errors import DamageError
 from charlm.evaluation.loss import summed_nll

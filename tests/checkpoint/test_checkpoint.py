@@ -192,7 +192,7 @@ def no_space(*_: object) -> None:
 CRASHES: dict[str, tuple[object, str, Callable[..., None]]] = {
     "fsync": (os, "fsync", no_space),
     "rename": (Path, "replace", no_space),
-    "open": (Path, "open", no_space),
+    "open": (os, "open", no_space),
 }
 
 

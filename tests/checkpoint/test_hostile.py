@@ -20,9 +20,9 @@ import torch
 from charlm.checkpoint.format import BEST, LAST
 from charlm.checkpoint.header import MAX_BRACKETS, MAX_HEADER
 from charlm.checkpoint.read import find_checkpoint, open_checkpoint, read_meta
-from charlm.checkpoint.shapes import weight_shapes
 from charlm.checkpoint.write import save
 from charlm.config import GPTConfig
+from charlm.config.shapes import weight_shapes
 from charlm.errors import BrokenModelError, CheckpointError
 from charlm.sampling.engines import ENGINES
 from tests.checkpoint import Tree, change_header, change_metadata, parts, set_in, write_parts

@@ -17,7 +17,7 @@ from charlm.checkpoint.run_folder import (
     stopped_run,
     write_config,
 )
-from charlm.checkpoint.write import TEMPORARY, write_file
+from charlm.checkpoint.write import TEMPORARY, write
 from charlm.config.files import load_config, to_yaml
 from charlm.errors import CheckpointError, ConfigError
 from charlm.files import locked
@@ -148,7 +148,7 @@ def test_only_files_that_charlm_made_are_removed(tmp_path: Path) -> None:
 def test_a_file_is_written_whole_and_through_no_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("mine")
     (tmp_path / TEMPORARY).symlink_to(tmp_path / "elsewhere")
-    write_file(tmp_path / "a", b"new")
+    write(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
     assert (tmp_path / "elsewhere").read_text() == "mine"
     assert names(tmp_path) == {"a", "elsewhere"}

@@ -8,7 +8,7 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.checkpoint.shapes import GATES
+from charlm.config.shapes import GATES
 from charlm.data.vocab import Ids
 from charlm.sampling.native.code import Kernel
 from charlm.sampling.native.matrix import (

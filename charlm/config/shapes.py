@@ -6,9 +6,10 @@ allocated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from charlm.config import GPTConfig, RecurrentConfig
+from charlm.config.model import GPTConfig, RecurrentConfig
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 Shape = tuple[int, ...]
@@ -20,6 +21,11 @@ def weight_shapes(config: RecurrentConfig | GPTConfig, vocab_size: int) -> Named
     if isinstance(config, GPTConfig):
         return _gpt(config, vocab_size)
     return _recurrent(config, vocab_size)
+
+
+def count_weights(config: RecurrentConfig | GPTConfig, vocab_size: int) -> int:
+    """The number of weights of a model."""
+    return sum(math.prod(shape) for _, shape in weight_shapes(config, vocab_size))
 
 
 def state_shapes(config: RecurrentConfig, batch_size: int) -> Named:

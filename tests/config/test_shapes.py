@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
-from charlm.checkpoint.shapes import state_shapes, weight_shapes
 from charlm.config import GPTConfig, RecurrentConfig
+from charlm.config.shapes import count_weights, state_shapes, weight_shapes
 from charlm.models import build_model
 
 V, B = 11, 3
@@ -42,6 +42,7 @@ def test_weights_have_the_names_and_shapes_of_the_models_parameters(group: Any) 
         named = list(weight_shapes(config, V))
         assert len(named) == len(dict(named))
         assert dict(named) == {name: tuple(p.shape) for name, p in model.named_parameters()}
+        assert count_weights(config, V) == model.count_parameters()
 
 
 def test_states_have_the_names_and_shapes_of_the_models_states() -> None:
