@@ -27,10 +27,15 @@ from charlm.config.base import (
 )
 
 
+MAX_PATH = 4096  # characters; no system opens a longer path
+
+
 def _as_tuple(value: Any) -> Any:
     strings = (value,) if isinstance(value, str) else value
     if not isinstance(strings, list | tuple) or not all(isinstance(x, str) and x for x in strings):
         raise PydanticCustomError("mistyped", "a non-empty string, or a list of such strings")
+    if any(len(x) > MAX_PATH for x in strings):
+        raise PydanticCustomError("mistyped", f"a path of at most {MAX_PATH:,} characters")
     if not all(map(is_unicode, strings)):
         raise PydanticCustomError(
             "mistyped", "valid UTF-8; rename the file, or give the folder that contains it"

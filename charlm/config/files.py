@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from charlm.config.data import MAX_PATH
 from charlm.config.explain import MAX_PROBLEMS, explain
 from charlm.config.reference import settings
 from charlm.config.run import Config
@@ -23,7 +24,6 @@ from charlm.errors import ConfigError
 from charlm.files import open_at_once
 
 MAX_BYTES = 1_000_000  # of a config file
-MAX_PATH = 4096  # characters of a path in a message
 _Group = TypeVar("_Group", bound=BaseModel)
 
 

@@ -10,6 +10,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from charlm.config import DataConfig
+from charlm.config.data import MAX_PATH
 from charlm.config.files import load_config, parse_config, to_yaml
 from charlm.config.yaml_io import parse_yaml
 from charlm.errors import ConfigError
@@ -220,6 +221,13 @@ def test_a_lone_surrogate_is_refused(key: str) -> None:
     """Python uses lone surrogates in file names that are not UTF-8."""
     with pytest.raises(ConfigError, match=rf"^data\.{key}: "):
         parse_config({"name": "a", "data": {"path": "a", key: "caf\udce9"}})
+
+
+def test_a_path_is_not_longer_than_a_system_can_open() -> None:
+    longest = "x" * MAX_PATH
+    assert parse_config({"name": "a", "data": {"path": longest}}).data.path == (longest,)
+    with pytest.raises(ConfigError, match=r"^data\.path: .{1,90} at most 4,096 characters$"):
+        parse_config({"name": "a", "data": {"path": [longest + "x"]}})
 
 
 def test_a_glob_that_starts_with_a_bracket_is_a_string() -> None:
