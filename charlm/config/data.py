@@ -26,7 +26,6 @@ from charlm.config.base import (
     refuse,
 )
 
-
 MAX_PATH = 4096  # characters; no system opens a longer path
 
 
