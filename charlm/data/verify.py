@@ -120,15 +120,10 @@ def seal(value: Any) -> str:
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
-    """Write facts.json."""
+    """Write facts.json. Other processes may write it at the same moment."""
     body = facts.model_dump(mode="json")
-    write_small(folder / FACTS, json.dumps({"seal": seal(body), "facts": body}))
-
-
-def write_small(path: Path, text: str) -> None:
-    """Write a small file of the cache whole; other processes may write it at the same moment."""
-    temporary = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
-    write_file(path, text.encode(), temporary, 0o644)
+    content = json.dumps({"seal": seal(body), "facts": body}).encode()
+    write_file(folder / FACTS, content, folder / f"{FACTS}-{secrets.token_hex(8)}", 0o644)
 
 
 def _read_facts(folder: Path, data: DataConfig) -> Facts:

@@ -448,7 +448,7 @@ def test_a_text_whose_folder_was_deleted_is_encoded_again(text: Path, cache: Pat
 @pytest.mark.parametrize(
     "content",
     [
-        *(b"", b"\xff\xfe", b"no such key", b"0" * 64, b"a" * 300, b"\0" * 64),
+        *(b"", b"\xff\xfe", b"no such key", b"0" * 63, b"0" * 64, b"a" * 300, b"\0" * 64),
         *(b".", b"seen", b"../../precious", b"PRECIOUS"),
     ],
 )
@@ -732,20 +732,26 @@ def test_a_disk_that_is_full_at_the_end_is_reported_and_nothing_is_left(
     assert text_of(open_(text)) == "naïve café\n"
 
 
-def test_a_note_that_cannot_be_written_leaves_no_file(
+def test_a_note_that_cannot_be_written_only_costs_time(
     text: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace_ = Path.replace
-
-    def full(path: Path, target: Path) -> Path:
-        if target.parent.name == "seen":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return replace_(path, target)
+    def full(path: Path, content: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", full)
-        assert text_of(open_(text)) == "naïve café\n"
-    assert not list((cache / "seen").iterdir())
+        patch.setattr(Path, "write_text", full)
+        for _ in range(2):
+            assert text_of(open_(text)) == "naïve café\n"
+    assert text_of(open_(text)) == text_of(open_unread(text)) == "naïve café\n"
+
+
+def test_a_note_that_is_a_link_is_not_followed(text: Path, tmp_path: Path, cache: Path) -> None:
+    open_(text)
+    (note,) = (cache / "seen").iterdir()
+    note.unlink()
+    note.symlink_to(write(tmp_path / "precious.txt", "precious"))
+    assert text_of(open_(text)) == text_of(open_unread(text)) == "naïve café\n"
+    assert (tmp_path / "precious.txt").read_text() == "precious"
 
 
 @pytest.mark.parametrize("raw", [b"caf\xe9", b"\0", b""])
