@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-NAMES = ("facts.json", "facts.json-0", "ids.u1", "starts.i8", "shuffled", "last.safetensors")
+NAMES = ("facts.json", "facts.json.tmp", "ids.u1", "starts.i8", "shuffled", "last.safetensors")
 
 
 class Elsewhere:

@@ -323,7 +323,7 @@ def leftovers(place: Path) -> Iterator[str]:
     encoded = place / "cache" / "encoded"
     found = [path for path in encoded.glob("*") if not (path.name == "seen" or _is_key(path.name))]
     found += [path for path in encoded.glob("seen/*") if not _is_key(path.name)]
-    found += [path for path in encoded.glob("*/*") if "-" in path.name]
+    found += encoded.glob("*/*.tmp")
     found += [path for path in place.glob("cache/kernels/*") if path.suffix == ".tmp"]
     others = ("torchinductor", "cc")  # of PyTorch, and of a compiler that was killed
     found += [path for path in place.glob("tmp/*") if not path.name.startswith(others)]

@@ -103,11 +103,17 @@ def _refuse_to_overwrite(folder: Path) -> None:
 
 
 def _is_generated(path: Path) -> bool:
-    """Return whether charlm wrote this config, and not the user. An empty file loses nothing."""
+    """Return whether charlm wrote this config, and not the user. An empty file loses nothing.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes() if path.is_file() else b"no file"
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else "no file"
-        return not text or text == to_yaml(load_config(path))
-    except (ConfigError, OSError, UnicodeDecodeError):
+        return not content or content == to_yaml(load_config(path)).encode()
+    except ConfigError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from error
         return False
 
 

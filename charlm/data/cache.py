@@ -50,7 +50,7 @@ from charlm.files import (
 # that store whole seconds (ext3, HFS+) or every other second (FAT).
 _CLOCK_TICK, _COARSE_TICK = 0.1, 3.0
 _TEMPORARY = re.compile("tmp-[0-9a-f]{16}")  # the folders to build in
-_FILES = re.compile(r"facts\.json(-[0-9a-f]{16})?|ids\.(bin|narrow)|starts\.bin|shuffled")
+_FILES = re.compile(r"facts\.json(\.tmp|-[0-9a-f]{16})?|ids\.(bin|narrow)|starts\.bin|shuffled")
 
 
 def open_encoded(

@@ -22,7 +22,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -37,9 +36,10 @@ from charlm.data.build import FORMAT, IDS, STARTS, Facts, FileFacts, hash_of, ha
 from charlm.data.sources import stamp_of
 from charlm.data.vocab import CHUNK_CHARS, Ids
 from charlm.errors import DataError
-from charlm.files import ExposedError, check_private, open_private, write_file
+from charlm.files import ExposedError, check_private, locked, open_private, write_file
 
 FACTS = "facts.json"
+TEMPORARY = "facts.json.tmp"
 _MAX_FACTS = 1 << 25  # bytes; the facts of a text with all characters of Unicode are shorter
 
 
@@ -89,8 +89,9 @@ def open_folder(folder: Path, data: DataConfig, notices: list[str]) -> Encoded:
     if now != facts.files or 0 in facts.counts:
         _verify_ids(ids, facts, data)
     if now != facts.files:  # with the new stamps, they need not be read in full next time
-        with suppress(OSError):
-            write_facts(folder, facts.model_copy(update={"files": now}))
+        with suppress(OSError), locked(folder, wait=False) as is_locked:
+            if is_locked:  # else another process does the same now
+                write_facts(folder, facts.model_copy(update={"files": now}))
     return Encoded(facts, ids, starts, notices)
 
 
@@ -120,10 +121,10 @@ def seal(value: Any) -> str:
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
-    """Write facts.json. Other processes may write it at the same moment."""
+    """Write facts.json; no other process may write it meanwhile."""
     body = facts.model_dump(mode="json")
     content = json.dumps({"seal": seal(body), "facts": body}).encode()
-    write_file(folder / FACTS, content, folder / f"{FACTS}-{secrets.token_hex(8)}", 0o644)
+    write_file(folder / FACTS, content, folder / TEMPORARY, 0o644)
 
 
 def _read_facts(folder: Path, data: DataConfig) -> Facts:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +133,25 @@ def test_a_config_that_cannot_be_read_is_not_ignored(tiny_text: Path, tmp_path: 
 
 
 # --- files ------------------------------------------------------------------------------------
+
+
+def test_a_config_is_not_taken_for_an_edited_one_because_the_disk_fails(
+    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: Any) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    config = make_config(tiny_text, "lstm")
+    write_config(tmp_path, config)
+    before = (tmp_path / CONFIG).read_bytes()
+    changed = config.model_copy(update={"name": "other"})
+    for where, name in ((Path, "read_bytes"), (os, "open")):
+        with monkeypatch.context() as patched:
+            patched.setattr(where, name, fail)
+            with pytest.raises(CheckpointError, match="Input/output error"):
+                write_config(tmp_path, changed)
+        assert [path.name for path in tmp_path.iterdir()] == [CONFIG]
+        assert (tmp_path / CONFIG).read_bytes() == before
 
 
 def test_only_files_that_charlm_made_are_removed(tmp_path: Path) -> None:

@@ -262,10 +262,10 @@ def test_leftovers_are_found(script: Import, tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "cache/kernels/x.tmp").touch()
     (tmp_path / "tmp/charlm-x").touch()
-    (tmp_path / "cache/encoded" / ("a" * 64) / "facts.json-0").touch()
+    (tmp_path / "cache/encoded" / ("a" * 64) / "facts.json.tmp").touch()
     found = sorted(script("faults_runs").leftovers(tmp_path))
     assert [line.rpartition("/")[2] for line in found] == [
-        *("facts.json-0", "tmp-1", "x.tmp", "charlm-x")
+        *("facts.json.tmp", "tmp-1", "x.tmp", "charlm-x")
     ]
 
 
