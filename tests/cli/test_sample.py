@@ -103,6 +103,26 @@ def test_the_json_lines_have_all_keys(charlm: Charlm, tiny_run: TinyRun) -> None
     assert set(json.loads(last)["novelty"]) == {"chars", "longest", "new_ngrams"}
 
 
+def test_the_novelty_of_documents_has_the_keys_that_programs_read(
+    charlm: Charlm, workplace: Path
+) -> None:
+    (workplace / "names.txt").write_text("anna\nbo\n" * 50, encoding="utf-8")
+    raw = {
+        "name": "names",
+        "data": {"path": "names.txt", "documents": "lines"},
+        "model": {"hidden_size": 8},
+        "train": {"batches": "items", "max_steps": 1, "batch_size": 2, "threads": 1},
+    }
+    run = train_with(raw, Path("checkpoints"))
+    result = charlm("sample", run, *COMMON, "--format", "jsonl", "--novelty")
+    *texts, last = map(json.loads, result.out.splitlines())
+    samples = {it["text"] for it in texts}
+    novelty = last["novelty"]
+    assert set(novelty) == {"chars", "longest", "new_ngrams", "items", "new_items"}
+    assert novelty["items"] == len(samples)
+    assert novelty["new_items"] == len(samples - {"anna", "bo", ""})
+
+
 def test_score_and_novelty_go_to_standard_error(charlm: Charlm, tiny_run: TinyRun) -> None:
     common = ("sample", tiny_run("lstm"), *COMMON)
     result = charlm(*common, "--score", "--novelty")
