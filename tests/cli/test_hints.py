@@ -183,6 +183,7 @@ NOT_RUN = {
     "wait until it ends, or start another run with --name NAME": "another process; test_train.py",
     "this is the name of the run folder, so rename it": "tests/config/test_names.py has such names",
     "this is the name of the file, so rename it, write": "the same",
+    "only a file gives its name to the run": "tests/cli/test_train.py has pipes",
     "no process writes a config to it": "no hint",
     "the first": "no hint",
     "charlm eval reads it again": "no cache; tests/cli/test_untrusted.py",

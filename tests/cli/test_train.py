@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -100,6 +101,31 @@ def test_a_config_is_read_once_so_it_may_be_a_pipe(
     ended = in_shell(f"charlm train --device cpu {options} --config {source}")
     assert ended.returncode == 0, ended.stderr
     assert end in ended.stdout
+
+
+@BASH
+@pytest.mark.parametrize(
+    "source", ["<(cat nameless.yaml)", "/dev/stdin < nameless.yaml", "/dev/fd/7 7< nameless.yaml"]
+)
+@pytest.mark.parametrize("verb", ["train --device cpu --config", "config check"])
+def test_a_config_that_is_not_a_file_does_not_name_the_run(
+    workplace: Path, source: str, verb: str
+) -> None:
+    lines = Path("lstm.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    Path("nameless.yaml").write_text("".join(it for it in lines if not it.startswith("name:")))
+    before = sorted(workplace.rglob("*"))
+    ended = in_shell(f"charlm {verb} {source}")
+    (line,) = ended.stderr.splitlines()
+    assert (ended.returncode, ended.stdout) == (2, "")
+    found = re.fullmatch(
+        r"charlm: /dev/\S+: name: missing; only a file gives its name to the run, so write "
+        r"`name: NAME` into the config, or give (.*NAME)",
+        line,
+    )
+    assert found
+    assert sorted(workplace.rglob("*")) == before
+    option = found[1].replace("NAME", "new")
+    assert in_shell(f"charlm {verb} {source} {option}").returncode == 0
 
 
 # --- a config.yaml that the user has edited -----------------------------------------------------
