@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, python
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs the signals of POSIX")
 
@@ -59,3 +59,24 @@ def test_a_second_signal_ends_a_run_that_is_stuck(
             process.send_signal(getattr(signal, each))
         assert list(lines) == []  # no KeyboardInterrupt
     assert process.returncode == status
+
+
+TOGETHER = """
+import os, signal
+from charlm.cli.signals import collected
+
+numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+with collected("SIGINT", "SIGTERM", "SIGHUP") as received:
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    for number in numbers:
+        os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    print(received, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("still here")
+"""
+
+
+def test_signals_that_arrive_together_count_as_one() -> None:
+    ended = python("-c", TOGETHER)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "[1]\n", "")
