@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ def train(options: argparse.Namespace) -> int:
         with collected("SIGINT", "SIGTERM", "SIGHUP") as received, _quiet_threads():
             trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, sampler)
             outcome = trainer.train()
+        if received:  # charlm is about to end, and a second Ctrl-C ends it at once
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
         print_line(line)
     return 128 + received[0] if received and outcome == "stopped" else 0
