@@ -10,12 +10,13 @@ metrics.jsonl samples.txt tb/   what was logged
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from charlm.checkpoint.format import LAST
+from charlm.checkpoint.format import BEST, LAST
 from charlm.checkpoint.read import Checkpoint, open_checkpoint, reading
 from charlm.checkpoint.write import TEMPORARY, write, writing
 from charlm.config import Config
@@ -24,6 +25,7 @@ from charlm.errors import CheckpointError, ConfigError
 from charlm.files import locked
 
 CONFIG = "config.yaml"
+_LEFTOVERS = {CONFIG, TEMPORARY, "last.tmp"}  # of a run that was killed before its first checkpoint
 
 
 @contextmanager
@@ -56,16 +58,25 @@ def stopped_run(folder: Path) -> Iterator[Checkpoint]:
         CheckpointError: there is no checkpoint, it cannot be read, or another process trains in
             the folder.
     """
-    missing = CheckpointError(f"{folder}: no {LAST} to resume from; start a new run there")
     with reading(folder):
         if not folder.is_dir():
-            raise missing
+            raise _nothing_to_resume(folder)
     with _exclusive(folder):
         with reading(folder):
             if not (folder / LAST).is_file():
-                raise missing
+                raise _nothing_to_resume(folder)
         with open_checkpoint(folder / LAST) as last:
             yield last
+
+
+def _nothing_to_resume(folder: Path) -> CheckpointError:
+    best = shlex.quote(str(folder / BEST))
+    advice = "start a new run there"
+    if (folder / BEST).is_file():
+        advice = f"start another run from its best weights: init_from={best} name=NAME"
+    elif folder.is_dir() and {path.name for path in folder.iterdir()} - _LEFTOVERS:
+        advice = "the folder has other files in it, so start another run with name=NAME"
+    return CheckpointError(f"{folder}: no {LAST} to resume from; {advice}")
 
 
 @contextmanager
@@ -90,10 +101,11 @@ def _refuse_to_overwrite(folder: Path) -> None:
     """Raise CheckpointError if a folder has more in it than a run leaves that was killed before its
     first checkpoint."""
     names = {path.name for path in folder.iterdir()}
-    if names - {CONFIG, TEMPORARY, "last.tmp"}:
+    if names - _LEFTOVERS:
+        resume = "continue it with resume=True, or " if LAST in names else ""
         raise CheckpointError(
-            f"{folder}: this run exists and is not overwritten; continue it with resume=True, or "
-            "start another one with name=NAME"
+            f"{folder}: this run exists and is not overwritten; {resume}start another one with "
+            "name=NAME"
         )
     if CONFIG in names and not _is_generated(folder / CONFIG):
         raise CheckpointError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from charlm.cli import sample_options
 from charlm.cli.output import print_message, print_status
 from charlm.cli.signals import collected
 from charlm.cli.streaming import Stream
@@ -87,9 +89,10 @@ class _Session:
         elif command == "reset":
             self._conversation = self._model.converse(self._seed)
         elif command == "seed":
-            if not value.isdecimal():
-                raise CharlmError(f"seed: {value!r} should be an integer, 0 or greater")
-            self._seed = int(value)
+            try:
+                self._seed = sample_options.seed(value)
+            except argparse.ArgumentTypeError as error:
+                raise CharlmError(f"seed: {error}") from error
             self._conversation.set_seed(self._seed)
         elif command in SETTINGS:
             self._set(command, value)
@@ -114,7 +117,7 @@ class _Session:
         try:
             number = None if off else int(value) if key in ("top_k", "length") else float(value)
         except ValueError as error:
-            raise CharlmError(f"{key}: {value!r} is not a number") from error
+            raise CharlmError(f"{key}: {value!r:.80} is not a number") from error
         if off:
             sample = self._spec.sample.model_copy(update={key: None})
         else:

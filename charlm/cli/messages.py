@@ -24,7 +24,8 @@ def as_options(message: str, verb: str = "") -> str:
         message = re.sub(r"\beval\.(protocol|window)\b", r"--\1", message)
     if verb in ("eval", "inspect", "sample"):
         message = _without_settings(message, verb)
-    return re.sub(rf"(?<![\w.-])({ARGUMENTS})=(True\b|(?=\S))", option, message)
+    message = re.sub(rf"(?<![\w.-])({ARGUMENTS})=(True\b|(?=\S))", option, message)
+    return message.replace("--name ", "--set name=") if verb == "config check" else message
 
 
 def _without_settings(message: str, verb: str) -> str:

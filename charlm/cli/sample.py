@@ -282,10 +282,9 @@ def _print_novelty(model: Model, texts: list[str], options: argparse.Namespace) 
     )
     shares = ", ".join(f"{n}: {share:.1%}" for n, share in novelty.new_ngrams.items())
     print_message(f"n-grams that are new, by n: {shares}")
-    if novelty.documents is not None:
+    if novelty.items is not None:
         print_message(
-            f"documents that are new: {novelty.new_documents:,} of {novelty.documents:,} different "
-            "ones"
+            f"documents that are new: {novelty.new_items:,} of {novelty.items:,} different ones"
         )
 
 

@@ -55,9 +55,7 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_texts(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--seed", type=_integer(0, MAX_SEED), metavar="N", help="the same seed gives the same text"
-    )
+    parser.add_argument("--seed", type=seed, metavar="N", help="the same seed gives the same text")
     parser.add_argument(
         "--num-samples",
         type=_integer(1, MAX_TEXTS),
@@ -120,6 +118,15 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
         help="bf16: bfloat16 with PyTorch, for a GPU; probabilities differ by up to one per cent "
         "(default: %(default)s)",
     )
+
+
+def seed(text: str) -> int:
+    """Read a seed, in the range of train.seed.
+
+    Raises:
+        ArgumentTypeError: it is not an integer in this range.
+    """
+    return _integer(0, MAX_SEED)(text)
 
 
 def _integer(least: int, most: int) -> Callable[[str], int]:

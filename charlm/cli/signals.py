@@ -13,8 +13,9 @@ def collected(*names: str) -> Iterator[list[int]]:
 
     It is not turned into a KeyboardInterrupt. That could leave a lock of another thread locked, for
     example of TensorBoard's writer, and the process would wait for that thread for ever. A second
-    SIGHUP is ignored: when a terminal is closed, the system and the shell both send one. A signal
-    that this system does not have, or that is ignored, stays as it is.
+    SIGHUP is ignored: when a terminal is closed, the system and the shell both send one. Signals
+    that arrive together, before Python handles the first, count as one. A signal that this system
+    does not have, or that is ignored, stays as it is.
     """
     received: list[int] = []
     usual = {
@@ -25,7 +26,12 @@ def collected(*names: str) -> Iterator[list[int]]:
     }
 
     def receive(number: int, _frame: object) -> None:
+        if received:
+            return
         received.append(number)
+        # Python now calls this function for all that have arrived. A signal that it has not handled
+        # when its handler is removed would be an OSError on standard error.
+        signal.raise_signal(number)
         for each in usual:
             is_hangup = each == getattr(signal, "SIGHUP", None)
             signal.signal(each, signal.SIG_IGN if is_hangup else signal.SIG_DFL)

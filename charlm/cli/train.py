@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ def train(options: argparse.Namespace) -> int:
         with collected("SIGINT", "SIGTERM", "SIGHUP") as received, _quiet_threads():
             trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, sampler)
             outcome = trainer.train()
+        if received:  # charlm is about to end, and a second Ctrl-C ends it at once
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
         print_line(line)
     return 128 + received[0] if received and outcome == "stopped" else 0
@@ -50,47 +53,49 @@ def train(options: argparse.Namespace) -> int:
 def _session(options: argparse.Namespace) -> Iterator[Session]:
     """Lock the run folder; then read the checkpoint and the texts, and build the run."""
     from charlm.checkpoint.run_folder import new_run, stopped_run
+    from charlm.config.files import load_config
     from charlm.data.corpus import open_corpus, open_texts
     from charlm.training import session
 
+    given: Config | None = None
+    if options.config:  # read once, since it may be a pipe
+        data = {"path": options.data} if options.data else {}
+        given = load_config(options.config, options.set, options.name, data)
     if options.resume:
-        with stopped_run(_folder_to_resume(options)) as last:
-            config = _resumed_config(options, last)
+        with stopped_run(_folder_to_resume(options, given)) as last:
+            config = given or _resumed_config(options, last)
             _note_large_text(config.data)
-            named = None if options.config else options.data or ()
+            named = None if given else options.data or ()
             yield session.resume(config, last, options.device, named)
         return
-    settings = _new_settings(options)
-    config = settings(0)  # everything but the size of a suggested model is correct
+    suggested = _suggested_settings(options) if given is None else lambda _: given
+    config = suggested(0)  # everything but the size of a suggested model is correct
     folder = options.out / config.name
     with new_run(folder):
         _note_large_text(config.data)
         texts = open_texts(config.data)
-        config = settings(len(open_corpus(config.data, opened=texts).split("train")))
+        if given is None:
+            config = suggested(len(open_corpus(config.data, opened=texts).split("train")))
         yield session.start(config, folder, options.device, options.init_from, texts)
 
 
-def _folder_to_resume(options: argparse.Namespace) -> Path:
+def _folder_to_resume(options: argparse.Namespace, given: Config | None) -> Path:
     from charlm.checkpoint.read import find_checkpoint
-    from charlm.config.files import load_config
 
-    if options.config:
-        return Path(options.out / load_config(options.config, options.set, options.name).name)
+    if given:
+        return Path(options.out / given.name)
     if options.name:
         return Path(options.out / options.name)
     return find_checkpoint(None, options.out).parent
 
 
 def _resumed_config(options: argparse.Namespace, last: Checkpoint) -> Config:
-    """The settings of a resumed run: of --config, else of its config.yaml or its checkpoint."""
+    """The settings of a resumed run without --config: of its config.yaml or its checkpoint."""
     from charlm.checkpoint.run_folder import CONFIG, edited_config
     from charlm.config.compare import differences
-    from charlm.config.files import load_config, parse_config
+    from charlm.config.files import parse_config
     from charlm.config.suggest import drop_other_kinds
 
-    data = {"path": options.data} if options.data else {}
-    if options.config:
-        return load_config(options.config, options.set, options.name, data)
     recorded, folder = last.meta.config, last.path.parent
     edited = edited_config(folder, recorded)
     if edited is not None:
@@ -98,27 +103,23 @@ def _resumed_config(options: argparse.Namespace, last: Checkpoint) -> Config:
         listed = ", ".join(f"{key} is {new!r}, was {old!r}" for key, (old, new) in changes.items())
         print_note(f"{folder / CONFIG} was edited: {listed}")
     settings = (edited or recorded).model_dump(mode="json")
-    settings["data"] |= data
+    if options.data:
+        settings["data"]["path"] = options.data
     settings["name"] = folder.name
     drop_other_kinds(settings, options.set)
     hint = "; this is the name of the run folder, so rename it"
     return parse_config(settings, options.set, name_hint=hint)
 
 
-def _new_settings(options: argparse.Namespace) -> Callable[[int], Config]:
-    """Return a function that gives the settings of a new run.
+def _suggested_settings(options: argparse.Namespace) -> Callable[[int], Config]:
+    """Return a function that gives the settings of a new run without --config.
 
-    Its argument is the number of characters to train on. Only settings that are suggested, because
-    there is no --config, depend on it.
+    Its argument is the number of characters to train on.
     """
     from charlm.checkpoint.read import find_checkpoint, read_meta
-    from charlm.config.files import load_config, parse_config
+    from charlm.config.files import parse_config
     from charlm.config.suggest import drop_other_kinds, fit_to_model, suggest
 
-    if options.config:
-        data = {"path": options.data} if options.data else {}
-        config = load_config(options.config, options.set, options.name, data)
-        return lambda _: config
     if not options.data:
         raise CharlmError("train: give --data TEXT, --config FILE, or --resume to continue a run")
     like = read_meta(find_checkpoint(options.init_from)).config if options.init_from else None

@@ -21,7 +21,7 @@ def explain(error: ValidationError, hints: Mapping[str, str] | None = None) -> l
     At most MAX_PROBLEMS errors are explained. An error may have several lines.
 
     Args:
-        hints: ends of the lines about wrong values, by the dotted names of their settings.
+        hints: ends of the lines about wrong or missing values, by the dotted names of settings.
     """
     details = error.errors()[:MAX_PROBLEMS]
     return [line for detail in details for line in _explain(detail, hints or {})]
@@ -45,7 +45,7 @@ def _explain(detail: ErrorDetails, hints: Mapping[str, str]) -> list[str]:
         case "extra_forbidden":
             return [_unknown_key(keys, tags)]
         case "missing":
-            return [f"{dotted}: missing{_hint_to_set(dotted)}"]
+            return [f"{dotted}: missing{hints.get(dotted) or _hint_to_set(dotted)}"]
         case "union_tag_invalid":
             known = re.findall(r"'([^']+)'", str(context["expected_tags"]))
             tag = plain(str(context["tag"]))

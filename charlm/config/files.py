@@ -37,7 +37,8 @@ def load_config(
 
     Args:
         overrides: `KEY=VALUE` settings, which have priority over the file and over `data`.
-        name: name of the run, which has priority over all others.
+        name: name of the run, which has priority over all others. The last choice is the name of
+            the file, but that of a pipe or of a file in /dev is no name for a run.
         data: settings of the group `data`, which have priority over the file.
 
     Raises:
@@ -49,15 +50,20 @@ def load_config(
         raw = {}
     if not isinstance(raw, dict):
         raise ConfigError(f"{where}: a config is a mapping such as `data: ...`, not {shown(raw)}")
-    settings: dict[str, Any] = {"name": path.stem} | raw
+    is_named = path.is_file() and Path("/dev") not in path.absolute().parents
+    settings: dict[str, Any] = ({"name": path.stem} if is_named else {}) | raw
     if data and isinstance(settings.get("data") or {}, dict):
         settings["data"] = {**(settings.get("data") or {}), **data}
-    hint = "" if "name" in raw else _NAMED_AFTER_FILE
-    return parse_config(settings, overrides, name, where, hint)
+    hint = _NAMED_AFTER_FILE if is_named else _NOT_NAMED
+    return parse_config(settings, overrides, name, where, "" if "name" in raw else hint)
 
 
 _NAMED_AFTER_FILE = (
     "; this is the name of the file, so rename it, write `name: NAME` into it, or give name=NAME"
+)
+_NOT_NAMED = (
+    "; only a file gives its name to the run, so write `name: NAME` into the config, or give "
+    "name=NAME"
 )
 
 
@@ -106,7 +112,7 @@ def parse_config(
         overrides: `KEY=VALUE` settings, which have priority over `raw`.
         name: name of the run, which has priority over all others.
         where: name of the source, for the message.
-        name_hint: end of the message about a wrong name, if it is the one in `raw`.
+        name_hint: end of the message about a wrong or missing name, if it is that of `raw`.
 
     Raises:
         ConfigError: settings are wrong; one line per wrong setting, and `where` at the start.

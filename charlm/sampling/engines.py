@@ -72,8 +72,13 @@ def choose_engines(engine: str, device: str, texts: int, bf16: bool = False) -> 
     if engine not in ENGINES:
         raise CharlmError(f"engine={engine}: choose auto, {', '.join(ENGINES[:-1])} or torch")
     if engine != "torch" and (off_cpu or bf16):
-        limit = f"on the CPU, not on {device}" if off_cpu else "in fp32, not in bf16"
-        raise CharlmError(f"engine={engine}: it computes {limit}; use engine=torch")
+        limit, instead = "in fp32, not in bf16", "precision=fp32"
+        if off_cpu:
+            limit, instead = f"on the CPU, not on {device}", "device=cpu"
+        raise CharlmError(
+            f"engine={engine}: it computes {limit}; use {instead}, or engine=torch if PyTorch "
+            "supports it here"
+        )
     return [engine]
 
 

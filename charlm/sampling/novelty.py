@@ -35,20 +35,22 @@ class Text(Protocol):
 class Novelty:
     """A comparison of samples with the training text.
 
+    `charlm sample --format jsonl --novelty` prints the attributes by these names.
+
     Attributes:
         chars: the number of characters of all samples.
         longest: the longest passage of a sample that occurs in the training text.
         new_ngrams: for each n, the share of the samples' n-grams that do not occur there. An n
             that is longer than every sample is left out.
-        documents: the number of distinct sampled documents; None if the data is not a list.
-        new_documents: how many of them are not a line of the training text.
+        items: the number of distinct sampled documents; None if the data is not a list.
+        new_items: how many of them are not a line of the training text.
     """
 
     chars: int
     longest: str
     new_ngrams: dict[int, float]
-    documents: int | None = None
-    new_documents: int | None = None
+    items: int | None = None
+    new_items: int | None = None
 
 
 def compare(samples: Sequence[str], vocab: Vocab, text: Text, of_documents: bool) -> Novelty:
@@ -75,8 +77,8 @@ def compare(samples: Sequence[str], vocab: Vocab, text: Text, of_documents: bool
         chars=sum(map(len, ids)),
         longest=vocab.decode(joined[start : start + length].astype(np.int64).tolist()),
         new_ngrams=shares,
-        documents=len(documents) if of_documents else None,
-        new_documents=len(documents - known) if of_documents else None,
+        items=len(documents) if of_documents else None,
+        new_items=len(documents - known) if of_documents else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ def resume(
         raise DataError(
             f"{corpus.source}: not the text this run was trained on ({meta.corpus.chars:,} "
             f"characters then, {len(corpus):,} now); restore that text, or start a new run from "
-            f"these weights with init_from={folder}"
+            f"these weights with init_from={shlex.quote(str(folder))}"
         )
     if corpus.vocab.chars != meta.vocab:
         raise CheckpointError(
@@ -179,7 +180,11 @@ def _refuse_changes(old: Config, new: Config, path: Path, ignored: tuple[str, ..
         raise ConfigError(
             f"{path}: a resumed run cannot change {', '.join(changed)}; keep the old value, or "
             "start a new run with name=NAME"
-            + (f" (from these weights: init_from={path.parent})" if same_model else "")
+            + (
+                f" (from these weights: init_from={shlex.quote(str(path.parent))})"
+                if same_model
+                else ""
+            )
         )
 
 

@@ -23,7 +23,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from charlm.checkpoint.format import LAST
+from charlm.checkpoint.format import BEST, LAST
 from charlm.cli.arguments import make_parser
 from charlm.cli.messages import as_options
 from charlm.config.reference import settings
@@ -81,6 +81,10 @@ def place(workplace: Path, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPa
     Path("torn/b.txt").symlink_to("gone")
     write_yaml(Path("gpt.yaml"), tiny_config("gpt"))
     last = Path("checkpoints/lstm") / LAST
+    shutil.copytree(last.parent, "checkpoints/with space")
+    for folder, name in (("only best", BEST), ("only logs", "metrics.jsonl")):
+        Path("checkpoints", folder).mkdir()
+        shutil.copy(last.parent / name, Path("checkpoints", folder))
     Path("cut.safetensors").write_bytes(last.read_bytes()[:-1])
     with safe_open(last, "pt") as file:
         metadata = file.metadata()
@@ -183,6 +187,7 @@ NOT_RUN = {
     "wait until it ends, or start another run with --name NAME": "another process; test_train.py",
     "this is the name of the run folder, so rename it": "tests/config/test_names.py has such names",
     "this is the name of the file, so rename it, write": "the same",
+    "only a file gives its name to the run": "tests/cli/test_train.py has pipes",
     "no process writes a config to it": "no hint",
     "the first": "no hint",
     "charlm eval reads it again": "no cache; tests/cli/test_untrusted.py",

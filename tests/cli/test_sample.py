@@ -103,6 +103,26 @@ def test_the_json_lines_have_all_keys(charlm: Charlm, tiny_run: TinyRun) -> None
     assert set(json.loads(last)["novelty"]) == {"chars", "longest", "new_ngrams"}
 
 
+def test_the_novelty_of_documents_has_the_keys_that_programs_read(
+    charlm: Charlm, workplace: Path
+) -> None:
+    (workplace / "names.txt").write_text("anna\nbo\n" * 50, encoding="utf-8")
+    raw = {
+        "name": "names",
+        "data": {"path": "names.txt", "documents": "lines"},
+        "model": {"hidden_size": 8},
+        "train": {"batches": "items", "max_steps": 1, "batch_size": 2, "threads": 1},
+    }
+    run = train_with(raw, Path("checkpoints"))
+    result = charlm("sample", run, *COMMON, "--format", "jsonl", "--novelty")
+    *texts, last = map(json.loads, result.out.splitlines())
+    samples = {it["text"] for it in texts}
+    novelty = last["novelty"]
+    assert set(novelty) == {"chars", "longest", "new_ngrams", "items", "new_items"}
+    assert novelty["items"] == len(samples)
+    assert novelty["new_items"] == len(samples - {"anna", "bo", ""})
+
+
 def test_score_and_novelty_go_to_standard_error(charlm: Charlm, tiny_run: TinyRun) -> None:
     common = ("sample", tiny_run("lstm"), *COMMON)
     result = charlm(*common, "--score", "--novelty")
@@ -212,7 +232,10 @@ def test_interactive_slides_past_the_context(
         ("/temperature -1", "temperature: -1.0 should be greater than or equal to 0"),
         ("/top_p hot", "top_p: 'hot' is not a number"),
         ("/length off", "length: 'off' is not a number"),
-        ("/seed x", "seed: 'x' should be an integer, 0 or greater"),
+        ("/seed x", "seed: 'x' should be an integer from 0 to 18,446,744,073,709,551,615"),
+        ("/seed -1", "seed: '-1' should be an integer from 0 to "),
+        (f"/seed {2**64}", f"seed: '{2**64}' should be an integer from 0 to "),
+        (f"/seed {'9' * 5000}", "seed: '999"),
         ("/fly", "/fly: no such command; /help lists the commands"),
         ("[", "the vocabulary does not have '['"),
     ],

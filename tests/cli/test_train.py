@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +21,9 @@ from tests.conftest import KINDS, ROOT, Charlm, TinyRun
 
 RUN = Path("checkpoints") / "lstm"
 CPU = ("--device", "cpu")
+BASH = pytest.mark.skipif(
+    not shutil.which("bash") or not Path("/dev/fd").is_dir(), reason="needs bash and /dev/fd"
+)
 BUSY = "another process is training this run"
 
 
@@ -69,6 +75,57 @@ def test_a_run_that_cannot_start_leaves_no_folder(
     before = sorted(workplace.rglob("*"))
     assert charlm("train", "--config", "lstm.yaml", "--name", "new", *mistake).status == 2
     assert sorted(workplace.rglob("*")) == before
+
+
+# --- a config from a pipe -----------------------------------------------------------------------
+
+
+def in_shell(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line of bash in which `charlm` is the program that is tested."""
+    charlm = f'charlm() {{ {shlex.quote(sys.executable)} -m charlm "$@"; }}'
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        ["bash", "-c", f"{charlm}; {command}"], env=env, capture_output=True, text=True, check=False
+    )
+
+
+@BASH
+@pytest.mark.parametrize("source", ["<(cat lstm.yaml)", "/dev/stdin < <(cat lstm.yaml)"])
+@pytest.mark.parametrize(
+    ("options", "end"),
+    [("--name new", "finished at step 6"), ("--resume --set train.max_steps=8", "at step 8")],
+)
+def test_a_config_is_read_once_so_it_may_be_a_pipe(
+    workplace: Path, source: str, options: str, end: str
+) -> None:
+    ended = in_shell(f"charlm train --device cpu {options} --config {source}")
+    assert ended.returncode == 0, ended.stderr
+    assert end in ended.stdout
+
+
+@BASH
+@pytest.mark.parametrize(
+    "source", ["<(cat nameless.yaml)", "/dev/stdin < nameless.yaml", "/dev/fd/7 7< nameless.yaml"]
+)
+@pytest.mark.parametrize("verb", ["train --device cpu --config", "config check"])
+def test_a_config_that_is_not_a_file_does_not_name_the_run(
+    workplace: Path, source: str, verb: str
+) -> None:
+    lines = Path("lstm.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    Path("nameless.yaml").write_text("".join(it for it in lines if not it.startswith("name:")))
+    before = sorted(workplace.rglob("*"))
+    ended = in_shell(f"charlm {verb} {source}")
+    (line,) = ended.stderr.splitlines()
+    assert (ended.returncode, ended.stdout) == (2, "")
+    found = re.fullmatch(
+        r"charlm: /dev/\S+: name: missing; only a file gives its name to the run, so write "
+        r"`name: NAME` into the config, or give (.*NAME)",
+        line,
+    )
+    assert found
+    assert sorted(workplace.rglob("*")) == before
+    option = found[1].replace("NAME", "new")
+    assert in_shell(f"charlm {verb} {source} {option}").returncode == 0
 
 
 # --- a config.yaml that the user has edited -----------------------------------------------------

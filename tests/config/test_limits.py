@@ -18,7 +18,7 @@ from charlm.config.yaml_io import MAX_DEPTH, MAX_VALUES, parse_yaml
 from charlm.errors import ConfigError
 from tests.config.test_settings import SCHEMA, nodes
 
-CONFIG = "data: {path: a}\n"
+CONFIG = "{name: a, data: {path: a}}\n"
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs pipes and devices in folders")
 
 

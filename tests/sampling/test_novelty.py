@@ -53,5 +53,5 @@ def test_a_document_is_new_if_it_is_not_a_line_of_the_text(
 ) -> None:
     text = VOCAB.encode("".join(f"{line}\n" for line in lines))
     found = compare(samples, VOCAB, text, of_documents=True)
-    assert found.documents == len(set(samples))
-    assert found.new_documents == len({s for s in samples if s not in {*lines, ""}})
+    assert found.items == len(set(samples))
+    assert found.new_items == len({s for s in samples if s not in {*lines, ""}})
