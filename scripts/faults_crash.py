@@ -18,7 +18,7 @@ from faults_runs import (
     RunPlan,
     differences,
     draw,
-    leftovers,
+    lasting_leftovers,
     read_checkpoint,
     reference,
     warm_up,
@@ -48,8 +48,8 @@ def trial(check: Check, number: int, folder: Path) -> Found:
     if check.quick:
         run.signals = ("SIGTERM", "SIGKILL")
     if run.to_the_end():
-        for line in (*differences(run.folder, never_stopped.folder), *leftovers(folder)):
-            found.problems.append(line)
+        found.problems += differences(run.folder, never_stopped.folder)
+        found.problems += lasting_leftovers(folder)
     found.about += "; " + ", ".join(run.history)
     return found
 
@@ -71,7 +71,7 @@ def _while_compiling(check: Check, rng: random.Random, place: Path) -> Found:
     found.about += f" a {kind}, {name}"
     found.problems += problems_of(stopped, {0, *_statuses(name)}, raw_output=True)
     found.problems += problems_of(again, (0,), raw_output=True)
-    found.problems += leftovers(place)
+    found.problems += lasting_leftovers(place)
     return found
 
 

@@ -25,7 +25,7 @@ from faults_runs import (
     RunPlan,
     differences,
     draw,
-    leftovers,
+    lasting_leftovers,
     read_checkpoint,
     reference,
     warm_up,
@@ -206,9 +206,8 @@ def _run_again(
     ]
     if again.status == 0 and fault.command in ("train", "resume"):
         found.problems += differences(run, reference(check, plan).folder)
-    # a folder that cannot be removed now is removed when the next text is encoded
-    if again.status == 0 and fault.command != "init-from" and fault.call != "unlink":
-        found.problems += leftovers(place)
+    if again.status == 0 and fault.command != "init-from":
+        found.problems += lasting_leftovers(place)
 
 
 def _arm(place: Path, call: str, number: int, error: str, stays: bool = False) -> None:

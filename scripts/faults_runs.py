@@ -318,6 +318,17 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 
+def lasting_leftovers(place: Path) -> list[str]:
+    """What is left in a place after another text has been encoded, which removes the folders of
+    killed encodings."""
+    found = list(leftovers(place))
+    if any("/encoded/tmp-" in line for line in found):
+        (place / "work" / "another.txt").write_text("another text " * 9)
+        Child(["data", "stats", "another.txt"], place).wait()
+        found = list(leftovers(place))
+    return found
+
+
 def leftovers(place: Path) -> Iterator[str]:
     """Yield what is in a place at the end that should not be: temporary files and folders."""
     encoded = place / "cache" / "encoded"
