@@ -23,6 +23,7 @@ from charlm.files import REMEDY, ExposedError, flush, open_private, private_fold
 from charlm.machine import cpu_features
 
 SOURCES = Path(__file__).with_name("c")
+MAX_BYTES = 1 << 26  # of a library, which has some tens of thousands
 TIMEOUT_S = 60  # far more than a compiler needs; one that hangs is stopped
 _TEMPORARY = re.compile(r"tmp[a-z0-9_]{8}\.tmp")  # the names that mkstemp gives in `_compile`
 
@@ -84,7 +85,8 @@ def _find(folder: Path, stem: str) -> Path | None:
     """The library with this name that is as it was compiled."""
     for path in sorted(folder.glob(f"{stem}-*.so")):
         with suppress(OSError), open_private(path) as file:
-            if path == _library(folder, stem, file):
+            is_small = os.fstat(file.fileno()).st_size <= MAX_BYTES
+            if is_small and path == _library(folder, stem, file):
                 return path
     return None
 

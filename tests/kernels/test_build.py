@@ -172,6 +172,11 @@ def alter(path: Path) -> None:
     path.write_bytes(raw)
 
 
+def make_huge(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)  # sparse; hashing it would take an hour
+
+
 def give_to_all(path: Path) -> None:
     path.chmod(0o602)
 
@@ -192,7 +197,9 @@ def make_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize("harm", [cut, empty, alter, give_to_all, give_away, link, make_pipe])
+@pytest.mark.parametrize(
+    "harm", [cut, empty, alter, make_huge, give_to_all, give_away, link, make_pipe]
+)
 def test_a_library_that_is_not_as_it_was_compiled_is_compiled_again(
     source: Path, kernels: Path, fake: list[Path], harm: Callable[[Path], None]
 ) -> None:
