@@ -70,7 +70,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Flush a rename to the disk, where the system can. The file is complete without it."""
+    """Flush a rename to the disk, if the system supports it. The file is complete without it."""
     if os.name == "posix":
         with suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY)

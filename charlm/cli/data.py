@@ -46,7 +46,7 @@ def _print_stats(found: dict[str, Any]) -> None:
         shown = repr(oddity["chars"][:20])[1:-1] + "..." * (len(oddity["chars"]) > 20)
         rows[oddity["kind"]] = f"{oddity['count']:,} ({shown}): {oddity['advice']}"
     print_table(rows | _describe_yardsticks(found["yardsticks"]))
-    print_lines("\na config to start with, as charlm train --data chooses it:\n\n")
+    print_lines("\na config to start with, with the settings that charlm train --data uses:\n\n")
     print_lines(write_yaml(found["suggestion"]))
 
 
