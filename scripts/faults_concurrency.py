@@ -43,7 +43,7 @@ class Scene:
         return self.place / "work" / "runs" / "run"
 
     def at_once(self, commands: Sequence[Sequence[str | Path | int]]) -> list[Child]:
-        """Start commands that begin at the same moment."""
+        """Start commands at the same time."""
         reader, writer = os.pipe()
         children = [self.plan.start(it, self.place, gate=reader, closes=writer) for it in commands]
         os.close(reader)

@@ -100,7 +100,7 @@ def _fit_batch(config: Config, corpus: Corpus) -> tuple[Config, list[str]]:
         )
     if corpus.n_distinct < 2:
         raise DataError(
-            f"{corpus.source}: this text has only one different character, so there is nothing to "
+            f"{corpus.source}: all characters of this text are the same, so there is nothing to "
             "learn; choose another text"
         )
     train, notices = fit_batch(corpus.split("train"), config.train)

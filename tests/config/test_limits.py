@@ -169,7 +169,7 @@ def test_a_path_with_a_line_end_or_a_nul_is_one_line(tmp_path: Path) -> None:
 
 
 def numbers(node: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """All numbers in the schema, with their places."""
+    """All numbers in the schema, with their positions."""
     if isinstance(node, dict):
         if node.get("type") in ("integer", "number"):
             yield where, node
