@@ -127,7 +127,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def usable_memory(root: Path = Path("/")) -> int | None:
-    """The number of bytes that this process can never exceed; None if the system does not tell.
+    """The number of bytes that this process can never exceed; None if it is not reported.
 
     This is the machine's memory and swap space, limited by the control groups (Linux) and by
     `ulimit -v`. Other processes use a part of it.
@@ -148,7 +148,7 @@ def usable_memory(root: Path = Path("/")) -> int | None:
 
 
 def _physical_memory() -> list[int]:
-    """The bytes of memory of a system without /proc, in a list; empty if it does not tell."""
+    """The bytes of memory of a system without /proc, in a list; empty if it is not reported."""
     try:
         return [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     except (AttributeError, OSError, ValueError):

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Tries what happens when things go wrong, thousands of times, and reports what charlm did wrong.
+"""Tests charlm with thousands of faults, and reports what it did wrong.
 
     scripts/faults crash         training is killed at random instants, resumed until it is
                                  finished, and compared with a run that was never stopped
     scripts/faults disk          the Nth write, fsync, rename, ... of a run fails, for every N
     scripts/faults hostile       damaged and malicious checkpoints, configs, texts and caches
-    scripts/faults concurrency   several processes use one run or one cache at the same moment
+    scripts/faults concurrency   several processes use one run or one cache at the same time
 
-Each trial is made from --seed and its number; --only N repeats one. A failing trial keeps its
-folder. Everything happens in a private folder under $TMPDIR. It damages files on purpose, so it
-does not run as root: --as-user NAME gives the rights of root up before anything else is done.
+A trial depends only on --seed and its number; --only N repeats one. A failing trial keeps its
+folder. All files are in a private folder under $TMPDIR. The program damages files on purpose, so it
+does not run as root: with --as-user NAME, it first becomes that user for good.
 
-Exit status: 0 all trials are right; 1 some are not; 2 it cannot run here.
+Exit status: 0: all trials passed; 1: some failed; 2: the program cannot run here.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def make_check(name: str, part: Part, folder: Path, options: argparse.Namespace) -> Check:
-    """The options of a part; its folder is in the folder of all."""
+    """The options of a part. Its folder is inside the common folder."""
     own = folder / name
     own.mkdir(exist_ok=True)
     trials = part.trials if options.trials is None else options.trials
@@ -74,7 +74,7 @@ def make_check(name: str, part: Part, folder: Path, options: argparse.Namespace)
 
 
 def start_prepared(parts: list[tuple[Part, Check]]) -> None:
-    """Start this program again if a part needs variables from its start, such as LD_PRELOAD."""
+    """Start this program again if a part needs environment variables, such as LD_PRELOAD."""
     extra: dict[str, str] = {}
     for part, check in parts:
         extra |= part.environment(check) if part.environment else {}
@@ -85,7 +85,7 @@ def start_prepared(parts: list[tuple[Part, Check]]) -> None:
 
 
 def run_part(part: Part, check: Check, options: argparse.Namespace) -> Report:
-    """Do the trials of a part, and print those that fail."""
+    """Run the trials of a part, and print those that fail."""
     check = replace(check, setup=part.prepare(check))
     report = Report(check, repeat_command(check.part, options))
     numbers = options.only or (part.numbers(check) if part.numbers else range(check.trials))
@@ -105,14 +105,16 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument("parts", choices=PARTS, nargs="+", metavar="PART", help=", ".join(PARTS))
-    options.add_argument("--trials", type=int, metavar="N", help="how many (default: of the part)")
+    options.add_argument(
+        "--trials", type=int, metavar="N", help="number of trials (default: that of the part)"
+    )
     options.add_argument("--seed", type=int, default=1)
     options.add_argument(
-        "--minutes", type=float, default=1e6, help="begin no trial of a part after these"
+        "--minutes", type=float, default=1e6, help="start no trial of a part after this time"
     )
     options.add_argument("--jobs", type=int, default=1, help="trials at the same time")
     options.add_argument("--only", type=int, nargs="+", metavar="N", help="only these trials")
-    options.add_argument("--as-user", metavar="NAME", help="root becomes this user first")
+    options.add_argument("--as-user", metavar="NAME", help="as root: become this user first")
     options.add_argument("--quick", action="store_true", help="less variety, for the test suite")
     options.add_argument(
         "--sanitize", action="store_true", help="hostile: the engines in C under ASan and UBSan"
@@ -126,9 +128,9 @@ def parse() -> argparse.Namespace:
 
 
 def private_folder(user: str | None) -> Path:
-    """Make the folder in which everything happens. Root becomes an ordinary user here.
+    """Make the folder for all files. Root becomes an ordinary user here.
 
-    A fault that removes the wrong files has once removed /etc: this must never run as root.
+    A fault in charlm once removed /etc. So this program must never run as root.
     """
     folder = Path(tempfile.mkdtemp(prefix="charlm-faults-")).resolve()
     if os.geteuid() == 0:
@@ -146,7 +148,7 @@ def private_folder(user: str | None) -> Path:
 
 
 def become(name: str, folder: Path) -> NoReturn:
-    """Give the rights of root up for good, and start again as this user, in this folder.
+    """Give up the rights of root for good, and start again as this user, in this folder.
 
     Raises:
         UnavailableError: there is no such user, or it cannot run Python with torch and charlm.
@@ -157,7 +159,7 @@ def become(name: str, folder: Path) -> NoReturn:
         raise UnavailableError(f"--as-user {name}: no such user") from error
     rights: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(_is_packages, sys.path)])}
-    usual = f"/usr/bin/python3.{sys.version_info.minor}"  # where this one is in a folder of root's
+    usual = f"/usr/bin/python3.{sys.version_info.minor}"  # if sys.executable is in a folder of root
     for python in (sys.executable, usual):
         command = [python, "-c", "import torch, charlm.cli"]
         with suppress(OSError):

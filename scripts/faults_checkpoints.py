@@ -28,7 +28,7 @@ class Draft:
         metadata: instead of charlm's: anything, or "none".
         entries: changes of the tensors' entries in the header, which then does not fit the bytes.
         padding: spaces after the header; None to align the tensors to 8 bytes as safetensors does.
-        length: what the first 8 bytes say; None for the length of the header.
+        length: the number in the first 8 bytes; None for the length of the header.
     """
 
     meta: dict[str, Any]
@@ -127,7 +127,7 @@ def _a_vocabulary(rng: random.Random, draft: Draft, _elsewhere: Elsewhere) -> st
 
 
 def _json(rng: random.Random, draft: Draft, _elsewhere: Elsewhere) -> str:
-    """JSON that parsers do not agree on, or that takes long."""
+    """JSON that parsers read differently, or that takes much time."""
     text = json.dumps(draft.meta)
     nested = json.dumps(deep(rng.choice((200, 800))))
     many = "[" * rng.choice((5000, 10**6))

@@ -1,7 +1,7 @@
 """Shared by the parts of scripts/faults: charlm in a child process, with signals and limits.
 
-A child is forked from this process, which has imported torch and charlm already, so that it starts
-in milliseconds. With forked=False it is a new process, `python -m charlm`, as a user starts it.
+A child is forked from this process, which has already imported torch and charlm, so it starts in
+milliseconds. With forked=False it is a new process, `python -m charlm`, as a user starts it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a child, above what this process has: None for no limit.
+    """Limits of a child, in addition to what this process uses; None for no limit.
 
     Attributes:
         data_mb: memory, of RLIMIT_DATA: what is allocated, and private maps that can be written.
@@ -242,18 +242,18 @@ def _new_streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-# --- places and environment ------------------------------------------------------------------
+# --- folders and environment -----------------------------------------------------------------
 
 
 def new_place(place: Path) -> Path:
-    """Make the folders of a trial; returns the folder."""
+    """Make the folders of a trial, and return its folder."""
     for name in ("work", "cache", "home", "tmp", "output"):
         (place / name).mkdir(parents=True, exist_ok=True)
     return place
 
 
 def environment(place: Path) -> dict[str, str]:
-    """The environment variables of a child: nothing of the user's but the path."""
+    """The environment variables of a child: few of the user's, and the folders of the trial."""
     kept = ("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "CC", "ASAN_OPTIONS", "UBSAN_OPTIONS")
     return {name: os.environ[name] for name in kept if name in os.environ} | {
         "HOME": str(place / "home"),
@@ -286,7 +286,7 @@ def _limit(what: int, value: int) -> None:
 
 
 def _status_mb(field: str) -> float:
-    """A size of this process in MB, as Linux tells it."""
+    """A size of this process in MB, as Linux reports it."""
     for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
         name, _, value = line.partition(":")
         if name == field:

@@ -1,4 +1,4 @@
-"""scripts/faults concurrency: several processes use one run, or one cache, at the same moment.
+"""scripts/faults concurrency: several processes use one run, or one cache, at the same time.
 
 Exactly one process may train a run. The others end with status 2 and one line, and what is in the
 run folder at the end is bit for bit that of a run that was never stopped.
@@ -43,7 +43,7 @@ class Scene:
         return self.place / "work" / "runs" / "run"
 
     def at_once(self, commands: Sequence[Sequence[str | Path | int]]) -> list[Child]:
-        """Start commands that begin at the same moment."""
+        """Start commands at the same time."""
         reader, writer = os.pipe()
         children = [self.plan.start(it, self.place, gate=reader, closes=writer) for it in commands]
         os.close(reader)
@@ -65,7 +65,7 @@ class Scene:
             self.found.problems += problems_of(it, allowed, raw_output=True)
 
     def one_wins(self, ended: list[Ended]) -> None:
-        """Check that exactly one command succeeded, and that the others say why not."""
+        """Check that exactly one command succeeded, and that the others report why they did not."""
         self.check_output(ended)
         won = sum(it.status == 0 for it in ended)
         self.found.expect(won == 1, "winners", f"{won} of {len(ended)}")
@@ -264,8 +264,8 @@ def trial(check: Check, number: int, folder: Path) -> Found:
 def _slow(rng: random.Random) -> RunPlan:
     """A run whose steps take some milliseconds, which records and saves each of them.
 
-    Not with Muon: for matrices of this size its precision is chosen by measuring, so that two runs
-    may differ by right.
+    Not with Muon: for matrices of this size, its precision is chosen by measuring, so two correct
+    runs may differ.
     """
     plan = draw(rng, steps=rng.choice((8, 12)), feeds=("file",))
     wide = {"hidden_size": 128} if plan.settings["model"]["kind"] != "gpt" else {"n_embd": 64}

@@ -42,12 +42,12 @@ def _changed(rng: random.Random, settings: Any, path: Path) -> str:
 
 
 def _dump(settings: Any) -> str:
-    """As JSON, which is YAML, too."""
+    """The config as JSON, which is also YAML."""
     return json.dumps(settings, ensure_ascii=False)
 
 
 def _nasty(rng: random.Random, text: str) -> list[tuple[str, str | bytes]]:
-    """YAML that takes long, takes memory, or that parsers do not agree on."""
+    """YAML that takes much time or memory, or that parsers read differently."""
     string = rng.choice(STRINGS)
     levels = rng.choice((5, 9, 12))
     aliases = "\n".join(

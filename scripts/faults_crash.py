@@ -25,11 +25,11 @@ from faults_runs import (
 )
 
 PLANS = 4  # trials for each plan, whose uninterrupted run is trained once
-MOST_STOPS = 5  # of one run; then it runs to its end
-NEW_PROCESS = 0.1  # the share of trials in new processes: they are stopped while importing, too
-COMPILING = 25  # one trial of so many stops a compilation
+MOST_STOPS = 5  # of one run; after these, it runs to its end
+NEW_PROCESS = 0.1  # share of trials in new processes, which may be stopped while they import
+COMPILING = 25  # one of this number of trials stops a compilation
 COMPILER_S = 300.0  # more than any compiler needs
-IMPORT_S = 4.0  # what that takes, about
+IMPORT_S = 4.0  # approximate time that a new process needs to import torch and charlm
 
 
 def trial(check: Check, number: int, folder: Path) -> Found:
@@ -55,7 +55,7 @@ def trial(check: Check, number: int, folder: Path) -> Found:
 
 
 def _while_compiling(check: Check, rng: random.Random, place: Path) -> Found:
-    """Stop a command that compiles the engine in C; the next one must work, and leave nothing."""
+    """Stop a command that compiles the engine in C. The next one must succeed and leave nothing."""
     found = Found("compiling")
     kind = rng.choice(("lstm", "gpt"))
     whole = reference(check, draw(check.random("compiling", kind), feeds=("file",), kind=kind))
@@ -76,7 +76,7 @@ def _while_compiling(check: Check, rng: random.Random, place: Path) -> Found:
 
 
 def _plan(check: Check, number: int) -> tuple[RunPlan, Reference]:
-    """A plan and its run that was never stopped; some are in bfloat16 if PyTorch can."""
+    """A plan and its run that was never stopped; some in bfloat16, if PyTorch supports it."""
     rng = check.random("plan", number)
     plan = draw(rng)
     if rng.random() < 0.25 and not check.quick:
@@ -90,7 +90,7 @@ def _plan(check: Check, number: int) -> tuple[RunPlan, Reference]:
 
 
 class _StoppedRun:
-    """A run that is stopped by signals and resumed, as its user would do it."""
+    """A run that is stopped by signals and resumed, as a user would do."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class _StoppedRun:
         self._start = plan.write(place)
         self.folder = place / "work" / "runs" / "run"
         self.history: list[str] = []
-        if rng.random() < 0.8:  # else the text is encoded here, too
+        if rng.random() < 0.8:  # otherwise this run encodes the text itself
             shutil.copytree(never_stopped.place / "cache", place / "cache", dirs_exist_ok=True)
 
     def to_the_end(self) -> bool:
@@ -151,12 +151,12 @@ class _StoppedRun:
         return child.wait(PATIENCE_S * (1 if self._forked else 3)), "+".join(sent)
 
     def _saved_step(self) -> int | None:
-        """The step of `last`, read in an independent way; None if there is no such file."""
+        """The step of `last`, read without charlm; None if there is no such file."""
         path = self.folder / "last.safetensors"
         return int(read_checkpoint(path)[1]["progress"]["step"]) if path.exists() else None
 
     def _kept_its_word(self, ended: Ended, before: int | None) -> bool:
-        """Check that nothing is lost that was saved, or that it said it had saved."""
+        """Check that everything that was saved, or reported as saved, is still there."""
         try:
             now = self._saved_step()
         except (ValueError, KeyError) as error:
@@ -174,7 +174,7 @@ class _StoppedRun:
         return True
 
     def _check_kept(self, before: int, now: int) -> None:
-        """Check that the newest of the checkpoints are there that were to be kept on the way."""
+        """Check that the newest checkpoints of train.keep_every are there."""
         train = self._plan.settings["train"]
         if every := train["keep_every"]:
             steps = [step for step in range(before + 1, now + 1) if step % every == 0]
@@ -183,13 +183,13 @@ class _StoppedRun:
             self._found.expect(not missing, "lost", f"{missing} after steps {before} to {now}")
 
     def _place_users_file(self) -> None:
-        """Put a file of the user's into the run folder, once."""
+        """Put a file of the user into the run folder, once."""
         if self._users_file is None and (self.folder / "last.safetensors").exists():
             self._users_file = self.folder / "step-00000001-copy.safetensors"
             self._users_file.write_text("precious")
 
     def _take_users_file(self) -> None:
-        """Check that it is still there, and take it away."""
+        """Check that the user's file is still there, and remove it."""
         if self._users_file is not None:
             self._found.expect(self._users_file.exists(), "lost", f"{self._users_file.name}")
             self._users_file.unlink(missing_ok=True)
@@ -201,7 +201,7 @@ def _sleep_until(when: float, child: Child) -> None:
 
 
 def _statuses(name: str) -> set[int]:
-    """How a process may end after a signal: saved, or ended by the signal where that is at once."""
+    """The exit statuses that are correct after a signal: after saving, or ended by the signal."""
     if not name:
         return set()
     number = signal.Signals[name]

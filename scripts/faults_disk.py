@@ -1,8 +1,9 @@
 """scripts/faults disk: the Nth write, fsync, rename, ... of a command fails, for every N.
 
 A small library in C, faults_disk.c, is loaded before all others. It counts the calls for files in
-the folders of a trial, and lets one of them fail, or all from one on. Then the command is run again
-without a fault: nothing may be lost, and the result is that of a run that never saw a fault.
+the folders of a trial, and makes one call fail, or this call and all later ones. Then the command
+is run again without a fault. Nothing may be lost, and the result must be that of a run without
+faults.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ def trial(check: Check, number: int, folder: Path) -> Found:
 def _run_again(
     check: Check, plan: RunPlan, place: Path, fault: Fault, ended: Ended, found: Found
 ) -> None:
-    """Run the command again, or resume what it had saved; it must give the right result."""
+    """Run the command again, or resume what it had saved. The result must be correct."""
     run = place / "work" / "runs" / ("new" if fault.command == "init-from" else "run")
     trains = fault.command in ("train", "resume", "init-from")
     if trains and ended.status == 0:
@@ -211,7 +212,7 @@ def _run_again(
 
 
 def _arm(place: Path, call: str, number: int, error: str, stays: bool = False) -> None:
-    """Let a call of this process fail; with number 0, only count."""
+    """Make a call of this process fail; with number 0, only count the calls."""
     where = ":".join(str(place / name) for name in ("work", "cache", "home", "tmp"))
     code = 0 if error == "KILL" else getattr(errno, error)
     _library().faults_arm(where.encode(), CALLS.index(call), ctypes.c_long(number), code, stays)
@@ -234,7 +235,7 @@ def numbers(check: Check) -> Iterable[int]:
 
 
 def shim(check: Check) -> dict[str, str]:
-    """Compile the library that lets calls fail."""
+    """Compile the library that makes calls fail."""
     library = check.folder / "faults_disk.so"
     command = ["cc", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wno-nonnull-compare"]
     try:

@@ -1,4 +1,4 @@
-"""Files that are not what they seem, for scripts/faults hostile, and a folder that must stay."""
+"""Links, pipes and other special files for scripts/faults hostile, and a folder that must stay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = ("facts.json", "facts.json.tmp", "ids.u1", "starts.i8", "shuffled", "las
 class Elsewhere:
     """A folder that does not belong to charlm, with names as charlm gives them.
 
-    Its files must stay as they are, whatever charlm is given.
+    Its files must stay as they are, for any input of charlm.
     """
 
     def __init__(self, place: Path) -> None:
@@ -85,7 +85,7 @@ def _sparse(path: Path, _elsewhere: Elsewhere) -> None:
 
 
 def _sparse_header(path: Path, _elsewhere: Elsewhere) -> None:
-    """A header of 4 GB in a file that takes no room."""
+    """A header of 4 GB in a sparse file."""
     with path.open("wb") as file:
         file.write((2**32).to_bytes(8, "little") + b'{"__metadata__":{')
         file.truncate(5 * 2**30)
@@ -98,7 +98,7 @@ _KINDS: tuple[Callable[[Path, Elsewhere], None], ...] = (
 
 
 def replace_by_another_kind(rng: random.Random, path: Path, elsewhere: Elsewhere) -> str:
-    """Put something else in the place of a file or folder; returns what it is."""
+    """Replace a file or folder by another kind of file; returns which kind."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,8 +1,7 @@
 """scripts/faults hostile: damaged and malicious checkpoints, configs, texts and caches.
 
-Whatever a file has in it, a command succeeds, or it ends with status 2 and one printable line. It
-runs no code of the file, writes nothing outside of its own folders, and takes no more than a
-bounded time and memory.
+For any content of a file, a command succeeds, or it ends with status 2 and one printable line. It
+runs no code from the file, writes only to its own folders, and its time and memory are bounded.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ LIMITS = Limits(data_mb=1024, cpu_s=10, file_mb=64)
 SAMPLE = ["sample", "runs/run", "--engine", "native", "--length", "2"]
 COMPILING_S = 300.0
 PATIENCE_S = 30.0  # for a machine that is busy
-TOO_MANY = 2  # problems of one file: the others take long and show the same
+TOO_MANY = 2  # problems of one file; further problems take long and are usually the same
 # of 16 trials: 10 checkpoints (C), 5 configs (Y for YAML), a text or a cache (T)
 FILES = "CYTCYCCYCCYCCYCC"
 COMPILER = "env -u LD_PRELOAD gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
@@ -74,7 +73,7 @@ def prepare(check: Check) -> list[Base]:
 
 
 def trial(check: Check, number: int, folder: Path) -> Found:
-    """Make a hostile file, and give it to the commands that read such a file."""
+    """Make a hostile file, and run the commands that read such a file."""
     rng = check.random(number)
     place = new_place(folder)
     base: Base = rng.choice(check.setup)
@@ -190,8 +189,8 @@ class _Case:
         """Run a command under limits, and check how it ends.
 
         Args:
-            may_be_large: it may need more memory, disk space or time than it has: the user asked
-                for that.
+            may_be_large: it may run out of memory, disk space or time, because the user requested
+                something large.
         """
         limits = LIMITS if not self.check.sanitize else Limits(cpu_s=60, file_mb=64)
         escapes = self.place / "output" / "escapes"
@@ -225,7 +224,7 @@ def _results(ended: Ended) -> str:
 
 
 def _watch(place: Path, escapes: Path) -> None:
-    """Write down what a child does that a file must never make it do."""
+    """Record actions of a child that no file may cause."""
     roots = (f"{place}/", "/dev/null", "/proc/self/")
     changing = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.link"}
     changing |= {"os.chmod", "os.chown", "os.symlink", "shutil.rmtree"}

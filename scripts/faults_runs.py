@@ -42,7 +42,7 @@ class RunPlan:
 
     @property
     def digest(self) -> str:
-        """A name for everything that decides the result."""
+        """A hash of everything that determines the result."""
         content = json.dumps([self.settings, self.text, self.feed], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -282,7 +282,7 @@ def differences(folder: Path, other: Path) -> Iterator[str]:
 
 def _tensor_differences(name: str, path: Path, other: Path) -> Iterator[str]:
     if not (path.exists() and other.exists()):
-        return  # told as a missing file
+        return  # `differences` reports a missing file
     (ours, meta), (theirs, other_meta) = read_checkpoint(path), read_checkpoint(other)
     wrong = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
     if wrong:
@@ -330,7 +330,7 @@ def lasting_leftovers(place: Path) -> list[str]:
 
 
 def leftovers(place: Path) -> Iterator[str]:
-    """Yield what is in a place at the end that should not be: temporary files and folders."""
+    """Yield temporary files and folders that are left in the folder of a trial at its end."""
     encoded = place / "cache" / "encoded"
     found = [path for path in encoded.glob("*") if not (path.name == "seen" or _is_key(path.name))]
     found += [path for path in encoded.glob("seen/*") if not _is_key(path.name)]

@@ -90,8 +90,8 @@ def _folder(rng: random.Random, path: Path, elsewhere: Elsewhere) -> tuple[str, 
 
 def change_cache(rng: random.Random, cache: Path, elsewhere: Elsewhere) -> str:
     """Damage something in the cache; returns what was done."""
-    places = [path for path in cache.rglob("*") if not path.is_symlink()]
-    path = rng.choice(sorted(places))
+    paths = [path for path in cache.rglob("*") if not path.is_symlink()]
+    path = rng.choice(sorted(paths))
     name = path.relative_to(cache).as_posix()
     if len(path.name) == 64:
         name = name.replace(path.name, "KEY")
@@ -113,7 +113,7 @@ def _facts(cache: Path) -> list[Path]:
 
 
 def _forge(rng: random.Random, path: Path) -> str:
-    """Change facts, and seal them again as charlm does."""
+    """Change facts.json, with the correct hash of the new content."""
     stored: dict[str, Any] = json.loads(path.read_bytes())
     how = change_tree(rng, stored["facts"])
     try:

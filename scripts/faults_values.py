@@ -54,7 +54,7 @@ OTHERS: tuple[Any, ...] = (
 
 
 def paths(elsewhere: str, fifo: str) -> tuple[str, ...]:
-    """Paths that a text may not be read from without end, and that nothing may be written to.
+    """Paths of a text that charlm must not read without end, and must not write to.
 
     Args:
         elsewhere: a folder that does not belong to charlm.
@@ -69,7 +69,7 @@ def paths(elsewhere: str, fifo: str) -> tuple[str, ...]:
 
 
 def value(rng: random.Random, old: Any) -> Any:
-    """A hostile value for a field, often of the type that it has."""
+    """A hostile value for a field, often of the field's own type."""
     if rng.random() < 0.15:
         return copy.deepcopy(rng.choice(OTHERS))  # it may be changed, too
     if isinstance(old, bool) or old is None:
@@ -115,7 +115,7 @@ def _nodes(tree: Any, where: str = "", depth: int = 9) -> Any:
 
 
 def deep(depth: int) -> list[Any]:
-    """A list in a list in a list."""
+    """A list in a list, many levels deep."""
     tree: list[Any] = []
     for _ in range(depth):
         tree = [tree]
@@ -137,7 +137,7 @@ def _cut(rng: random.Random, content: bytes) -> bytes:
 
 
 def _splice(rng: random.Random, content: bytes) -> bytes:
-    """Copy a piece to another place; the length may change."""
+    """Copy a piece to another position; the length may change."""
     begin, at = _place(rng, content), _place(rng, content)
     piece = content[begin : begin + rng.choice((1, 8, 64, 512))]
     return content[:at] + piece + content[at + rng.choice((0, len(piece))) :]
@@ -164,7 +164,7 @@ _BYTES: tuple[Callable[[random.Random, bytes], bytes], ...] = (
 
 
 def change_bytes(rng: random.Random, content: bytes) -> tuple[bytes, str]:
-    """Change bytes at random places; returns them and what was done."""
+    """Change bytes at random positions; returns the bytes and what was changed."""
     if not content:
         return b"\0", "a zero byte"
     done = []
@@ -176,6 +176,6 @@ def change_bytes(rng: random.Random, content: bytes) -> tuple[bytes, str]:
 
 
 def _place(rng: random.Random, content: bytes) -> int:
-    """A place in bytes, more often near the start, where headers are."""
+    """A position in bytes, more often near the start, where headers are."""
     size = min(len(content), rng.choice((16, 2000, len(content))))
     return rng.randrange(max(1, size))

@@ -177,8 +177,8 @@ def read_text(asked: argparse.Namespace) -> tuple[str, bool]:
     from charlm.data.library import KNOWN, have
 
     known = KNOWN["tinyshakespeare"]
-    places = [ROOT / place / known.file for place in TEXT_FOLDERS]
-    found = next((place for place in places if place.is_file()), have("tinyshakespeare"))
+    paths = [ROOT / folder / known.file for folder in TEXT_FOLDERS]
+    found = next((path for path in paths if path.is_file()), have("tinyshakespeare"))
     path = asked.data or found
     if path is None:
         return "builtin:python", False

@@ -32,7 +32,7 @@ FORMAT = 2  # a reader refuses newer formats, and upgrades older ones
 LAST, BEST = "last.safetensors", "best.safetensors"
 
 
-# Values of a stranger's file are bounded, so that computing with them cannot overflow.
+# Values in a file of unknown origin are bounded, so that computing with them cannot overflow.
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 Loss = Annotated[float, Field(ge=-1e300, le=1e300)]

@@ -66,10 +66,10 @@ class Header:
         at = self.end
         for name, entry in sorted(entries.items(), key=lambda item: item[1].begin):
             if entry.begin != at:
-                raise DamageError(f"{shown(name)} is not right after the tensor before it")
+                raise DamageError(f"a gap or an overlap before {shown(name)}")
             at = entry.end
         if at != self.size:
-            raise DamageError(f"{self.size:,} bytes of {at:,}")
+            raise DamageError(f"it has {self.size:,} bytes, but its tensors end at byte {at:,}")
         return entries
 
 
@@ -122,7 +122,7 @@ def _parse(content: bytes, max_keys: int = MAX_HEADER) -> dict[str, Any]:
 
 
 def _entry(name: str, raw: Any, start: int) -> Entry:
-    problem = DamageError(f"no dtype, shape and data_offsets of {shown(name)}")
+    problem = DamageError(f"no valid dtype, shape and data_offsets of {shown(name)}")
     try:
         dtype, shape, (begin, end) = raw["dtype"], raw["shape"], raw["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Weights of more bytes than this are mapped, and not copied. Mapping lets processes share memory
-# and start at once, which matters for large files only. Reading does not depend on what happens to
-# the file later.
+# and start at once, which matters for large files only. Copied weights do not change if the file is
+# changed later.
 MAP_FROM = 64 << 20
 
 
@@ -191,7 +191,7 @@ class Checkpoint:
                     f"{' or '.join(dtypes)}"
                 )
         if unknown := found.keys() - expected:
-            raise DamageError(f"a tensor too many: {shown(prefix + min(unknown))}")
+            raise DamageError(f"unexpected tensor {shown(prefix + min(unknown))}")
 
 
 @contextmanager
@@ -235,7 +235,7 @@ def reading(path: Path) -> Iterator[None]:
         raise _not_a_checkpoint(path) from error
     except DamageError as error:
         raise CheckpointError(
-            f"{path}: this checkpoint is damaged ({error}); use another one of the run"
+            f"{path}: this checkpoint is damaged ({error}); use another checkpoint of the run"
         ) from error
 
 

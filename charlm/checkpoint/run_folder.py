@@ -1,4 +1,4 @@
-"""Run folders. A process locks the folder first, and then looks into it and reads from it.
+"""Run folders. A process locks a run folder before it reads anything in it.
 
 last.safetensors           the newest checkpoint, to resume from
 best.safetensors           the checkpoint with the lowest validation loss
@@ -98,7 +98,7 @@ def _exclusive(folder: Path) -> Iterator[None]:
 
 
 def _refuse_to_overwrite(folder: Path) -> None:
-    """Raise CheckpointError if a folder has more in it than a run leaves that was killed before its
+    """Raise CheckpointError if a folder has files other than those that a run writes before its
     first checkpoint."""
     names = {path.name for path in folder.iterdir()}
     if names - _LEFTOVERS:
@@ -109,8 +109,8 @@ def _refuse_to_overwrite(folder: Path) -> None:
         )
     if CONFIG in names and not _is_generated(folder / CONFIG):
         raise CheckpointError(
-            f"{folder / CONFIG}: this file is not one that charlm wrote, or only the beginning of "
-            "one, and is not overwritten; rename it, or start another run with name=NAME"
+            f"{folder / CONFIG}: charlm did not write this file, or it is incomplete, so it is "
+            "not overwritten; rename it, or start another run with name=NAME"
         )
 
 

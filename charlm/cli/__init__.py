@@ -66,7 +66,7 @@ def _fail(*lines: str, verb: str = "") -> int:
 
 
 def _explained(error: OSError) -> str | None:
-    """An error of the system in one line, if it says what it is about. Otherwise it is a bug."""
+    """The line for an OSError that names a file or folder; None for any other, which is a bug."""
     if (name := name_of_file(error)) is not None:
         return f"{name}: {error.strerror or error}"
     if "temporary directory" in str(error.strerror):  # from tempfile, with the folders it tried

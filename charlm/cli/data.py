@@ -46,7 +46,7 @@ def _print_stats(found: dict[str, Any]) -> None:
         shown = repr(oddity["chars"][:20])[1:-1] + "..." * (len(oddity["chars"]) > 20)
         rows[oddity["kind"]] = f"{oddity['count']:,} ({shown}): {oddity['advice']}"
     print_table(rows | _describe_yardsticks(found["yardsticks"]))
-    print_lines("\na config to start with, as charlm train --data chooses it:\n\n")
+    print_lines("\na config to start with, with the settings that charlm train --data uses:\n\n")
     print_lines(write_yaml(found["suggestion"]))
 
 
@@ -75,7 +75,7 @@ def list_texts(_options: argparse.Namespace) -> int:
     from charlm.data.library import KNOWN, corpora_folder, have
 
     checked = {"the file": "yes", "as published": "published", "unknown": "no"}
-    rows = [("NAME", "HERE", "BYTES", "SHA-256", "DESCRIPTION")]
+    rows = [("NAME", "DOWNLOADED", "BYTES", "SHA-256", "DESCRIPTION")]
     for name, known in KNOWN.items():
         size = f"{known.size:,}" if known.size else "?"
         rows.append((name, "yes" if have(name) else "-", size, checked[known.checked], known.about))
@@ -84,8 +84,9 @@ def list_texts(_options: argparse.Namespace) -> int:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         print_line("  ".join(cells).rstrip())
     print_lines(
-        "\nSHA-256: yes: computed from the file; published: from the publisher; no: not known, so\n"
-        "only the length is checked. The addresses are as published; they were not tested.\n"
+        "\nSHA-256 for checking a download: yes: computed from the file by charlm's authors;\n"
+        "published: by the publisher; no: not known, so only the length is checked.\n"
+        "The addresses are those that the publishers give. They were not tested.\n"
     )
     print_line(f"charlm data fetch NAME downloads a text into {corpora_folder()}.")
     return 0

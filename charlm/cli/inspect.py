@@ -103,11 +103,11 @@ def _print(found: Survey, about: dict[str, Any], report: str) -> None:
 
 
 def _describe_found(found: Found) -> str:
-    """`position in line   c 413 of layer 1, Spearman 0.858 (luck 0.257, ...)`."""
+    """`position in line   c 413 of layer 1, Spearman 0.858 (chance 0.257, ...)`."""
     unit = found.units[0]
     return (
         f"{found.feature:<26} {unit.kind} {unit.index} of layer {unit.layer + 1}: {found.measure} "
-        f"{unit.score:.3f} (luck {found.luck:.3f}, last two characters "
+        f"{unit.score:.3f} (chance {found.chance:.3f}, last two characters "
         f"{found.last_characters:.3f}, untrained {found.untrained:.3f})"
     )
 

@@ -11,7 +11,7 @@ def as_options(message: str, verb: str = "") -> str:
     """Show a message of the library to the user of a verb.
 
     The library's arguments become options: `device=cpu` becomes `--device cpu`, and `resume=True`
-    becomes `--resume`. Advice to change a setting becomes advice that a verb without --set has.
+    becomes `--resume`. Advice to change a setting is replaced for a verb without --set.
     """
 
     def option(found: re.Match[str]) -> str:
@@ -29,7 +29,7 @@ def as_options(message: str, verb: str = "") -> str:
 
 
 def _without_settings(message: str, verb: str) -> str:
-    """Replace advice to change settings, which a verb takes from the model."""
+    """Replace advice to change settings, for a verb that takes its settings from the model."""
     from charlm.config.reference import settings
 
     dotted = "|".join(setting.key for setting in settings() if "." in setting.key)

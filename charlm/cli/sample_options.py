@@ -14,7 +14,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interactive",
         action="store_true",
-        help="type text and the model continues it, in turns; type /help for the commands",
+        help="you and the model write in turns; the command /help lists all commands",
     )
     _add_drawing(parser)
     _add_texts(parser)
@@ -23,53 +23,63 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--length", type=int, metavar="N", help="number of characters; 0: no limit")
+    parser.add_argument(
+        "--length", type=int, metavar="N", help="number of characters to sample; 0: no limit"
+    )
     parser.add_argument(
         "--temperature",
         type=_numbers,
         metavar="T[,T...]",
-        help="divides the logits; lower: more predictable text; higher: more varied text; 0: "
-        "always the most likely character; several values: one after the other",
+        help="divisor of the logits; a lower value gives more predictable text, a higher value "
+        "more varied text; 0: always the most likely character; with several values, charlm "
+        "samples with each of them",
     )
     parser.add_argument(
-        "--top-k", type=int, metavar="K", help="draw only from the K most likely characters"
+        "--top-k", type=int, metavar="K", help="sample only from the K most likely characters"
     )
     parser.add_argument(
         "--top-p",
         type=float,
         metavar="P",
-        help="draw only from the most likely characters that together have probability P",
+        help="sample only from the most likely characters whose probabilities together reach P",
     )
     parser.add_argument(
         "--min-p",
         type=float,
         metavar="P",
-        help="draw only from characters at least P times as likely as the most likely one",
+        help="sample only from characters whose probability is at least P times the highest one",
     )
     parser.add_argument(
         "--repetition-penalty",
         type=float,
         metavar="R",
-        help="above 1: make characters that are among the last 64 less likely",
+        help="factor; above 1, the last 64 characters become less likely to occur again",
     )
 
 
 def _add_texts(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=seed, metavar="N", help="the same seed gives the same text")
+    parser.add_argument(
+        "--seed",
+        type=seed,
+        metavar="N",
+        help="seed of the random numbers (default: random); the same seed gives the same text",
+    )
     parser.add_argument(
         "--num-samples",
         type=_integer(1, MAX_TEXTS),
         metavar="N",
-        help="number of texts (default: 1; 10 if the model was trained on one document a line)",
+        help="number of texts (default: 1; 10 if data.documents is lines in the model's config)",
     )
     parser.add_argument(
         "--batch",
         type=_integer(1, MAX_BATCH),
         metavar="N",
-        help="number of texts to sample side by side, for speed (default: 32); rounding rarely "
-        "changes a text",
+        help="maximum number of texts to sample at the same time (default: 32); a larger batch is "
+        "faster; it changes the rounding, which rarely changes a text",
     )
-    parser.add_argument("--stop", metavar="TEXT", help="end a text before this string")
+    parser.add_argument(
+        "--stop", metavar="TEXT", help="end a text before the first TEXT, which is not printed"
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -82,15 +92,16 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=["text", "jsonl"],
         default="text",
-        help="jsonl: one JSON object for each text (default: %(default)s)",
+        help="jsonl: one JSON object per text, each in one line (default: %(default)s)",
     )
     parser.add_argument(
-        "--score", action="store_true", help="print the log-likelihood of each sampled text"
+        "--score", action="store_true", help="also print the log-likelihood of each sampled text"
     )
     parser.add_argument(
         "--novelty",
         action="store_true",
-        help="print what is copied from the training text, and which share of the n-grams is new",
+        help="also print the longest passage that is copied from the training text, and the share "
+        "of n-grams that are new",
     )
 
 
@@ -99,23 +110,24 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
         "--past-context",
         choices=["half", "slide"],
         default="half",
-        help="when the context of a GPT is full: half: read its last half again and go on; slide: "
-        "read the whole window again for every character, exact but slow (default: %(default)s)",
+        help="what to do when the context of a GPT is full. half: keep its last half and continue; "
+        "slide: give every character the full context, which is slow, because the whole context is "
+        "read again for each character (default: %(default)s)",
     )
     parser.add_argument(
         "--engine",
         choices=["auto", "native", "numpy", "torch"],
         default="auto",
-        help="native: C code, compiled once for this CPU; numpy: the same without a compiler; "
-        "torch: PyTorch, for a GPU or bf16; auto: torch if --device names a GPU or --precision is "
-        "bf16, otherwise native, or without a compiler numpy, or torch for 16 texts or more side "
-        "by side (default: %(default)s)",
+        help="native: C code, compiled once for this CPU; numpy: NumPy, needs no C compiler; "
+        "torch: PyTorch, needed for a GPU and for bf16; auto: torch if --device names a GPU or "
+        "--precision is bf16, otherwise native; without a C compiler, auto is torch for 16 or more "
+        "texts at the same time, otherwise numpy (default: %(default)s)",
     )
     parser.add_argument(
         "--precision",
         choices=["fp32", "bf16"],
         default="fp32",
-        help="bf16: bfloat16 with PyTorch, for a GPU; probabilities differ by up to one per cent "
+        help="bf16: bfloat16 with PyTorch, for a GPU; the probabilities differ by up to 1%% "
         "(default: %(default)s)",
     )
 

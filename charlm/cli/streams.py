@@ -27,8 +27,8 @@ class OutputError(Exception):
 def standard_streams() -> Iterator[None]:
     """Inside, all three standard streams exist and write UTF-8 in every locale.
 
-    Writing to sys.stdout raises no OSError but OutputError, so no error of another file is
-    mistaken for it. An error of writing to sys.stderr is ignored: it cannot be reported.
+    An error of writing to sys.stdout is an OutputError, and not an OSError, so that it differs from
+    an error of another file. An error of writing to sys.stderr is ignored: it cannot be reported.
     """
     _open_missing()
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):

@@ -77,12 +77,12 @@ class DataConfig(Group):
     """Settings of the text."""
 
     path: Annotated[Annotated[Strings, Field(min_length=1)], MayChange()] = Field(
-        description="source of the text: a file, which may be .gz, .bz2 or .xz; a folder; a glob "
-        "such as `src/**/*.c`; `-` for standard input; `builtin:python` or `builtin:python-topics` "
-        "for texts that come with Python; the name of a known corpus, as listed by `charlm data "
-        "list`; or a list of these. In a folder or by a wildcard, links to files are read, but "
-        "links to folders are not followed, and pipes, sockets and devices are left out. Of the "
-        "names in a checkpoint, only regular files are opened; give any other again with --data"
+        description="source of the text: a file (also .gz, .bz2 or .xz); a folder; a glob such as "
+        "`src/**/*.c`; `-` for standard input; `builtin:python` or `builtin:python-topics` for "
+        "texts that come with Python; the name of a well-known text from `charlm data list`; or a "
+        "list of these. In folders and globs, links to files are followed, links to folders are "
+        "not, and pipes, sockets and devices are skipped. If the source is read from a checkpoint, "
+        "only regular files are opened; name any other source again with --data"
     )
     val_path: Annotated[Annotated[Strings, Field(min_length=1)] | None, MayChange()] = Field(
         None,
@@ -104,20 +104,20 @@ class DataConfig(Group):
     )
     include: Annotated[Strings, MayChange()] = Field(
         (),
-        description="patterns such as `*.c`; from a folder, only the files that match at least one "
-        "of them are read; empty for all files",
+        description="patterns such as `*.c`; in a folder, only files that match at least one "
+        "pattern are read; empty for all files",
     )
     exclude: Annotated[Strings, MayChange()] = Field(
         (),
-        description="patterns such as `*.c`; from a folder or a glob, the files that match at "
-        "least one of them are not read, and folders that match are not entered",
+        description="patterns such as `*.c`; in a folder or a glob, files and folders that match "
+        "at least one pattern are skipped",
     )
     separator: Text = Field("\n", description="text that is inserted between two files")
     documents: Literal["none", "lines"] = Field(
         "none",
-        description="none: the text is continuous; lines: every line is one document of a list, "
-        "such as a name; the lines are shuffled before the text is split, and `charlm sample` "
-        "generates one line per sample",
+        description="none: the text is continuous; lines: each line is a separate document, for "
+        "example a name; the documents are shuffled before the text is split into train, val and "
+        "test, blank lines are left out, and each text of `charlm sample` is one document",
     )
     unit: Literal["char", "byte"] = Field(
         "char", description="unit of the text: char for Unicode characters, byte for bytes"
@@ -140,8 +140,8 @@ class DataConfig(Group):
     )
     min_count: PositiveInt = Field(
         1,
-        description="minimum number of times that a character must occur in the text to be in the "
-        "vocabulary; rarer characters are read as U+FFFD; needs data.unit char",
+        description="minimum number of occurrences in the text; rarer characters are not in the "
+        "vocabulary and are read as U+FFFD; needs data.unit char",
     )
     max_size: VocabSize | None = Field(
         None,

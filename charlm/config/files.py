@@ -82,7 +82,7 @@ def _read(path: Path, where: str) -> str:
             if stat.S_ISFIFO(mode):
                 os.set_blocking(file.fileno(), True)
             elif not stat.S_ISREG(mode):
-                raise ConfigError(f"{where}: a device, and not a file with a config")
+                raise ConfigError(f"{where}: this is a device, not a config file")
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         reason = getattr(error, "strerror", None) or error

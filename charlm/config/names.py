@@ -23,7 +23,7 @@ def is_name_char(char: str) -> bool:
 
 
 def name_problem(name: str) -> str | None:
-    """Return what a name should be and is not; None if it is valid."""
+    """Return the rule that a name breaks; None if it is valid."""
     if len(name.encode()) > MAX_NAME_BYTES:
         return f"at most {MAX_NAME_BYTES} bytes long in UTF-8"
     if (

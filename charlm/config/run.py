@@ -35,10 +35,10 @@ class EvalConfig(Group):
     )
     protocol: Literal["stream", "windows", "items"] = Field(
         "stream",
-        description="stream: every character of the split is scored once, with the state carried "
-        "over (for a gpt: in overlapping windows); windows: random windows are scored, each with a "
-        "fresh state; items: the documents of a list are scored, each with a fresh state, which is "
-        "the default for train.batches items",
+        description="how to score the text: stream: every character of the split once, with the "
+        "state carried over (for a gpt: in overlapping windows); windows: random windows, each "
+        "with a fresh state; items: every document, each with a fresh state; the default is items "
+        "if train.batches is items",
     )
     window: Length = Field(
         256,
@@ -57,8 +57,8 @@ class EvalConfig(Group):
     )
     insight: bool = Field(
         True,
-        description="at evaluations, record units, gates and attention for TensorBoard, as long as "
-        "this takes at most about 1% of the training time",
+        description="record units, gates and attention for TensorBoard at evaluations; an "
+        "evaluation is skipped if all records would take more than about 1% of the training time",
     )
 
 
@@ -85,7 +85,7 @@ class SampleConfig(Group):
     top_p: Ratio | None = Field(
         None,
         description="sample only from the most likely characters whose probabilities together "
-        "reach this value; null for all characters",
+        "reach this value (nucleus sampling); null for all characters",
     )
     min_p: Ratio | None = Field(
         None,

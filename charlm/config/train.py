@@ -163,8 +163,8 @@ class TrainConfig(Group):
         "streams",
         description="streams: contiguous streams, with the state carried over from step to step "
         "(truncated BPTT); windows: windows at random positions, each with a fresh state; items: "
-        "the documents of a list (data.documents), each with a fresh state; a gpt supports "
-        "windows, its default, and items",
+        "single documents (needs data.documents lines), each with a fresh state; a gpt supports "
+        "windows (its default) and items",
     )
     fresh_state: Fraction = Field(
         0.0,
@@ -173,8 +173,8 @@ class TrainConfig(Group):
     )
     grad_accum: Length = Field(
         1,
-        description="number of parts of a batch that are processed one after the other, to save "
-        "memory; must divide batch_size",
+        description="number of parts into which a batch is split; they are processed one after the "
+        "other, which needs less memory; must divide batch_size",
     )
     grad_clip: NonNegativeFloat = Field(
         1.0, description="maximum norm of the gradient; 0 for no clipping"
@@ -195,8 +195,8 @@ class TrainConfig(Group):
     )
     patience: Annotated[PositiveInt | None, MayChange()] = Field(
         None,
-        description="number of evaluations in a row without a lower loss after which training "
-        "stops; null for no early stopping",
+        description="training stops after this number of evaluations in a row without a lower "
+        "loss; null for no early stopping",
     )
     seed: Seed = Field(1337, description="seed of all random numbers of the run")
     optimizer: OptimizerConfig = Field(AdamConfig(), description="settings of the optimizer")
@@ -207,7 +207,7 @@ class TrainConfig(Group):
         "auto",
         description="precision of the computation; weights are always float32; auto on a CPU: "
         "fp32, or bf16 if it is measured to be faster; auto on CUDA: fp16 or bf16 if the results "
-        "are correct, else fp32; for Muon's matrix products it is chosen separately",
+        "are correct, else fp32; the precision of Muon's matrix products is chosen separately",
     )
     compile: Annotated[Literal["auto", "off", "on"], MayChange()] = Field(
         "auto",
@@ -217,13 +217,15 @@ class TrainConfig(Group):
     )
     verify: Annotated[bool, MayChange()] = Field(
         True,
-        description="before the first step with a GPU, charlm's own kernels or torch.compile, "
-        "compare the results for one batch with a reference; true also lets --device auto use a "
-        "GPU only if its steps are faster than on the CPU",
+        description="true: a GPU or one of charlm's kernels is used only if its results for one "
+        "batch agree with float32 on the CPU, torch.compile only if they agree with the model that "
+        "is not compiled, and --device auto uses a GPU only if its steps are also faster than on "
+        "the CPU; false: nothing is compared",
     )
     threads: Annotated[Threads | None, MayChange()] = Field(
         None,
-        description="number of CPU threads; null for one per CPU within the CPU quota, at most 8",
+        description="number of CPU threads; null for the number of CPUs that the process may use, "
+        "but at most 8",
     )
     expected_minutes: Annotated[PositiveFloat | None, MayChange()] = Field(
         None,
@@ -249,7 +251,7 @@ class TrainConfig(Group):
         "and `best`; null for none",
     )
     keep_last: Annotated[PositiveInt, MayChange()] = Field(
-        3, description="number of the newest keep_every checkpoints that are kept"
+        3, description="maximum number of keep_every checkpoints; older ones are deleted"
     )
 
     @model_validator(mode="after")

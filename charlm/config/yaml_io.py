@@ -48,7 +48,7 @@ class _Loader(yaml.SafeLoader):
         elif node in self._sizes:
             self._values = before + self._sizes[node]
         else:
-            raise _error("this alias is inside of what it stands for", mark)
+            raise _error("this alias is inside the value that it refers to", mark)
         if self._values > MAX_VALUES:
             raise _error(f"more than {MAX_VALUES:,} values, with aliases written out", mark)
         return node

@@ -78,7 +78,7 @@ def build(folder: Path, sources: Sequence[Source], data: DataConfig) -> Facts:
 
 
 def _facts_of(path: Path) -> FileFacts:
-    """The facts of a file that was just written. Removes the right of every user to change it."""
+    """The facts of a file that was just written. Makes the file read-only."""
     with suppress(OSError):  # not supported by all file systems; its mode is checked at opening
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~stat.S_IWOTH)
     with path.open("rb") as file:

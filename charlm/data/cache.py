@@ -127,7 +127,7 @@ def _encode_temporarily(sources: Sequence[Source], data: DataConfig, notices: li
 
 
 def _problem(write: bool = False) -> str | None:
-    """A notice why the cache cannot be used, or written to if `write`; None if it can."""
+    """Why the cache cannot be used, or not written if `write`, as a notice; None if it can."""
     then = "so the text is encoded for this run only"
     try:
         folder = private_folder("encoded", create=write)
@@ -186,12 +186,12 @@ def _stamps(sources: Sequence[Source]) -> list[list[Any]]:
 
 
 def _are_older(stamps: list[list[Any]], began: float) -> bool:
-    """Whether any change of the files after time `began` (s) must show in their times."""
+    """Whether any change of the files after time `began` (s) changes their times, too."""
     return all(began - max(stamp[-2:]) / 1e9 > _tick(stamp[-2:]) for stamp in stamps)
 
 
 def _tick(times: list[int]) -> float:
-    """The tick of the clock that gave these times (ns) to a file. It is coarse for a whole s."""
+    """The resolution (s) of the times of a file (ns). It is coarse if they are whole seconds."""
     return _CLOCK_TICK if all(time_ % 10**9 for time_ in times) else _COARSE_TICK
 
 

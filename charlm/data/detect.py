@@ -1,4 +1,4 @@
-"""Finds out what bytes are that could not be read as text, and what to do.
+"""Describes bytes that could not be read as text, and advises what to do.
 
 chardet recognizes encodings and file formats. An encoding is named only if it decodes the bytes,
 and if `data stats` would not call the result wrongly decoded.
@@ -48,8 +48,8 @@ _LOOKED_AT = 10_000  # characters
 _MISPLACED = 0.05  # the largest share of misplaced characters in a text
 _ENOUGH = 50  # characters that are not ASCII, to be sure
 _CLOSE, _NEAR = 0.98, 0.7  # of the best confidence of chardet; a closer one is no real difference
-_FEW = 2  # different bytes that are not ASCII; they say nothing, as a low confidence
-_NO_IDEA = 0.04  # a lower confidence of chardet says nothing: the first of the candidates is taken
+_FEW = 2  # different bytes that are not ASCII; fewer are no evidence
+_NO_IDEA = 0.04  # below this confidence of chardet, the first of the candidates is used
 
 _BYTES = "train on bytes with data.unit=byte"
 _REPLACE = f"read bad bytes as U+FFFD with data.errors=replace, or {_BYTES}"
@@ -98,7 +98,7 @@ def _is_damaged_utf8(sample: bytes) -> bool:
 
 
 def _encoding(sample: bytes) -> tuple[str | None, bool]:
-    """The encoding of a text, or None; and whether that is sure."""
+    """The encoding of a text, or None; and whether it is certain."""
     confidence, texts, misplaced = _ranked(sample), {}, {}
     for name in confidence:
         text = _decode(sample, name)
@@ -120,7 +120,9 @@ def _encoding(sample: bytes) -> tuple[str | None, bool]:
         for name in near
         if confidence[name] > _CLOSE * confidence[best] and misplaced[name] <= misplaced[best]
     ]
-    if not best.startswith("utf-") and best not in _EAST_ASIAN:  # which few bytes fit by chance
+    if (
+        not best.startswith("utf-") and best not in _EAST_ASIAN
+    ):  # few other texts are valid in these
         rivals += [name for name in _EAST_ASIAN if _decode(sample, name) is not None]
     is_close = any(_decode(sample, name) != text for name in rivals)
     n_special = sum(best.startswith("utf-") or not char.isascii() for char in text)
@@ -135,7 +137,7 @@ def _ranked(sample: bytes) -> dict[str, float]:
     """The encodings that chardet considers and its confidence in each, the best first."""
     import chardet
 
-    if not _NEVER_IN_A_TEXT.search(sample):  # lines in ASCII tell nothing, and mislead chardet
+    if not _NEVER_IN_A_TEXT.search(sample):  # lines in ASCII are no evidence, and mislead chardet
         sample = b"".join(line for line in sample.splitlines(True) if not line.isascii())
         sample = b"  " + sample  # so that it is not taken for a file that starts with BM or MZ
     found = chardet.detect_all(
@@ -163,7 +165,7 @@ def _decode(sample: bytes, encoding: str) -> str | None:
 
 
 def _looks_like_text(text: str) -> bool:
-    """Whether there is next to nothing in a text that `data stats` calls wrongly decoded."""
+    """Whether `data stats` finds almost no signs of a wrong decoding in a text."""
     odd = {oddity.kind: oddity for oddity in oddities(Counter(text))}
     controls = odd["control characters"].chars if "control characters" in odd else ""
     if "wrongly decoded characters" in odd or any(c == "\0" or c >= "\x7f" for c in controls):
@@ -172,7 +174,7 @@ def _looks_like_text(text: str) -> bool:
 
 
 def _misplaced(text: str) -> float:
-    """The share of the characters that are not ASCII in places where a wrong decoding puts them.
+    """The share of the non-ASCII characters at positions that are typical of a wrong decoding.
 
     These are capitals after small letters, letters of two scripts side by side, and signs inside
     words of letters that have capitals. Looks only at the start of the lines that are not ASCII.

@@ -104,7 +104,7 @@ _SCRIPTS = (  # first and last code point
 
 
 def oddities(counts: Mapping[str, int], crlf: int = 0, lone_cr: int = 0) -> list[Oddity]:
-    """Finds what is odd about a text.
+    """Finds characters of a text that may be mistakes.
 
     Args:
         counts: How often each character occurs.
@@ -195,7 +195,7 @@ def _is_combining(char: str) -> bool:
 
 
 def _is_variant(char: str, counts: Mapping[str, int], script: str) -> bool:
-    """Whether NFKC replaces `char` by plain characters, and the text would lose nothing."""
+    """Whether NFKC replaces `char` by plain characters without a change of meaning."""
     decomposition = unicodedata.decomposition(char)
     if not decomposition or char in _EVERYDAY:
         return False

@@ -1,7 +1,7 @@
 """Searches folders: the files in a folder, and the files that a glob matches.
 
 One rule for both: links to files are followed; links to folders are followed only if a part of the
-path without wildcards names them. So no search runs in a circle.
+path without wildcards names them. So a search always ends.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def _refused(name: str, entry: str) -> Source:
     def refuse() -> IO[bytes]:
         raise DataError(
             f"{name}: not a regular file, and only the checkpoint names it, so it is not opened; "
-            "if it is the text, name it for eval or a resumed run with "
+            "if it is the text, give it to eval or to a resumed run with "
             f"data={shlex.quote(entry)}"
         )
 
@@ -160,7 +160,7 @@ def _file(path: Path, trusted: bool, found: bool = False) -> Source:
         mode = path.stat().st_mode
     except OSError as error:
         close = None if found else library.similar(str(path))
-        hint = f"; did you mean the corpus {close}?" if close else ""
+        hint = f"; did you mean the well-known text {close}?" if close else ""
         hint = hint or "; leave it out with data.exclude" * found
         raise DataError(f"{path}: cannot read this text: {error.strerror}{hint}") from error
     regular = stat.S_ISREG(mode)

@@ -8,11 +8,11 @@ other, and the sizes of the files. The documents of a list cover the text in ord
 the hash of the text with the name of the folder.
 
 When the stamp of a file is not the recorded one, as after copying: the files have the recorded
-hashes, every id is that of a character, and the characters occur as often as the facts say. The
+hashes, each id has a character, and the number of each character is the one in the facts. The
 decoded text has the recorded hash. (The text of a list cannot be compared, since it is shuffled.)
 
 Reading all of a large text takes too long for every opening, so files with the recorded stamps are
-believed. A program of this user that forges the facts with these stamps can give another text, but
+trusted. A program of this user that forges the facts with these stamps can give another text, but
 no id that is not in the vocabulary: `TextIds` raises a DataError for it. The ids are mapped from
 the disk, so cutting their file short while it is in use ends the process; charlm never does that.
 """
@@ -85,7 +85,7 @@ def open_folder(folder: Path, data: DataConfig, notices: list[str]) -> Encoded:
             else:
                 starts = _map_starts(file, sum(facts.counts))
     # A count of 0 is possible in a list. But a character without an occurrence has no id, so a
-    # wrong 0 must not be believed.
+    # wrong 0 must not be trusted.
     if now != facts.files or 0 in facts.counts:
         _verify_ids(ids, facts, data)
     if now != facts.files:  # with the new stamps, they need not be read in full next time
@@ -165,7 +165,7 @@ def _altered(file: BinaryIO) -> AlteredError:
 
 
 def _verify(file: BinaryIO, written: FileFacts) -> FileFacts:
-    """The facts of a file with its stamp of now. Its content must not have changed."""
+    """The facts of a file with its current stamp. Its content must not have changed."""
     stamp = stamp_of(file.fileno())
     if stamp != written.stamp and hash_of(file) != written.sha256:
         raise _altered(file)

@@ -42,7 +42,7 @@ class Activations:
         gates: by name, (L, N, D) float16, from 0 to 1. Empty for a network without gates.
         nats: (N,) float32, the surprisal of character t given those before it; NaN for the first.
         guesses: (N, 5), the ids of the most likely next characters, most likely first.
-        chances: (N, 5) float32, their probabilities.
+        probabilities: (N, 5) float32, their probabilities.
     """
 
     ids: Ids
@@ -50,7 +50,7 @@ class Activations:
     gates: dict[str, Array]
     nats: NDArray[np.float32]
     guesses: NDArray[np.int64]
-    chances: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
 
 
 def windows_of(n: int, context: int | None, starts: Starts = None) -> Iterator[Window]:
@@ -109,7 +109,7 @@ def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
     gates: dict[str, Array] = {}
     nats = np.full(N, np.nan, np.float32)
     guesses = np.zeros((N, min(GUESSES, model.vocab_size)), np.int64)
-    chances = np.zeros(guesses.shape, np.float32)
+    probabilities = np.zeros(guesses.shape, np.float32)
     for window, traced in stream(model, ids[None], starts):
         here = slice(window.start + window.skip, window.stop)
         log_p = traced.logits[0, window.skip :].float().log_softmax(-1)  # (T, V)
@@ -123,8 +123,8 @@ def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
             gates[name][:, here] = _half(gate[:, 0, window.skip :])
         _score(log_p, ids, here.start, nats)
         best = log_p.topk(guesses.shape[1])
-        guesses[here], chances[here] = best.indices.cpu(), best.values.exp().cpu()
-    return Activations(ids, units, gates, nats, guesses, chances)
+        guesses[here], probabilities[here] = best.indices.cpu(), best.values.exp().cpu()
+    return Activations(ids, units, gates, nats, guesses, probabilities)
 
 
 def record_units(model: CharModel, ids: Ids, rows: int = 16, warm_up: int = 64) -> dict[str, Array]:

@@ -198,7 +198,7 @@ def _characters(survey: Survey) -> dict[str, Array]:
         "ids": activations.ids.astype("<u4"),
         "bits": np.nan_to_num(survey.bits, nan=-1.0).astype("<f4"),
         "guesses": activations.guesses.astype("<u4"),
-        "chances": (activations.chances * 65535).round().astype("<u2"),
+        "probabilities": (activations.probabilities * 65535).round().astype("<u2"),
         "rises": np.stack(
             [np.nan_to_num(each.ablation.rise) for each in survey.ablations]
             or [np.zeros(0, np.float32)]

@@ -9,7 +9,7 @@ from -1 to 1: an AUC counts as 2 AUC - 1, the rank-biserial correlation (Cureton
 The best of thousands of units always scores high. So a unit has to beat three baselines, which are
 computed in the same way, on the same halves:
 
-    luck           the best unit for the feature shifted along the text, over SHIFTS shifts. A
+    chance         the best unit for the feature shifted along the text, over SHIFTS shifts. A
                    shifted feature keeps its runs, but has no relation to the text.
     last two       a table of the feature's mean after each pair of characters. It needs no memory.
     untrained      the best unit of the same network with untrained weights, over several networks.
@@ -64,14 +64,14 @@ class Found:
     Attributes:
         measure: "AUC" or "Spearman".
         units: the units with the highest scores, best first.
-        luck, last_characters, untrained: the scores of the baselines.
+        chance, last_characters, untrained: the scores of the baselines.
         share: the share of the text where the feature holds; for a real feature its mean.
     """
 
     feature: str
     measure: str
     units: tuple[Unit, ...]
-    luck: float
+    chance: float
     last_characters: float
     untrained: float
     share: float
@@ -80,7 +80,7 @@ class Found:
     @property
     def baseline(self) -> float:
         """The score of the best baseline."""
-        return max(self.luck, self.last_characters, self.untrained)
+        return max(self.chance, self.last_characters, self.untrained)
 
 
 def search(
@@ -109,10 +109,10 @@ def search(
     real = np.array([feature.is_real for feature in features])
     halves = _Halves(units)
     scores, signs = halves.score(values, real)  # (features, units)
-    luck = np.full(len(features), -1.0)
+    chance = np.full(len(features), -1.0)
     N = len(ids)
     for shift in np.linspace(N / 10, N - N / 10, SHIFTS).astype(int):
-        luck = np.maximum(luck, halves.score(np.roll(values, shift, axis=1), real)[0].max(1))
+        chance = np.maximum(chance, halves.score(np.roll(values, shift, axis=1), real)[0].max(1))
     fresh = np.full(len(features), -1.0)
     for each in untrained:
         fresh = np.maximum(fresh, _Halves(each).score(values, real)[0].max(1))
@@ -120,7 +120,7 @@ def search(
     for f, feature in enumerate(features):
         best = np.argsort(-scores[f], kind="stable")[:keep]
         last_two = _last_characters(ids, values[f], feature.is_real)
-        baselines = (float(luck[f]), last_two, float(fresh[f]))
+        baselines = (float(chance[f]), last_two, float(fresh[f]))
         shown = [_in_measure(baseline, feature) for baseline in baselines]
         found.append(
             Found(
@@ -130,7 +130,7 @@ def search(
                     Unit(*halves.units[u], int(signs[f, u]), _in_measure(scores[f, u], feature))
                     for u in map(int, best)
                 ),
-                luck=shown[0],
+                chance=shown[0],
                 last_characters=shown[1],
                 untrained=shown[2],
                 share=float(values[f].mean()),

@@ -85,7 +85,7 @@ class Survey:
         return {
             "chars": len(self.text),
             "bits_per_char": self.bits_per_char,
-            "search": [asdict(each) | {"baseline": each.baseline} for each in self.found],
+            "search": [self._search_numbers(each) for each in self.found],
             "ablations": [self._ablation_numbers(each) for each in self.ablations],
             "gates": [_lists(asdict(use)) for use in self.gates],
             "heads": [asdict(head) for head in self.heads],
@@ -94,6 +94,11 @@ class Survey:
             "ngrams": [asdict(model) for model in self.ngrams],
             "growth": asdict(self.growth),
         }
+
+    def _search_numbers(self, found: Found) -> dict[str, Any]:
+        fields = asdict(found)
+        # `charlm inspect --json` keeps the key `luck` for this baseline: scripts may read it
+        return fields | {"luck": fields.pop("chance"), "baseline": found.baseline}
 
     def _ablation_numbers(self, of_feature: FeatureAblation) -> dict[str, Any]:
         ablation = of_feature.ablation

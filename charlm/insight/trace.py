@@ -98,25 +98,24 @@ def unit_kinds(model: CharModel) -> dict[str, int]:
 
 # --- RNN, GRU, LSTM --------------------------------------------------------------------------
 
-# A step maps the input part x @ W_ih.T + b_ih (B, G*D), the hidden part h @ W_hh.T + b_hh (B, G*D)
-# and the units before to the new units and the gates, (B, D) by name. Equations:
-# models/recurrent.py.
+# A step maps gi = x W_ih^T + b_ih, gh = h W_hh^T + b_hh, each (B, G*D), and the units before to the
+# new units and the gates, (B, D) by name. The equations are those of models/recurrent.py.
 Values = dict[str, Tensor]
 
 
-def _rnn(x: Tensor, h: Tensor, _units: Values) -> Values:
-    return {"h": torch.tanh(x + h)}
+def _rnn(gi: Tensor, gh: Tensor, _units: Values) -> Values:
+    return {"h": torch.tanh(gi + gh)}
 
 
-def _gru(x: Tensor, h: Tensor, units: Values) -> Values:
-    (x_r, x_z, x_n), (h_r, h_z, h_n) = x.chunk(3, -1), h.chunk(3, -1)
-    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
-    n = torch.tanh(x_n + r * h_n)
+def _gru(gi: Tensor, gh: Tensor, units: Values) -> Values:
+    (gi_r, gi_z, gi_n), (gh_r, gh_z, gh_n) = gi.chunk(3, -1), gh.chunk(3, -1)
+    r, z = torch.sigmoid(gi_r + gh_r), torch.sigmoid(gi_z + gh_z)
+    n = torch.tanh(gi_n + r * gh_n)
     return {"h": (1 - z) * n + z * units["h"], "reset": r, "update": z}
 
 
-def _lstm(x: Tensor, h: Tensor, units: Values) -> Values:
-    i, f, g, o = (x + h).chunk(4, -1)
+def _lstm(gi: Tensor, gh: Tensor, units: Values) -> Values:
+    i, f, g, o = (gi + gh).chunk(4, -1)
     i, f, o = torch.sigmoid(i), torch.sigmoid(f), torch.sigmoid(o)
     c = f * units["c"] + i * torch.tanh(g)
     return {"h": o * torch.tanh(c), "c": c, "input": i, "forget": f, "output": o}
@@ -160,8 +159,9 @@ def _trace_layer(rnn: nn.RNNBase, layer: int, x: Tensor, units: Values, factors:
         getattr(rnn, f"{name}_l{layer}")
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
-    for x_t in F.linear(x, W_ih, b_ih):  # (B, G*D)
-        units = _masked(step(x_t, F.linear(units["h"], W_hh, b_hh), units), factors)
+    for gi in F.linear(x, W_ih, b_ih):  # (B, G*D)
+        gh = F.linear(units["h"], W_hh, b_hh)  # (B, G*D)
+        units = _masked(step(gi, gh, units), factors)
         steps.append(units)
     return _stacked(steps)
 

@@ -24,7 +24,8 @@ is the logistic function and * is elementwise:
            c_t = f_t * c_{t-1} + i_t * g_t
            h_t = o_t * tanh(c_t)
 
-Both biases are trained, and both count as parameters.
+Both biases are trained, and both count as parameters. `charlm.sampling.numpy.recurrent` computes
+the same equations in NumPy, for sampling.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class _Chooser:
         except NoKernelError as error:
             self._notices.append(
                 f"charlm's own kernels are not available: {error}; training is slower than this "
-                "CPU allows, but the result is as good"
+                "CPU allows, but the results are as good"
             )
         except _MismatchError as error:
             self._notices.append(f"charlm's kernel is wrong on this CPU and not used: {error}")
@@ -170,7 +170,7 @@ class _Chooser:
     # --- a GPU -------------------------------------------------------------------------------
 
     def _on_gpu(self, device: torch.device, is_auto: bool) -> Compute:
-        """Return how to compute on the GPU, if its results are right.
+        """Return how to compute on the GPU, if its results are correct.
 
         If half precision gives wrong results, train.precision auto tries float32 next. With
         `is_auto` (--device auto), the CPU is the choice if the GPU is wrong or slower.

@@ -1,4 +1,4 @@
-"""Estimates how long a run takes, and reports if that is far from what its config expects."""
+"""Estimates how long a run takes, and reports if it is much longer than its config expects."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from charlm.training.schedule import Limits
 
 @dataclass
 class Run:
-    """A run folder and what was chosen for it: all that a trainer needs besides the model.
+    """A run folder and the choices for its run: all that a trainer needs besides the model.
 
     Attributes:
         folder: locked by this process; see `charlm.checkpoint.run_folder`.

@@ -101,7 +101,7 @@ def _fit_batch(config: Config, corpus: Corpus) -> tuple[Config, list[str]]:
         )
     if corpus.n_distinct < 2:
         raise DataError(
-            f"{corpus.source}: this text is one character over and over, so there is nothing to "
+            f"{corpus.source}: all characters of this text are the same, so there is nothing to "
             "learn; choose another text"
         )
     train, notices = fit_batch(corpus.split("train"), config.train)
@@ -149,7 +149,7 @@ def resume(
     if corpus.vocab.chars != meta.vocab:
         raise CheckpointError(
             f"{path}: this checkpoint is damaged (its vocabulary is not that of its text); use "
-            "another one of the run"
+            "another checkpoint of the run"
         )
     config, _ = _fit_batch(config, corpus)
     _refuse_changes(meta.config, config, path)
@@ -200,7 +200,7 @@ def _recorded_device(meta: Meta, name: str) -> str:
 
 
 def _resume_notices(meta: Meta, run: Run) -> list[str]:
-    """Return a line for each thing that makes the resumed run another than one never stopped."""
+    """Return a line for each difference between the resumed run and a run that never stopped."""
     was = meta.versions | _choices(meta)
     now = run.versions | _choices(run.compute)
     known = [key for key in was if key in now]  # a stranger's checkpoint may have more

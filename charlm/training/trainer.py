@@ -43,7 +43,7 @@ class Trainer:
     take none from the global generator.
 
     Args:
-        observers: get what is measured, after the log files.
+        observers: receive what is measured, after the log files.
         should_stop: asked before every step, and during an evaluation.
         sampler: generates the text that is shown; None for no samples.
         clock: returns seconds, never fewer than before.

@@ -1,4 +1,4 @@
-"""Tries a way to compute on one batch: are its numbers right, and how long does a step take?"""
+"""Tests a way to compute on one batch: are its results correct, and how long does a step take?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint of a stranger is refused in one line, before anything is allocated."""
+"""A damaged or malicious checkpoint is refused in one line, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ ENTRIES: dict[str, Callable[[Tree], Any]] = {
     "an empty tensor": entry(shape=[0, 2**62], data_offsets=[0, 0]),
     "a shape of truth": entry(shape=[True, 40]),
     "a shape that is text": entry(shape="40"),
-    "a tensor too many": lambda header: header.update({"model.\x1b]0;": header.pop(NAME)}),
+    "unexpected tensor": lambda header: header.update({"model.\x1b]0;": header.pop(NAME)}),
     "a tensor missing": lambda header: header.update({"other": header.pop(NAME)}),
 }
 
@@ -324,7 +324,7 @@ def test_weights_that_are_not_finite_are_reported_without_warnings(
                 use("The old king")
 
 
-# --- files that are not files ------------------------------------------------------------------
+# --- what is not a regular file ------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
@@ -356,7 +356,7 @@ def test_a_link_to_nothing_is_no_run(tmp_path: Path) -> None:
         find_checkpoint(None, tmp_path)
 
 
-def test_an_honest_file_is_read(own: Path) -> None:
+def test_a_valid_file_is_read(own: Path) -> None:
     """The helpers of these tests keep a file as it is, except for what a test changes."""
     before = saved_model(own).state_dict()
     change_header(own, lambda header: header.update({}))

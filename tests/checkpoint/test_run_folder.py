@@ -1,4 +1,4 @@
-"""Run folders: locked before they are looked into, and nothing of the user's is lost there."""
+"""Run folders: locked before anything in them is read, and no file of the user is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of writing are told in one line."""
+"""An error of writing is reported in one line."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ MISTAKES = {
     f"{SET} data.path=binary.bin": "binary.bin: not a text: character 7 is a NUL",
     f"{SET} data.path=cut.txt.gz": "cut.txt.gz: this compressed file is cut short",
     f"{SET} data.path=plain.xz": "plain.xz: this compressed file is damaged",
-    f"{SET} data.path=same.txt": "same.txt: this text is one character over and over",
+    f"{SET} data.path=same.txt": "same.txt: all characters of this text are the same",
     f"{SET} data.val_path=missing.txt --set data.val_fraction=0": "missing.txt: cannot "
     "read this text",
     f"{SET} data.unit=byte --set data.normalize=NFC": "data.normalize: this setting needs "

@@ -450,7 +450,7 @@ def test_a_config_of_the_user_in_a_run_folder_is_not_overwritten(
     before = own.read_bytes()
     result = charlm("train", "--config", own, "--name", "own")
     assert result.status == 2
-    assert "checkpoints/own/config.yaml: this file is not one that charlm wrote" in result.err
+    assert "checkpoints/own/config.yaml: charlm did not write this file" in result.err
     assert own.read_bytes() == before
 
 

@@ -1,7 +1,7 @@
 """Every hint that charlm prints can be followed.
 
-A hint follows a semicolon. hints.txt has commands that provoke each, and commands that do what it
-says. The last tests look for hints in the source, and fail for one that is not there.
+A hint follows a semicolon. For each hint, hints.txt has a command that prints it and a command that
+follows it. The last tests find all hints in the source, and fail for one that hints.txt lacks.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ NOT_RUN = {
     "the first": "no hint",
     "charlm eval reads it again": "no cache; tests/cli/test_untrusted.py",
     "to read one, name it in data.path": "links; tests/data/test_sources.py",
-    "if it is the text, name it for eval or a resumed run with": "test_untrusted.py has it",
+    "if it is the text, give it to eval or to a resumed run with": "test_untrusted.py has it",
     "name one to read it": "only pipes in a folder; tests/data/test_sources.py",
     "set at most": "a machine with few CPUs; tests/test_devices.py",
     "use --device cpu": "a GPU with wrong results",

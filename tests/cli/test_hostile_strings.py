@@ -1,4 +1,4 @@
-"""Strings of a stranger's file reach the terminal as visible characters, and one line stays one."""
+"""Strings from a file reach the terminal as visible characters only, and a line stays one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUN = Path("checkpoints") / "lstm"
 
 
 def assert_visible(result: Result) -> None:
-    """A result has hidden characters nowhere. Of an error, it has a line for each problem."""
+    """Check that a result has no hidden characters, and that an error has one line per problem."""
     for line in (result.out + result.err).split("\n"):
         assert not any(map(is_hidden, line)), line
     if result.status:

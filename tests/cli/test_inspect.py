@@ -37,6 +37,10 @@ def test_the_numbers_are_those_of_eval(charlm: Charlm, workplace: Path) -> None:
     assert found["chars"] == score["chars"] + 1
     assert found["bits_per_char"] == pytest.approx(score["bits_per_char"], rel=1e-5)
     assert {"search", "gates", "bits", "ngrams", "growth", "ablations"} <= found.keys()
+    scores = {"luck", "last_characters", "untrained"}
+    for each in found["search"]:
+        assert each["baseline"] == max(each[name] for name in scores)
+    assert found["search"]
     assert len(found["gates"][0]["left"][0]) == 16
     assert found["growth"]["samples"][0]["step"] == 6
     assert not REPORT.exists()  # the numbers only

@@ -1,4 +1,4 @@
-"""What a second signal does. test_resume_processes.py in tests/training has the first."""
+"""A second signal. The first one is tested in tests/training/test_resume_processes.py."""
 
 from __future__ import annotations
 

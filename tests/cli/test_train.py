@@ -1,4 +1,4 @@
-"""`charlm train`: which run it uses, what it takes from where, and what it refuses to lose."""
+"""`charlm train`: which run it uses, where its settings come from, and that no file is lost."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_run_that_is_still_being_saved_is_not_read(
     charlm: Charlm, workplace: Path, how: list[str]
 ) -> None:
     with stopped_run(RUN):
-        (RUN / LAST).write_bytes(b"half")  # whatever is there now is not looked at
+        (RUN / LAST).write_bytes(b"half")  # must not be read
         result = charlm("train", "--resume", *how, *CPU)
     assert result.status == 2
     assert f"{RUN}: {BUSY}" in result.err

@@ -25,7 +25,7 @@ SAMPLE = ("sample", OTHER, "--length", "20", "--seed", "1", "--novelty")
 
 
 def write_checkpoint(data: dict[str, Any], sha256: str = "0" * 64) -> None:
-    """A checkpoint as that of the run, but with other names of its texts, and another hash."""
+    """Write a copy of the run's checkpoint with other paths of its texts and another hash."""
     with safe_open(RUN, "pt") as file:
         metadata = file.metadata()
     meta = json.loads(metadata["charlm"])
@@ -93,7 +93,7 @@ def test_what_is_not_a_regular_file_is_not_opened(
     note = "note: novelty cannot be measured without the training text: "
     assert result.err == (
         f"charlm: {note * ('sample' in command)}{shown}: not a regular file, and only the "
-        "checkpoint names it, so it is not opened; if it is the text, name it for eval or a "
+        "checkpoint names it, so it is not opened; if it is the text, give it to eval or to a "
         f"resumed run with --data {name}\n"
     )
 

@@ -43,8 +43,8 @@ def chain(link: str) -> str:
         ("[" + "a, " * MAX_VALUES + "]", "more than 50,000 values, with aliases written out"),
         (chain("x"), "more than 50,000 values, with aliases written out"),
         (chain("<<"), "more than 50,000 values, with aliases written out"),
-        ("a: &a [*a]", "1:8: not valid YAML: this alias is inside of what it stands for"),
-        ("&a {*a : 1}", "this alias is inside of what it stands for"),
+        ("a: &a [*a]", "1:8: not valid YAML: this alias is inside the value that it refers to"),
+        ("&a {*a : 1}", "this alias is inside the value that it refers to"),
         ("a: 1" + "0" * 6000, "is too long for a number"),
         ("a: 0." + "1" * 6000, "is too long for a number"),
         ("a: !!int " + "1:" * 6000 + "1", "is too long for a number"),
@@ -122,7 +122,9 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_parsed(tmp_path: Path,
 @POSIX
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/dev/tty"])
 def test_a_device_is_refused(path: str) -> None:
-    with pytest.raises(ConfigError, match=r"^/dev/.*: (a device, and not|cannot read this config)"):
+    with pytest.raises(
+        ConfigError, match=r"^/dev/.*: (this is a device, not|cannot read this config)"
+    ):
         load_config(Path(path))
 
 
@@ -167,7 +169,7 @@ def test_a_path_with_a_line_end_or_a_nul_is_one_line(tmp_path: Path) -> None:
 
 
 def numbers(node: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """All numbers in the schema, with their places."""
+    """All numbers in the schema, with their positions."""
     if isinstance(node, dict):
         if node.get("type") in ("integer", "number"):
             yield where, node

@@ -1,4 +1,4 @@
-"""What the cache trusts: no links, no files that others can change, no facts that do not fit."""
+"""The cache uses no links, no files that others can change, and no facts that do not fit."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ def test_a_damaged_text_in_utf_8_is_called_so(tmp_path: Path, damage: str) -> No
     assert text.partition("\ufffd")[0] == TEXTS["russian"][: text.index("\ufffd")]
 
 
-def test_what_is_not_known_is_not_guessed(tmp_path: Path) -> None:
+def test_an_unknown_encoding_is_not_guessed(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_bytes(bytes(random.Random(0).choices(range(0x80, 0xFF), k=3000)))
     message, settings = advice(tmp_path / "text.txt")
     assert "its encoding is not recognized" in message

@@ -565,7 +565,7 @@ def test_files_of_proc_are_empty_for_a_checkpoint() -> None:
     [
         ("missing.txt", "missing.txt: cannot read this text: No such file or directory"),
         ("there.txt/text.txt", "Not a directory"),
-        ("tinyshakespear", "did you mean the corpus tinyshakespeare?"),
+        ("tinyshakespear", "did you mean the well-known text tinyshakespeare?"),
         (
             "builtin:pyton",
             "no such built-in text; available: builtin:python, builtin:python-topics",

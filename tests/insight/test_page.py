@@ -130,7 +130,7 @@ def test_the_page_has_every_character_and_every_unit(kind: str, hostile: dict[st
         arrays["bits"][1:] * np.log(2), recorded.nats[1:], rtol=1e-4, atol=1e-6
     )
     np.testing.assert_array_equal(arrays["guesses"], recorded.guesses)
-    np.testing.assert_allclose(arrays["chances"] / 65535, recorded.chances, atol=1e-5)
+    np.testing.assert_allclose(arrays["probabilities"] / 65535, recorded.probabilities, atol=1e-5)
     units, levels = data["units"], data["units"]["levels"]
     assert len(units["rows"]) == sum(each["layers"] * each["size"] for each in units["kinds"])
     rows = zip(units["rows"], units["scales"], arrays["units"], strict=True)

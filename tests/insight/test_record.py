@@ -65,7 +65,7 @@ def test_surprisal_and_guesses_equal_those_of_the_model(kind: str) -> None:
     p = model(torch.from_numpy(ids[:10].astype(np.int64))[None])[0][0].softmax(-1).detach().numpy()
     for t in range(10):
         assert recorded.guesses[t].tolist() == np.argsort(-p[t])[:5].tolist()
-        np.testing.assert_allclose(recorded.chances[t], np.sort(p[t])[::-1][:5], rtol=1e-4)
+        np.testing.assert_allclose(recorded.probabilities[t], np.sort(p[t])[::-1][:5], rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -112,13 +112,13 @@ def test_an_untrained_network_has_no_discoveries(kind: str) -> None:
         assert [each.feature for each in found if each.discovery] == []
 
 
-def test_the_best_of_a_thousand_random_walks_does_not_beat_luck() -> None:
+def test_the_best_of_a_thousand_random_walks_does_not_beat_chance() -> None:
     walks = np.random.default_rng(2).normal(size=(1, len(IDS), 1000)).cumsum(axis=1)
     features = read_features(TEXT)
     found = search({"h": walks}, IDS, features, [{"h": walks[:, :, :5]}])
     quotes = by_feature(found)["in quotes"]
     assert quotes.units[0].score > 0.6  # high by chance
-    assert quotes.luck > 0.6
+    assert quotes.chance > 0.6
     assert not any(each.discovery for each in found)
 
 

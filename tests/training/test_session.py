@@ -180,7 +180,10 @@ def test_another_batch_size_is_refused(small_text: Path, tmp_path: Path) -> None
 
 
 def test_a_text_with_nothing_to_learn_is_refused(tmp_path: Path) -> None:
-    for text, words in (("aaaa" * 99, "one character over and over"), ("ab" * 4, "8 needs 9")):
+    for text, words in (
+        ("aaaa" * 99, "all characters of this text are the same"),
+        ("ab" * 4, "8 needs 9"),
+    ):
         (tmp_path / "text.txt").write_text(text)
         config = make_config(tmp_path / "text.txt", "lstm", "data.val_fraction=0")
         with pytest.raises(DataError, match=words):

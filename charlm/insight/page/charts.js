@@ -37,7 +37,7 @@ function bar(share, kind = "") {
 /** A score as a dot between `low` and 1, with a mark for each of its baselines. */
 function dotRow(score, baselines, low, width = 190) {
   const x = (value) => 6 + ((Math.max(low, value) - low) / (1 - low)) * (width - 12);
-  const shapes = { luck: "M-4,-5 L4,5 M-4,5 L4,-5", last_characters: "M0,-6 L0,6", untrained: "M-5,4 L0,-5 L5,4 Z" };
+  const shapes = { chance: "M-4,-5 L4,5 M-4,5 L4,-5", last_characters: "M0,-6 L0,6", untrained: "M-5,4 L0,-5 L5,4 Z" };
   return svg(
     "svg",
     { width, height: 20, role: "img", "aria-label": `score ${score.toFixed(3)}` },

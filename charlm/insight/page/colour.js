@@ -85,7 +85,7 @@ function describe(arrays, chars, chosen, i) {
   const column = i - (i ? chars.lastIndexOf("\n", i - 1) : -1);
   const rows = Array.from({ length: guesses }, (_, k) => {
     const char = String.fromCodePoint(data.about.vocab[arrays.guesses.values[i * guesses + k]]);
-    const probability = arrays.chances.values[i * guesses + k] / 65535;
+    const probability = arrays.probabilities.values[i * guesses + k] / 65535;
     return [boxed(char), percent(probability, 1), bar(probability, char === chars[i + 1] ? "next" : "")];
   });
   const next = () => {

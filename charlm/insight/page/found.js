@@ -4,7 +4,7 @@ function foundSection(colouring) {
   const rows = data.search.map((each) => foundRow(colouring, each));
   const some = data.search.filter((each) => each.discovery).length;
   const heads = [
-    "feature", "best unit", { number: "score" }, "chance \u2192 perfect", { number: "\u2715 luck" },
+    "feature", "best unit", { number: "score" }, "no relation \u2192 perfect", { number: "\u2715 chance" },
     { number: "| last two" }, { number: "\u25b3 untrained" }, "measure", "next best unit",
   ];
   const verdict = some
@@ -17,7 +17,7 @@ function foundSection(colouring) {
         "if the feature is a number. The sign comes from the first half of the text, the score from the second half. " +
         "A unit is a discovery if it closes at least a quarter of the gap between the best of three baselines and a " +
         "perfect score. The baselines are: ",
-      make("b", {}, "luck"), ", the best unit after the feature was shifted along the text; ",
+      make("b", {}, "chance"), ", the best unit after the feature was shifted along the text; ",
       make("b", {}, "last two"), ", a table of the last two characters; and ",
       make("b", {}, "untrained"), ", the best unit of untrained networks of the same size. ",
       "A minus sign marks a unit that is low where the feature is high.",
@@ -30,7 +30,7 @@ function foundSection(colouring) {
 
 function foundRow(colouring, each) {
   const [best, ...others] = each.units;
-  const baselines = { luck: each.luck, last_characters: each.last_characters, untrained: each.untrained };
+  const baselines = { chance: each.luck, last_characters: each.last_characters, untrained: each.untrained };
   const row = [
     each.feature, unitButton(colouring, best), best.score.toFixed(3),
     dotRow(best.score, baselines, each.measure === "AUC" ? 0.5 : 0),

@@ -8,7 +8,7 @@ async function main() {
   document.getElementById("about").textContent =
     `${about.model}, ${count(about.parameters, "parameter")}, step ${about.step.toLocaleString("en")}, ` +
     `${data.bits_per_char.toFixed(3)} bits per character on this text.`;
-  const names = ["ids", "bits", "guesses", "chances", "rises", "units"];
+  const names = ["ids", "bits", "guesses", "probabilities", "rises", "units"];
   const arrays = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await unpack(name)])));
   const colouring = textSection(arrays);
   state.chars = colouring.view.chars;

@@ -1,7 +1,7 @@
 /* The forward step of a GPT with its cache of keys and values, of B texts.
 
    T characters are read at once after P in the cache, N = B T; D channels, H heads of width
-   K = D / H, M hidden units of the MLP, V vocabulary.
+   K = D / H, F the width of the MLP, V vocabulary.
 
        x = x + attention(norm(x));  x = x + mlp(norm(x))      in every block
        logits = head(norm(x))                                 of the last character
@@ -23,22 +23,22 @@ typedef struct {
 
 typedef struct {
   Norm attention_norm, mlp_norm;
-  Matrix qkv, out, up, down; /* up (M, D), or in a SwiGLU gate and up (2 M, D) */
-  float *k, *v;              /* the cache: k (B, H, room / 16, K, 16), v (B, H, room, K) */
+  Matrix qkv, out, up, down; /* up (F, D), or in a SwiGLU gate and up (2 F, D) */
+  float *k, *v;              /* the cache: k (B, H, capacity / 16, K, 16), v (B, H, capacity, K) */
 } Layer;
 
 typedef struct {
-  size_t B, T, P, room, D, H, M, V, n_layer; /* room >= P + T, a multiple of 16 */
+  size_t B, T, P, capacity, D, H, F, V, n_layer; /* capacity >= P + T, a multiple of 16 */
   size_t norm_kind, mlp, qk_norm;
-  size_t places;
-  const float *angles; /* (2, places, K / 2), cosines and sines of a rotary position; or none */
+  size_t context;
+  const float *angles; /* (2, context, K / 2), cosines and sines for rope; or NULL */
   const Layer *layers;
   Norm norm;
   Matrix head; /* (V, D) */
   float *x;    /* (N, D), the characters with their positions, from here on */
-  float *y;    /* (N, max(D, M)), and below (N, max(3 D, 2 M)), room */
+  float *y;    /* (N, max(D, F)), and `wide` (N, max(3 D, 2 F)): workspace */
   float *wide;
-  float *scores; /* (threads, room) */
+  float *scores; /* (threads, capacity) */
   void *tiles;   /* y for AMX */
   float *logits; /* (B, V), after the last character */
 } Network;
@@ -82,31 +82,31 @@ INLINE float gelu(float x) {
   return (x > 0 ? x : 0) - .5f * fabsf(x) * p * t * power_of_e(-z * z);
 }
 
-/* The hidden units of one row: from up x, or gate x and up x, to out's input. */
+/* The MLP's hidden units of one row, y (F,), from up x (F,), or from gate x and up x (2 F,). */
 static void activate(const Network *n, const float *restrict up, float *restrict y) {
-  const size_t M = n->M;
+  const size_t F = n->F;
   switch (n->mlp) {
     case GELU:
 #pragma omp simd
-      for (size_t i = 0; i < M; i++) y[i] = gelu(up[i]);
+      for (size_t i = 0; i < F; i++) y[i] = gelu(up[i]);
       break;
     case RELU2:
 #pragma omp simd
-      for (size_t i = 0; i < M; i++) y[i] = up[i] < 0 ? 0 : up[i] * up[i]; /* NaN stays */
+      for (size_t i = 0; i < F; i++) y[i] = up[i] < 0 ? 0 : up[i] * up[i]; /* NaN stays */
       break;
     default:
 #pragma omp simd
-      for (size_t i = 0; i < M; i++) y[i] = up[i] * sigmoid(up[i]) * up[M + i];
+      for (size_t i = 0; i < F; i++) y[i] = up[i] * sigmoid(up[i]) * up[F + i];
   }
 }
 
-/* A query or a key as attention takes it: normalised, and turned by the angles of its place. */
-static void place(const Network *n, const float *from, size_t at, float *restrict to) {
+/* Normalise (qk_norm) and rotate (rope) a query or a key (K,) at position `at`. */
+static void prepare_vector(const Network *n, const float *from, size_t at, float *restrict to) {
   const size_t K = n->D / n->H, half = K / 2;
   if (n->qk_norm) root_mean_square(from, K, FLT_EPSILON, to);
   else memcpy(to, from, K * sizeof(float));
   if (!n->angles) return;
-  const float *cosine = n->angles + at * half, *sine = cosine + n->places * half;
+  const float *cosine = n->angles + at * half, *sine = cosine + n->context * half;
   for (size_t i = 0; i < half; i++) {
     const float a = to[i], b = to[half + i];
     to[i] = a * cosine[i] - b * sine[i];
@@ -125,12 +125,12 @@ static void softmax(float *scores, size_t P) {
   for (size_t j = 0; j < P; j++) scores[j] *= scale;
 }
 
-enum { SIDE = 16 }; /* so many keys lie side by side, number for number */
+enum { SIDE = 16 }; /* keys in a group; the cache has number i of all keys of a group together */
 
 /* scores (P,) = q k^T. */
 static void score(const float *q, const float *keys, size_t K, size_t P, float *scores) {
   for (size_t j = 0; j < P; j += SIDE, keys += K * SIDE) {
-    float sum[4][SIDE] = {{0}}; /* four sums, not to wait for one */
+    float sum[4][SIDE] = {{0}}; /* four sums, so that no addition waits for the one before */
     size_t i = 0;
     for (; i + 4 <= K; i += 4)
       UNROLL
@@ -169,13 +169,13 @@ static void weighted_sum(const float *weights, size_t n, const float *rows, size
 
 /* One head of one text: q, k and v from `wide`, softmax(q k^T / sqrt(K)) v to y. */
 static void attend(const Network *n, const Layer *l, size_t text, size_t head, float *scores) {
-  const size_t D = n->D, K = D / n->H, start = (text * n->H + head) * n->room * K;
+  const size_t D = n->D, K = D / n->H, start = (text * n->H + head) * n->capacity * K;
   float *k = l->k + start, *v = l->v + start, q[K], key[K];
   for (size_t t = 0; t < n->T; t++) {
     const float *qkv = n->wide + (text * n->T + t) * 3 * D + head * K;
     const size_t at = n->P + t, P = at + 1;
-    place(n, qkv, at, q);
-    place(n, qkv + D, at, key);
+    prepare_vector(n, qkv, at, q);
+    prepare_vector(n, qkv + D, at, key);
     for (size_t i = 0; i < K; i++) {
       q[i] /= sqrtf((float)K);
       k[(at / SIDE * K + i) * SIDE + at % SIDE] = key[i];
@@ -215,19 +215,19 @@ static void multiply(const Part *part, const Matrix *m, size_t rows, float *out,
 static void read_part(const void *job, int me, int of) {
   const Part part = {job, me, of};
   const Network *n = job;
-  const size_t N = n->B * n->T, width = n->mlp == SWIGLU ? 2 * n->M : n->M;
+  const size_t N = n->B * n->T, width = n->mlp == SWIGLU ? 2 * n->F : n->F;
   for (const Layer *l = n->layers; l < n->layers + n->n_layer; l++) {
     normalise_rows(&part, &l->attention_norm, n->x, N, n->D);
     multiply(&part, &l->qkv, N, n->wide, 0);
     const size_t heads = n->B * n->H;
     for (size_t i = heads * (size_t)me / (size_t)of; i < heads * (size_t)(me + 1) / (size_t)of; i++)
-      attend(n, l, i / n->H, i % n->H, n->scores + (size_t)me * n->room);
+      attend(n, l, i / n->H, i % n->H, n->scores + (size_t)me * n->capacity);
     meet(of);
     multiply(&part, &l->out, N, n->x, 1);
     normalise_rows(&part, &l->mlp_norm, n->x, N, n->D);
     multiply(&part, &l->up, N, n->wide, 0);
     for (size_t r = (size_t)me; r < N; r += (size_t)of)
-      activate(n, n->wide + r * width, n->y + r * n->M);
+      activate(n, n->wide + r * width, n->y + r * n->F);
     meet(of);
     multiply(&part, &l->down, N, n->x, 1);
   }

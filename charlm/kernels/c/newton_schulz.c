@@ -238,8 +238,8 @@ static void apply(const Job *job, size_t i, size_t j, float *block) {
   }
 }
 
-/* A thread's columns of X after so many steps: to the tiles and to its sum, or at last to the
-   weights. */
+/* Compute a thread's columns of X after `done` steps, and add them to its tiles and its sums. After
+   the last step, apply them to the weights instead. */
 static void pass(const Job *job, int me, int of, int done) {
   const size_t m = job->m, blocks = job->n / BLOCK;
   const size_t from = blocks * me / of * BLOCK, to = blocks * (me + 1) / of * BLOCK;
@@ -282,7 +282,7 @@ static void step(const Job *job, int me, int of) {
   pass(job, me, of, STEPS);
 }
 
-/* The size of the room that so many threads need for such a matrix, in bytes. */
+/* The size in bytes of the workspace for a matrix (m, n) and this number of threads. */
 size_t newton_schulz_room(size_t threads, size_t m, size_t n) {
   const size_t own = m * (2 * PANEL + BLOCK) * sizeof(bf16) + size_of_sums(m) * sizeof(float);
   return (m * n + 3 * m * m) * sizeof(bf16) + threads * own;

@@ -30,7 +30,7 @@ enum { LANES = 4 };
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* The loop below is of a fixed length, and done without jumps: what it sums up stays in registers. */
+/* Unroll the next loop, which has a fixed length, so that its sums stay in registers. */
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -44,24 +44,24 @@ typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias
 typedef struct {
   size_t O, I;
   const float *W;    /* (O, I) */
-  const float *b;    /* (O,), or none */
-  const void *tiles; /* W for AMX, see `pack_matrix`; or none */
+  const float *b;    /* (O,), or NULL */
+  const void *tiles; /* W for AMX, see `pack_matrix`; or NULL */
 } Matrix;
 
 /* N rows of I numbers, `stride` apart. */
 typedef struct {
   size_t N, stride;
   const float *x;
-  void *tiles; /* room to have them for AMX */
+  void *tiles; /* workspace for the rows in the layout of AMX */
 } Rows;
 
-enum { MANY = 8 }; /* from so many rows on, AMX is faster */
+enum { MANY = 8 }; /* AMX is faster from this number of rows on */
 
 INLINE int by_tiles(const Matrix *m, const Rows *rows) {
   return AMX && m->tiles && rows->N >= MANY;
 }
 
-/* To whole blocks. */
+/* n, rounded up to whole blocks. */
 INLINE size_t round_up(size_t n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }
 
 /* Numbers [from, to) of n for thread `me`, in whole blocks. */
@@ -72,7 +72,7 @@ INLINE void share(size_t n, int me, int of, size_t *from, size_t *to) {
   if (*to > n) *to = n;
 }
 
-/* Of tiles for rows of I numbers, those from row n on, which begins a block. */
+/* The tiles from row n on. A row has I numbers, and row n begins a block. */
 INLINE void *rows_at(void *tiles, size_t n, size_t I) {
   return (char *)tiles + n * round_up(I) * 4;
 }
@@ -181,7 +181,7 @@ static inline void multiply_on_threads(const Matrix *m, int threads, Work *work,
 
 /* --- for Python ------------------------------------------------------------------------------ */
 
-/* The bytes of m's tiles, or 0 where they are not to be had; from then on they may be used. */
+/* The size of m's tiles in bytes; 0 if AMX is not available. This call also enables AMX. */
 size_t product_tiles(const Matrix *m) {
 #if AMX
   if (amx_allowed()) return round_up(m->O) * round_up(m->I) * 2 * sizeof(bf16);

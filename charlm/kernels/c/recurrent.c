@@ -2,11 +2,11 @@
 
    D hidden units, G gates, V vocabulary. A step is, for every layer,
 
-       a = W x + b, p = U h + c, (h, ...) = cell(a, p, ...)
+       gi = W_ih x + b_ih, gh = W_hh h + b_hh, (h, ...) = cell(gi, gh, ...)
 
-   where x is the h of the layer below; of the first, a is a row of a table, by character. It is
-   done for 32 units of 32 texts at a time, all gates of which are still in the nearest cache when
-   the cell needs them. */
+   where x is the h of the layer below. For the first layer, gi is a row of a table with one row
+   for each character. A step computes 32 units of 32 texts at a time, so that all their gates are
+   still in the L1 cache when the cell needs them. */
 
 #include "functions.h"
 #include "product.h"
@@ -15,7 +15,7 @@ enum { RNN, GRU, LSTM, GATES = 4 };
 enum { NEAR = 3 << 19 }; /* bytes of weights that stay in the cache of one core */
 
 typedef struct {
-  Matrix below, past; /* (G D, D) each; below the first layer only where there is no table */
+  Matrix W_ih, W_hh; /* (G D, D), with biases; W_ih of the first layer only without a table */
   float *h, *c;       /* (B, D), from here and to here; c only in an LSTM */
   float *next;        /* (B, D), h while it is made */
   void *tiles;        /* h for AMX */
@@ -24,8 +24,8 @@ typedef struct {
 typedef struct {
   size_t kind, gates, B, T, D, V, n_layer;
   const Layer *layers;
-  const float *table; /* (V, G D), the first layer's a by character, or none */
-  const float *embed; /* (V, D), its x, where there is no table */
+  const float *table; /* (V, G D), the first layer's gi by character, or NULL */
+  const float *embed; /* (V, D), the first layer's x by character; only without a table */
   Matrix head;        /* (V, D) */
   const int64_t *ids; /* (B, T) */
   float *x;           /* (B, D), room for the first layer's x */
@@ -40,7 +40,7 @@ typedef struct {
   size_t first, texts, from, to; /* its texts, and its units of each layer */
 } Part;
 
-/* What the gates get: of 32 texts, 32 units of each gate. */
+/* gi or gh of 32 units of each gate, for 32 texts. */
 typedef float Gates[GATES][BLOCK * BLOCK];
 
 /* The part's rows of an array (B, D). */
@@ -49,11 +49,12 @@ static Rows rows_of(const Part *part, const float *array, void *tiles) {
   return (Rows){part->texts, D, array + part->first * D, rows_at(tiles, part->first, D)};
 }
 
-/* One text's next `count` units. The gates of a and p lie so far apart. */
-static void cell(size_t kind, size_t count, const float *restrict a, size_t a_gate,
-                 const float *restrict p, size_t p_gate, const float *restrict h,
+/* Compute the next `count` units of one text. gi_gate and gh_gate are the distances between two
+   gates in gi and gh. */
+static void cell(size_t kind, size_t count, const float *restrict gi, size_t gi_gate,
+                 const float *restrict gh, size_t gh_gate, const float *restrict h,
                  float *restrict c, float *restrict next) {
-#define Z(gate) (a[gate * a_gate + u] + p[gate * p_gate + u])
+#define Z(gate) (gi[gate * gi_gate + u] + gh[gate * gh_gate + u])
   switch (kind) {
     case RNN:
 #pragma omp simd
@@ -63,7 +64,7 @@ static void cell(size_t kind, size_t count, const float *restrict a, size_t a_ga
 #pragma omp simd
       for (size_t u = 0; u < count; u++) {
         const float r = sigmoid(Z(0)), z = sigmoid(Z(1));
-        const float n = hyperbolic_tangent(a[2 * a_gate + u] + r * p[2 * p_gate + u]);
+        const float n = hyperbolic_tangent(gi[2 * gi_gate + u] + r * gh[2 * gh_gate + u]);
         next[u] = n + z * (h[u] - n);
       }
       break;
@@ -82,7 +83,7 @@ static void step(const Part *part, const Layer *l, const Rows *x, size_t t) {
   const Network *n = part->n;
   const size_t D = n->D;
   const Rows h = rows_of(part, l->h, l->tiles);
-  _Alignas(64) Gates a, p;
+  _Alignas(64) Gates gi, gh;
   for (size_t u = part->from; u < part->to; u += BLOCK)
     for (size_t text = 0; text < part->texts; text += BLOCK) {
       const size_t count = u + BLOCK < part->to ? BLOCK : part->to - u;
@@ -91,16 +92,16 @@ static void step(const Part *part, const Layer *l, const Rows *x, size_t t) {
         const size_t o = g * D + u;
         if (x) {
           const Rows xs = some_rows(x, text, D);
-          product(&l->below, &xs, o, o + count, a[g], BLOCK, 0);
+          product(&l->W_ih, &xs, o, o + count, gi[g], BLOCK, 0);
         }
-        product(&l->past, &hs, o, o + count, p[g], BLOCK, 0);
+        product(&l->W_hh, &hs, o, o + count, gh[g], BLOCK, 0);
       }
       for (size_t r = 0; r < hs.N; r++) {
         const size_t at = (part->first + text + r) * D + u;
         const int64_t id = n->ids[(part->first + text + r) * n->T + t];
-        const float *as = x ? a[0] + r * BLOCK : n->table + (size_t)id * n->gates * D + u;
-        cell(n->kind, count, as, x ? BLOCK * BLOCK : D, p[0] + r * BLOCK, BLOCK * BLOCK, l->h + at,
-             l->c ? l->c + at : NULL, l->next + at);
+        const float *row = x ? gi[0] + r * BLOCK : n->table + (size_t)id * n->gates * D + u;
+        cell(n->kind, count, row, x ? BLOCK * BLOCK : D, gh[0] + r * BLOCK, BLOCK * BLOCK,
+             l->h + at, l->c ? l->c + at : NULL, l->next + at);
       }
     }
 }
@@ -115,7 +116,7 @@ static Rows embed(const Part *part, size_t t) {
     memcpy(n->x + text * n->D, row, n->D * sizeof(float));
   }
   meet(part->of);
-  prepare(&n->layers->below, &x, part->me, part->of);
+  prepare(&n->layers->W_ih, &x, part->me, part->of);
   return x;
 }
 
@@ -125,7 +126,7 @@ static void read_part(const Part *part) {
   Rows below = {0}, first;
   for (size_t i = 0; i < n->n_layer; i++) {
     below = rows_of(part, n->layers[i].h, n->layers[i].tiles);
-    prepare(&n->layers[i].past, &below, part->me, part->of);
+    prepare(&n->layers[i].W_hh, &below, part->me, part->of);
   }
   for (size_t t = 0; t < n->T; t++) {
     if (!n->table) first = embed(part, t);
@@ -134,7 +135,7 @@ static void read_part(const Part *part) {
       step(part, l, i ? &below : n->table ? NULL : &first, t);
       meet(part->of); /* from here on nobody needs the old h */
       below = rows_of(part, l->next, l->tiles);
-      prepare(&l->past, &below, part->me, part->of);
+      prepare(&l->W_hh, &below, part->me, part->of);
       for (size_t text = part->first; text < part->first + part->texts; text++)
         memcpy(l->h + text * D + part->from, l->next + text * D + part->from, bytes);
     }

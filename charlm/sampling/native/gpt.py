@@ -47,10 +47,7 @@ class _Layer(ctypes.Structure):
 
 
 class _Network(ctypes.Structure):
-    """`Network` of gpt.c. Fields correspond by position.
-
-    `capacity` is `room` there, `F` is `M`, `context` is `places`.
-    """
+    """`Network` of gpt.c."""
 
     _fields_ = [
         *((name, size) for name in ("B", "T", "P", "capacity", "D", "H", "F", "V", "n_layer")),

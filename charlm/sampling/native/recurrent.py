@@ -30,7 +30,7 @@ MAX_STEPS = 64
 
 
 class _Layer(ctypes.Structure):
-    """`Layer` of recurrent.c. Fields correspond by position: W_ih is `below`, W_hh is `past`."""
+    """`Layer` of recurrent.c."""
 
     _fields_ = [
         *((name, CMatrix) for name in ("W_ih", "W_hh")),

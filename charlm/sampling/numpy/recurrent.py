@@ -3,13 +3,15 @@
 Shapes: B texts, V vocabulary, D hidden_size, L n_layer, G gates (1 in the RNN, 3 in the GRU, 4 in
 the LSTM). Each text is a row, and the gates of a layer are next to each other in a row of G*D.
 
-    igates = x W_ih^T + b_ih      x is the input of the layer: the character, or the h of the
-    hgates = h W_hh^T + b_hh      layer below
+The equations and the names are those of charlm.models.recurrent, with texts as rows:
 
-The RNN and the LSTM use only the sum of the two. For them b_hh is added to b_ih in advance.
+    gi = x W_ih^T + b_ih      (B, G*D); x is the input of the layer: the character, or the h of
+    gh = h W_hh^T + b_hh      the layer below
 
-The igates of the first layer depend on the character alone, so they are taken from a table
-(V, G*D). With it, the first layer needs no product with W_ih.
+The RNN and the LSTM use only the sum gi + gh. For them, b_hh is added to b_ih in advance.
+
+The gi of the first layer depends on the character only, so it is read from a table (V, G*D).
+With this table, the first layer needs no product with W_ih.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Recurrent:
             is b_ih + b_hh. With one-hot input, W_ih^T of the first layer is (V, G*D).
         hh: for each layer W_hh^T, (D, G*D), and b_hh, (1, G*D), or None where it is in `ih`.
         head: W^T, (D, V), and b, (1, V).
-        table: the igates of the first layer by character, (V, G*D), or None.
+        table: the gi of the first layer by character, (V, G*D), or None.
     """
 
     context: int | None = None
@@ -89,16 +91,16 @@ class Recurrent:
 
     def _step(self, ids: Array) -> None:
         """Read one character of each text, ids (B,)."""
-        igates = self._first_igates(ids)  # (B, G*D)
+        gi = self._first_gi(ids)  # (B, G*D)
         for layer, state in enumerate(self._states):
             if layer:
-                igates = _affine(self._states[layer - 1][0], *self.ih[layer])
+                gi = _affine(self._states[layer - 1][0], *self.ih[layer])
             W, b = self.hh[layer]
-            hgates = state[0] @ W if b is None else state[0] @ W + b
-            self._states[layer] = self._cell(igates, hgates, state)
+            gh = state[0] @ W if b is None else state[0] @ W + b
+            self._states[layer] = self._cell(gi, gh, state)
 
-    def _first_igates(self, ids: Array) -> Array:
-        """The igates of the first layer for ids (B,): (B, G*D)."""
+    def _first_gi(self, ids: Array) -> Array:
+        """The gi of the first layer for ids (B,): (B, G*D)."""
         if self.table is not None:
             return self.table[ids]
         if self.embed is not None:
@@ -127,19 +129,19 @@ def _cell(kind: str, D: int, arrays: Arrays) -> Cell:
     """The equations of torch.nn.RNNCell, GRUCell or LSTMCell.
 
     Returns:
-        A function of igates and hgates, (B, G*D), and the state before. It returns the state after.
+        A function of gi and gh, (B, G*D), and the state before. It returns the state after.
     """
     tanh = arrays.xp.tanh
 
-    def rnn(igates: Array, hgates: Array, state: State) -> State:  # noqa: ARG001
-        return (tanh(igates + hgates),)
+    def rnn(gi: Array, gh: Array, state: State) -> State:  # noqa: ARG001
+        return (tanh(gi + gh),)
 
-    def gru(igates: Array, hgates: Array, state: State) -> State:
+    def gru(gi: Array, gh: Array, state: State) -> State:
         (h,) = state
-        rz = igates[:, : 2 * D] + hgates[:, : 2 * D]
+        rz = gi[:, : 2 * D] + gh[:, : 2 * D]
         rz = tanh(rz * 0.5) * 0.5 + 0.5  # sigmoid(x) = tanh(x / 2) / 2 + 1/2
         r, z = rz[:, :D], rz[:, D:]
-        n = tanh(igates[:, 2 * D :] + r * hgates[:, 2 * D :])
+        n = tanh(gi[:, 2 * D :] + r * gh[:, 2 * D :])
         return (n + z * (h - n),)
 
     # Because of that identity, one call of tanh computes all gates i, f, g, o of the LSTM.
@@ -147,9 +149,9 @@ def _cell(kind: str, D: int, arrays: Arrays) -> Cell:
     scale[:, 2 * D : 3 * D] = 1.0  # g is tanh(x), not sigmoid(x)
     factor, offset = arrays.make(scale), arrays.make(1 - scale)
 
-    def lstm(igates: Array, hgates: Array, state: State) -> State:
+    def lstm(gi: Array, gh: Array, state: State) -> State:
         _, c = state
-        gates = tanh((igates + hgates) * factor) * factor + offset
+        gates = tanh((gi + gh) * factor) * factor + offset
         i, f, g, o = gates[:, :D], gates[:, D : 2 * D], gates[:, 2 * D : 3 * D], gates[:, 3 * D :]
         c = f * c + i * g
         return o * tanh(c), c
