@@ -196,11 +196,9 @@ class Child:
             os.read(gate, 1)
         limits.apply()
         prepare()
-        from charlm.cli import main as charlm
-
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            status = _status_of(main or charlm, self._arguments)
+            status = _status_of(main or _charlm, self._arguments)
             threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()
             sys.stdout.flush()
@@ -209,6 +207,14 @@ class Child:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
         os._exit(status)
+
+
+def _charlm(arguments: list[str]) -> int:
+    """Do what the command `charlm` does."""
+    from charlm.__main__ import run
+
+    sys.argv = ["charlm", *arguments]
+    return run()
 
 
 def _status_of(main: Callable[[list[str]], int], arguments: list[str]) -> int:

@@ -126,11 +126,11 @@ def save(name, step, total):
     (RUN / "last.tmp").write_bytes(content)
     (RUN / "last.tmp").replace(RUN / name)
 
-def train(arguments):
+def train():
     # adds up the steps, as a run adds up gradients
     RUN.mkdir(parents=True, exist_ok=True)
     step = total = 0
-    if "--resume" in arguments:
+    if "--resume" in sys.argv:
         content = (RUN / "last.safetensors").read_bytes()
         total = 0 if FORGETS else int.from_bytes(content[-8:], "little")
         step = json.loads(json.loads(content[8:-8])["__metadata__"]["charlm"])["progress"]["step"]
