@@ -102,10 +102,11 @@ def _refuse_to_overwrite(folder: Path) -> None:
     first checkpoint."""
     names = {path.name for path in folder.iterdir()}
     if names - _LEFTOVERS:
-        resume = "continue it with resume=True, or " if LAST in names else ""
+        found, resume = "other files are here and are", ""
+        if LAST in names:
+            found, resume = "this run exists and is", "continue it with resume=True, or "
         raise CheckpointError(
-            f"{folder}: this run exists and is not overwritten; {resume}start another one with "
-            "name=NAME"
+            f"{folder}: {found} not overwritten; {resume}start another run with name=NAME"
         )
     if CONFIG in names and not _is_generated(folder / CONFIG):
         raise CheckpointError(

@@ -149,7 +149,7 @@ MISTAKES = {
     f"{TRAIN} --out lstm.yaml/below": "cannot write: Not a directory; files saved before are "
     "unchanged; choose another folder with --out DIR",
     "train --config lstm.yaml": "checkpoints/lstm: this run exists and is not overwritten; "
-    "continue it with --resume, or start another one with --name",
+    "continue it with --resume, or start another run with --name",
     # resuming
     f"{TRAIN} --resume": "checkpoints/new: no last.safetensors to resume from",
     "train --resume --name new": "checkpoints/new: no last.safetensors to resume from",

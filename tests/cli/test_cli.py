@@ -426,8 +426,10 @@ def test_a_folder_that_is_not_empty_is_never_overwritten(
     before = contents(workplace)
     result = charlm("train", "--config", "lstm.yaml", "--out", out, "--name", folder)
     assert (result.status, result.out) == (2, "")
-    assert f"{out}/{folder}: this run exists" in result.err
-    assert "--resume" in result.err
+    is_run = folder == "lstm"
+    found = "this run exists and is" if is_run else "other files are here and are"
+    assert f"{out}/{folder}: {found} not overwritten; " in result.err
+    assert ("--resume" in result.err) == is_run
     assert "--name" in result.err
     assert contents(workplace) == before
 
