@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import numpy as np
 
 from charlm.checkpoint.format import Meta
-from charlm.checkpoint.read import Checkpoint, find_checkpoint, open_checkpoint
+from charlm.checkpoint.read import Checkpoint, check_vocabulary, find_checkpoint, open_checkpoint
 from charlm.config import SampleConfig
 from charlm.config.files import updated
 from charlm.data.vocab import Ids
@@ -127,6 +127,7 @@ class Model:
         """Measure how much of the samples is copied from the training text.
 
         Raises:
+            CheckpointError: its vocabulary is not that of the training text.
             DataError: the training text is missing or has changed.
         """
         of_documents = self.meta.config.data.documents == "lines"
@@ -157,6 +158,7 @@ class Model:
         corpus = open_corpus(data, self.vocab, extend=False, expected=expected, named=())
         if corpus.sha256 != expected:
             raise DataError(f"{corpus.source}: not the text this model was trained on")
+        check_vocabulary(self.path, self.meta, corpus.vocab.chars)
         return corpus.split("train")
 
 

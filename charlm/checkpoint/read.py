@@ -214,6 +214,17 @@ def read_meta(path: Path) -> Meta:
         return checkpoint.meta
 
 
+def check_vocabulary(path: Path, meta: Meta, chars: str) -> None:
+    """Check that the vocabulary of a checkpoint has the characters of the text it was trained on.
+
+    Raises:
+        CheckpointError: it has others.
+    """
+    with reading(path):
+        if chars != meta.vocab:
+            raise DamageError("its vocabulary is not that of its text")
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn the errors of reading and checking a file into a CheckpointError with one line.

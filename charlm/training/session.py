@@ -13,7 +13,12 @@ import numpy as np
 import torch
 
 from charlm.checkpoint.format import Meta
-from charlm.checkpoint.read import Checkpoint, find_checkpoint, open_checkpoint
+from charlm.checkpoint.read import (
+    Checkpoint,
+    check_vocabulary,
+    find_checkpoint,
+    open_checkpoint,
+)
 from charlm.checkpoint.weights import copy_weights, read_model
 from charlm.config import Config, CosineSchedule, WSDSchedule
 from charlm.config.base import changeable
@@ -22,7 +27,7 @@ from charlm.data.amounts import fit_batch
 from charlm.data.corpus import Corpus, Texts, open_corpus
 from charlm.data.vocab import describe
 from charlm.devices import CPU, choose_device
-from charlm.errors import CheckpointError, ConfigError, DataError, DeviceError
+from charlm.errors import ConfigError, DataError, DeviceError
 from charlm.machine import instruction_set, usable_cpus
 from charlm.models import CharModel, build_model
 from charlm.observer import Observer
@@ -146,11 +151,7 @@ def resume(
             f"characters then, {len(corpus):,} now); restore that text, or start a new run from "
             f"these weights with init_from={shlex.quote(str(folder))}"
         )
-    if corpus.vocab.chars != meta.vocab:
-        raise CheckpointError(
-            f"{path}: this checkpoint is damaged (its vocabulary is not that of its text); use "
-            "another checkpoint of the run"
-        )
+    check_vocabulary(path, meta, corpus.vocab.chars)
     config, _ = _fit_batch(config, corpus)
     _refuse_changes(meta.config, config, path)
     model = read_model(last)

@@ -109,8 +109,8 @@ class Trainer:
         while True:
             over = self.limits.reached(progress.step, progress.elapsed_s)
             if (over or _due(progress.step, every.every)) and not self._evaluate():
-                over = False  # the resumed run evaluates again, and ends then
-            if over or _due(progress.step, every.sample_every):
+                over = False  # the resumed run evaluates, samples, and ends then
+            elif over or _due(progress.step, every.sample_every):
                 self._sample()
             lost_patience = self._lost_patience()
             progress.finished = over or lost_patience

@@ -285,7 +285,7 @@ def test_every_verb_refuses_it(own: Path, charlm: Charlm, tiny_text: Path, tmp_p
         assert "this checkpoint is damaged (model.embed.weight is (" in line, verb
 
 
-def test_a_run_whose_vocabulary_lacks_a_character_is_not_resumed(
+def test_a_vocabulary_that_lacks_a_character_of_the_text_is_found(
     own: Path, charlm: Charlm, tmp_path: Path
 ) -> None:
     change_metadata(own, lambda metadata: metadata.update(vocab=metadata["vocab"][:-1] + "\u2603"))
@@ -293,6 +293,10 @@ def test_a_run_whose_vocabulary_lacks_a_character_is_not_resumed(
     own.rename(tmp_path / "lstm" / LAST)
     result = charlm("train", "--resume", "--name", "lstm", "--out", tmp_path)
     assert result.status == 2
+    assert "its vocabulary is not that of its text" in result.err
+    result = charlm("sample", tmp_path / "lstm", "--length", "5", "--novelty")
+    assert result.status == 0
+    assert "novelty cannot be measured" in result.err
     assert "its vocabulary is not that of its text" in result.err
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from charlm.checkpoint import run_folder
 from charlm.checkpoint.format import BEST, LAST
-from charlm.checkpoint.read import open_checkpoint
+from charlm.checkpoint.read import open_checkpoint, read_meta
 from charlm.checkpoint.weights import load_model
 from charlm.config import Config, GPTConfig, RecurrentConfig
 from charlm.config.files import parse_config
@@ -139,12 +139,18 @@ def same_tensors(one: Path, other: Path) -> bool:
 
 
 def assert_same_run(folder: Path, reference: Path) -> None:
-    """Check that two runs have the same tensors, records and samples."""
+    """Check that two runs have the same tensors, progress, records and samples."""
     for name in (LAST, BEST):
         ours, theirs = load_file(folder / name), load_file(reference / name)
         assert ours.keys() == theirs.keys()
         differ = [key for key in ours if not torch.equal(ours[key], theirs[key])]
         assert not differ, f"{name}: {differ}"
+        times = {"elapsed_s", "logged_elapsed_s"}
+        done, expected = (
+            read_meta(each / name).progress.model_dump(exclude=times)
+            for each in (folder, reference)
+        )
+        assert done == expected, name
     assert metrics(folder) == metrics(reference)
     samples = [(each / "samples.txt").read_bytes() for each in (folder, reference)]
     assert samples[0] == samples[1]
