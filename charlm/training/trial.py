@@ -136,11 +136,12 @@ def random_batch(train: TrainConfig, model: CharModel, share: float = 1) -> tupl
 def step_seconds(
     model: CharModel, train: TrainConfig, compute: Compute, x: Tensor, y: Tensor, repeats: int = 2
 ) -> float:
-    """Return the seconds of one optimizer step with learning rate 0 on x, y (B, T).
+    """Return the seconds of one optimizer step with learning rate 0 on x, y (B, T) as one piece.
 
     The shortest of `repeats` steps counts, after one more that warms up.
     """
-    stepper = Stepper(model, train, compute, carries_state=False)
+    whole = train.model_copy(update={"grad_accum": 1})  # x may have fewer rows than pieces
+    stepper = Stepper(model, whole, compute, carries_state=False)
     x, y = x.to(compute.device), y.to(compute.device)
     seconds = []
     for _ in range(1 + repeats):

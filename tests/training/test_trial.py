@@ -15,11 +15,13 @@ from charlm.models import CharModel, build_model
 from charlm.training.compute import Compute, Precision
 from charlm.training.trial import (
     MAX_FLOPS,
+    SHARES,
     LossAndGradient,
     compare,
     faster,
     loss_and_gradient,
     random_batch,
+    step_seconds,
     without_dropout,
 )
 from tests.conftest import KINDS
@@ -172,3 +174,14 @@ def test_a_trial_of_a_large_model_is_short() -> None:
     small = TrainConfig(batch_size=2, seq_len=3)
     assert random_batch(small, model_of("rnn"))[0].shape == (2, 3)
     assert random_batch(small, model_of("rnn"), 1 / 64)[0].numel() <= 6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("batch_size", "grad_accum"), [(1, 1), (2, 2), (8, 4), (8, 8)])
+def test_a_step_is_timed_on_any_share_of_a_batch_in_pieces(
+    kind: str, batch_size: int, grad_accum: int
+) -> None:
+    train = TrainConfig(batch_size=batch_size, grad_accum=grad_accum, seq_len=16)
+    for share in (0.0, *SHARES):
+        batch = random_batch(train, model_of(kind), share)
+        assert step_seconds(model_of(kind), train, FLOAT32, *batch) > 0
