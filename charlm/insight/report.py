@@ -267,7 +267,7 @@ def _attention(window: AttentionWindow | None) -> tuple[dict[str, Array], dict[s
     arrays = {"attention": (255 * np.sqrt(window.attention)).round().astype(np.uint8)}
     scales = {}
     for name in ("queries", "keys", "values"):
-        values = getattr(window, name)
+        values = getattr(window, name).astype(np.float64)  # a scale may be below float32's range
         scales[name] = float(np.abs(values).max()) / 32767 or 1.0
         arrays[name] = (values / scales[name]).round().astype("<i2")
     L, H, T, K = window.queries.shape

@@ -306,6 +306,17 @@ def test_a_vocabulary_that_lacks_a_character_of_the_text_is_found(
 HUGE = 3e38  # products overflow
 
 
+def fill(path: Path, value: float, has_it: Callable[[str], bool]) -> None:
+    """Set all weights of the tensors whose names pass `has_it` to a value."""
+    header, content = parts(path)
+    changed = bytearray(content)
+    for name in header:
+        if name.startswith("model.") and has_it(name):
+            begin, end = header[name]["data_offsets"]
+            changed[begin:end] = np.full((end - begin) // 4, value, np.float32).tobytes()
+    write_parts(path, header, bytes(changed))
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, HUGE])
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
@@ -315,17 +326,25 @@ def test_weights_that_are_not_finite_are_reported_without_warnings(
     """A warning is an error in tests. Weights that are finite, but huge, may give outputs that are
     finite."""
     path = copy_of(tiny_run(kind), tmp_path)
-    header, content = parts(path)
-    for names in (["model.head.weight"], [name for name in header if name.startswith("model.")]):
-        changed = bytearray(content)
-        for name in names:
-            begin, end = header[name]["data_offsets"]
-            changed[begin:end] = np.full((end - begin) // 4, value, np.float32).tobytes()
-        write_parts(path, header, bytes(changed))
+    for whole in (False, True):
+        fill(path, value, lambda name: whole or name == "model.head.weight")  # noqa: B023
         model = loaded(path, engine)
         for use in (functools.partial(model.sample, length=5), model.score):
             with suppress(BrokenModelError) if value == HUGE else pytest.raises(BrokenModelError):
                 use("The old king")
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-45, 1e-39, HUGE, math.nan])
+@pytest.mark.parametrize("kind", KINDS)
+def test_extreme_weights_are_inspected_or_reported_without_warnings(
+    kind: str, value: float, tiny_run: TinyRun, tmp_path: Path, charlm: Charlm
+) -> None:
+    path = copy_of(tiny_run(kind), tmp_path)
+    for part in ("qkv", "rnn", "model"):  # a GPT's queries, keys and values; a network; all
+        fill(path, value, lambda name: part in name)  # noqa: B023
+        result = charlm("inspect", path, "--length", "50", "--force", "--device", "cpu")
+        assert result.status in (0, 2), result.err
+        assert result.err.count("\n") == (result.status == 2)
 
 
 # --- what is not a regular file ------------------------------------------------------------------
