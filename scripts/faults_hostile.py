@@ -163,8 +163,10 @@ class _Case:
         name, how = write_hostile_text(self.rng, self.place / "work" / "hostile", self.elsewhere)
         self.found.about = f"text: {how}"
         command = [*self.start, "--name", "new", "--data", name, "--set", "train.max_steps=3"]
+        if how == "fifo":  # charlm waits for another program, as the user asked
+            return
         for words in (["data", "stats", name], command):
-            self._run(words, may_be_large="sparse" in how)
+            self._run(words, may_be_large="sparse" in how or "endless" in how)
 
     def cache(self) -> None:
         """A hostile cache: the results are those of a new cache, or one line says what is wrong."""
