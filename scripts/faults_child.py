@@ -258,6 +258,11 @@ def new_place(place: Path) -> Path:
     return place
 
 
+def run_folder(place: Path) -> Path:
+    """The folder of the run of a trial."""
+    return place / "work" / "runs" / "run"
+
+
 def environment(place: Path) -> dict[str, str]:
     """The environment variables of a child: few of the user's, and the folders of the trial."""
     kept = ("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "CC", "ASAN_OPTIONS", "UBSAN_OPTIONS")

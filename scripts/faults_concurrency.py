@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from faults_child import Child, Ended, new_place
+from faults_child import Child, Ended, new_place, run_folder
 from faults_common import Check, Found, Part, problems_of
 from faults_runs import RESUME, RunPlan, differences, draw, leftovers, reference, warm_up
 
@@ -40,7 +40,7 @@ class Scene:
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return self.place / "work" / "runs" / "run"
+        return run_folder(self.place)
 
     def at_once(self, commands: Sequence[Sequence[str | Path | int]]) -> list[Child]:
         """Start commands at the same time."""

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from faults_child import PATIENCE_S, Child, Ended, new_place
+from faults_child import PATIENCE_S, Child, Ended, new_place, run_folder
 from faults_common import Check, Found, Part, problems_of
 from faults_runs import (
     RESUME,
@@ -59,7 +59,7 @@ def _while_compiling(check: Check, rng: random.Random, place: Path) -> Found:
     found = Found("compiling")
     kind = rng.choice(("lstm", "gpt"))
     whole = reference(check, draw(check.random("compiling", kind), feeds=("file",), kind=kind))
-    shutil.copytree(whole.folder, place / "work" / "runs" / "run")
+    shutil.copytree(whole.folder, run_folder(place))
     sample: list[Any] = ["sample", "runs/run", "--length", 30, "--seed", 1, "--engine", "native"]
     child = Child(sample, place)
     _sleep_until(child.began + 10 ** rng.uniform(-1.5, 0.7), child)
@@ -110,7 +110,7 @@ class _StoppedRun:
         self.signals = SIGNALS
         self._seconds = never_stopped.seconds + (0 if forked else IMPORT_S)
         self._start = plan.write(place)
-        self.folder = place / "work" / "runs" / "run"
+        self.folder = run_folder(place)
         self.history: list[str] = []
         if rng.random() < 0.8:  # otherwise this run encodes the text itself
             shutil.copytree(never_stopped.place / "cache", place / "cache", dirs_exist_ok=True)

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from faults_child import Child, Ended, new_place
+from faults_child import Child, Ended, new_place, run_folder
 from faults_common import Check, Found, Part, UnavailableError, problems_of
 from faults_runs import (
     RESUME,
@@ -144,7 +144,7 @@ def _words(start: Sequence[str | Path], command: str) -> Words:
 def _half(check: Check, plan: RunPlan) -> Path:
     """The folder of a run that was stopped by SIGKILL after its first steps."""
     place = check.folder / "references" / f"{plan.digest}-half"
-    folder = place / "work" / "runs" / "run"
+    folder = run_folder(place)
     if not folder.exists():
         new_place(place)
         killed = Child(
@@ -225,7 +225,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _saved_step(place: Path) -> int | None:
-    path = place / "work" / "runs" / "run" / "last.safetensors"
+    path = run_folder(place) / "last.safetensors"
     return int(read_checkpoint(path)[1]["progress"]["step"]) if path.exists() else None
 
 

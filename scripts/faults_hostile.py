@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from faults_checkpoints import write_hostile
-from faults_child import Child, Ended, Limits, new_place
+from faults_child import Child, Ended, Limits, new_place, run_folder
 from faults_common import Check, Found, Part, UnavailableError, problems_of
 from faults_configs import write_hostile_config
 from faults_files import Elsewhere
@@ -46,7 +46,7 @@ class Base:
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return self.place / "work" / "runs" / "run"
+        return run_folder(self.place)
 
 
 def prepare(check: Check) -> list[Base]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from faults_child import Child, import_what_is_used, new_place
+from faults_child import Child, import_what_is_used, new_place, run_folder
 from faults_common import Check
 
 FEEDS = ("file", "folder", "list", "gz", "pipe")
@@ -214,7 +214,7 @@ class Reference:
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return self.place / "work" / "runs" / "run"
+        return run_folder(self.place)
 
 
 def reference(check: Check, plan: RunPlan) -> Reference:
