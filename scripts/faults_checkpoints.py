@@ -234,11 +234,12 @@ def _layout(rng: random.Random, draft: Draft, _elsewhere: Elsewhere) -> str:
     return f"a header of {draft.length} bytes"
 
 
-CHANGES: tuple[tuple[Change, int], ...] = (
-    *((_fields, 5), (_a_setting, 3), (_huge_model, 2), (_a_path, 3), (_text_everywhere, 3)),
-    *((_a_vocabulary, 1), (_json, 2), (_a_tensor, 3), (_an_entry, 2), (_names, 2), (_numbers, 2)),
-    *((_layout, 2),),
-)
+# With their weights. They are made in this order, because _fields may remove a setting, and _names
+# a tensor, that others need.
+CHANGES: dict[Change, int] = {
+    **{_a_setting: 3, _huge_model: 2, _a_path: 3, _text_everywhere: 3, _a_vocabulary: 1},
+    **{_fields: 5, _json: 2, _a_tensor: 3, _numbers: 2, _names: 2, _an_entry: 2, _layout: 2},
+}
 
 
 def write_hostile(
@@ -259,8 +260,8 @@ def write_hostile(
     draft = Draft.read(base, text)
     done = []
     if way < 0.75:
-        changes, weights = zip(*CHANGES, strict=True)
-        for change in rng.choices(changes, weights, k=rng.choice((1, 1, 1, 2))):
+        chosen = rng.choices([*CHANGES], [*CHANGES.values()], k=rng.choice((1, 1, 1, 2)))
+        for change in sorted(chosen, key=[*CHANGES].index):
             done.append(change(rng, draft, elsewhere))
     content = draft.content()
     if not done:
