@@ -22,10 +22,11 @@ def visible(text: str, keep: str = "") -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c in keep or not _is_hidden(c) else _escaped(c) for c in text)
+    return "".join(c if c in keep or not is_hidden(c) else _escaped(c) for c in text)
 
 
-def _is_hidden(char: str) -> bool:
+def is_hidden(char: str) -> bool:
+    """Whether `visible` replaces a character."""
     match category(char):
         case "Cc" | "Cs" | "Zl" | "Zp":
             return True

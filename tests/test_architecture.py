@@ -26,7 +26,7 @@ ALLOWED = {
     "visible": "",
     "devices": "errors machine",
     "config": "errors files visible",
-    "data": "version errors files randomness config",
+    "data": "version errors files randomness visible config",
     "models": "errors randomness machine config",
     "kernels": "files machine models",
     "checkpoint": "errors files config data devices models",

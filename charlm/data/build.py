@@ -153,12 +153,6 @@ def map_file(path: Path, dtype: str | np.dtype[Any]) -> NDArray[Any]:
     return np.asarray(np.memmap(path, dtype, "r"))
 
 
-def hash_file(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hash_of(file)
-
-
 def hash_of(file: Any) -> str:
     """The SHA-256 of an open binary file, in hexadecimal digits."""
     return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,6 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from charlm.visible import is_hidden
+
 RARE = 5  # a character that occurs fewer times is rare
 MANY_RARE = 20  # rare characters are reported if there are more of them
 
@@ -161,7 +163,8 @@ def _kind(char: str, counts: Mapping[str, int], script: str) -> str | None:
         return None if char in "\n\t\r" else "control characters"
     if category in ("Co", "Cn", "Cs"):
         return "private-use or unassigned"
-    if _is_invisible(char, category, script):
+    # Persian and the scripts of India use joiners in their spelling
+    if is_hidden(char) and not (script == "other" and char in "\u200c\u200d"):
         return "invisible characters"
     if _is_combining(char):
         return "combining marks"
@@ -172,15 +175,6 @@ def _kind(char: str, counts: Mapping[str, int], script: str) -> str | None:
     if category == "Zs" and " " in counts and not (script == "CJK" and char == "\u3000"):
         return "spaces"
     return "compatibility forms" if _is_variant(char, counts, script) else None
-
-
-def _is_invisible(char: str, category: str, script: str) -> bool:
-    if char in "\u200c\u200d" and script == "other":
-        return False  # Persian and the scripts of India use joiners in their spelling
-    # The Arabic signs around numbers (bidirectional class AN) are of category Cf, but visible.
-    return category in ("Zl", "Zp") or (
-        category == "Cf" and unicodedata.bidirectional(char) != "AN"
-    )
 
 
 def _is_combining(char: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from charlm.config import DataConfig
+from charlm.data.build import hashed_bytes
 from charlm.data.corpus import Corpus, Split, open_corpus
 from charlm.data.oddities import oddities
 from charlm.data.vocab import CHUNK_CHARS, Ids, Vocab
@@ -84,6 +85,5 @@ def _yardsticks(corpus: Corpus) -> dict[str, Any]:
 
 def _bytes(ids: Ids, vocab: Vocab) -> bytes:
     """The text of the ids, in UTF-8; of a vocabulary of bytes, the bytes."""
-    codes = np.array([ord(char) for char in vocab.chars], np.uint32)[ids]
-    text = codes.tobytes().decode("utf-32-le")
-    return text.encode("latin-1" if vocab.unit == "byte" else "utf-8")
+    codes = np.array([ord(char) for char in vocab.chars], "<u4")[ids]
+    return hashed_bytes(codes.tobytes().decode("utf-32-le"), vocab.unit)

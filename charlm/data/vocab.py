@@ -126,8 +126,8 @@ class Vocab:
             f"{describe(self.nearest(first))}"
         )
 
-    def nearest(self, char: str, count: int = 4) -> list[str]:
-        """Known characters similar to `char`: the other case, no accent, a near code point."""
+    def nearest(self, char: str) -> list[str]:
+        """4 known characters similar to `char`: the other case, no accent, a near code point."""
         base = unicodedata.normalize("NFKD", char)[:1]
         similar = [char.lower(), char.upper(), base, base.lower(), base.upper()]
         category = unicodedata.category(char)[0]
@@ -136,7 +136,7 @@ class Vocab:
             key=lambda c: (unicodedata.category(c)[0] != category, abs(ord(c) - ord(char))),
         )
         known = [c for c in similar if c and c in self.chars]
-        return list(dict.fromkeys(known + by_distance))[:count]
+        return list(dict.fromkeys(known + by_distance))[:4]
 
 
 class Decoder:
