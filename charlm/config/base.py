@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 # Every number has bounds. Those of a kind of number that has no closer ones are far outside of what
@@ -74,6 +81,16 @@ class Group(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def problems(self) -> Iterator[str]:
+        """Yield a line `key: message` for each setting that does not fit the others."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if problems := list(self.problems()):
+            raise ValueError("\n".join(problems))
+        return self
+
 
 @dataclass(frozen=True)
 class MayChange:
@@ -91,16 +108,3 @@ def changeable(group: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield prefix + name
         elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from changeable(field.annotation, f"{prefix}{name}.")
-
-
-def refuse(*problems: str | None) -> None:
-    """Raise a ValueError that lists the problems, if there are any.
-
-    Args:
-        problems: None, or a line `key: message`.
-
-    Raises:
-        ValueError: at least one problem is not None; the message has one line per problem.
-    """
-    if found := [problem for problem in problems if problem]:
-        raise ValueError("\n".join(found))

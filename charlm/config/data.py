@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import codecs
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -23,7 +24,6 @@ from charlm.config.base import (
     Text,
     VocabSize,
     is_unicode,
-    refuse,
 )
 
 MAX_PATH = 4096  # characters; no system opens a longer path
@@ -158,31 +158,23 @@ class DataConfig(Group):
             return {"val_fraction": 0.0} | raw
         return raw
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        held_out = self.val_fraction + self.test_fraction
+    def problems(self) -> Iterator[str]:
         paths = (*self.path, *(self.val_path or ()), *(self.test_path or ()))
-        refuse(
-            "path: - is given twice, but standard input can be read only once; give it once"
-            if paths.count("-") > 1
-            else None,
-            f"val_fraction: the sum with data.test_fraction is {held_out:g}, which leaves nothing "
-            "to train on; lower one of them"
-            if held_out >= 1
-            else None,
-            *(
-                f"{part}_fraction: data.{part}_path is set too; leave one of them out"
-                for part in ("val", "test")
-                if getattr(self, f"{part}_path") and getattr(self, f"{part}_fraction")
-            ),
-            *(
-                f"{key}: this setting needs data.unit char, but data.unit is byte; leave it out"
-                for key in _CHAR_ONLY
-                if self.unit == "byte"
-                and getattr(self, key) != type(self).model_fields[key].default
-            ),
-        )
-        return self
+        if paths.count("-") > 1:
+            yield "path: - is given twice, but standard input can be read only once; give it once"
+        held_out = self.val_fraction + self.test_fraction
+        if held_out >= 1:
+            yield (
+                f"val_fraction: the sum with data.test_fraction is {held_out:g}, which leaves "
+                "nothing to train on; lower one of them"
+            )
+        for part in ("val", "test"):
+            if getattr(self, f"{part}_path") and getattr(self, f"{part}_fraction"):
+                yield f"{part}_fraction: data.{part}_path is set too; leave one of them out"
+        for key in _CHAR_ONLY if self.unit == "byte" else ():
+            if getattr(self, key) != type(self).model_fields[key].default:
+                needs = "this setting needs data.unit char, but data.unit is byte"
+                yield f"{key}: {needs}; leave it out"
 
     @property
     def is_limited(self) -> bool:

@@ -39,7 +39,7 @@ def _explain(detail: ErrorDetails, hints: Mapping[str, str]) -> list[str]:
     dotted, given = ".".join(keys), detail["input"]
     context = detail.get("ctx", {})
     match detail["type"]:
-        case "value_error":  # raised by `refuse`: lines of the form `key: message`
+        case "value_error":  # raised by `Group`: lines of the form `key: message`
             prefix = f"{dotted}." if dotted else ""
             return [prefix + line for line in str(context["error"]).splitlines()]
         case "extra_forbidden":

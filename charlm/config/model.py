@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from charlm.config.base import Context, Fraction, Group, Layers, Width, refuse
+from charlm.config.base import Context, Fraction, Group, Layers, Width
 
 
 class RecurrentConfig(Group):
@@ -46,19 +47,17 @@ class RecurrentConfig(Group):
         "model.input embedding",
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        refuse(
-            "tie_weights: model.input is one_hot, so there is no embedding to share; set "
-            "model.input to embedding"
-            if self.tie_weights and self.input == "one_hot"
-            else None,
-            f"dropout: {self.dropout:g} applies between two layers, but model.n_layer is 1; set "
-            "model.output_dropout instead, or add a layer"
-            if self.dropout and self.n_layer == 1
-            else None,
-        )
-        return self
+    def problems(self) -> Iterator[str]:
+        if self.tie_weights and self.input == "one_hot":
+            yield (
+                "tie_weights: model.input is one_hot, so there is no embedding to share; set "
+                "model.input to embedding"
+            )
+        if self.dropout and self.n_layer == 1:
+            yield (
+                f"dropout: {self.dropout:g} applies between two layers, but model.n_layer is 1; "
+                "set model.output_dropout instead, or add a layer"
+            )
 
 
 class GPTConfig(Group):
@@ -102,23 +101,19 @@ class GPTConfig(Group):
         """
         return -(-8 * self.n_embd // 3 // 8) * 8 if self.mlp == "swiglu" else 4 * self.n_embd
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        divides = self.n_embd % self.n_head == 0
-        width = self.n_embd // self.n_head
-        refuse(
-            None
-            if divides
-            else f"n_embd: {self.n_embd} is not divisible by model.n_head {self.n_head}; "
-            f"{self.n_head * max(1, round(self.n_embd / self.n_head))} is",
-            f"n_head: rope needs an even head width, but model.n_embd / model.n_head is {width}"
-            if divides and self.position == "rope" and width % 2
-            else None,
-            f"n_embd: sinusoidal positions need an even number, not {self.n_embd}"
-            if self.position == "sinusoidal" and self.n_embd % 2
-            else None,
-        )
-        return self
+    def problems(self) -> Iterator[str]:
+        width, rest = divmod(self.n_embd, self.n_head)
+        if rest:
+            valid = self.n_head * max(1, round(self.n_embd / self.n_head))
+            yield (
+                f"n_embd: {self.n_embd} is not divisible by model.n_head {self.n_head}; {valid} is"
+            )
+        elif self.position == "rope" and width % 2:
+            yield (
+                f"n_head: rope needs an even head width, but model.n_embd / model.n_head is {width}"
+            )
+        if self.position == "sinusoidal" and self.n_embd % 2:
+            yield f"n_embd: sinusoidal positions need an even number, not {self.n_embd}"
 
 
 ModelConfig = Annotated[RecurrentConfig | GPTConfig, Field(discriminator="kind")]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,7 +18,6 @@ from charlm.config.base import (
     Ratio,
     Temperature,
     Text,
-    refuse,
 )
 from charlm.config.data import DataConfig
 from charlm.config.model import GPTConfig, ModelConfig, RecurrentConfig
@@ -138,32 +138,28 @@ class Config(Group):
                 raw = raw | {"eval": _with_defaults(raw.get("eval"), {"protocol": "items"})}
         return raw | {"model": model, "train": train}
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        gpt = isinstance(self.model, GPTConfig)
-        is_list = self.data.documents == "lines"
-        refuse(
-            f"train.seq_len: {self.train.seq_len} is not model.context {self.model.context}; for a "
-            "gpt they must be equal, so leave train.seq_len out"
-            if isinstance(self.model, GPTConfig) and self.train.seq_len != self.model.context
-            else None,
-            "train.batches: a gpt does not support streams; leave it out, or set windows"
-            if gpt and self.train.batches == "streams"
-            else None,
-            "train.patience: it counts evaluations, but eval.every is null; set eval.every"
-            if self.train.patience and self.eval.every is None
-            else None,
-            "train.patience: it counts evaluations, but data.val_fraction is 0; set it above 0"
-            if self.train.patience and self.data.val_fraction == 0 and not self.data.val_path
-            else None,
-            "train.batches: items needs a list of documents; set data.documents to lines"
-            if self.train.batches == "items" and not is_list
-            else None,
-            "eval.protocol: items needs a list of documents; set data.documents to lines"
-            if self.eval.protocol == "items" and not (is_list or self.train.batches == "items")
-            else None,
-        )
-        return self
+    def problems(self) -> Iterator[str]:
+        model, train, data = self.model, self.train, self.data
+        if isinstance(model, GPTConfig):
+            if train.seq_len != model.context:
+                yield (
+                    f"train.seq_len: {train.seq_len} is not model.context {model.context}; for a "
+                    "gpt they must be equal, so leave train.seq_len out"
+                )
+            if train.batches == "streams":
+                yield "train.batches: a gpt does not support streams; leave it out, or set windows"
+        if train.patience:
+            counts = "train.patience: it counts evaluations, but"
+            if self.eval.every is None:
+                yield f"{counts} eval.every is null; set eval.every"
+            if data.val_fraction == 0 and not data.val_path:
+                yield f"{counts} data.val_fraction is 0; set it above 0"
+        if data.documents != "lines":
+            needs = "items needs a list of documents; set data.documents to lines"
+            if train.batches == "items":
+                yield f"train.batches: {needs}"
+            elif self.eval.protocol == "items":
+                yield f"eval.protocol: {needs}"
 
 
 def _with_defaults(raw: Any, defaults: dict[str, Any]) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from charlm.config.base import (
     Beta,
@@ -20,7 +21,6 @@ from charlm.config.base import (
     Ratio,
     Seed,
     Threads,
-    refuse,
 )
 
 
@@ -254,22 +254,20 @@ class TrainConfig(Group):
         3, description="maximum number of keep_every checkpoints; older ones are deleted"
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def problems(self) -> Iterator[str]:
         warmup = self.schedule.warmup_steps
-        too_long = self.max_steps is not None and warmup >= self.max_steps
-        refuse(
-            f"schedule.warmup_steps: {warmup} is not below train.max_steps {self.max_steps}, so "
-            "the warm-up would never end; lower it"
-            if too_long
-            else None,
-            f"fresh_state: this setting needs train.batches streams, but train.batches is "
-            f"{self.batches}; leave it out"
-            if self.fresh_state and self.batches != "streams"
-            else None,
-            f"grad_accum: {self.grad_accum} does not divide train.batch_size {self.batch_size}; "
-            "set a divisor"
-            if self.batch_size % self.grad_accum
-            else None,
-        )
-        return self
+        if self.max_steps is not None and warmup >= self.max_steps:
+            yield (
+                f"schedule.warmup_steps: {warmup} is not below train.max_steps {self.max_steps}, "
+                "so the warm-up would never end; lower it"
+            )
+        if self.fresh_state and self.batches != "streams":
+            yield (
+                "fresh_state: this setting needs train.batches streams, but train.batches is "
+                f"{self.batches}; leave it out"
+            )
+        if self.batch_size % self.grad_accum:
+            yield (
+                f"grad_accum: {self.grad_accum} does not divide train.batch_size "
+                f"{self.batch_size}; set a divisor"
+            )
