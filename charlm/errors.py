@@ -16,6 +16,13 @@ from __future__ import annotations
 
 import os
 
+# what to do about too little memory: for any model, and for training
+SMALLER_MODEL = "use a smaller model"
+SMALLER_BATCH = (
+    f"{SMALLER_MODEL}, lower train.batch_size, or raise train.grad_accum, which keeps the batch "
+    "size"
+)
+
 
 class CharlmError(Exception):
     """The base class: the message says what was wrong, where, and what to do.

@@ -20,7 +20,7 @@ from charlm.cli import config, data, inspect, sample, train, use
 from charlm.cli.arguments import make_parser
 from charlm.cli.output import message
 from charlm.cli.streams import OutputError, discard_output, standard_streams
-from charlm.errors import CharlmError, name_of_file
+from charlm.errors import SMALLER_BATCH, SMALLER_MODEL, CharlmError, name_of_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,9 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            less = "lower train.batch_size, or raise train.grad_accum, which keeps the batch size"
-            model = "use a smaller model" + f", {less}" * (options.verb == "train")
-            return _fail(f"out of memory; {model}")
+            advice = SMALLER_BATCH if options.verb == "train" else SMALLER_MODEL
+            return _fail(f"out of memory; {advice}")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from charlm.config import AdamConfig, GPTConfig, ModelConfig, SGDConfig, TrainConfig
 from charlm.config.shapes import count_weights
-from charlm.errors import ConfigError
+from charlm.errors import SMALLER_BATCH, SMALLER_MODEL, ConfigError
 from charlm.machine import usable_memory
 
 
@@ -19,14 +19,10 @@ def refuse_too_large(train: TrainConfig, model: ModelConfig, vocab_size: int | N
     """
     needed, usable = bytes_at_least(train, model, vocab_size), usable_memory()
     if usable is not None and needed > usable:
-        hint = "use a smaller model"
-        if vocab_size is not None:
-            hint += (
-                ", lower train.batch_size, or raise train.grad_accum, which keeps the batch size"
-            )
+        advice = SMALLER_MODEL if vocab_size is None else SMALLER_BATCH
         raise ConfigError(
             f"out of memory: training needs at least {needed / 1e9:.1f} GB, and "
-            f"{usable / 1e9:.1f} GB are available; {hint}"
+            f"{usable / 1e9:.1f} GB are available; {advice}"
         )
 
 
