@@ -74,9 +74,11 @@ def _quotas(root: Path) -> list[float]:
     """The CPU quotas, in CPUs, of this process's control groups and of their parents."""
     quotas = []
     for folder, is_v2 in _control_groups(root, "cpu"):
-        quota = _read_v2(folder) if is_v2 else _read_v1(folder)
-        if quota is not None:
-            quotas.append(quota)
+        # microseconds: the quota, and the period to which it applies; `max` or -1 for no quota
+        names = ("cpu.max",) if is_v2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        words = " ".join(line for name in names for line in _lines(folder / name)).split()
+        if len(words) == 2 and all(map(str.isdecimal, words)) and words[1] != "0":
+            quotas.append(int(words[0]) / int(words[1]))
     return quotas
 
 
@@ -97,22 +99,6 @@ def _control_groups(root: Path, controller: str) -> list[tuple[Path, bool]]:
             for depth in range(len(parts) + 1):
                 found.append((top.joinpath(*parts[:depth]), not controllers))
     return found
-
-
-def _read_v2(folder: Path) -> float | None:
-    """`cpu.max` is `QUOTA PERIOD` in microseconds, or `max PERIOD` for no quota."""
-    words = " ".join(_lines(folder / "cpu.max")).split()
-    if len(words) != 2 or not all(word.isdecimal() for word in words) or words[1] == "0":
-        return None
-    return int(words[0]) / int(words[1])
-
-
-def _read_v1(folder: Path) -> float | None:
-    """`cpu.cfs_quota_us` and `cpu.cfs_period_us`; a quota of -1 means no quota."""
-    words = [" ".join(_lines(folder / f"cpu.cfs_{name}_us")) for name in ("quota", "period")]
-    if not all(word.isdecimal() for word in words) or words[1] == "0":
-        return None
-    return int(words[0]) / int(words[1])
 
 
 def _lines(path: Path) -> list[str]:
