@@ -79,8 +79,7 @@ class _Session:
                 that is not in the vocabulary.
         """
         if not line.startswith("/") or line.startswith("//"):
-            text = line.removeprefix("/") if line.startswith("//") else line
-            self.continue_text(self._model.vocab.encode(text))
+            self.continue_text(self._model.vocab.encode(line.removeprefix("/")))
             return
         command, _, value = line[1:].partition(" ")
         value = value.strip()
@@ -113,13 +112,12 @@ class _Session:
         """Change a setting for the next turns."""
         from charlm.config.files import updated
 
-        off = value == "off" and key in ("top_k", "top_p", "min_p")
-        try:
-            number = None if off else int(value) if key in ("top_k", "length") else float(value)
-        except ValueError as error:
-            raise CharlmError(f"{key}: {value!r:.80} is not a number") from error
-        if off:
+        if value == "off" and key in ("top_k", "top_p", "min_p"):
             sample = self._spec.sample.model_copy(update={key: None})
         else:
+            try:
+                number = int(value) if key in ("top_k", "length") else float(value)
+            except ValueError as error:
+                raise CharlmError(f"{key}: {value!r:.80} is not a number") from error
             sample = updated(self._spec.sample, **{key: number})
         self._spec = replace(self._spec, sample=sample, length=sample.length or None)

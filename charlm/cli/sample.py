@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from charlm.cli.arguments import RUNS
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from charlm.checkpoint.format import Meta
     from charlm.config import SampleConfig
     from charlm.data.vocab import Ids
-    from charlm.sampling.novelty import Novelty
     from charlm.sampling.text import SampleSpec
 
 DEFAULT_BATCH = 32  # texts sampled side by side, if --batch is not given
@@ -194,20 +195,18 @@ def _sample_texts(
     for first in range(0, request.count, request.batch):
         numbers = range(first, min(first + request.batch, request.count))
         chunks = model.sample_texts(request.prompt, spec, request.seed, numbers)
-        text, nats, units, is_new = "", 0.0, 0, True
-        for number, chunk in in_order(numbers, chunks):
-            if is_new:
-                printer.begin(number)
-                is_new = False
-            if chunk is not None:
+        for number, of_text in groupby(in_order(numbers, chunks), itemgetter(0)):
+            text, nats, units = "", 0.0, 0
+            printer.begin(number)
+            for _, chunk in of_text:
+                if chunk is None:  # the end of the text
+                    break
                 printer.add(chunk.text, chunk.nats)
                 text += chunk.text if keep else ""
                 nats, units = nats + chunk.nats, units + chunk.units
-            else:
-                score = Likelihood(nats, units) if options.score else None
-                printer.end(number, text, score, is_last and number + 1 == request.count)
-                texts.append(text)
-                text, nats, units, is_new = "", 0.0, 0, True
+            score = Likelihood(nats, units) if options.score else None
+            printer.end(number, text, score, is_last and number + 1 == request.count)
+            texts.append(text)
     return texts
 
 
@@ -275,7 +274,8 @@ def _print_novelty(model: Model, texts: list[str], options: argparse.Namespace) 
         print_note(f"novelty cannot be measured without the training text: {error}", "sample")
         return
     if options.format == "jsonl":
-        print_line(json.dumps({"novelty": _as_dict(novelty)}))
+        known = {key: value for key, value in asdict(novelty).items() if value is not None}
+        print_line(json.dumps({"novelty": known}))
         return
     print_message(
         f"longest passage copied: {len(novelty.longest):,} characters: {novelty.longest!r}"
@@ -286,9 +286,3 @@ def _print_novelty(model: Model, texts: list[str], options: argparse.Namespace) 
         print_message(
             f"documents that are new: {novelty.new_items:,} of {novelty.items:,} different ones"
         )
-
-
-def _as_dict(novelty: Novelty) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return {key: value for key, value in asdict(novelty).items() if value is not None}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -36,8 +37,8 @@ def standard_streams() -> Iterator[None]:
             # surrogateescape writes a model's bytes unchanged where they are not valid UTF-8
             stream.reconfigure(encoding="utf-8", errors=errors, newline="")
     before = sys.stdout, sys.stderr
-    sys.stdout = cast(TextIO, _Output(sys.stdout))
-    sys.stderr = cast(TextIO, _Messages(sys.stderr))
+    sys.stdout = cast(TextIO, _Stream(sys.stdout, _output_errors))
+    sys.stderr = cast(TextIO, _Stream(sys.stderr, partial(suppress, OSError)))
     try:
         yield
     finally:
@@ -72,22 +73,23 @@ def _open_missing() -> None:
 
 
 class _Stream:
-    """A stream whose other attributes are those of the stream that it writes to."""
+    """Writes to a stream, each time in a context that handles its errors."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(
+        self, stream: TextIO, handling: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        self._stream, self._handling = stream, handling
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-
-class _Output(_Stream):
     def write(self, text: str) -> int:
-        with _output_errors():
-            return self._stream.write(text)
+        with self._handling():
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        with _output_errors():
+        with self._handling():
             self._stream.flush()
 
 
@@ -97,14 +99,3 @@ def _output_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(error) from error
-
-
-class _Messages(_Stream):
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()

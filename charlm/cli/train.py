@@ -82,10 +82,8 @@ def _session(options: argparse.Namespace) -> Iterator[Session]:
 def _folder_to_resume(options: argparse.Namespace, given: Config | None) -> Path:
     from charlm.checkpoint.read import find_checkpoint
 
-    if given:
-        return Path(options.out / given.name)
-    if options.name:
-        return Path(options.out / options.name)
+    if name := given.name if given else options.name:
+        return Path(options.out / name)
     return find_checkpoint(None, options.out).parent
 
 
