@@ -14,6 +14,7 @@ overruns it is cut, and said to be. Ends with status 1 if anything asked for was
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import os
@@ -173,7 +174,6 @@ def make_check(asked: argparse.Namespace, seconds: float) -> Any:
 
 def read_text(asked: argparse.Namespace) -> tuple[str, bool]:
     """The text to train on, and whether it is tinyshakespeare."""
-    from charlm.data.build import hash_file
     from charlm.data.library import KNOWN, have
 
     known = KNOWN["tinyshakespeare"]
@@ -182,7 +182,7 @@ def read_text(asked: argparse.Namespace) -> tuple[str, bool]:
     path = asked.data or found
     if path is None:
         return "builtin:python", False
-    return str(path.resolve()), hash_file(path) == known.sha256
+    return str(path.resolve()), hashlib.sha256(path.read_bytes()).hexdigest() == known.sha256
 
 
 # --- the table -------------------------------------------------------------------------------

@@ -86,7 +86,5 @@ def copy_weights(old: CharModel, new: CharModel) -> None:
 
     The rows of its additional characters keep their values.
     """
-    for (_, value), (_, parameter) in zip(
-        old.named_parameters(), new.named_parameters(), strict=True
-    ):
+    for value, parameter in zip(old.parameters(), new.parameters(), strict=True):
         parameter[tuple(slice(size) for size in value.shape)] = value

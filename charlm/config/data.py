@@ -52,6 +52,7 @@ Strings = Annotated[  # in YAML a string, or a list of strings
     PlainSerializer(_as_yaml),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
+Source = Annotated[Strings, Field(min_length=1)]
 
 
 def _supported_encoding(name: str) -> str:
@@ -76,7 +77,7 @@ _UNSUPPORTED = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf
 class DataConfig(Group):
     """Settings of the text."""
 
-    path: Annotated[Annotated[Strings, Field(min_length=1)], MayChange()] = Field(
+    path: Annotated[Source, MayChange()] = Field(
         description="source of the text: a file (also .gz, .bz2 or .xz); a folder; a glob such as "
         "`src/**/*.c`; `-` for standard input; `builtin:python` or `builtin:python-topics` for "
         "texts that come with Python; the name of a well-known text from `charlm data list`; or a "
@@ -84,12 +85,12 @@ class DataConfig(Group):
         "not, and pipes, sockets and devices are skipped. If the source is read from a checkpoint, "
         "only regular files are opened; name any other source again with --data"
     )
-    val_path: Annotated[Annotated[Strings, Field(min_length=1)] | None, MayChange()] = Field(
+    val_path: Annotated[Source | None, MayChange()] = Field(
         None,
         description="source of a separate validation text, given like data.path; replaces "
         "data.val_fraction",
     )
-    test_path: Annotated[Annotated[Strings, Field(min_length=1)] | None, MayChange()] = Field(
+    test_path: Annotated[Source | None, MayChange()] = Field(
         None,
         description="source of a separate test text, given like data.path; replaces "
         "data.test_fraction",

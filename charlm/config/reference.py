@@ -41,7 +41,7 @@ def _walk(group: type[BaseModel], prefix: str, only: tuple[str, ...]) -> Iterato
             if isinstance(arg, type) and issubclass(arg, BaseModel)
         ]
         for member in members:
-            kinds = _kinds(member) if len(members) > 1 else ()
+            kinds = get_args(member.model_fields["kind"].annotation) if len(members) > 1 else ()
             yield from _walk(member, f"{prefix}{name}.", kinds)
         if not members:
             default = field.get_default()
@@ -52,10 +52,6 @@ def _walk(group: type[BaseModel], prefix: str, only: tuple[str, ...]) -> Iterato
                 default="" if default is PydanticUndefined else json.dumps(default),
                 meaning=field.description or "",
             )
-
-
-def _kinds(member: type[BaseModel]) -> tuple[str, ...]:
-    return get_args(member.model_fields["kind"].annotation)
 
 
 def _type_name(annotation: Any) -> str:

@@ -51,9 +51,8 @@ def search_folder(root: Path, data: DataConfig) -> Found:
     found = _search(root, ["**"], lambda name: _matches(name, excluded))
     n_files = len(found.files)
     if data.include:
-        names = (path.relative_to(root).as_posix() for path in found.files)
         found.files = [
-            path for path, name in zip(found.files, names, strict=True) if _matches(name, included)
+            path for path in found.files if _matches(path.relative_to(root).as_posix(), included)
         ]
     if not found.files:
         among = f" among its {n_files:,} files that are not hidden" if n_files else ""

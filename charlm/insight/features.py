@@ -141,14 +141,14 @@ def line_starts(text: str) -> NDArray[np.int64]:
     """The position where the line of each character begins."""
     positions = np.arange(len(text))
     begins = np.ones(len(text), np.bool_)
-    begins[1:] = _is(text, "\n")[:-1]
+    begins[1:] = _line_ends(text)[:-1]
     return np.maximum.accumulate(np.where(begins, positions, 0))
 
 
 def position_in_line(text: str) -> Reals:
     """Characters since the last line end."""
     length = np.arange(1.0, len(text) + 1) - line_starts(text)
-    length[_is(text, "\n")] = 0
+    length[_line_ends(text)] = 0
     return length
 
 
@@ -169,7 +169,7 @@ def indentation(text: str) -> Reals:
     total = leading.cumsum()
     starts = line_starts(text)
     width = (total - total[starts] + leading[starts]).astype(np.float64)
-    return np.where(_is(text, "\n"), 0.0, width)
+    return np.where(_line_ends(text), 0.0, width)
 
 
 def in_indentation(text: str) -> Bools:
@@ -180,14 +180,14 @@ def in_indentation(text: str) -> Bools:
 
 def after_newline(text: str) -> Bools:
     """The first character of a line."""
-    return _shifted(_is(text, "\n"))
+    return _shifted(_line_ends(text))
 
 
 def first_line(text: str) -> Bools:
     """In the first line of a paragraph."""
     starts = line_starts(text)
     first = np.array([start == 0 or text[max(0, start - 2) : start] == "\n\n" for start in starts])
-    return first.astype(np.bool_) & ~_is(text, "\n")
+    return first.astype(np.bool_) & ~_line_ends(text)
 
 
 # --- words and numbers -----------------------------------------------------------------------
@@ -219,8 +219,8 @@ def _each(text: str, holds: Callable[[str], bool]) -> Bools:
     return np.array([holds(char) for char in text], np.bool_)
 
 
-def _is(text: str, chars: str) -> Bools:
-    return _each(text, chars.__contains__)
+def _line_ends(text: str) -> Bools:
+    return _each(text, lambda char: char == "\n")
 
 
 def _shifted(values: Bools) -> Bools:

@@ -13,12 +13,7 @@ import numpy as np
 import torch
 
 from charlm.checkpoint.format import Meta
-from charlm.checkpoint.read import (
-    Checkpoint,
-    check_vocabulary,
-    find_checkpoint,
-    open_checkpoint,
-)
+from charlm.checkpoint.read import Checkpoint, check_vocabulary, find_checkpoint, open_checkpoint
 from charlm.checkpoint.weights import copy_weights, read_model
 from charlm.config import Config, CosineSchedule, WSDSchedule
 from charlm.config.base import changeable
@@ -177,15 +172,10 @@ def _refuse_changes(old: Config, new: Config, path: Path, ignored: tuple[str, ..
         if not f"{key}.".startswith(may_change) and key not in ignored
     ]
     if changed:
-        same_model = old.model == new.model
+        weights = f" (from these weights: init_from={shlex.quote(str(path.parent))})"
         raise ConfigError(
             f"{path}: a resumed run cannot change {', '.join(changed)}; keep the old value, or "
-            "start a new run with name=NAME"
-            + (
-                f" (from these weights: init_from={shlex.quote(str(path.parent))})"
-                if same_model
-                else ""
-            )
+            "start a new run with name=NAME" + weights * (old.model == new.model)
         )
 
 

@@ -226,14 +226,7 @@ class Trainer:
         progress.loss_sum, progress.loss_count = 0.0, 0
         progress.logged_at, progress.logged_elapsed_s = progress.step, progress.elapsed_s
 
-    def _record(
-        self,
-        split: str,
-        loss: float,
-        chars_per_s: float | None = None,
-        lr: float | None = None,
-        grad_norm: float | None = None,
-    ) -> None:
+    def _record(self, split: str, loss: float, **measured: float | None) -> None:
         record = Record(
             step=self.progress.step,
             split=split,
@@ -241,9 +234,7 @@ class Trainer:
             bits_per_char=bits(loss),
             chars_seen=round(self.progress.step * self.chars_per_step),
             elapsed_s=round(self.progress.elapsed_s, 3),
-            chars_per_s=chars_per_s,
-            lr=lr,
-            grad_norm=grad_norm,
+            **measured,
         )
         for observer in self.observers:
             observer.record(record)
