@@ -6,7 +6,7 @@ import torch
 
 from charlm.config import GPTConfig, RecurrentConfig
 from charlm.config.shapes import count_weights
-from charlm.errors import ConfigError
+from charlm.errors import SMALLER_MODEL, ConfigError
 from charlm.machine import usable_memory
 from charlm.models.base import CharModel, State
 from charlm.models.gpt import GPT
@@ -40,5 +40,5 @@ def _refuse_too_large(config: RecurrentConfig | GPTConfig, vocab_size: int) -> N
     if usable is not None and needed > usable:
         raise ConfigError(
             f"out of memory: a model of this size needs at least {needed / 1e9:.1f} GB, and "
-            f"{usable / 1e9:.1f} GB are available; use a smaller model"
+            f"{usable / 1e9:.1f} GB are available; {SMALLER_MODEL}"
         )
