@@ -14,7 +14,6 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-CPUINFO = Path("/proc/cpuinfo")
 # for each level, prefixes of the feature names that a CPU of this level does not have
 _EXCLUDED = {
     "avx2": ("avx512", "avx_vnni", "amx"),
@@ -28,23 +27,24 @@ def isa_limit() -> str | None:
     return level if level in _EXCLUDED else None
 
 
-def cpu_features() -> set[str]:
-    """The features of the first CPU, with Linux's names; empty if the system does not list them."""
-    try:
-        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return set()
+def cpu_features(root: Path = Path("/")) -> set[str]:
+    """The features of the first CPU, with Linux's names; empty if the system does not list them.
+
+    Args:
+        root: the folder that contains /proc.
+    """
+    lines = _lines(root / "proc/cpuinfo")
     line = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
     excluded = _EXCLUDED.get(isa_limit() or "", ())
     return {name for name in line.partition(":")[2].split() if not name.startswith(excluded)}
 
 
-def instruction_set() -> str:
+def instruction_set(root: Path = Path("/")) -> str:
     """The widest of the instruction sets that charlm uses: amx, avx512_bf16, avx512, avx2, ...
 
-    Empty if the system does not list the CPU's features.
+    Empty if the system does not list the CPU's features. `root` is that of `cpu_features`.
     """
-    features = cpu_features()
+    features = cpu_features(root)
     names = {"amx": "amx_bf16", "avx512_bf16": "avx512_bf16", "avx512": "avx512f"}
     names |= {"avx2": "avx2", "bf16": "bf16", "neon": "asimd"}
     return next((name for name, feature in names.items() if feature in features), "")

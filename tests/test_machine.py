@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from charlm import machine
 from charlm.machine import cpu_features, instruction_set, usable_cpus, usable_memory
 from charlm.sampling.native.code import compiler_flags
 
@@ -87,14 +86,13 @@ def test_the_quota_of_version_1_counts(
     assert usable_cpus(root) == cpus
 
 
+@pytest.mark.parametrize(("count", "cpus"), [(5, 5), (None, 1)])
 def test_without_affinity_the_cpu_count_is_used(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch, count: int | None, cpus: int
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 5)
-    assert usable_cpus(root) == 5
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert usable_cpus(root) == 1
+    monkeypatch.setattr(os, "cpu_count", lambda: count)
+    assert usable_cpus(root) == cpus
 
 
 # --- memory ----------------------------------------------------------------------------------
@@ -183,10 +181,9 @@ def test_features_are_read_from_cpuinfo(
 ) -> None:
     """x86 calls them flags, ARM Features."""
     monkeypatch.delenv("CHARLM_ISA", raising=False)
-    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
-    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n", encoding="utf-8")
-    assert cpu_features() == expected
-    assert instruction_set() == widest
+    write(tmp_path, {"proc/cpuinfo": f"processor\t: 0\n{line}\n"})
+    assert cpu_features(tmp_path) == expected
+    assert instruction_set(tmp_path) == widest
 
 
 @pytest.mark.parametrize(
@@ -200,9 +197,8 @@ def test_features_are_read_from_cpuinfo(
 def test_charlm_can_be_limited_to_an_older_cpu(
     level: str, left: str, march: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
-    (tmp_path / "cpuinfo").write_text(f"flags\t: {ALL}\n", encoding="utf-8")
+    write(tmp_path, {"proc/cpuinfo": f"flags\t: {ALL}\n"})
     monkeypatch.setenv("CHARLM_ISA", level)
-    assert cpu_features() == set(left.split())
-    assert instruction_set() == {"other": "amx"}.get(level, level)
+    assert cpu_features(tmp_path) == set(left.split())
+    assert instruction_set(tmp_path) == {"other": "amx"}.get(level, level)
     assert f"-march={march}" in compiler_flags()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from charlm.machine import CPUINFO
 from tests.conftest import KINDS, ROOT, python
 
 AS_CPU = ROOT / "scripts" / "as_cpu"
@@ -35,7 +34,7 @@ print(json.dumps(found))
 
 def features() -> set[str]:
     try:
-        return set(CPUINFO.read_text(encoding="utf-8").split())
+        return set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
         return set()
 
