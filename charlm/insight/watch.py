@@ -7,6 +7,7 @@ without it. It skips an evaluation if its total time would be more than SHARE of
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,10 +37,17 @@ class Watch(Observer):
         folder: the run folder.
         ids: the validation split.
         model: the model that is trained.
+        clock: returns seconds, never fewer than before.
     """
 
-    def __init__(self, folder: Path, ids: TextIds, model: CharModel) -> None:
-        self._folder, self._model = folder / "tb" / "insight", model
+    def __init__(
+        self,
+        folder: Path,
+        ids: TextIds,
+        model: CharModel,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder, self._model, self._clock = folder / "tb" / "insight", model, clock
         self._ids = ids[: min(CHARS, model.context or CHARS)]  # (T,)
         self._tb: SummaryWriter | None = None
         self._total_s = self._last_s = 0.0  # the time of all calls, and of the last one
@@ -47,10 +55,10 @@ class Watch(Observer):
     def record(self, record: Record) -> None:
         if record.split != "val" or self._total_s + self._last_s > SHARE * record.elapsed_s:
             return
-        started = time.monotonic()
+        started = self._clock()
         with writing(self._folder):
             self._write(self._writer(record.step), record.step)
-        self._last_s = time.monotonic() - started
+        self._last_s = self._clock() - started
         self._total_s += self._last_s
 
     def _writer(self, step: int) -> SummaryWriter:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 import torch
 
 from charlm.checkpoint.format import LAST
-from charlm.insight import watch as watching
 from charlm.insight.trace import trace
 from charlm.insight.watch import Watch
 from charlm.observer import Record
@@ -20,8 +20,9 @@ from tests.conftest import TinyConfig, train_with
 from tests.training.helpers import KINDS, make_config, resume, same_tensors, start, train
 
 
-def watch_of(ready: Session) -> Watch:
-    return Watch(ready.run.folder, ready.run.corpus.split("val"), ready.model)
+def watch_of(ready: Session, clock: Callable[[], float] = lambda: 0.0) -> Watch:
+    """A watch that takes no time by default, so that it skips no evaluation."""
+    return Watch(ready.run.folder, ready.run.corpus.split("val"), ready.model, clock)
 
 
 def read_events(folder: Path) -> Any:
@@ -46,10 +47,7 @@ def run(text: Path, kind: str, out: Path, watched: bool, stop_at: int | None = N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_watched_run_has_the_same_weights(
-    kind: str, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watching, "SHARE", 1e9)
+def test_a_watched_run_has_the_same_weights(kind: str, tiny_text: Path, tmp_path: Path) -> None:
     watched = run(tiny_text, kind, tmp_path / "watched", watched=True, stop_at=6)
     run(tiny_text, kind, tmp_path / "watched", watched=True)  # resumed
     alone = run(tiny_text, kind, tmp_path / "alone", watched=False)
@@ -84,13 +82,9 @@ def test_the_events_have_the_values_of_the_trace(tiny_text: Path, tmp_path: Path
     assert share.value == pytest.approx(float((traced.gates["forget"][0] > 0.9).double().mean()))
 
 
-def test_it_takes_no_more_than_its_share_of_the_time(
-    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_takes_no_more_than_its_share_of_the_time(tiny_text: Path, tmp_path: Path) -> None:
     ready = start(make_config(tiny_text, "rnn"), tmp_path, "cpu")
-    now = iter(range(0, 1000, 5))  # each call takes five seconds
-    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: next(now)))
-    watch = watch_of(ready)
+    watch = watch_of(ready, itertools.count(step=5).__next__)  # each call takes five seconds
     for step, elapsed in enumerate((100.0, 900.0, 1001.0, 1002.0, 1499.0, 1501.0)):
         watch.record(Record(step, "val", 1.0, 1.0, 1, elapsed))
     watch.close()
