@@ -83,7 +83,7 @@ class Watch(Observer):
 
 def recipe(check: Check) -> Found:
     """Train the nanogpt recipe to its end; the best loss, as nanoGPT reports it."""
-    watch, seconds, over = train(check, _config(check, "nanogpt", "gpt"), to_target=False)
+    watch, seconds, over = train(check, config_of(check, "nanogpt", "gpt"), to_target=False)
     if watch.best is None:
         return Found("cut: no time for an evaluation", False)
     at = f"{watch.best.loss:.4f} at step {watch.best.step:,} ({watch.best.elapsed_s:.1f} s)"
@@ -95,7 +95,7 @@ def recipe(check: Check) -> Found:
 
 def race(name: str, kind: str, overrides: tuple[str, ...], check: Check) -> Found:
     """Train a recipe until it reaches the target: seconds of training without evaluation."""
-    config = _config(check, name, kind, *SCORED, *overrides)
+    config = config_of(check, name, kind, *SCORED, *overrides)
     watch, seconds, over = train(check, config, to_target=True)
     if watch.best is None:
         return Found("cut: no time for an evaluation", False)
@@ -124,7 +124,8 @@ def train(check: Check, config: Config, to_target: bool) -> tuple[Watch, float, 
     return watch, time.monotonic() - began, outcome == "finished"
 
 
-def _config(check: Check, name: str, kind: str, *overrides: str) -> Config:
+def config_of(check: Check, name: str, kind: str, *overrides: str) -> Config:
+    """The settings of a recipe in configs/, changed, without samples."""
     path = ROOT / "configs" / f"{name}.yaml"
     settings = ("eval.sample_every=null", *overrides, *shrunk(check, kind))
     return load_config(path, settings, data={"path": check.text})

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from comparing import Comparison, in_turn
-from gpu_common import ROOT, Check, Found, Task
-from gpu_recipes import MUON, shrunk
+from gpu_common import Check, Found, Task
+from gpu_recipes import MUON, config_of
 from torch import Tensor, nn
 
 from charlm.config import Config, RecurrentConfig
-from charlm.config.files import load_config, parse_config
+from charlm.config.files import parse_config
 from charlm.data.batches import Batches, make_batches
 from charlm.data.corpus import open_corpus
 from charlm.models import build_model
@@ -144,9 +144,8 @@ def compiled(overrides: tuple[str, ...], check: Check) -> Found:
     """The GPT of the nanogpt recipe with train.compile auto, compared with off."""
     each = {}
     for choice in ("auto", "off"):
-        settings = (*overrides, *shrunk(check, "gpt"), f"train.compile={choice}")
-        path = ROOT / "configs" / "nanogpt.yaml"
-        each[choice] = Ours(load_config(path, settings, data={"path": check.text}), check)
+        config = config_of(check, "nanogpt", "gpt", *overrides, f"train.compile={choice}")
+        each[choice] = Ours(config, check)
     auto, off = each["auto"], each["off"]
     result = compare(check, auto.step, off.step)
     text = describe(result, "auto", "off", "steps")
@@ -160,16 +159,13 @@ def graphed(check: Check) -> Found:
     """A whole step of shakespeare-lstm as one CUDA graph on one batch, compared with charlm."""
     if not check.is_cuda:
         return Found("needs CUDA")
-    path = ROOT / "configs" / "shakespeare-lstm.yaml"
-    settings = shrunk(check, "lstm")
-    ours = Ours(load_config(path, settings, data={"path": check.text}), check)
+    ours = Ours(config_of(check, "shakespeare-lstm", "lstm"), check)
     try:
         replay = _capture(ours)
     except RuntimeError as error:
         return Found(f"PyTorch cannot capture it: {error!s:.100}")
     result = compare(check, ours.step, replay)
-    text = describe(result, "charlm", "as one graph", "steps")
-    return Found(text)
+    return Found(describe(result, "charlm", "as one graph", "steps"))
 
 
 def _capture(ours: Ours) -> Callable[[], None]:
