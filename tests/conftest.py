@@ -10,7 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,10 +62,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
-def charlm(capsys: pytest.CaptureFixture[str]) -> Charlm:
+def charlm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Charlm:
     """Run `charlm` in this process with these arguments; returns status, stdout and stderr."""
 
-    def run(*arguments: str | Path) -> Result:
+    def run(*arguments: str | Path, stdin: str | None = None) -> Result:
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         capsys.readouterr()
         try:
             status = main([str(argument) for argument in arguments])
@@ -117,18 +120,14 @@ def tiny_config(tiny_text: Path) -> TinyConfig:
     """A raw config for each kind of model: six steps, two evaluations, a sample at the end."""
 
     def config(kind: str) -> dict[str, Any]:
-        network: dict[str, Any] = (
-            {"n_layer": 2, "n_head": 2, "n_embd": 16, "context": 16}
-            if kind == "gpt"
-            else {"n_layer": 2, "hidden_size": 16}
-        )
-        length: dict[str, Any] = {} if kind == "gpt" else {"seq_len": 16}
+        network, length = {"hidden_size": 16}, {"seq_len": 16}
+        if kind == "gpt":  # its sequences are as long as its context
+            network, length = {"n_head": 2, "n_embd": 16, "context": 16}, {}
         return {
             "name": kind,
             "data": {"path": str(tiny_text), "val_fraction": 0.05, "test_fraction": 0.05},
-            "model": {"kind": kind} | network,
-            "train": length
-            | {"batch_size": 4, "max_steps": 6, "log_every": 2, "threads": 1}
+            "model": {"kind": kind, "n_layer": 2, **network},
+            "train": {"batch_size": 4, "max_steps": 6, "log_every": 2, "threads": 1, **length}
             | {"precision": "fp32", "compile": "off"},
             "eval": {"every": 3, "sample_every": 6, "window": 16, "n_windows": 10},
             "sample": {"length": 30},
@@ -156,8 +155,8 @@ def train_with(raw: dict[str, Any], out: Path, *arguments: str | Path) -> Path:
     """Train with a raw config in this process; returns the run folder in `out`."""
     file = out / f"{raw['name']}.yaml"
     write_yaml(file, raw)
-    command: Sequence[str | Path] = ("train", "--config", file, "--out", out, "--device", "cpu")
-    assert main([str(argument) for argument in (*command, *arguments)]) == 0
+    command = ("train", "--config", file, "--out", out, "--device", "cpu", *arguments)
+    assert main([str(argument) for argument in command]) == 0
     return out / str(raw["name"])
 
 
@@ -165,6 +164,15 @@ def write_yaml(path: Path, raw: dict[str, Any]) -> Path:
     """Write a raw config to a file; returns its path."""
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which a test's temporary files are created."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import re
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -265,7 +264,7 @@ def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.mark.skipif(os.name != "posix", reason="needs users of POSIX")
 def test_a_user_without_a_home_folder_has_a_cache(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, temporary: Path
 ) -> None:
     import pwd
 
@@ -275,5 +274,4 @@ def test_a_user_without_a_home_folder_has_a_cache(
     for name in ("CHARLM_CACHE", "HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert cache_folder() == tmp_path / f"charlm-{os.getuid()}"
+    assert cache_folder() == temporary / f"charlm-{os.getuid()}"

@@ -90,11 +90,15 @@ def bits_of(tensor: Tensor) -> bytes:
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-@pytest.mark.parametrize("map_from", [0, 1 << 20], ids=["mapped", "read"])
+@pytest.fixture(params=[0, 1 << 20], ids=["mapped", "read"])
+def map_or_read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Map the weights of every file, or of none."""
+    monkeypatch.setattr(read, "MAP_FROM", request.param)
+
+
+@pytest.mark.usefixtures("map_or_read")
 @pytest.mark.parametrize("odd", [False, True])
-def test_weights_are_those_that_safetensors_reads(
-    odd: bool, map_from: int, own: Path, run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_are_those_that_safetensors_reads(odd: bool, own: Path, run: Path) -> None:
     """Also where the header ends at an odd byte, as safetensors allows."""
     expected = saved_weights(run / LAST)
     if odd:
@@ -104,7 +108,6 @@ def test_weights_are_those_that_safetensors_reads(
             (length + 1).to_bytes(8, "little") + raw[8 : 8 + length] + b" " + raw[8 + length :]
         )
         assert all(map(torch.equal, saved_weights(own).values(), expected.values()))
-    monkeypatch.setattr(read, "MAP_FROM", map_from)
     with open_checkpoint(own) as checkpoint:
         weights = checkpoint.weights()
     assert weights.keys() == expected.keys()
@@ -114,11 +117,8 @@ def test_weights_are_those_that_safetensors_reads(
         assert not array.flags.writeable
 
 
-@pytest.mark.parametrize("map_from", [0, 1 << 20], ids=["mapped", "read"])
-def test_everything_is_read_from_the_file_that_was_opened(
-    map_from: int, own: Path, run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(read, "MAP_FROM", map_from)
+@pytest.mark.usefixtures("map_or_read")
+def test_everything_is_read_from_the_file_that_was_opened(own: Path, run: Path) -> None:
     expected = load_file(own)
     with open_checkpoint(own) as checkpoint:
         zeros = {name: torch.zeros_like(tensor) for name, tensor in expected.items()}

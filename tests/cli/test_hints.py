@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import ast
 import gzip
-import io
 import json
 import os
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,11 +124,9 @@ def test_a_known_text_can_be_saved_by_hand(charlm: Charlm, place: Path) -> None:
         Path(hint[1]).unlink()
 
 
-def test_help_lists_the_commands_of_interactive_sampling(
-    charlm: Charlm, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("/what\n/help\n"))
-    result = charlm("sample", "--interactive", "--engine", "numpy", "--length", "5")
+def test_help_lists_the_commands_of_interactive_sampling(charlm: Charlm, place: Path) -> None:
+    options = ("--interactive", "--engine", "numpy", "--length", "5")
+    result = charlm("sample", *options, stdin="/what\n/help\n")
     assert "charlm: /what: no such command; /help lists the commands\n" in result.err
     assert "/temperature T" in result.err
 

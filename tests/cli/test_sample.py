@@ -25,12 +25,12 @@ Interactive = Callable[..., Result]
 
 
 @pytest.fixture
-def interactive(charlm: Charlm, monkeypatch: pytest.MonkeyPatch, tiny_run: TinyRun) -> Interactive:
+def interactive(charlm: Charlm, tiny_run: TinyRun) -> Interactive:
     """`charlm sample --interactive` with these lines as input."""
 
     def run(*lines: str, kind: str = "lstm", options: tuple[str, ...] = ()) -> Result:
-        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-        return charlm("sample", tiny_run(kind), "--interactive", *COMMON, *options)
+        text = "".join(f"{line}\n" for line in lines)
+        return charlm("sample", tiny_run(kind), "--interactive", *COMMON, *options, stdin=text)
 
     return run
 

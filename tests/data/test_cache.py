@@ -691,16 +691,14 @@ WIDENING = "ab" * 4000 + "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
 )
 def test_a_full_disk_is_reported_and_nothing_is_left(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    temporary: Path,
     cache: Path,
     content: str,
     options: dict[str, str],
     limit: int,
     temporarily: bool,
 ) -> None:
-    path, temporary = write(tmp_path / "text.txt", content), tmp_path / "temporary"
-    temporary.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    path = write(tmp_path / "text.txt", content)
     if temporarily:
         write(cache.parent, "no folder")
     with file_limit(limit), pytest.raises(DataError) as caught:

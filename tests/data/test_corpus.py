@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from charlm.config import DataConfig
-from charlm.data import cache, library
+from charlm.data import library
 from charlm.data.corpus import Corpus, Split, TextIds, open_corpus
 from charlm.data.vocab import UNKNOWN, Vocab
 from charlm.errors import DataError
@@ -133,10 +133,8 @@ def test_tinyshakespeare_has_the_usual_split() -> None:
     assert [len(corpus.split(split)) for split in SPLITS] == [1_003_854, 111_540, 0]
 
 
-def test_a_text_that_was_read_before_is_not_held_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cache, "_CLOCK_TICK", -1.0)  # also trust files that were just written
+@pytest.mark.usefixtures("cache")
+def test_a_text_that_was_read_before_is_not_held_in_memory(tmp_path: Path) -> None:
     n = len(corpus_of("0123456789abcdef" * 2**18, tmp_path))  # 4 MB
     tracemalloc.start()
     try:

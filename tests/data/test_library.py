@@ -91,8 +91,15 @@ def test_tinyshakespeare_has_the_usual_split() -> None:
 # --- built-in texts ----------------------------------------------------------------------------
 
 
+@pytest.fixture
+def library_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that the interpreter says is its standard library; empty."""
+    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path))
+    return tmp_path
+
+
 def test_the_python_source_is_the_whole_library_without_its_tests_and_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = {"a.py": "a = 1\n", "json/b.py": "# coding: latin-1\n# café\n", "z/y/x.py": "# €\n"}
     kept = {
@@ -101,16 +108,15 @@ def test_the_python_source_is_the_whole_library_without_its_tests_and_tables(
     dropped = {"test/a.py", "lib/tests/b.py", "site-packages/c.py", "encodings/d.py", "e.txt"}
     bad = {"bad.py": b"\xff\xfe", "worse.py": b"# coding: no-such-coding\n", "empty.py": b""}
     for name, raw in (kept | dict.fromkeys(dropped, b"dropped\n") | bad).items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(raw)
-    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path))
+        (library_folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (library_folder / name).write_bytes(raw)
 
     order = sorted(texts, key=lambda name: hashlib.sha256(name.encode()).digest())
     expected = "\n".join(texts[name] for name in order)
     assert read_builtin("builtin:python") == expected
     assert content("builtin:python") == expected.encode()
 
-    listing = list(tmp_path.rglob("*.py"))  # in the order of the file system
+    listing = list(library_folder.rglob("*.py"))  # in the order of the file system
     monkeypatch.setattr(Path, "rglob", lambda _self, _pattern: iter(listing[::-1]))
     assert read_builtin("builtin:python") == expected
 
@@ -120,10 +126,8 @@ def test_the_encoding_of_the_config_does_not_apply_to_a_built_in_text() -> None:
     assert open_corpus(data).sha256 == open_corpus(DataConfig(path="builtin:python-topics")).sha256
 
 
-def test_a_python_without_its_source_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path))
+@pytest.mark.usefixtures("library_folder")
+def test_a_python_without_its_source_is_reported() -> None:
     with pytest.raises(DataError, match=r"no Python source under .*; name a text file instead"):
         read_builtin("builtin:python")
 

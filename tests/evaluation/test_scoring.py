@@ -221,11 +221,7 @@ def test_a_text_is_read_with_the_data_settings_of_the_model(tmp_path: Path) -> N
     assert read(meta.vocabulary, ids) == "é\na"
 
 
-def test_leaving_characters_out_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
+def test_leaving_characters_out_leaves_no_file(tmp_path: Path, temporary: Path) -> None:
     ids, _ = text_to_score(meta_of("-"), (write(tmp_path, "abxab"),), "all", True)
-    assert not list((tmp_path / "tmp").iterdir())
+    assert not list(temporary.iterdir())
     assert ids[:].tolist() == [1, 2, 1, 2]

@@ -49,8 +49,10 @@ GPTS = [
 ]
 
 
-def random_model(config: RecurrentConfig | GPTConfig, std: float = 0.4) -> CharModel:
-    model = build_model(config, V, seed=1).eval()
+def random_model(
+    config: RecurrentConfig | GPTConfig, std: float = 0.4, vocab_size: int = V
+) -> CharModel:
+    model = build_model(config, vocab_size, seed=1).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -67,7 +69,7 @@ each_engine = pytest.mark.parametrize(
 def assert_logits(engine_of: EngineOf, model: CharModel) -> None:
     """Compare the logits of three texts with the model's: read at once, in parts, and one by one,
     with a select in between."""
-    ids = np.random.default_rng(0).integers(0, V, (3, 12))
+    ids = np.random.default_rng(0).integers(0, model.vocab_size, (3, 12))
     with torch.no_grad():
         expected = model(torch.from_numpy(ids))[0].numpy()  # (B, T, V)
     tolerance = 1e-5 * max(1.0, np.abs(expected).max())
@@ -92,10 +94,9 @@ def test_a_recurrent_network_has_the_logits_of_its_model(
 @each_engine
 @pytest.mark.parametrize("config", RECURRENT[:9:4], ids=str)
 def test_a_network_without_a_table_has_the_logits_of_its_model(
-    config: RecurrentConfig, engine_of: EngineOf, monkeypatch: pytest.MonkeyPatch
+    config: RecurrentConfig, engine_of: EngineOf
 ) -> None:
-    monkeypatch.setattr(recurrent, "SMALL_TABLE", 0)
-    model = random_model(config.model_copy(update={"hidden_size": 1}))
+    model = random_model(config.model_copy(update={"hidden_size": 64}), 0.1, vocab_size=17_000)
     network = numpy_engine(model)
     assert isinstance(network, recurrent.Recurrent)
     assert network.table is None
@@ -112,27 +113,25 @@ def test_a_gpt_has_the_logits_of_its_model(position: str, engine_of: EngineOf) -
 
 @each_engine
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "rope"])
-def test_the_memory_of_a_gpt_grows_with_what_is_read(
-    position: Any, engine_of: EngineOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Reading in pieces, and room for a few characters at first, do not change the logits."""
-    monkeypatch.setattr(gpt, "MIN_CAPACITY", 3)
-    monkeypatch.setattr(gpt, "MAX_PIECE", 5)
-    context = 200 if position == "learned" else 1 << 40  # as a stranger's checkpoint may have it
-    config = GPTConfig(n_layer=2, n_head=2, n_embd=8, context=200, position=position)
+def test_the_memory_of_a_gpt_grows_with_what_is_read(position: Any, engine_of: EngineOf) -> None:
+    """Reading in pieces, and room for some characters at first, do not change the logits."""
+    assert gpt.MIN_CAPACITY == gpt.MAX_PIECE == 512
+    lengths = (1, 511, 100, 1, 512, 700)
+    N = sum(lengths)
+    context = N if position == "learned" else 1 << 40  # as a stranger's checkpoint may have it
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=8, context=N, position=position)
     model = random_model(config)
-    ids = np.random.default_rng(0).integers(0, V, (2, 70))
+    ids = np.random.default_rng(0).integers(0, V, (2, N))
     with torch.no_grad():
         expected = model(torch.from_numpy(ids))[0].numpy()  # (B, T, V)
     model.config = config.model_copy(update={"context": context})
     engine, at = engine_of(model), 0
-    for T in (1, 2, 20, 1, 9, 37):
+    for T in lengths:
         at += T
         logits = engine.read(ids[:, at - T : at])
         np.testing.assert_allclose(logits, expected[:, at - 1], 0, 1e-4)
         engine.select([1, 0])
         ids, expected = ids[[1, 0]], expected[[1, 0]]
-    assert at == 70
 
 
 @pytest.mark.parametrize("config", [RECURRENT[-3], GPTS[0]], ids=lambda it: it.kind)
