@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm.config import GPTConfig, RecurrentConfig
+from charlm.config import RecurrentConfig
 from charlm.data.vocab import Ids, Vocab
 from charlm.models import CharModel, Recurrent, build_model
+from tests.models import model_config
 
 RECURRENT = ("rnn", "gru", "lstm")
 KINDS = (*RECURRENT, "gpt")
@@ -18,13 +19,9 @@ KINDS = (*RECURRENT, "gpt")
 
 def network(kind: str, vocab_size: int = 9, seed: int = 1, **settings: Any) -> CharModel:
     """An untrained network of two layers, with large weights so that its outputs differ."""
-    raw: dict[str, Any] = {"kind": kind, "n_layer": 2, "dropout": 0.3} | settings
-    if kind == "gpt":
-        raw = {"n_head": 2, "n_embd": 8, "context": 12} | raw
-        model = build_model(GPTConfig.model_validate(raw), vocab_size, seed)
-    else:
-        raw = {"hidden_size": 6} | raw
-        model = build_model(RecurrentConfig.model_validate(raw), vocab_size, seed)
+    size = {"n_head": 2, "n_embd": 8, "context": 12} if kind == "gpt" else {"hidden_size": 6}
+    raw = size | {"kind": kind, "n_layer": 2, "dropout": 0.3} | settings
+    model = build_model(model_config(raw), vocab_size, seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4 if kind == "gpt" and parameter.ndim > 1 else 1.5)
@@ -53,9 +50,7 @@ def with_quote_detector(vocab: Vocab, hidden_size: int, unit: int) -> Recurrent:
     to its output before. At other characters it keeps its value. Its first value, 0, counts as
     outside.
     """
-    config = RecurrentConfig.model_validate(
-        {"kind": "lstm", "hidden_size": hidden_size, "input": "one_hot"}
-    )
+    config = RecurrentConfig(kind="lstm", hidden_size=hidden_size, input="one_hot")
     model = build_model(config, len(vocab), seed=2)
     assert isinstance(model, Recurrent)
     (mark,) = vocab.encode('"')

@@ -7,13 +7,14 @@ import itertools
 import numpy as np
 import pytest
 
-from charlm.config import GPTConfig, RecurrentConfig
+from charlm.config import RecurrentConfig
 from charlm.data.vocab import Vocab
 from charlm.insight.features import Feature, read_features
 from charlm.insight.record import Array, record, record_units
 from charlm.insight.search import Found, search
 from charlm.models import CharModel, build_model
 from tests.insight.helpers import KINDS, quoted_text, with_quote_detector
+from tests.models import model_config
 
 TEXT = quoted_text(3000)
 VOCAB = Vocab.of(TEXT)
@@ -21,11 +22,8 @@ IDS = VOCAB.encode(TEXT)
 
 
 def fresh(kind: str, seed: int, width: int = 32) -> CharModel:
-    if kind == "gpt":
-        config = GPTConfig.model_validate({"n_embd": width, "n_layer": 2, "context": 64})
-        return build_model(config, len(VOCAB), seed)
-    raw = {"kind": kind, "hidden_size": width, "n_layer": 2}
-    return build_model(RecurrentConfig.model_validate(raw), len(VOCAB), seed)
+    size = {"n_embd": width, "context": 64} if kind == "gpt" else {"hidden_size": width}
+    return build_model(model_config(size | {"kind": kind, "n_layer": 2}), len(VOCAB), seed)
 
 
 def by_feature(found: list[Found]) -> dict[str, Found]:

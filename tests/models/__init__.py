@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from charlm.config import GPTConfig, MuonConfig, RecurrentConfig
+from charlm.config import GPTConfig, ModelConfig, MuonConfig, RecurrentConfig
+from charlm.config.files import parse_config
 from charlm.models import CharModel, State, build_model
 from charlm.models.base import evaluating
 from charlm.training.optim import Optimizers
@@ -18,6 +20,11 @@ from charlm.training.optim import Optimizers
 VOCAB = 7  # different from every other size in the tests' models
 SEED = 1
 ALMOST_SURE = 1 - 1e-9  # a dropout probability that drops everything
+
+
+def model_config(raw: dict[str, Any]) -> ModelConfig:
+    """The settings of a network of any kind."""
+    return parse_config({"name": "a", "data": {"path": "a"}, "model": raw}).model
 
 
 def exact(model: CharModel) -> CharModel:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -19,14 +20,16 @@ from charlm.checkpoint import run_folder
 from charlm.checkpoint.format import BEST, LAST
 from charlm.checkpoint.read import open_checkpoint, read_meta
 from charlm.checkpoint.weights import load_model
-from charlm.config import Config, GPTConfig, RecurrentConfig
+from charlm.config import Config
 from charlm.config.files import parse_config
+from charlm.evaluation.evaluate import Score
 from charlm.models import CharModel, build_model
 from charlm.observer import Observer
 from charlm.sampling.preview import preview
-from charlm.training import session
+from charlm.training import session, trainer
 from charlm.training.session import Session
 from charlm.training.trainer import Outcome
+from tests.models import model_config
 
 KINDS = ("rnn", "gru", "lstm", "gpt")
 OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw", "muon")
@@ -183,18 +186,23 @@ class AfterEachStep(Observer):
         self._call()
 
 
+def script_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    """Make the evaluations during training return these losses, one after another."""
+    scripted = iter(losses)
+    monkeypatch.setattr(
+        trainer, "evaluate", lambda *_: Score(10 * next(scripted), 10, "stream", "")
+    )
+
+
 def decided_model(kind: str, vocab_size: int, context: int, **gpt: Any) -> CharModel:
     """An untrained network with large weights and dropout.
 
     Its predictions are far from uniform, so that a wrong context changes them. Dropout must not.
     """
-    raw: dict[str, Any] = {"kind": kind, "n_layer": 2, "dropout": 0.5}
-    if kind == "gpt":
-        raw |= {"n_head": 2, "n_embd": 8, "context": context} | gpt
-        model = build_model(GPTConfig.model_validate(raw), vocab_size, seed=1)
-    else:
-        raw |= {"hidden_size": 8}
-        model = build_model(RecurrentConfig.model_validate(raw), vocab_size, seed=1)
+    of_gpt = {"n_head": 2, "n_embd": 8, "context": context} | gpt
+    raw = {"kind": kind, "n_layer": 2, "dropout": 0.5}
+    raw |= of_gpt if kind == "gpt" else {"hidden_size": 8}
+    model = build_model(model_config(raw), vocab_size, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -20,7 +20,6 @@ from charlm.errors import CheckpointError
 from charlm.evaluation import evaluate
 from charlm.evaluation.scoring import text_to_score
 from charlm.observer import Observer
-from charlm.training import trainer
 from tests.training.helpers import (
     AfterEachStep,
     assert_same_run,
@@ -30,6 +29,7 @@ from tests.training.helpers import (
     plain_config,
     saved_model,
     saved_weights,
+    script_losses,
     start,
     train,
     weights_of,
@@ -39,14 +39,6 @@ from tests.training.helpers import (
 def ticking(seconds: float) -> Callable[[], float]:
     """Return a clock that advances by `seconds` at every call."""
     return itertools.count(step=seconds).__next__
-
-
-def script_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
-    """Make the evaluations of a run return these losses, one after another."""
-    scripted = iter(losses)
-    monkeypatch.setattr(
-        trainer, "evaluate", lambda *_: evaluate.Score(10 * next(scripted), 10, "stream", "")
-    )
 
 
 # --- the end ---------------------------------------------------------------------------------

@@ -8,37 +8,35 @@ from typing import Any
 
 import pytest
 
-from charlm import models
 from charlm.config import GPTConfig, ModelConfig, RecurrentConfig, TrainConfig
 from charlm.config.files import parse_config
 from charlm.config.shapes import count_weights
 from charlm.errors import ConfigError
+from charlm.machine import usable_memory
 from charlm.models import build_model
 from charlm.training import memory
 from charlm.training.memory import bytes_at_least, refuse_too_large
 from tests.conftest import python
+from tests.models import model_config
 
 V = 10
-
-
-def model_config(raw: dict[str, Any]) -> ModelConfig:
-    return parse_config({"name": "a", "data": {"path": "a"}, "model": raw}).model
+MEMORY = usable_memory() or 0
+known_memory = pytest.mark.skipif(not MEMORY, reason="the memory of this machine is not reported")
 
 
 @pytest.mark.parametrize(
     "raw",
     [
-        {"kind": "lstm", "hidden_size": 65_536, "n_layer": 24},
+        {"kind": "lstm", "hidden_size": 65_536, "n_layer": 1000},
         {"kind": "rnn", "hidden_size": 100_000, "n_layer": 1000},
         {"kind": "gpt", "n_embd": 65_536, "n_head": 64, "n_layer": 1000},
     ],
 )
-def test_a_model_that_is_larger_than_the_memory_is_not_built(
-    raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(models, "usable_memory", lambda: 10**12)
-    with pytest.raises(ConfigError, match=r"^out of memory: a model .*1000\.0 GB are available"):
+@known_memory
+def test_a_model_that_is_larger_than_the_memory_is_not_built(raw: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"^out of memory: a model .* GB are available") as caught:
         build_model(model_config(raw), V, 0)
+    assert f"and {MEMORY / 1e9:.1f} GB are available" in str(caught.value)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adam", "adamw", "muon"])
@@ -60,16 +58,22 @@ def test_a_batch_needs_memory_for_its_part_that_is_processed_at_once() -> None:
     assert outputs(gpt, batch_size=12, seq_len=7) == 2 * 12 * 7 * (3 * 8 + V)
 
 
-def test_the_message_tells_what_would_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, model = TrainConfig(batch_size=10**6, seq_len=1000), RecurrentConfig()
-    monkeypatch.setattr(memory, "usable_memory", lambda: 10**10)
-    refuse_too_large(train, model)  # the weights alone fit
+VAST = TrainConfig(batch_size=10**7, seq_len=10**6), RecurrentConfig(hidden_size=99_999, n_layer=99)
+
+
+@known_memory
+def test_the_message_tells_what_would_help() -> None:
+    train, model = VAST
+    refuse_too_large(train, RecurrentConfig())  # the weights alone fit
     with pytest.raises(ConfigError, match=r"^out of memory: .*or raise train\.grad_accum"):
-        refuse_too_large(train, model, V)
+        refuse_too_large(train, RecurrentConfig(), V)
     with pytest.raises(ConfigError, match=r"^out of memory: .*; use a smaller model$"):
-        refuse_too_large(train, RecurrentConfig(hidden_size=99_999))
+        refuse_too_large(train, model)
+
+
+def test_nothing_is_refused_if_the_memory_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "usable_memory", lambda: None)
-    refuse_too_large(train, RecurrentConfig(hidden_size=99_999), V)
+    refuse_too_large(*VAST, V)
 
 
 LIMITED = """

@@ -13,9 +13,6 @@ import torch
 from charlm.checkpoint.format import LAST
 from charlm.checkpoint.read import read_meta
 from charlm.errors import DeviceError, TrainingError
-from charlm.evaluation import evaluate
-from charlm.training import session, trainer
-from charlm.training.run import Run
 from tests.training.helpers import (
     KINDS,
     NETWORKS,
@@ -29,6 +26,7 @@ from tests.training.helpers import (
     resume,
     same_tensors,
     saved_weights,
+    script_losses,
     start,
     train,
 )
@@ -109,29 +107,17 @@ def test_a_longer_limit_continues_a_finished_run(
 def test_a_higher_patience_continues_a_run_that_had_lost_it(
     tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = [3.0, 3.1, 3.2, 2.9, 3.0, 3.3]
-    every = 2
-
-    def scripted(*_: object) -> evaluate.Score:
-        return evaluate.Score(losses[runs[-1].progress.step // every - 1], 1, "stream", "")
-
-    def register(ready: session.Session) -> session.Session:
-        runs.append(ready.run)
-        return ready
-
-    runs: list[Run] = []
-    monkeypatch.setattr(trainer, "evaluate", scripted)
+    script_losses(monkeypatch, 2 * [3.0, 3.1, 3.2, 2.9, 3.0, 3.3])  # of two runs
     eager, calm = (
-        make_config(tiny_text, "gru", f"eval.every={every}", f"train.patience={patience}")
+        make_config(tiny_text, "gru", "eval.every=2", f"train.patience={patience}")
         for patience in (2, 3)
     )
-    reference = register(start(calm, tmp_path / "calm", "cpu"))
-    assert train(reference) == "finished"
-    hasty = register(start(eager, tmp_path / "eager", "cpu"))
+    reference = new_run(calm, tmp_path / "calm")
+    hasty = start(eager, tmp_path / "eager", "cpu")
     assert train(hasty) == "patience"
-    assert hasty.run.progress.step == 3 * every
-    assert train(register(resume(calm, hasty.run.folder, "cpu"))) == "finished"
-    assert_same_run(hasty.run.folder, reference.run.folder)
+    assert hasty.run.progress.step == 6
+    assert go_on(calm, hasty.run.folder) == "finished"
+    assert_same_run(hasty.run.folder, reference)
 
 
 def test_a_stop_in_the_middle_of_an_evaluation_changes_nothing(
