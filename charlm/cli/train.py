@@ -31,8 +31,7 @@ def train(options: argparse.Namespace) -> int:
     with _session(options) as ready:
         run = ready.run
         view, began_at = terminal.View(run), run.progress.step
-        for line in describe.describe_run(ready):
-            print_line(line)
+        view.begin(describe.describe_run(ready))
         for notice in ready.notices:
             view.notice(notice)
         sampler = functools.partial(preview, run.config, run.corpus.vocab)
