@@ -208,7 +208,7 @@ def _run_again(
     if again.status == 0 and fault.command in ("train", "resume"):
         found.problems += differences(run, reference(check, plan).folder)
     if again.status == 0 and fault.command != "init-from":
-        found.problems += lasting_leftovers(place)
+        found.problems += lasting_leftovers(place, killed=ended.status < 0)
 
 
 def _arm(place: Path, call: str, number: int, error: str, stays: bool = False) -> None:
