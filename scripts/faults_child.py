@@ -337,7 +337,7 @@ def import_what_is_used(folder: Path, commands: Sequence[Sequence[str | Path | i
 
     ended = Child([], place, main=run_all).wait()
     if ended.status:
-        raise RuntimeError(f"the warm-up fails: {ended.err}")
+        raise RuntimeError(f"the warm-up fails: {ended}\n{ended.err}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in listed.read_text().split("\n"):

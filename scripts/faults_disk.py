@@ -109,7 +109,7 @@ def _count(check: Check, plan: RunPlan, place: Path, command: str) -> list[int]:
     if ended.status == 2 and command == "sample":  # no compiler for the engine
         return [0] * len(CALLS)
     if ended.status:
-        raise UnavailableError(f"{command} fails without a fault: {ended.err}")
+        raise UnavailableError(f"{command} fails without a fault: {ended}")
     counts: list[int] = json.loads(listed.read_text())
     return counts
 
