@@ -75,5 +75,5 @@ class BrokenModelError(CharlmError):
 
 def name_of_file(error: OSError) -> str | None:
     """The name of the file that an OSError is about; None if it is not known."""
-    name = error.filename  # bytes from TensorBoard, and a number for an open file
+    name = error.filename  # also bytes, and a number for an open file
     return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else None

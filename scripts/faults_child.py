@@ -29,6 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 60.0  # a child that takes longer hangs; most need less than one second
+MOST_BETWEEN_S = 0.1  # between two looks at a child; more means that this process was suspended
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -137,14 +138,19 @@ class Child:
         return self._poll() is None
 
     def wait(self, limit_s: float = PATIENCE_S) -> Ended:
-        """Wait for the end; after `limit_s` kill the child and what it has started."""
-        deadline, pause, late = time.monotonic() + limit_s, 0.001, False
+        """Wait for the end; after `limit_s` kill the child and what it has started.
+
+        Time in which this process does not run, because the machine or both processes are
+        suspended, does not count.
+        """
+        waited, seen, pause, late = 0.0, time.monotonic(), 0.001, False
         while self._poll() is None:
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            waited, seen = waited + min(now - seen, MOST_BETWEEN_S), now
+            if waited > limit_s and not late:
                 late = True
                 with suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
-                deadline += 3600
             time.sleep(pause)
             pause = min(0.02, pause * 1.5)
         assert self._ended is not None
@@ -331,7 +337,7 @@ def import_what_is_used(folder: Path, commands: Sequence[Sequence[str | Path | i
 
     ended = Child([], place, main=run_all).wait()
     if ended.status:
-        raise RuntimeError(f"the warm-up fails: {ended.err}")
+        raise RuntimeError(f"the warm-up fails: {ended}\n{ended.err}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in listed.read_text().split("\n"):

@@ -71,10 +71,7 @@ def _while_compiling(check: Check, rng: random.Random, place: Path) -> Found:
     found.about += f" a {kind}, {name}"
     found.problems += problems_of(stopped, {0, *_statuses(name)}, raw_output=True)
     found.problems += problems_of(again, (0,), raw_output=True)
-    for line in lasting_leftovers(place):
-        # the file of a compilation that was killed is removed after ten minutes
-        if stopped.status >= 0 or "/kernels/" not in line:
-            found.problems.append(line)
+    found.problems += lasting_leftovers(place, killed=stopped.status < 0)
     return found
 
 

@@ -109,7 +109,7 @@ def _count(check: Check, plan: RunPlan, place: Path, command: str) -> list[int]:
     if ended.status == 2 and command == "sample":  # no compiler for the engine
         return [0] * len(CALLS)
     if ended.status:
-        raise UnavailableError(f"{command} fails without a fault: {ended.err}")
+        raise UnavailableError(f"{command} fails without a fault: {ended}")
     counts: list[int] = json.loads(listed.read_text())
     return counts
 
@@ -208,7 +208,7 @@ def _run_again(
     if again.status == 0 and fault.command in ("train", "resume"):
         found.problems += differences(run, reference(check, plan).folder)
     if again.status == 0 and fault.command != "init-from":
-        found.problems += lasting_leftovers(place)
+        found.problems += lasting_leftovers(place, killed=ended.status < 0)
 
 
 def _arm(place: Path, call: str, number: int, error: str, stays: bool = False) -> None:

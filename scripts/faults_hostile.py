@@ -60,16 +60,24 @@ def prepare(check: Check) -> list[Base]:
         base = Base(plan, new_place(check.folder / f"base-{number}"))
         env = {"LD_PRELOAD": ""} if check.sanitize else {}
         forked = not check.sanitize
-        ended = Child(plan.write(base.place), base.place, forked=forked, env=env).wait()
+        child = Child(plan.write(base.place), base.place, forked=forked, env=env)
+        ended = child.wait(COMPILING_S)
         if ended.status:
-            raise UnavailableError(f"the run that files are made from fails: {ended.err}")
+            raise UnavailableError(f"the run that files are made from fails: {ended}")
         if bases and (compiled := bases[-1].place / "cache" / "kernels").exists():
             shutil.copytree(compiled, base.place / "cache" / "kernels")
-        ended = Child(SAMPLE, base.place).wait(COMPILING_S)
+        ended = Child(SAMPLE, base.place, prepare=_wait_for_compiler).wait(COMPILING_S)
         if ended.status and check.sanitize:
-            raise UnavailableError(f"--sanitize: the engine does not run: {ended.err}")
+            raise UnavailableError(f"--sanitize: the engine does not run: {ended}")
         bases.append(base)
     return bases
+
+
+def _wait_for_compiler() -> None:
+    """Give the compiler of a child more time: sanitizers and a busy machine make it slow."""
+    from charlm.kernels import build
+
+    build.TIMEOUT_S = COMPILING_S
 
 
 def trial(check: Check, number: int, folder: Path) -> Found:

@@ -318,15 +318,20 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 
-def lasting_leftovers(place: Path) -> list[str]:
+def lasting_leftovers(place: Path, killed: bool = False) -> list[str]:
     """What is left in a place after another text has been encoded, which removes the folders of
-    killed encodings."""
+    killed encodings.
+
+    Args:
+        killed: a command was killed; the file of its compilation may be left, since charlm removes
+            it ten minutes later.
+    """
     found = list(leftovers(place))
     if any("/encoded/tmp-" in line for line in found):
         (place / "work" / "another.txt").write_text("another text " * 9)
         Child(["data", "stats", "another.txt"], place).wait()
         found = list(leftovers(place))
-    return found
+    return [line for line in found if not (killed and "/kernels/" in line)]
 
 
 def leftovers(place: Path) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
@@ -34,6 +35,11 @@ class View(Observer):
         self._best = run.progress.best_loss
         self._fraction = self._started_at = 0.0
         self._started = self._printed = time.monotonic()
+
+    def begin(self, lines: Iterable[str]) -> None:
+        """Print lines that describe the run. A log file has them before the first step."""
+        for line in lines:
+            self._line(visible(line))
 
     def progress(self, fraction: float) -> None:
         if self._terminal and self._bar is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,14 +31,13 @@ def train(options: argparse.Namespace) -> int:
     with _session(options) as ready:
         run = ready.run
         view, began_at = terminal.View(run), run.progress.step
-        for line in describe.describe_run(ready):
-            print_line(line)
+        view.begin(describe.describe_run(ready))
         for notice in ready.notices:
             view.notice(notice)
         sampler = functools.partial(preview, run.config, run.corpus.vocab)
         watch = [Watch(run.folder, run.corpus.split("val"), ready.model)] * run.config.eval.insight
         # SIGHUP: the terminal was closed
-        with collected("SIGINT", "SIGTERM", "SIGHUP") as received, _quiet_threads():
+        with collected("SIGINT", "SIGTERM", "SIGHUP") as received:
             trainer = ready.trainer([view, *watch], lambda: bool(received) or view.closed, sampler)
             outcome = trainer.train()
         if received:  # charlm is about to end, and a second Ctrl-C ends it at once
@@ -141,23 +139,3 @@ def _note_large_text(data: DataConfig) -> None:
     size = sum(bytes_to_read(find_sources(path, data), data) for path in paths) / 1e6
     if size > LARGE_MB:
         print_note(f"reading and encoding {size:,.0f} MB of text")
-
-
-@contextmanager
-def _quiet_threads() -> Iterator[None]:
-    """Print no OSError of another thread.
-
-    If the disk is full, TensorBoard's writer thread raises again in the main thread, which reports
-    the error.
-    """
-    usual = threading.excepthook
-
-    def hook(what: threading.ExceptHookArgs) -> None:
-        if not isinstance(what.exc_value, OSError):
-            usual(what)
-
-    threading.excepthook = hook
-    try:
-        yield
-    finally:
-        threading.excepthook = usual

@@ -79,11 +79,11 @@ def open_folder(folder: Path, data: DataConfig, notices: list[str]) -> Encoded:
     now: dict[str, FileFacts] = {}
     for name, written in facts.files.items():
         with _reported(folder / name), open_private(folder / name) as file:
-            now[name] = _verify(file, written)
-            if name == IDS:
+            if name == IDS:  # this checks the size, so it is done before the file is hashed
                 ids = _map(file, facts.dtype, sum(facts.counts))
             else:
                 starts = _map_starts(file, sum(facts.counts))
+            now[name] = _verify(file, written)
     # A count of 0 is possible in a list. But a character without an occurrence has no id, so a
     # wrong 0 must not be trusted.
     if now != facts.files or 0 in facts.counts:
@@ -167,6 +167,7 @@ def _altered(file: BinaryIO) -> AlteredError:
 def _verify(file: BinaryIO, written: FileFacts) -> FileFacts:
     """The facts of a file with its current stamp. Its content must not have changed."""
     stamp = stamp_of(file.fileno())
+    file.seek(0)  # numpy has moved it
     if stamp != written.stamp and hash_of(file) != written.sha256:
         raise _altered(file)
     return FileFacts(sha256=written.sha256, stamp=stamp)

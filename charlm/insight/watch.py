@@ -24,7 +24,7 @@ from charlm.models import CharModel
 from charlm.observer import Observer, Record
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from charlm.checkpoint.events import EventWriter
 
 CHARS = 128  # of the validation split, read each time
 SHARE = 0.01  # of the training time
@@ -49,7 +49,7 @@ class Watch(Observer):
     ) -> None:
         self._folder, self._model, self._clock = folder / "tb" / "insight", model, clock
         self._ids = ids[: min(CHARS, model.context or CHARS)]  # (T,)
-        self._tb: SummaryWriter | None = None
+        self._tb: EventWriter | None = None
         self._total_s = self._last_s = 0.0  # the time of all calls, and of the last one
 
     def record(self, record: Record) -> None:
@@ -61,17 +61,17 @@ class Watch(Observer):
         self._last_s = self._clock() - started
         self._total_s += self._last_s
 
-    def _writer(self, step: int) -> SummaryWriter:
+    def _writer(self, step: int) -> EventWriter:
         """The TensorBoard writer, opened at the first use. In a resumed run TensorBoard then drops
         older events from this step on."""
         if self._tb is None:
-            from torch.utils.tensorboard import SummaryWriter
+            from charlm.checkpoint.events import EventWriter  # takes a second to import
 
             purge = step if self._folder.exists() else None
-            self._tb = SummaryWriter(self._folder, purge_step=purge)
+            self._tb = EventWriter(self._folder, purge)
         return self._tb
 
-    def _write(self, tb: SummaryWriter, step: int) -> None:
+    def _write(self, tb: EventWriter, step: int) -> None:
         ids = torch.from_numpy(self._ids.astype(np.int64))[None].to(self._model.device)  # (1, T)
         traced, _ = trace(self._model, ids, with_attention=True)
         for kind, units in traced.units.items():
@@ -80,9 +80,8 @@ class Watch(Observer):
         self._write_gates(tb, traced, step)
         if traced.attention is not None:
             tb.add_image("attention", _mosaic(traced.attention[:, 0].float().cpu().numpy()), step)
-        tb.flush()
 
-    def _write_gates(self, tb: SummaryWriter, traced: Trace, step: int) -> None:
+    def _write_gates(self, tb: EventWriter, traced: Trace, step: int) -> None:
         gates = {name: gate[:, 0].float().cpu().numpy() for name, gate in traced.gates.items()}
         for use in gate_use(gates):
             for layer, values in enumerate(gates[use.name]):

@@ -19,7 +19,7 @@ from charlm.observer import Observer, Record
 from charlm.visible import SAMPLE, visible
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from charlm.checkpoint.events import EventWriter
 
 
 class RunLog(Observer):
@@ -40,11 +40,11 @@ class RunLog(Observer):
         self._folder, self._config, self._device = folder, config, device
         self._sizes = sizes
         self._files: dict[str, TextIO] = {}
-        self._tb: dict[str, SummaryWriter] = {}
+        self._tb: dict[str, EventWriter] = {}
 
     def open(self, step: int) -> None:
         """Open the files for a new run, or for one that continues after `step`."""
-        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+        from charlm.checkpoint.events import EventWriter  # takes a second to import
 
         fresh = not (self._folder / "tb").exists()
         with writing(self._folder):
@@ -58,7 +58,7 @@ class RunLog(Observer):
                 # purge_step hides events of earlier sessions from that step on. TensorBoard ignores
                 # the first one of a run, so the first session needs one too.
                 purge = 0 if fresh else step + 1
-                self._tb[split] = SummaryWriter(self._folder / "tb" / split, purge_step=purge)
+                self._tb[split] = EventWriter(self._folder / "tb" / split, purge)
             if fresh:
                 settings = _fenced("yaml", to_yaml(self._config).removesuffix("\n"))
                 self._tb["train"].add_text("config", settings, 0)
@@ -68,8 +68,6 @@ class RunLog(Observer):
         with writing(self._folder):
             for file in self._files.values():
                 file.flush()
-            for writer in self._tb.values():
-                writer.flush()
         return {name: (self._folder / name).stat().st_size for name in self._files}
 
     def record(self, record: Record) -> None:
@@ -99,11 +97,10 @@ class RunLog(Observer):
         self._files[name].flush()
 
     def close(self) -> None:
-        with suppress(OSError):  # a full disk was reported before
-            for file in self._files.values():
+        files: list[TextIO | EventWriter] = [*self._files.values(), *self._tb.values()]
+        for file in files:
+            with suppress(OSError):  # a full disk was reported before
                 file.close()
-            for writer in self._tb.values():
-                writer.close()
 
 
 def _fenced(kind: str, text: str) -> str:

@@ -11,7 +11,7 @@ from charlm.checkpoint.write import writing
 from charlm.errors import CheckpointError
 
 
-@pytest.mark.parametrize("name", ["a.txt", b"a.txt", None])  # TensorBoard has bytes, or no name
+@pytest.mark.parametrize("name", ["a.txt", b"a.txt", None])
 @pytest.mark.parametrize(
     ("number", "advice"), [(errno.ENOSPC, "free disk space"), (errno.EACCES, "make it writable")]
 )

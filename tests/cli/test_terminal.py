@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,12 @@ def test_a_notice_names_options_as_the_command_line_has_them(
 ) -> None:
     view.notice("a smaller model, or device=cuda")
     assert capsys.readouterr().err == "charlm: note: a smaller model, or --device cuda\n"
+
+
+def test_each_line_is_in_a_log_file_at_once(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(log, "utf-8"))  # is not flushed by itself
+    view.begin(["model\x1b", "text"])
+    assert log.getvalue() == b"model\\x1b\ntext\n"
+    view.sample(3, "the")
+    assert log.getvalue().endswith(b"the\n---\n")

@@ -437,6 +437,21 @@ def test_a_damaged_text_is_encoded_again_from_a_copy_of_its_file(
     assert texts_in(cache) == {folder.name}
 
 
+@pytest.mark.parametrize("name", ["ids.bin", "starts.bin"])
+def test_a_file_of_another_size_is_not_read(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It may be a sparse file of any size."""
+    lines = write(tmp_path / "lines.txt", "aa\nbb\ncc\n")
+    open_(lines, documents="lines")
+    (path,) = cache.glob(f"*/{name}")
+    os.truncate(path, 1 << 40)
+    hashed: list[IO[bytes]] = []
+    monkeypatch.setattr(verify, "hash_of", hashed.append)
+    assert len(open_(lines, documents="lines").notices) == 1
+    assert hashed == []
+
+
 def test_a_text_whose_folder_was_deleted_is_encoded_again(text: Path, cache: Path) -> None:
     open_(text)
     for key in texts_in(cache):

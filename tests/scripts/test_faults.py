@@ -74,13 +74,17 @@ def test_without_a_compiler_the_disk_part_says_so(tmp_path: Path) -> None:
 # --- planted faults --------------------------------------------------------------------------
 
 CHILDREN = """
-import os, sys, time
+import itertools, os, sys, time, types
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+import faults_child
 from faults_child import Child, Limits, new_place
 from faults_common import problems_of
 
 def hangs(arguments): time.sleep(600)
+def is_suspended(arguments):
+    time.sleep(0.1)
+    return 0
 def dies(arguments): os.kill(os.getpid(), 11)
 def raises(arguments): raise ValueError("planted")
 def computes(arguments):
@@ -89,12 +93,14 @@ def is_hungry(arguments):
     try: bytes(10**9)
     except MemoryError: return 2
 
-for main in (hangs, dies, raises, computes, is_hungry):
+suspended = types.SimpleNamespace(sleep=time.sleep, monotonic=itertools.count(0, 100).__next__)
+for main in (hangs, is_suspended, dies, raises, computes, is_hungry):
     place = new_place(Path(sys.argv[2]) / main.__name__)
     patience = 0.3 if main is hangs else 60
     limits = Limits(data_mb=200, cpu_s=1)
+    faults_child.time = suspended if main is is_suspended else time
     ended = Child([], place, main=main, limits=limits).wait(patience)
-    print(main.__name__, *problems_of(ended), sep="|")
+    print(main.__name__, "".join(problems_of(ended)), sep="|")
 """
 
 
@@ -103,6 +109,7 @@ def test_children_that_do_wrong_are_reported(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
     found = dict(line.split("|", 1) for line in ended.stdout.splitlines())
     assert found["hangs"].startswith("hang: ")
+    assert found["is_suspended"] == ""
     assert found["dies"].startswith("status: SIGSEGV")
     assert "planted" in found["raises"]
     assert found["computes"].startswith("status: SIGXCPU")
@@ -267,6 +274,18 @@ def test_leftovers_are_found(script: Import, tmp_path: Path) -> None:
     assert [line.rpartition("/")[2] for line in found] == [
         *("facts.json.tmp", "tmp-1", "x.tmp", "charlm-x")
     ]
+
+
+def test_only_a_killed_command_may_leave_the_file_of_a_compilation(
+    script: Import, tmp_path: Path
+) -> None:
+    (tmp_path / "cache/kernels").mkdir(parents=True)
+    (tmp_path / "cache/kernels/x.tmp").touch()
+    lasting = script("faults_runs").lasting_leftovers
+    assert (lasting(tmp_path), lasting(tmp_path, killed=True)) == (
+        ["leftover: cache/kernels/x.tmp"],
+        [],
+    )
 
 
 def test_a_changed_file_elsewhere_is_found(script: Import, tmp_path: Path) -> None:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from charlm.checkpoint.format import LAST
 from charlm.checkpoint.read import read_meta
 from charlm.config.files import to_yaml
 from charlm.data.vocab import Vocab
+from charlm.errors import CheckpointError
+from charlm.insight.watch import Watch
 from charlm.observer import Observer, Record
+from charlm.training.telemetry import RunLog
 from tests.training.helpers import (
     AfterEachStep,
     go_on,
@@ -230,3 +238,48 @@ def test_a_run_closes_its_observers_when_it_fails(tiny_text: Path, tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         new_run(make_config(tiny_text), tmp_path, observers=[observer, AfterEachStep(fail)])
     assert observer.calls[-1] == ("close", None)
+
+
+# --- a full disk -----------------------------------------------------------------------------
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file of this process become larger than `size` bytes, as on a full disk."""
+    import resource
+
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+@pytest.mark.parametrize("call", ["open", "record", "sample", "first watch", "next watch"])
+def test_the_call_that_does_not_fit_on_the_disk_raises(
+    call: str, tiny_text: Path, tmp_path: Path
+) -> None:
+    """It does not leave the error to a later call, a thread, or close()."""
+    ready = start(make_config(tiny_text), tmp_path)
+    run, threads = ready.run, threading.active_count()
+    log = RunLog(run.folder, run.config, torch.device("cpu"), {})
+    watch = Watch(run.folder, run.corpus.split("val"), ready.model)
+    training, val = (Record(3, split, 1.0, 1.0, 1, 1e9) for split in ("train", "val"))
+    calls: dict[str, tuple[str, Callable[[], None]]] = {
+        "open": ("train", lambda: log.open(0)),
+        "record": ("train", lambda: log.record(training)),
+        "sample": ("train", lambda: log.sample(3, "a")),
+        "first watch": ("insight", lambda: watch.record(val)),
+        "next watch": ("insight", lambda: watch.record(val)),
+    }
+    for name in list(calls)[: list(calls).index(call)]:
+        calls[name][1]()
+    split, last_call = calls[call]
+    size = sum(path.stat().st_size for path in run.folder.glob(f"tb/{split}/*"))
+    with largest_file(size + 10), pytest.raises(CheckpointError, match=r"cannot write: File too l"):
+        last_call()
+    assert threading.active_count() == threads
+    log.close()
+    watch.close()
