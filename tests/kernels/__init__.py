@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable
@@ -10,8 +11,10 @@ from typing import TypeVar
 import pytest
 
 from charlm.kernels.amx import cpu_has_amx
+from charlm.kernels.variants import Variant, usable_variants
 
 Kernel = TypeVar("Kernel")
+VARIANTS = usable_variants()
 
 
 def skip_without_compiler() -> None:
@@ -19,6 +22,18 @@ def skip_without_compiler() -> None:
     names = os.environ.get("CC", "").split()[:1] or ["cc", "gcc", "clang"]
     if not any(map(shutil.which, names)):
         pytest.skip(f"no C compiler is installed ({', '.join(names)})")
+
+
+def load(make: Callable[[Variant], Kernel], variant: Variant) -> Kernel:
+    """Return the kernel that `make` loads; skip the test only without a C compiler. A variant that
+    this CPU can run and that does not compile fails the test."""
+    skip_without_compiler()
+    return _load(make, variant)
+
+
+@functools.cache
+def _load(make: Callable[[Variant], Kernel], variant: Variant) -> Kernel:
+    return make(variant)
 
 
 def loaded(make: Callable[[], Kernel]) -> Kernel:

@@ -14,7 +14,7 @@
    of the block in its cache. The backward pass computes them again from x rather than fetch from
    memory what the forward pass would have had to leave there. */
 
-#include "amx.h"
+#include "amx_old.h"
 #include <math.h>
 
 int block_allowed(void) { return amx_allowed(); }
@@ -409,13 +409,13 @@ static void work(const Block *s, int me, int of, int backward) {
   Room room;
   lay_out(s, s->room + me * room_size, &room);
   pack_weights(s, me, of, backward);
-  meet(of);
+  barrier(of);
   for (size_t first = from; first < to; first += s->group) {
     const size_t rows = (to - first < s->group ? to - first : s->group) * s->T;
     (backward ? backward_rows : forward_rows)(s, &room, first * s->T, rows, first > from);
   }
   if (!backward) return;
-  meet(of);
+  barrier(of);
   const size_t all = offset_of(s, WEIGHTS), own = room.gradients - (s->room + me * room_size);
   for (size_t i = all * me / of; i < all * (me + 1) / of; i++) {
     float sum = 0;

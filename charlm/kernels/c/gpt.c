@@ -199,7 +199,7 @@ static void normalise_rows(const Part *part, const Norm *norm, const float *x, s
   const Network *n = part->n;
   for (size_t r = (size_t)part->me; r < rows; r += (size_t)part->of)
     normalise(n, norm, x + r * stride, n->y + r * n->D);
-  meet(part->of);
+  barrier(part->of);
 }
 
 /* out = W y + b, or +=, for `rows` rows of y. */
@@ -209,7 +209,7 @@ static void multiply(const Part *part, const Matrix *m, size_t rows, float *out,
   prepare(m, &y, part->me, part->of);
   share(m->O, part->me, part->of, &from, &to);
   product(m, &y, from, to, out + from, m->O, more);
-  meet(part->of);
+  barrier(part->of);
 }
 
 static void read_part(const void *job, int me, int of) {
@@ -222,13 +222,13 @@ static void read_part(const void *job, int me, int of) {
     const size_t heads = n->B * n->H;
     for (size_t i = heads * (size_t)me / (size_t)of; i < heads * (size_t)(me + 1) / (size_t)of; i++)
       attend(n, l, i / n->H, i % n->H, n->scores + (size_t)me * n->capacity);
-    meet(of);
+    barrier(of);
     multiply(&part, &l->out, N, n->x, 1);
     normalise_rows(&part, &l->mlp_norm, n->x, N, n->D);
     multiply(&part, &l->up, N, n->wide, 0);
     for (size_t r = (size_t)me; r < N; r += (size_t)of)
       activate(n, n->wide + r * width, n->y + r * n->F);
-    meet(of);
+    barrier(of);
     multiply(&part, &l->down, N, n->x, 1);
   }
   normalise_rows(&part, &n->norm, n->x + (n->T - 1) * n->D, n->B, n->T * n->D);

@@ -13,7 +13,7 @@
    and none ever waits for another. The recurrent matrix is packed once a call into the tiles that
    AMX multiplies, and stays in the cache. */
 
-#include "amx.h"
+#include "amx_old.h"
 
 int lstm_allowed(void) { return amx_allowed(); }
 

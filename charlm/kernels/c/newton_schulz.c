@@ -19,7 +19,7 @@
    cache, and goes through them a panel at a time: the panel's next X, and at once what it adds to
    the next G. Threads only meet to sum G and to compute U. */
 
-#include "amx.h"
+#include "amx_old.h"
 #include <math.h>
 
 int newton_schulz_allowed(void) { return amx_allowed(); }
@@ -270,14 +270,14 @@ static void pass(const Job *job, int me, int of, int done) {
 /* One matrix by all threads, or one of several matrices by one thread. */
 static void step(const Job *job, int me, int of) {
   average(job, me, of);
-  meet(of);
+  barrier(of);
   for (int i = 0; i < STEPS; i++) {
     pass(job, me, of, i);
-    meet(of);
+    barrier(of);
     gather(job, me, of);
-    meet(of);
+    barrier(of);
     polynomial(job, me, of);
-    meet(of);
+    barrier(of);
   }
   pass(job, me, of, STEPS);
 }

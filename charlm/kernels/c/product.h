@@ -12,7 +12,7 @@
 
 #if defined __AMX_BF16__ && defined __AVX512BF16__
 #define AMX 1
-#include "amx.h"
+#include "amx_old.h"
 #else
 #include "threads.h"
 #define AMX 0
@@ -150,7 +150,7 @@ static inline void prepare(const Matrix *m, const Rows *rows, int me, int of) {
 #if AMX
   if (by_tiles(m, rows)) {
     split_rows(rows, m->I, me, of);
-    meet(of);
+    barrier(of);
   }
 #endif
 }

@@ -71,8 +71,8 @@ static void cell(size_t kind, size_t count, const float *restrict gi, size_t gi_
     default: /* i, f, g, o */
 #pragma omp simd
       for (size_t u = 0; u < count; u++) {
-        c[u] = sigmoid(Z(1)) * c[u] + gated_tangent(Z(0), Z(2));
-        next[u] = gated_tangent(Z(3), c[u]);
+        c[u] = sigmoid(Z(1)) * c[u] + sigmoid(Z(0)) * hyperbolic_tangent(Z(2));
+        next[u] = sigmoid(Z(3)) * hyperbolic_tangent(c[u]);
       }
   }
 #undef Z
@@ -115,7 +115,7 @@ static Rows embed(const Part *part, size_t t) {
     const float *row = n->embed + (size_t)n->ids[text * n->T + t] * n->D;
     memcpy(n->x + text * n->D, row, n->D * sizeof(float));
   }
-  meet(part->of);
+  barrier(part->of);
   prepare(&n->layers->W_ih, &x, part->me, part->of);
   return x;
 }
@@ -133,13 +133,13 @@ static void read_part(const Part *part) {
     for (size_t i = 0; i < n->n_layer; i++) {
       const Layer *l = n->layers + i;
       step(part, l, i ? &below : n->table ? NULL : &first, t);
-      meet(part->of); /* from here on nobody needs the old h */
+      barrier(part->of); /* from here on nobody needs the old h */
       below = rows_of(part, l->next, l->tiles);
       prepare(&l->W_hh, &below, part->me, part->of);
       for (size_t text = part->first; text < part->first + part->texts; text++)
         memcpy(l->h + text * D + part->from, l->next + text * D + part->from, bytes);
     }
-    if (n->n_layer == 1) meet(part->of); /* otherwise they have waited before they need the new h */
+    if (n->n_layer == 1) barrier(part->of); /* otherwise they have waited before they need the new h */
   }
   size_t from, to;
   share(n->V, part->me, part->of, &from, &to);

@@ -1,8 +1,14 @@
-/* Threads, which are OpenMP's: PyTorch uses them, too, so no others are made, or left spinning. */
+/* Threads by OpenMP. PyTorch uses the same ones, so no others are started or left waiting. A
+   compiler without OpenMP gives one thread. */
 
-#include <omp.h>
-#include <sched.h>
 #include <stddef.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#ifdef __linux__
+#include <sched.h>
+#endif
 
 /* Work of which each of `of` threads does its part, as number `me`. */
 typedef void Work(const void *job, int me, int of);
@@ -11,17 +17,19 @@ typedef void Work(const void *job, int me, int of);
 typedef void Chore(void);
 
 /* Wait until all `of` threads that share the work are here. */
-static inline void meet(int of) {
+static inline void barrier(int of) {
   if (of == 1) return;
+#ifdef _OPENMP
 #pragma omp barrier
+#endif
 }
 
-/* Have no two threads on one CPU. A system may wake a thread where the one that wakes it runs, and
-   leave it there: then one waits for the other with all its might, and keeps it from running. */
+/* Have no two threads on one CPU. A system may wake a thread on the CPU of the one that wakes it,
+   and leave it there. Then one waits at a barrier for the other and keeps it from running. */
 static inline void spread(int me) {
 #ifdef __linux__
   enum { MOST = 64 };
-  static int cpus[MOST]; /* where each thread was when it last came by: a hint, read without care */
+  static int cpus[MOST]; /* where each thread ran when it last called this: a hint, not exact */
   if (me >= MOST) return;
   const int here = sched_getcpu();
   cpu_set_t allowed, others;
@@ -40,11 +48,19 @@ static inline void spread(int me) {
 #endif
 }
 
+/* Call `work` in `threads` threads, or in fewer if there are not so many. */
 static inline void on_threads(int threads, Chore *before, Chore *after, Work *work,
                               const void *job) {
+#ifdef _OPENMP
 #pragma omp parallel num_threads(threads) if (threads > 1)
+#endif
   {
+#ifdef _OPENMP
     const int me = omp_get_thread_num(), of = omp_get_num_threads();
+#else
+    const int me = 0, of = 1;
+    (void)threads;
+#endif
     if (of > 1) spread(me);
     if (before) before();
     work(job, me, of);

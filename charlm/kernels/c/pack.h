@@ -1,0 +1,74 @@
+/* How the factors of a product A B are stored: A (M, K), B (K, N), K rounded up to DEPTH.
+
+   A: rows of numbers, `lda` apart. Memory has LANES rows or a multiple; those after M are not used.
+   B: groups of LANES columns; a group has its elements along k, LANES of them for each.
+
+   Sources are float32 matrices with rows `stride` apart. What is missing is filled up with 0. */
+
+#include "vectors.h"
+
+INLINE size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* `size` rows or columns of a factor in a source, each K long; `along`: k runs along its rows. */
+typedef struct {
+  const float *from;
+  size_t stride, size, K;
+  int along;
+} Source;
+
+/* LANES rows or columns from i on, DEPTH numbers of each from k on, to rows of LANES elements that
+   are `stride` numbers apart: one row for each i, or with `transposed`, for each k. */
+INLINE void pack_block(const Source *s, size_t i, size_t k, int transposed, number *to,
+                       size_t stride) {
+  float copy[DEPTH * LANES];
+  const size_t step = s->along ? s->stride : 1, k_step = s->along ? 1 : s->stride;
+  const float *from = s->from + i * step + k * k_step;
+  size_t width = s->stride;
+  if (i + LANES > s->size || k + DEPTH > s->K) {
+    memset(copy, 0, sizeof copy);
+    width = s->along ? DEPTH : LANES;
+    for (size_t r = 0; r < smaller(LANES, s->size - i); r++)
+      for (size_t c = 0; c < smaller(DEPTH, s->K - k); c++)
+        copy[s->along ? r * width + c : c * width + r] = from[r * step + c * k_step];
+    from = copy;
+  }
+  elements row[LANES];
+  UNROLL
+  for (size_t r = 0; r < LANES; r++)
+    row[r] = s->along ? along_k(from + r * width) : across_k(from + r * PER_ELEMENT * width, width);
+  if (s->along == transposed) transpose(row);
+  UNROLL
+  for (size_t r = 0; r < LANES; r++) *(loose_elements *)(to + r * stride) = row[r];
+}
+
+/* The numbers in a factor of `size` rows or columns. */
+INLINE size_t packed_size(size_t size, size_t K) { return round_up(size, LANES) * round_up(K, DEPTH); }
+
+/* Pack a left factor into rows `lda` apart. */
+INLINE void pack_left(Source s, number *to, size_t lda) {
+  for (size_t i = 0; i < s.size; i += LANES)
+    for (size_t k = 0; k < s.K; k += DEPTH) pack_block(&s, i, k, 0, to + i * lda + k, lda);
+}
+
+/* Pack a right factor. */
+INLINE void pack_right(Source s, number *to) {
+  for (size_t i = 0; i < s.size; i += LANES)
+    for (size_t k = 0; k < s.K; k += DEPTH, to += DEPTH * LANES)
+      pack_block(&s, i, k, 1, to, DEPTH);
+}
+
+static void left(const float *A, size_t stride, size_t M, size_t K, number *to, size_t lda) {
+  pack_left((Source){A, stride, M, K, 1}, to, lda);
+}
+/* The source is A^T (K, M). */
+static void left_t(const float *A, size_t stride, size_t M, size_t K, number *to, size_t lda) {
+  pack_left((Source){A, stride, M, K, 0}, to, lda);
+}
+static void right(const float *B, size_t stride, size_t N, size_t K, number *to) {
+  pack_right((Source){B, stride, N, K, 0}, to);
+}
+/* The source is B^T (N, K). */
+static void right_t(const float *B, size_t stride, size_t N, size_t K, number *to) {
+  pack_right((Source){B, stride, N, K, 1}, to);
+}

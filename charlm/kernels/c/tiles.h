@@ -1,0 +1,51 @@
+/* Products of matrices, on every CPU. What a kind of CPU must provide, in amx.h or vec.h:
+
+     number, PER_ELEMENT     what factors are stored as (vectors.h)
+     LANES, DEPTH            columns in a group, and numbers along k, to which factors are padded
+     ROWS, GROUPS, ROW_STEP  the largest block, and the rows that a block is a multiple of
+     tiles_allowed()         whether this process may use it
+     tiles_begin(), _end()   what a thread does before its products, and after
+     multiply_block(...)     out (rows, groups LANES) = a b, or += where `more`
+
+   How factors are stored is in pack.h. A sum has one order, whatever block it is in. */
+
+#if defined __AMX_BF16__
+#include "amx.h"
+#else
+#include "vec.h"
+#endif
+
+enum { WIDTH = GROUPS * LANES };
+
+/* The groups of the next block when `left` are: no block is much smaller than the others. */
+INLINE size_t next_groups(size_t left) {
+  const size_t blocks = (left + GROUPS - 1) / GROUPS;
+  return (left + blocks - 1) / blocks;
+}
+
+/* A block of which not all is wanted: only rows and columns that out has are written. */
+static void multiply_edge(size_t M, size_t N, const number *a, size_t lda, const number *b, size_t K,
+                          float *out, size_t stride, int more) {
+  float all[ROWS * WIDTH];
+  multiply_block(round_up(M, ROW_STEP), round_up(N, LANES) / LANES, a, lda, b, K, all, WIDTH, 0);
+  for (size_t i = 0; i < M; i++)
+    for (size_t j = 0; j < N; j++)
+      out[i * stride + j] = (more ? out[i * stride + j] : 0) + all[i * WIDTH + j];
+}
+
+/* out (M, N) = a b, or += where `more`; K is a multiple of DEPTH, rows of out are `stride` apart. */
+static void multiply(const number *a, size_t lda, const number *b, size_t M, size_t N, size_t K,
+                     float *out, size_t stride, int more) {
+  size_t groups;
+  for (size_t j = 0; j < N; j += groups * LANES) {
+    groups = next_groups(round_up(N - j, LANES) / LANES);
+    const size_t columns = smaller(groups * LANES, N - j);
+    for (size_t i = 0; i < M; i += ROWS) {
+      const size_t rows = smaller(ROWS, M - i);
+      const int whole = rows % ROW_STEP == 0 && columns == groups * LANES;
+      float *const at = out + i * stride + j;
+      if (whole) multiply_block(rows, groups, a + i * lda, lda, b + j * K, K, at, stride, more);
+      else multiply_edge(rows, columns, a + i * lda, lda, b + j * K, K, at, stride, more);
+    }
+  }
+}

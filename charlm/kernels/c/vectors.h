@@ -1,0 +1,118 @@
+/* Vectors of 32 bits in each lane, and the numbers that products multiply.
+
+   A number is a bfloat16 where the CPU multiplies them (AMX, AVX512-BF16), and a float32 elsewhere.
+   Products are summed in float32. An element is 32 bits along k, the index that a product sums
+   over: one float32, or two bfloat16 with neighbouring k. */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined __x86_64__
+#include <immintrin.h>
+#endif
+
+#if defined __AVX512F__
+enum { LANES = 16 };
+#elif defined __AVX__
+enum { LANES = 8 };
+#else
+enum { LANES = 4 }; /* SSE and NEON */
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Unroll the next loop, which has a fixed length, so that its sums stay in registers. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t elements __attribute__((vector_size(4 * LANES)));
+typedef int32_t loose_elements __attribute__((vector_size(4 * LANES), aligned(2), may_alias));
+
+INLINE uint32_t bits_of(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+INLINE float float_of(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+#if defined __AVX512BF16__
+enum { HALF = 1 }; /* whether numbers are bfloat16 */
+typedef uint16_t number;
+
+INLINE float from_number(number x) { return float_of((uint32_t)x << 16); }
+
+/* Rounds to nearest, ties to even. NaN stays NaN. */
+INLINE number to_number(float x) {
+  const uint32_t bits = bits_of(x);
+  return (number)((x == x ? bits + 0x7fff + (bits >> 16 & 1) : bits | 0x400000) >> 16);
+}
+
+/* 2 LANES floats along k. */
+INLINE elements along_k(const float *p) {
+  return (elements)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(p + LANES), _mm512_loadu_ps(p));
+}
+
+/* LANES columns of two rows, which have neighbouring k. */
+INLINE elements across_k(const float *p, size_t stride) {
+  const __m256i low = (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(p));
+  const __m256i high = (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(p + stride));
+  const __m512i shifted = _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16);
+  return (elements)_mm512_or_si512(shifted, _mm512_cvtepu16_epi32(low));
+}
+#else
+enum { HALF = 0 };
+typedef float number;
+
+INLINE float from_number(number x) { return x; }
+INLINE number to_number(float x) { return x; }
+INLINE elements along_k(const float *p) { return *(const loose_elements *)p; }
+INLINE elements across_k(const float *p, size_t stride) {
+  (void)stride;
+  return *(const loose_elements *)p;
+}
+#endif
+
+enum { PER_ELEMENT = 1 + HALF, DEPTH = PER_ELEMENT * LANES };
+
+/* --- transposition of LANES by LANES elements ------------------------------------------------ */
+
+/* In step s, lanes whose bit s is set change places with the lane s before, of the row s below. */
+#define UPPER(l, s) ((l) & (s) ? LANES + (l) - (s) : (l))
+#define LOWER(l, s) ((l) & (s) ? LANES + (l) : (l) + (s))
+#define FOUR(F, l, s) F(l, s), F(l + 1, s), F(l + 2, s), F(l + 3, s)
+#if defined __AVX512F__
+#define EACH_LANE(F, s) FOUR(F, 0, s), FOUR(F, 4, s), FOUR(F, 8, s), FOUR(F, 12, s)
+#elif defined __AVX__
+#define EACH_LANE(F, s) FOUR(F, 0, s), FOUR(F, 4, s)
+#else
+#define EACH_LANE(F, s) FOUR(F, 0, s)
+#endif
+#ifdef __clang__
+#define SHUFFLE(a, b, F, s) __builtin_shufflevector(a, b, EACH_LANE(F, s))
+#else
+#define SHUFFLE(a, b, F, s) __builtin_shuffle(a, b, (elements){EACH_LANE(F, s)})
+#endif
+
+#define EXCHANGE(s)                                            \
+  if (LANES > s) {                                             \
+    UNROLL                                                     \
+    for (size_t i = 0; i < LANES; i++) {                       \
+      if (i & s) continue;                                     \
+      const elements a = row[i], b = row[(i + s) % LANES];     \
+      row[i] = SHUFFLE(a, b, UPPER, (s) % LANES);              \
+      row[(i + s) % LANES] = SHUFFLE(a, b, LOWER, (s) % LANES); \
+    }                                                          \
+  }
+
+INLINE void transpose(elements row[LANES]) { EXCHANGE(1) EXCHANGE(2) EXCHANGE(4) EXCHANGE(8) }
