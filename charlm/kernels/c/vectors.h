@@ -70,6 +70,13 @@ INLINE elements across_k(const float *p, size_t stride) {
   const __m512i shifted = _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16);
   return (elements)_mm512_or_si512(shifted, _mm512_cvtepu16_epi32(low));
 }
+
+/* As across_k, of numbers. */
+INLINE elements numbers_across_k(const number *p, size_t stride) {
+  const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i_u *)p));
+  const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i_u *)(p + stride)));
+  return (elements)_mm512_or_si512(_mm512_slli_epi32(high, 16), low);
+}
 #else
 enum { HALF = 0 };
 typedef float number;
@@ -81,7 +88,10 @@ INLINE elements across_k(const float *p, size_t stride) {
   (void)stride;
   return *(const loose_elements *)p;
 }
+INLINE elements numbers_across_k(const number *p, size_t stride) { return across_k(p, stride); }
 #endif
+
+INLINE elements numbers_along_k(const number *p) { return *(const loose_elements *)p; }
 
 enum { PER_ELEMENT = 1 + HALF, DEPTH = PER_ELEMENT * LANES };
 
