@@ -95,6 +95,19 @@ INLINE elements numbers_along_k(const number *p) { return *(const loose_elements
 
 enum { PER_ELEMENT = 1 + HALF, DEPTH = PER_ELEMENT * LANES };
 
+/* n floats as numbers, then zeros up to a multiple of DEPTH. */
+INLINE void to_numbers(const float *from, size_t n, number *to) {
+  size_t i = 0;
+  for (; i + DEPTH <= n; i += DEPTH) *(loose_elements *)(to + i) = along_k(from + i);
+  for (; i < n; i++) to[i] = to_number(from[i]);
+  for (; i % DEPTH; i++) to[i] = 0;
+}
+
+INLINE void from_numbers(const number *from, size_t n, float *to) {
+#pragma omp simd
+  for (size_t i = 0; i < n; i++) to[i] = from_number(from[i]);
+}
+
 /* --- transposition of LANES by LANES elements ------------------------------------------------ */
 
 /* In step s, lanes whose bit s is set change places with the lane s before, of the row s below. */
