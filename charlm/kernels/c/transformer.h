@@ -118,8 +118,13 @@ static inline void softmax(float *scores, size_t n, float scale) {
 
 enum { GELU, RELU2, SWIGLU };
 
-/* x Phi(x) and its slope. Phi(x) = (1 + erf(x / sqrt 2)) / 2, by Abramowitz & Stegun 7.1.26. */
-static inline float gelu(float x, float *slope) {
+/* A function's value and its derivative. */
+typedef struct {
+  float y, slope;
+} Value;
+
+/* x Phi(x). Phi(x) = (1 + erf(x / sqrt 2)) / 2, by Abramowitz & Stegun 7.1.26. */
+static inline Value gelu(float x) {
   const float z = fabsf(x) * .70710678f, t = 1 / (1 + .3275911f * z);
   float p = 1.061405429f;
   p = p * t - 1.453152027f;
@@ -128,61 +133,64 @@ static inline float gelu(float x, float *slope) {
   p = p * t + .254829592f;
   const float e = power_of_e(-z * z), tail = .5f * p * t * e; /* Phi(-|x|) */
   const float cdf = x < 0 ? tail : 1 - tail;
-  *slope = cdf + x * .39894228f * e;
-  return x * cdf;
+  return (Value){x * cdf, cdf + x * .39894228f * e};
 }
 
-static inline float squared_relu(float x, float *slope) {
+static inline Value squared_relu(float x) {
   const float positive = x < 0 ? 0 : x; /* NaN stays */
-  *slope = 2 * positive;
-  return positive * positive;
+  return (Value){positive * positive, 2 * positive};
 }
 
-/* x sigmoid(x) and its slope. */
-static inline float silu(float x, float *slope) {
+/* x sigmoid(x). */
+static inline Value silu(float x) {
   const float s = sigmoid(x);
-  *slope = s + x * sigmoid_slope(s);
-  return x * s;
+  return (Value){x * s, s + x * sigmoid_slope(s)};
 }
 
 /* y (F,) from up x (F,), or for SwiGLU from gate x and up x (2 F,). */
 static inline void activate(int kind, const float *restrict u, size_t F, float *restrict y) {
-  float slope;
   switch (kind) {
     case GELU:
-#pragma omp simd private(slope)
-      for (size_t i = 0; i < F; i++) y[i] = gelu(u[i], &slope);
+#pragma omp simd
+      for (size_t i = 0; i < F; i++) y[i] = gelu(u[i]).y;
       break;
     case RELU2:
-#pragma omp simd private(slope)
-      for (size_t i = 0; i < F; i++) y[i] = squared_relu(u[i], &slope);
+#pragma omp simd
+      for (size_t i = 0; i < F; i++) y[i] = squared_relu(u[i]).y;
       break;
     default:
-#pragma omp simd private(slope)
-      for (size_t i = 0; i < F; i++) y[i] = silu(u[i], &slope) * u[F + i];
+#pragma omp simd
+      for (size_t i = 0; i < F; i++) y[i] = silu(u[i]).y * u[F + i];
   }
 }
 
 /* As activate, and from the gradient dy by y to that by u, du. */
 static inline void activate_backward(int kind, const float *restrict u, const float *restrict dy,
                                      size_t F, float *restrict y, float *restrict du) {
-  float slope;
   switch (kind) {
     case GELU:
-#pragma omp simd private(slope)
-      for (size_t i = 0; i < F; i++) y[i] = gelu(u[i], &slope), du[i] = dy[i] * slope;
+#pragma omp simd
+      for (size_t i = 0; i < F; i++) {
+        const Value a = gelu(u[i]);
+        y[i] = a.y;
+        du[i] = dy[i] * a.slope;
+      }
       break;
     case RELU2:
-#pragma omp simd private(slope)
-      for (size_t i = 0; i < F; i++) y[i] = squared_relu(u[i], &slope), du[i] = dy[i] * slope;
+#pragma omp simd
+      for (size_t i = 0; i < F; i++) {
+        const Value a = squared_relu(u[i]);
+        y[i] = a.y;
+        du[i] = dy[i] * a.slope;
+      }
       break;
     default:
-#pragma omp simd private(slope)
+#pragma omp simd
       for (size_t i = 0; i < F; i++) {
-        const float gate = silu(u[i], &slope);
-        y[i] = gate * u[F + i];
-        du[i] = dy[i] * u[F + i] * slope;
-        du[F + i] = dy[i] * gate;
+        const Value gate = silu(u[i]);
+        y[i] = gate.y * u[F + i];
+        du[i] = dy[i] * u[F + i] * gate.slope;
+        du[F + i] = dy[i] * gate.y;
       }
   }
 }
