@@ -40,11 +40,13 @@ static void probabilities(const Attention *s, const AttentionRoom *w, const numb
   for (size_t r = 0; r < n; r++) {
     const size_t length = i + r + 1;
     float *P = w->P + r * T, *masked = P;
-    softmax(P, length, 1 / sqrtf((float)s->K));
+    /* whole vectors: what is more becomes about 0, and then 0 */
+    for (size_t j = length; j < round_up(length, LANES); j++) P[j] = -INFINITY;
+    softmax(P, round_up(length, LANES), 1 / sqrtf((float)s->K));
     memset(P + length, 0, (known - length) * sizeof(float));
     if (s->dropout) {
       masked = memcpy(w->dP, P, known * sizeof(float));
-      drop(s->dropout, row_key(s->dropout, ON_WEIGHTS, row + i + r), masked, length);
+      drop(s->dropout, row_key(s->dropout, ON_WEIGHTS, row + i + r), masked, round_up(length, LANES));
     }
     to_numbers(masked, known, w->masked + r * T);
   }
@@ -68,12 +70,13 @@ static void softmax_backward(const Attention *s, const AttentionRoom *w, size_t 
   const size_t T = width(s->T), known = width(i + n);
   const float scale = 1 / sqrtf((float)s->K);
   for (size_t r = 0; r < n; r++) {
-    const size_t length = i + r + 1;
+    const size_t length = round_up(i + r + 1, LANES); /* P is 0 after the query's own step */
     const float *P = w->P + r * T;
     const number *masked = w->masked + r * T;
-    float *dP = w->dP + r * T, along = 0;
-#pragma omp simd reduction(+ : along)
-    for (size_t j = 0; j < length; j++) along += dP[j] *= from_number(masked[j]);
+    float *dP = w->dP + r * T, along;
+#pragma omp simd
+    for (size_t j = 0; j < length; j++) dP[j] *= from_number(masked[j]);
+    SUM(along, length, j, load(dP + j), dP[j]);
 #pragma omp simd
     for (size_t j = 0; j < length; j++) dP[j] = scale * (dP[j] - P[j] * along);
     memset(dP + length, 0, (known - length) * sizeof(float));

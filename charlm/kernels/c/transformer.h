@@ -1,11 +1,14 @@
 /* The parts of a transformer that are not products: norms, rotation, softmax, activations, and
    their gradients. Each function works on one row. */
 
+#pragma once
+
 #include <float.h>
 #include <math.h>
 #include <stddef.h>
 
 #include "functions.h"
+#include "vectors.h"
 
 /* --- norms ------------------------------------------------------------------------------------ */
 
@@ -15,14 +18,10 @@ typedef struct {
 } Moments;
 
 static inline Moments moments(const float *x, size_t n, int centered, float eps) {
-  float sum = 0, squares = 0;
-  if (centered) {
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++) sum += x[i];
-  }
+  float sum = 0, squares;
+  if (centered) SUM(sum, n, i, load(x + i), x[i]);
   const float mean = sum / (float)n;
-#pragma omp simd reduction(+ : squares)
-  for (size_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
+  SUM(squares, n, i, (load(x + i) - mean) * (load(x + i) - mean), (x[i] - mean) * (x[i] - mean));
   return (Moments){mean, 1 / sqrtf(squares / (float)n + eps)};
 }
 
@@ -42,28 +41,26 @@ static inline void normalize(const float *x, size_t D, int layernorm, const floa
   for (size_t d = 0; d < D; d++) y[d] += bias[d];
 }
 
-/* From dy to dx +=, dgain += and dbias +=. */
+/* From dy to dx +=, dgain += and dbias +=; `row` (D,) is workspace. */
 static inline void normalize_backward(const float *restrict x, const float *restrict dy, size_t D,
                                       int layernorm, const float *restrict gain,
                                       float *restrict dx, float *restrict dgain,
-                                      float *restrict dbias) {
+                                      float *restrict dbias, float *restrict row) {
   const Moments m = norm_moments(x, D, layernorm);
-  float sum = 0, along = 0;
-#pragma omp simd reduction(+ : sum, along)
-  for (size_t d = 0; d < D; d++) {
-    const float normal = (x[d] - m.mean) * m.inverse, g = dy[d] * gain[d];
-    dgain[d] += dy[d] * normal;
-    dbias[d] += dy[d];
-    sum += g;
-    along += g * normal;
-  }
-  sum = layernorm ? sum / (float)D : 0;
-  along /= (float)D;
+  float sum = 0, along;
 #pragma omp simd
   for (size_t d = 0; d < D; d++) {
     const float normal = (x[d] - m.mean) * m.inverse;
-    dx[d] += m.inverse * (dy[d] * gain[d] - sum - normal * along);
+    dgain[d] += dy[d] * normal;
+    dbias[d] += dy[d];
+    row[d] = dy[d] * gain[d];
   }
+  if (layernorm) SUM(sum, D, d, load(row + d), row[d]);
+  SUM(along, D, d, load(row + d) * (load(x + d) - m.mean), row[d] * (x[d] - m.mean));
+  sum /= (float)D;
+  along *= m.inverse * m.inverse / (float)D;
+#pragma omp simd
+  for (size_t d = 0; d < D; d++) dx[d] += m.inverse * (row[d] - sum - (x[d] - m.mean) * along);
 }
 
 /* --- queries and keys ------------------------------------------------------------------------- */
@@ -78,9 +75,8 @@ static inline float normalize_vector(float *x, size_t K) {
 
 /* From the gradient dx by the normalized x to that by what it was. */
 static inline void normalize_vector_backward(const float *x, float inverse, size_t K, float *dx) {
-  float along = 0;
-#pragma omp simd reduction(+ : along)
-  for (size_t i = 0; i < K; i++) along += x[i] * dx[i];
+  float along;
+  SUM(along, K, i, load(x + i) * load(dx + i), x[i] * dx[i]);
   along /= (float)K;
 #pragma omp simd
   for (size_t i = 0; i < K; i++) dx[i] = inverse * (dx[i] - x[i] * along);
@@ -101,14 +97,12 @@ static inline void rotate(float *x, const float *cosine, const float *sine, size
 
 /* Scores (n,) to softmax(scale scores). */
 static inline void softmax(float *scores, size_t n, float scale) {
-  float top = scores[0], sum = 0;
+  float top = scores[0], sum;
 #pragma omp simd reduction(max : top)
   for (size_t j = 0; j < n; j++) top = scores[j] > top ? scores[j] : top;
-#pragma omp simd reduction(+ : sum)
-  for (size_t j = 0; j < n; j++) {
-    scores[j] = power_of_e((scores[j] - top) * scale);
-    sum += scores[j];
-  }
+#pragma omp simd
+  for (size_t j = 0; j < n; j++) scores[j] = power_of_e((scores[j] - top) * scale);
+  SUM(sum, n, j, load(scores + j), scores[j]);
   const float inverse = 1 / sum;
 #pragma omp simd
   for (size_t j = 0; j < n; j++) scores[j] *= inverse;
