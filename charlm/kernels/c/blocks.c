@@ -63,14 +63,29 @@ static void add_bias(const Layer *l, int matrix, float *x) {
   for (size_t i = 0; i < O; i++) x[i] += bias[i];
 }
 
-/* n normalized rows of x (n, D), as numbers; norm is GAIN1 or GAIN2. */
-static void normalize_rows(const Layer *l, int norm, const float *x, size_t n, number *to) {
+/* n rows of the input of a norm, GAIN1 or GAIN2, and of their moments. */
+static const float *normed(const Layer *l, int norm, size_t row, Moments **moments) {
+  *moments = l->saved.moments[norm == GAIN2] + row;
+  return (norm == GAIN1 ? l->saved.x : l->saved.middle) + row * l->s->D;
+}
+
+static void compute_moments(const Layer *l, int norm, size_t row, size_t n) {
   const size_t D = l->s->D;
-  float *const row = l->w->row[0];
+  Moments *moments;
+  const float *const x = normed(l, norm, row, &moments);
+  for (size_t r = 0; r < n; r++) moments[r] = norm_moments(x + r * D, D, l->s->layernorm);
+}
+
+/* n normalized rows as numbers. */
+static void normalize_rows(const Layer *l, int norm, size_t row, size_t n, number *to) {
+  const size_t D = l->s->D;
+  const float *const gain = weight_of(l->s, l->layer, norm);
+  const float *const bias = weight_of(l->s, l->layer, norm + 1);
+  Moments *moments;
+  const float *const x = normed(l, norm, row, &moments);
   for (size_t r = 0; r < n; r++) {
-    normalize(x + r * D, D, l->s->layernorm, weight_of(l->s, l->layer, norm),
-              weight_of(l->s, l->layer, norm + 1), row);
-    to_numbers(row, D, to + r * width(D));
+    normalize(x + r * D, moments[r], D, gain, bias, l->w->row[0]);
+    to_numbers(l->w->row[0], D, to + r * width(D));
   }
 }
 
@@ -128,7 +143,8 @@ static void forward_rest(const Layer *l, size_t row, size_t n) {
   for (size_t r = 0; r < n; r++)
     add_residual(l, OUT, row + r, l->saved.x + (row + r) * D, w->product + r * width(D),
                  middle + r * D);
-  normalize_rows(l, GAIN2, middle, n, w->normal);
+  compute_moments(l, GAIN2, row, n);
+  normalize_rows(l, GAIN2, row, n, w->normal);
   multiply_by(l, UP, 0, w->normal, n);
   for (size_t r = 0; r < n; r++) {
     float *const u = w->product + r * width(U);
@@ -149,7 +165,8 @@ static void forward_group(const Layer *l, size_t from, size_t to) {
   const size_t D = s->D, rows = to * s->T;
   for (size_t row = from * s->T; row < rows; row += PIECE) {
     const size_t n = smaller(PIECE, rows - row);
-    normalize_rows(l, GAIN1, l->saved.x + row * D, n, l->w->normal);
+    compute_moments(l, GAIN1, row, n);
+    normalize_rows(l, GAIN1, row, n, l->w->normal);
     multiply_by(l, QKV, 0, l->w->normal, n);
     for (size_t r = 0; r < n; r++) split_heads(l, row + r, l->w->product + r * width(3 * D));
   }
@@ -174,13 +191,15 @@ static void drop_gradient(const Layer *l, int matrix, size_t row, size_t n, numb
   }
 }
 
-/* Add to n rows of dx what product, the gradient by the output of a norm of x, gives. */
-static void norm_gradient(const Layer *l, int norm, const float *x, size_t row, size_t n) {
+/* Add to n rows of dx what product, the gradient by the output of a norm, gives. */
+static void norm_gradient(const Layer *l, int norm, size_t row, size_t n) {
   const Blocks *s = l->s;
   const size_t D = s->D, group = row / s->T / group_of(s);
   float *const sums = l->shared->norms + (group * 4 + (size_t)(norm - GAIN1)) * D;
+  Moments *moments;
+  const float *const x = normed(l, norm, row, &moments);
   for (size_t r = 0; r < n; r++)
-    normalize_backward(x + (row + r) * D, l->w->product + r * width(D), D, s->layernorm,
+    normalize_backward(x + r * D, moments[r], l->w->product + r * width(D), D, s->layernorm,
                        weight_of(s, l->layer, norm), s->out + (row + r) * D, sums, sums + D,
                        l->w->row[0]);
 }
@@ -202,9 +221,9 @@ static void backward_rest(const Layer *l, size_t row, size_t n, size_t k, size_t
     to_numbers(w->row[1], F, a + r * width(F));
     to_numbers(w->row[2], U, du + r * width(U));
   }
-  normalize_rows(l, GAIN2, l->saved.middle + row * D, n, l->shared->normal2 + k * width(D));
+  normalize_rows(l, GAIN2, row, n, l->shared->normal2 + k * width(D));
   multiply_by(l, UP, 1, du, n);
-  norm_gradient(l, GAIN2, l->saved.middle, row, n);
+  norm_gradient(l, GAIN2, row, n);
   drop_gradient(l, OUT, row, n, dy);
   multiply_by(l, OUT, 1, dy, n);
   for (size_t r = 0; r < n; r++) {
@@ -261,10 +280,9 @@ static void backward_group(const Layer *l, size_t from, size_t to, size_t k) {
     attend_heads_backward(l, b, b - from, dqkv + (b - from) * s->T * stride);
   for (size_t r = 0; r < rows; r += PIECE) {
     const size_t n = smaller(PIECE, rows - r);
-    const float *const x = l->saved.x + (first + r) * D;
-    normalize_rows(l, GAIN1, x, n, l->shared->normal1 + (k + r) * width(D));
+    normalize_rows(l, GAIN1, first + r, n, l->shared->normal1 + (k + r) * width(D));
     multiply_by(l, QKV, 1, dqkv + r * stride, n);
-    norm_gradient(l, GAIN1, l->saved.x, first + r, n);
+    norm_gradient(l, GAIN1, first + r, n);
   }
 }
 

@@ -75,6 +75,7 @@ typedef struct {
   const float *x;        /* (R, D), the input */
   float *out;            /* (R, D), the output */
   float *middle;         /* (R, D), after the attention */
+  Moments *moments[2];   /* (R,), of x and middle */
   float *inverse;        /* (R, 2, H), 1 / rms of queries and keys */
   number *heads[3];      /* queries, keys and values, (B, H, T, K) each */
   number *y, *u;         /* (R, D), what the heads found; (R, U) before the activation */
@@ -88,6 +89,7 @@ static Saved saved_of(const Blocks *s, size_t layer, size_t *bytes) {
     l.x = i ? l.out : s->x;
     l.out = i + 1 < s->n_layer ? floats(&m, R * s->D) : s->out;
     l.middle = floats(&m, R * s->D);
+    for (int i = 0; i < 2; i++) l.moments[i] = take(&m, R, sizeof(Moments));
     l.inverse = floats(&m, s->qk_norm ? R * 2 * s->H : 0);
     for (int part = 0; part < 3; part++)
       l.heads[part] = numbers(&m, R * s->H, width(s->D / s->H));

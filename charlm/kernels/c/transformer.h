@@ -30,10 +30,9 @@ static inline Moments norm_moments(const float *x, size_t D, int layernorm) {
   return moments(x, D, layernorm, layernorm ? 1e-5f : FLT_EPSILON);
 }
 
-/* y = norm(x) gain + bias; bias may be NULL. */
-static inline void normalize(const float *x, size_t D, int layernorm, const float *gain,
+/* y = norm(x) gain + bias, from the moments of x; bias may be NULL. */
+static inline void normalize(const float *restrict x, Moments m, size_t D, const float *gain,
                              const float *bias, float *restrict y) {
-  const Moments m = norm_moments(x, D, layernorm);
 #pragma omp simd
   for (size_t d = 0; d < D; d++) y[d] = (x[d] - m.mean) * m.inverse * gain[d];
   if (!bias) return;
@@ -42,11 +41,10 @@ static inline void normalize(const float *x, size_t D, int layernorm, const floa
 }
 
 /* From dy to dx +=, dgain += and dbias +=; `row` (D,) is workspace. */
-static inline void normalize_backward(const float *restrict x, const float *restrict dy, size_t D,
-                                      int layernorm, const float *restrict gain,
+static inline void normalize_backward(const float *restrict x, Moments m, const float *restrict dy,
+                                      size_t D, int layernorm, const float *restrict gain,
                                       float *restrict dx, float *restrict dgain,
                                       float *restrict dbias, float *restrict row) {
-  const Moments m = norm_moments(x, D, layernorm);
   float sum = 0, along;
 #pragma omp simd
   for (size_t d = 0; d < D; d++) {
@@ -95,17 +93,25 @@ static inline void rotate(float *x, const float *cosine, const float *sine, size
 
 /* --- attention -------------------------------------------------------------------------------- */
 
-/* Scores (n,) to softmax(scale scores). */
-static inline void softmax(float *scores, size_t n, float scale) {
-  float top = scores[0], sum;
+static inline float largest(const float *x, size_t n) {
+  float top = x[0];
 #pragma omp simd reduction(max : top)
-  for (size_t j = 0; j < n; j++) top = scores[j] > top ? scores[j] : top;
+  for (size_t i = 0; i < n; i++) top = x[i] > top ? x[i] : top;
+  return top;
+}
+
+/* x = exp(scale (x - top)); returns the sum. */
+static inline float exponentials(float *x, size_t n, float top, float scale) {
+  float sum;
 #pragma omp simd
-  for (size_t j = 0; j < n; j++) scores[j] = power_of_e((scores[j] - top) * scale);
-  SUM(sum, n, j, load(scores + j), scores[j]);
-  const float inverse = 1 / sum;
+  for (size_t i = 0; i < n; i++) x[i] = power_of_e((x[i] - top) * scale);
+  SUM(sum, n, i, load(x + i), x[i]);
+  return sum;
+}
+
+static inline void scale_row(float *x, size_t n, float factor) {
 #pragma omp simd
-  for (size_t j = 0; j < n; j++) scores[j] *= inverse;
+  for (size_t i = 0; i < n; i++) x[i] *= factor;
 }
 
 /* --- the MLP's activation --------------------------------------------------------------------- */
