@@ -52,7 +52,8 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
     if not compiler:
         raise NoKernelError("there is no C compiler (cc, gcc or clang)")
     source = SOURCES / f"{name}.c"
-    command = [*compiler, "-O3", "-fno-math-errno", "-D_GNU_SOURCE", "-shared", "-fPIC", "-fopenmp"]
+    command = [*compiler, "-O3", "-fno-math-errno", "-fno-trapping-math", "-D_GNU_SOURCE"]
+    command += ["-shared", "-fPIC", "-fopenmp"]
     command += flags
     try:
         stem = f"{name}-{_digest(command, source, of_this_cpu)[:32]}"

@@ -85,6 +85,15 @@ INLINE elements across_k(const float *p, size_t stride) {
 
 enum { PER_ELEMENT = 1 + HALF, DEPTH = PER_ELEMENT * LANES };
 
+/* `count` numbers from floats. */
+INLINE void to_numbers(const float *from, size_t count, number *to) {
+  size_t i = 0;
+  for (; i + DEPTH <= count; i += DEPTH)
+    *(loose_elements *)(to + i) = along_k(from + i);
+  for (; i < count; i++) to[i] = to_number(from[i]);
+}
+
+
 /* --- transposition of LANES by LANES elements ------------------------------------------------ */
 
 /* In step s, lanes whose bit s is set change places with the lane s before, of the row s below. */
