@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from charlm.kernels.amx import cpu_has_amx
 from charlm.kernels.block import SIZE_MULTIPLE, BlockKernel, BlockOptions
 from charlm.kernels.lstm import BATCH_MULTIPLE, WIDTH_MULTIPLE, LSTMKernel
-from charlm.kernels.newton_schulz import NewtonSchulz
+from charlm.kernels.muon import MuonKernel
+from charlm.kernels.variants import usable_variants
 from charlm.models.base import CharModel, State
 from charlm.models.gpt import GPT, MLP, Block
 from charlm.models.recurrent import Recurrent
@@ -45,13 +46,15 @@ class Kernels:
         return None
 
     @staticmethod
-    def muon(model: CharModel) -> NewtonSchulz | None:
+    def muon(model: CharModel) -> MuonKernel | None:
         """The kernel for the steps of Muon; None if it does not support this model's matrices.
 
         Raises:
             NoKernelError: the kernel is not available on this machine.
         """
-        return NewtonSchulz() if all(map(NewtonSchulz.supports, model.hidden_matrices())) else None
+        if not all(map(MuonKernel.supports, model.hidden_matrices())):
+            return None
+        return MuonKernel(usable_variants()[0])
 
 
 class FusedGPT:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from charlm.kernels.newton_schulz import NewtonSchulz
+from charlm.kernels.muon import MuonKernel
 from charlm.models import CharModel, State
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -36,7 +36,7 @@ class Compute:
     threads: int
     muon: Precision = "bf16"
     fused: Callable[[CharModel], Forward] | None = None
-    newton_schulz: NewtonSchulz | None = None
+    newton_schulz: MuonKernel | None = None
     checks: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 

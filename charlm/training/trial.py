@@ -13,7 +13,7 @@ from torch import Tensor
 
 from charlm.config import TrainConfig
 from charlm.evaluation.loss import summed_nll
-from charlm.kernels.newton_schulz import MuonUpdate, NewtonSchulz
+from charlm.kernels.muon import MuonKernel, MuonUpdate
 from charlm.models import CharModel
 from charlm.training.compute import DTYPES, Compute, Forward, Precision, forward_of
 from charlm.training.muon import orthogonal
@@ -211,7 +211,7 @@ def muon_seconds(shape: tuple[int, int], device: str, precision: Precision, shar
     return min(seconds)
 
 
-def muon_kernel_error(kernel: NewtonSchulz, shape: tuple[int, int]) -> float:
+def muon_kernel_error(kernel: MuonKernel, shape: tuple[int, int]) -> float:
     """Return the relative error of a kernel's factor of a random (m, n) matrix, against float32."""
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     weights = torch.zeros(shape)

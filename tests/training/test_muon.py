@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from charlm.kernels.newton_schulz import COEFFICIENTS, MuonUpdate, NewtonSchulz
+from charlm.kernels.muon import COEFFICIENTS, MuonKernel, MuonUpdate
 from charlm.training.muon import BatchedMuon, FastMuon, orthogonal
 from tests.kernels import loaded
 
@@ -18,8 +18,8 @@ ROUNDING = 0.03  # relative: five iterations of products rounded to bfloat16
 
 
 @pytest.fixture(scope="module")
-def kernel() -> NewtonSchulz:
-    return loaded(NewtonSchulz)
+def kernel() -> MuonKernel:
+    return loaded(MuonKernel)
 
 
 def matrix_of(shape: tuple[int, int]) -> Tensor:
@@ -40,7 +40,7 @@ def iterated(matrix: Tensor) -> Any:
     return x
 
 
-def factor(kernel: NewtonSchulz, matrix: Tensor) -> Tensor:
+def factor(kernel: MuonKernel, matrix: Tensor) -> Tensor:
     """The kernel's factor of a matrix: a step from zeros without momentum, at learning rate -1."""
     weights, average = torch.zeros_like(matrix), torch.zeros_like(matrix)
     kernel.steps([MuonUpdate(weights, matrix, average, rate=-1.0)], momentum=0.0, decay=1.0)
@@ -55,7 +55,7 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_factor_is_that_of_float64_within_rounding(
-    kernel: NewtonSchulz, shape: tuple[int, int], threads: int
+    kernel: MuonKernel, shape: tuple[int, int], threads: int
 ) -> None:
     matrix, used = matrix_of(shape), torch.get_num_threads()
     before = matrix.clone()
@@ -71,7 +71,7 @@ def test_the_factor_is_that_of_float64_within_rounding(
 
 @pytest.mark.parametrize("shape", [(512, 512), (672, 512), (1024, 512)])
 def test_the_number_of_threads_changes_only_rounding(
-    kernel: NewtonSchulz, shape: tuple[int, int]
+    kernel: MuonKernel, shape: tuple[int, int]
 ) -> None:
     """The same number of threads gives the same bits; another number sums in another order."""
     matrix, used, alone = matrix_of(shape), torch.get_num_threads(), []
@@ -86,7 +86,7 @@ def test_the_number_of_threads_changes_only_rounding(
     assert all(distance(other, alone[0]) < ROUNDING for other in alone)
 
 
-def test_many_matrices_at_once_give_the_same_bits_as_one_by_one(kernel: NewtonSchulz) -> None:
+def test_many_matrices_at_once_give_the_same_bits_as_one_by_one(kernel: MuonKernel) -> None:
     matrices, used = (
         [matrix_of(shape) for shape in SHAPES for _ in range(2)],
         torch.get_num_threads(),
@@ -105,7 +105,7 @@ def test_many_matrices_at_once_give_the_same_bits_as_one_by_one(kernel: NewtonSc
     assert all(torch.equal(a, b) for a, b in zip(results, alone, strict=True))
 
 
-def test_the_factor_of_zeros_is_zero(kernel: NewtonSchulz) -> None:
+def test_the_factor_of_zeros_is_zero(kernel: MuonKernel) -> None:
     assert not factor(kernel, torch.zeros(64, 32)).any()
 
 
@@ -116,12 +116,12 @@ def weights(shapes: list[tuple[int, int]]) -> list[nn.Parameter]:
     return [nn.Parameter(matrix_of(shape)) for shape in shapes]
 
 
-def test_the_steps_are_those_of_pytorch_within_rounding(kernel: NewtonSchulz) -> None:
+def test_the_steps_are_those_of_pytorch_within_rounding(kernel: MuonKernel) -> None:
     ours = weights(SHAPES[:5])
     assert_steps_as_pytorch(FastMuon(ours, kernel=kernel, **OPTIONS), ours)
 
 
-class InPyTorch(NewtonSchulz):
+class InPyTorch(MuonKernel):
     """The kernel's step as its docstring defines it, on any CPU."""
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ def assert_steps_as_pytorch(fast: Any, ours: list[nn.Parameter]) -> None:
         torch.testing.assert_close(*averages)
 
 
-def test_a_matrix_without_a_gradient_does_not_change(kernel: NewtonSchulz) -> None:
+def test_a_matrix_without_a_gradient_does_not_change(kernel: MuonKernel) -> None:
     matrix = nn.Parameter(matrix_of((32, 32)))
     before = matrix.detach().clone()
     FastMuon([matrix], kernel=kernel, lr=0.1).step()
@@ -199,4 +199,4 @@ def test_a_matrix_of_low_rank_or_zeros_stays_finite(
     ("shape", "supported"), [((32, 64), True), ((64, 48), False), ((33, 32), False), ((32,), False)]
 )
 def test_the_kernel_supports_multiples_of_32(shape: tuple[int, ...], supported: bool) -> None:
-    assert NewtonSchulz.supports(torch.zeros(shape)) == supported
+    assert MuonKernel.supports(torch.zeros(shape)) == supported
