@@ -71,6 +71,14 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
         raise NoKernelError(f"{reason}; set CHARLM_CACHE to another folder") from error
 
 
+def sources_digest() -> str:
+    """A hash of all C files."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.glob("*.[ch]")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def _digest(command: list[str], source: Path, of_this_cpu: bool) -> str:
     """A hash of all that decides what the compiler writes."""
     digest = hashlib.sha256("\0".join(command).encode())

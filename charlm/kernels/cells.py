@@ -177,7 +177,7 @@ class _Function(torch.autograd.Function):
         last = None if carry is None else carry[n:].clone()
         if last is not None:
             ctx.mark_non_differentiable(last)
-        return h[B : n + B, :H].unflatten(0, (T, B)), last
+        return h[B : n + B].view(T, B, -1)[..., :H], last
 
     @staticmethod
     def backward(ctx: Any, dh_out: Tensor, _dcarry: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -1,6 +1,6 @@
-"""Forward passes for training in bfloat16 on a CPU with AMX, by charlm's own kernels.
+"""charlm's own kernels for training, as the choice of a run sees them.
 
-Shapes: B batch, T time, V vocabulary, D hidden_size or n_embd, L n_layer, G = 4 gates.
+Shapes: B batch, T time, V vocabulary, D n_embd.
 """
 
 from __future__ import annotations
@@ -12,49 +12,53 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from charlm.kernels.amx import cpu_has_amx
+from charlm.kernels.build import NoKernelError
 from charlm.kernels.block import SIZE_MULTIPLE, BlockKernel, BlockOptions
-from charlm.kernels.lstm import BATCH_MULTIPLE, WIDTH_MULTIPLE, LSTMKernel
 from charlm.kernels.muon import MuonKernel
-from charlm.kernels.variants import usable_variants
+from charlm.kernels.recurrent import FusedRecurrent
+from charlm.kernels.variants import Variant, usable_variants
 from charlm.models.base import CharModel, State
 from charlm.models.gpt import GPT, MLP, Block
-from charlm.models.recurrent import Recurrent
+
+
+Fused = Callable[[Tensor, State | None], tuple[Tensor, State]]
 
 
 class Kernels:
-    """charlm's own kernels for training: which of them this machine and a model can use."""
-
-    available = staticmethod(cpu_has_amx)
+    """charlm's own kernels for training. Tests replace them."""
 
     @staticmethod
-    def layers(
-        model: CharModel, batch_size: int
-    ) -> Callable[[CharModel], FusedLSTM | FusedGPT] | None:
-        """What makes the forward pass of this model; None if no kernel supports it.
+    def variants(precision: str) -> list[Variant]:
+        """The variants to choose from for a precision, auto, fp32 or bf16, on this CPU.
 
-        Args:
-            batch_size: B.
+        AMX is several times as fast as all others, so none is beside it.
+        """
+        usable = usable_variants()
+        half = [variant for variant in usable if variant.half][:1]
+        single = [variant for variant in usable if not variant.half][:1]
+        if precision == "auto" and half and half[0].name == "amx":
+            return half
+        return half * (precision != "fp32") + single * (precision != "bf16")
+
+    @staticmethod
+    def layers(model: CharModel, variant: Variant) -> Callable[[CharModel], Fused]:
+        """What makes the forward pass of a model of this kind.
 
         Raises:
             NoKernelError: the kernel is not available on this machine.
         """
-        if FusedLSTM.supports(model, batch_size):
-            return functools.partial(FusedLSTM, kernel=LSTMKernel())
-        if FusedGPT.supports(model):
-            return functools.partial(FusedGPT, kernel=BlockKernel())
-        return None
+        kind = FusedGPT if isinstance(model, GPT) else FusedRecurrent
+        kind(model, variant)  # compiles it
+        return functools.partial(kind, variant=variant)
 
     @staticmethod
-    def muon(model: CharModel) -> MuonKernel | None:
-        """The kernel for the steps of Muon; None if it does not support this model's matrices.
+    def muon(variant: Variant) -> MuonKernel:
+        """The kernel for the steps of Muon.
 
         Raises:
             NoKernelError: the kernel is not available on this machine.
         """
-        if not all(map(MuonKernel.supports, model.hidden_matrices())):
-            return None
-        return MuonKernel(usable_variants()[0])
+        return MuonKernel(variant)
 
 
 class FusedGPT:
@@ -64,9 +68,11 @@ class FusedGPT:
     layer are the model's own, in float32.
     """
 
-    def __init__(self, model: CharModel, kernel: BlockKernel) -> None:
+    def __init__(self, model: CharModel, variant: Variant) -> None:
         assert isinstance(model, GPT)
-        self._model, self._kernel = model, kernel
+        if variant.name != "amx" or not self.supports(model):
+            raise NoKernelError("no kernel")
+        self._model, self._kernel = model, BlockKernel()
 
     @staticmethod
     def supports(model: object) -> bool:

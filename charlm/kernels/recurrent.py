@@ -78,7 +78,9 @@ class FusedRecurrent:
         x = model.look_up(torch.arange(model.vocab_size))
         return None, F.linear(x, weights.W_ih, weights.b).float(), ids
 
-    def _state_before(self, state: State | None, layer: int, B: int) -> tuple[Tensor, Tensor | None]:
+    def _state_before(
+        self, state: State | None, layer: int, B: int
+    ) -> tuple[Tensor, Tensor | None]:
         """h and the carry before the first step."""
         if state is None:
             zeros = torch.zeros(B, self._rnn.hidden_size)

@@ -16,8 +16,11 @@ from charlm.kernels.build import NoKernelError, load_kernel
 from charlm.machine import cpu_features
 
 _AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
-_AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512cd")
-_AVX512 = (*_AVX2, *_AVX512, "-mprefer-vector-width=512")
+_AVX512 = (
+    *_AVX2,
+    *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512cd"),
+    "-mprefer-vector-width=512",
+)
 _BF16 = (*_AVX512, "-mavx512bf16")
 _AVX2_FEATURES = frozenset({"avx2", "fma", "f16c", "bmi2"})
 _AVX512_FEATURES = _AVX2_FEATURES | {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd"}
