@@ -35,7 +35,7 @@ def measured(
     machine = [platform.machine(), platform.processor(), *sorted(cpu_features())]
     text = "\0".join([key, *names, sources_digest(), *machine])
     name = f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.seconds"
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         with open_private(private_folder("kernels") / name) as file:
             found: dict[str, float] = json.loads(file.read(MAX_BYTES))
         if _is_valid(found, names):

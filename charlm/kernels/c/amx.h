@@ -28,8 +28,8 @@ static void tiles_end(void) { _tile_release(); }
 
 /* R (1 or 2) times 16 rows, C (1 or 2) groups of columns. */
 INLINE void multiply_tiles(const int R, const int C, const number *a, size_t lda, const number *b,
-                           size_t K, float *out, size_t stride, int more) {
-  const size_t row = stride * sizeof(float), group = K * LANES;
+                           size_t ldb, size_t K, float *out, size_t stride, int more) {
+  const size_t row = stride * sizeof(float), group = ldb * LANES;
   float *const low = out + 16 * stride;
   const number *const a2 = a + 16 * lda, *const b2 = b + group;
   lda *= sizeof(number);
@@ -58,9 +58,9 @@ INLINE void multiply_tiles(const int R, const int C, const number *a, size_t lda
 }
 
 static void multiply_block(size_t rows, size_t groups, const number *a, size_t lda, const number *b,
-                           size_t K, float *out, size_t stride, int more) {
-  if (rows == 32 && groups == 2) multiply_tiles(2, 2, a, lda, b, K, out, stride, more);
-  else if (rows == 32) multiply_tiles(2, 1, a, lda, b, K, out, stride, more);
-  else if (groups == 2) multiply_tiles(1, 2, a, lda, b, K, out, stride, more);
-  else multiply_tiles(1, 1, a, lda, b, K, out, stride, more);
+                           size_t ldb, size_t K, float *out, size_t stride, int more) {
+  if (rows == 32 && groups == 2) multiply_tiles(2, 2, a, lda, b, ldb, K, out, stride, more);
+  else if (rows == 32) multiply_tiles(2, 1, a, lda, b, ldb, K, out, stride, more);
+  else if (groups == 2) multiply_tiles(1, 2, a, lda, b, ldb, K, out, stride, more);
+  else multiply_tiles(1, 1, a, lda, b, ldb, K, out, stride, more);
 }

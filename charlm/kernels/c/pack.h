@@ -3,7 +3,8 @@
    A: rows of numbers, `lda` apart. Memory has LANES rows or a multiple; those after M are not used.
    B: groups of LANES columns; a group has its elements along k, LANES of them for each.
 
-   Sources are float32 matrices with rows `stride` apart. What is missing is filled up with 0. */
+   Sources are matrices of float32, or of numbers, with rows `stride` apart. What is missing is
+   filled up with 0. */
 
 #include "vectors.h"
 
@@ -15,28 +16,41 @@ typedef struct {
   const float *from;
   size_t stride, size, K;
   int along;
+  const number *numbers; /* the source where it is not `from` */
 } Source;
 
 /* LANES rows or columns from i on, DEPTH numbers of each from k on, to rows of LANES elements that
    are `stride` numbers apart: one row for each i, or with `transposed`, for each k. */
 INLINE void pack_block(const Source *s, size_t i, size_t k, int transposed, number *to,
                        size_t stride) {
-  float copy[DEPTH * LANES];
+  number copy[DEPTH * LANES];
   const size_t step = s->along ? s->stride : 1, k_step = s->along ? 1 : s->stride;
-  const float *from = s->from + i * step + k * k_step;
+  const size_t start = i * step + k * k_step;
+  const number *numbers = s->numbers ? s->numbers + start : NULL;
   size_t width = s->stride;
   if (i + LANES > s->size || k + DEPTH > s->K) {
     memset(copy, 0, sizeof copy);
     width = s->along ? DEPTH : LANES;
     for (size_t r = 0; r < smaller(LANES, s->size - i); r++)
-      for (size_t c = 0; c < smaller(DEPTH, s->K - k); c++)
-        copy[s->along ? r * width + c : c * width + r] = from[r * step + c * k_step];
-    from = copy;
+      for (size_t c = 0; c < smaller(DEPTH, s->K - k); c++) {
+        const size_t at = r * step + c * k_step;
+        copy[s->along ? r * width + c : c * width + r] =
+            numbers ? numbers[at] : to_number(s->from[start + at]);
+      }
+    numbers = copy;
   }
   elements row[LANES];
-  UNROLL
-  for (size_t r = 0; r < LANES; r++)
-    row[r] = s->along ? along_k(from + r * width) : across_k(from + r * PER_ELEMENT * width, width);
+  if (numbers) {
+    UNROLL
+    for (size_t r = 0; r < LANES; r++)
+      row[r] = s->along ? numbers_along_k(numbers + r * width)
+                        : numbers_across_k(numbers + r * PER_ELEMENT * width, width);
+  } else {
+    const float *from = s->from + start;
+    UNROLL
+    for (size_t r = 0; r < LANES; r++)
+      row[r] = s->along ? along_k(from + r * width) : across_k(from + r * PER_ELEMENT * width, width);
+  }
   if (s->along == transposed) transpose(row);
   UNROLL
   for (size_t r = 0; r < LANES; r++) *(loose_elements *)(to + r * stride) = row[r];
@@ -51,12 +65,15 @@ INLINE void pack_left(Source s, number *to, size_t lda) {
     for (size_t k = 0; k < s.K; k += DEPTH) pack_block(&s, i, k, 0, to + i * lda + k, lda);
 }
 
-/* Pack a right factor. */
-INLINE void pack_right(Source s, number *to) {
+/* Pack a right factor into groups ldb LANES numbers apart. */
+INLINE void pack_right_part(Source s, number *to, size_t ldb) {
   for (size_t i = 0; i < s.size; i += LANES)
-    for (size_t k = 0; k < s.K; k += DEPTH, to += DEPTH * LANES)
-      pack_block(&s, i, k, 1, to, DEPTH);
+    for (size_t k = 0; k < s.K; k += DEPTH)
+      pack_block(&s, i, k, 1, to + i * ldb + k * LANES, DEPTH);
 }
+
+/* Pack a right factor. */
+INLINE void pack_right(Source s, number *to) { pack_right_part(s, to, round_up(s.K, DEPTH)); }
 
 static void left(const float *A, size_t stride, size_t M, size_t K, number *to, size_t lda) {
   pack_left((Source){A, stride, M, K, 1}, to, lda);

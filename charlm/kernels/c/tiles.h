@@ -24,28 +24,37 @@ INLINE size_t next_groups(size_t left) {
 }
 
 /* A block of which not all is wanted: only rows and columns that out has are written. */
-static void multiply_edge(size_t M, size_t N, const number *a, size_t lda, const number *b, size_t K,
-                          float *out, size_t stride, int more) {
+static void multiply_edge(size_t M, size_t N, const number *a, size_t lda, const number *b,
+                          size_t ldb, size_t K, float *out, size_t stride, int more) {
   float all[ROWS * WIDTH];
-  multiply_block(round_up(M, ROW_STEP), round_up(N, LANES) / LANES, a, lda, b, K, all, WIDTH, 0);
+  multiply_block(round_up(M, ROW_STEP), round_up(N, LANES) / LANES, a, lda, b, ldb, K, all, WIDTH,
+                 0);
   for (size_t i = 0; i < M; i++)
     for (size_t j = 0; j < N; j++)
       out[i * stride + j] = (more ? out[i * stride + j] : 0) + all[i * WIDTH + j];
 }
 
-/* out (M, N) = a b, or += where `more`; K is a multiple of DEPTH, rows of out are `stride` apart. */
-static void multiply(const number *a, size_t lda, const number *b, size_t M, size_t N, size_t K,
-                     float *out, size_t stride, int more) {
+/* out (M, N) = a b, or += where `more`; K is a multiple of DEPTH. Rows of a are lda apart, groups of
+   b ldb LANES numbers, rows of out `stride`. */
+static void multiply_part(const number *a, size_t lda, const number *b, size_t ldb, size_t M,
+                          size_t N, size_t K, float *out, size_t stride, int more) {
   size_t groups;
   for (size_t j = 0; j < N; j += groups * LANES) {
     groups = next_groups(round_up(N - j, LANES) / LANES);
     const size_t columns = smaller(groups * LANES, N - j);
+    const number *const group = b + j * ldb;
     for (size_t i = 0; i < M; i += ROWS) {
       const size_t rows = smaller(ROWS, M - i);
       const int whole = rows % ROW_STEP == 0 && columns == groups * LANES;
       float *const at = out + i * stride + j;
-      if (whole) multiply_block(rows, groups, a + i * lda, lda, b + j * K, K, at, stride, more);
-      else multiply_edge(rows, columns, a + i * lda, lda, b + j * K, K, at, stride, more);
+      if (whole) multiply_block(rows, groups, a + i * lda, lda, group, ldb, K, at, stride, more);
+      else multiply_edge(rows, columns, a + i * lda, lda, group, ldb, K, at, stride, more);
     }
   }
+}
+
+/* As multiply_part, by all of a packed b. */
+static void multiply(const number *a, size_t lda, const number *b, size_t M, size_t N, size_t K,
+                     float *out, size_t stride, int more) {
+  multiply_part(a, lda, b, K, M, N, K, out, stride, more);
 }

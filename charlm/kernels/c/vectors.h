@@ -70,6 +70,13 @@ INLINE elements across_k(const float *p, size_t stride) {
   const __m512i shifted = _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16);
   return (elements)_mm512_or_si512(shifted, _mm512_cvtepu16_epi32(low));
 }
+
+/* As across_k, of numbers. */
+INLINE elements numbers_across_k(const number *p, size_t stride) {
+  const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i_u *)p));
+  const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i_u *)(p + stride)));
+  return (elements)_mm512_or_si512(_mm512_slli_epi32(high, 16), low);
+}
 #else
 enum { HALF = 0 };
 typedef float number;
@@ -81,18 +88,30 @@ INLINE elements across_k(const float *p, size_t stride) {
   (void)stride;
   return *(const loose_elements *)p;
 }
+INLINE elements numbers_across_k(const number *p, size_t stride) { return across_k(p, stride); }
 #endif
+
+INLINE elements numbers_along_k(const number *p) { return *(const loose_elements *)p; }
 
 enum { PER_ELEMENT = 1 + HALF, DEPTH = PER_ELEMENT * LANES };
 
-/* `count` numbers from floats. */
+/* `count` floats as numbers. */
 INLINE void to_numbers(const float *from, size_t count, number *to) {
   size_t i = 0;
-  for (; i + DEPTH <= count; i += DEPTH)
-    *(loose_elements *)(to + i) = along_k(from + i);
+  for (; i + DEPTH <= count; i += DEPTH) *(loose_elements *)(to + i) = along_k(from + i);
   for (; i < count; i++) to[i] = to_number(from[i]);
 }
 
+/* The same, then zeros up to a multiple of DEPTH. */
+INLINE void to_padded_numbers(const float *from, size_t count, number *to) {
+  to_numbers(from, count, to);
+  for (size_t i = count; i % DEPTH; i++) to[i] = 0;
+}
+
+INLINE void from_numbers(const number *from, size_t count, float *to) {
+#pragma omp simd
+  for (size_t i = 0; i < count; i++) to[i] = from_number(from[i]);
+}
 
 /* --- transposition of LANES by LANES elements ------------------------------------------------ */
 

@@ -1,0 +1,170 @@
+/* What the blocks of a transformer are made of, and where everything is in memory.
+
+   Shapes: B sequences of T steps, R = B T rows, width D, H heads of width K = D / H, F hidden units
+   of the MLP, U = F (SwiGLU: 2 F) outputs of its first matrix. A row of n numbers is stored in
+   width(n), with zeros after the n-th. */
+
+#include "attention.h"
+
+enum { PIECE = 128 };        /* rows in a product: their activations stay in the cache */
+enum { GROUP_ROWS = 64 };    /* short sequences are processed together, up to this */
+enum { CHUNK_ROWS = 2048 };  /* rows between two updates of the gradients, see gradients.h */
+enum { CHUNK_SEQUENCES = 16 }; /* at least, for this many threads to have something to do */
+
+enum { QKV, OUT, UP, DOWN, MATRICES };
+enum { BIASES = MATRICES, GAIN1 = 2 * MATRICES, NORM_BIAS1, GAIN2, NORM_BIAS2, WEIGHTS };
+
+typedef struct {
+  size_t B, T, D, H, F, n_layer;
+  uint64_t seed;
+  float dropout;
+  int layernorm, qk_norm, mlp;
+  const float *cos, *sin;      /* (T, K / 2) each, or NULL */
+  /* Of each layer, WEIGHTS arrays: matrices (3 D, D), (D, D), (U, D), (D, F), their biases, gain and
+     bias of two norms. What a model does not have is NULL. */
+  const float *const *weights;
+  float *const *gradients;
+  const float *x;              /* (R, D), the input */
+  float *out;                  /* (R, D): the output; backward the gradient by it, then by x */
+  void *saved, *workspace;     /* of the sizes that blocks_memory gives */
+} Blocks;
+
+static size_t rows_of(const Blocks *s, int matrix) {
+  const size_t U = s->mlp == SWIGLU ? 2 * s->F : s->F;
+  return matrix == QKV ? 3 * s->D : matrix == UP ? U : s->D;
+}
+static size_t columns_of(const Blocks *s, int matrix) { return matrix == DOWN ? s->F : s->D; }
+
+static const float *weight_of(const Blocks *s, size_t layer, int weight) {
+  return s->weights[layer * WEIGHTS + (size_t)weight];
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Sequences that a thread processes at a time, and those of a chunk. The same for all numbers of
+   threads: no result depends on it. */
+static size_t group_of(const Blocks *s) { return larger(1, smaller(GROUP_ROWS / s->T, s->B)); }
+static size_t chunk_of(const Blocks *s) {
+  return smaller(s->B, round_up(larger(CHUNK_SEQUENCES, CHUNK_ROWS / s->T), group_of(s)));
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+/* What follows in memory from `base` on; without a base, only `used` grows. */
+typedef struct {
+  char *base;
+  size_t used;
+} Memory;
+
+static void *take(Memory *m, size_t count, size_t size) {
+  void *start = m->base ? m->base + m->used : NULL;
+  m->used += round_up(count * size, 64);
+  return start;
+}
+static float *floats(Memory *m, size_t count) { return take(m, count, sizeof(float)); }
+/* Products may read LANES rows too many, or rows of a width rounded up. */
+static number *numbers(Memory *m, size_t rows, size_t columns) {
+  return take(m, (rows + LANES) * columns, sizeof(number));
+}
+
+/* What the forward pass saves of a layer for the backward pass. */
+typedef struct {
+  const float *x;        /* (R, D), the input */
+  float *out;            /* (R, D), the output */
+  float *middle;         /* (R, D), after the attention */
+  float *inverse;        /* (R, 2, H), 1 / rms of queries and keys */
+  number *heads[3];      /* queries, keys and values, (B, H, T, K) each */
+  number *y, *u;         /* (R, D), what the heads found; (R, U) before the activation */
+} Saved;
+
+static Saved saved_of(const Blocks *s, size_t layer, size_t *bytes) {
+  Memory m = {s->saved, 0};
+  Saved l = {0};
+  const size_t R = s->B * s->T;
+  for (size_t i = 0; i <= layer; i++) {
+    l.x = i ? l.out : s->x;
+    l.out = i + 1 < s->n_layer ? floats(&m, R * s->D) : s->out;
+    l.middle = floats(&m, R * s->D);
+    l.inverse = floats(&m, s->qk_norm ? R * 2 * s->H : 0);
+    for (int part = 0; part < 3; part++)
+      l.heads[part] = numbers(&m, R * s->H, width(s->D / s->H));
+    l.y = numbers(&m, R, width(s->D));
+    l.u = numbers(&m, R, width(rows_of(s, UP)));
+  }
+  if (bytes) *bytes = m.used;
+  return l;
+}
+
+/* What all threads share. */
+typedef struct {
+  number *packed[2][MATRICES];  /* right factors W^T, or backward W; forward for two layers */
+  /* Factors of the gradients, over a chunk's rows, which are `length` apart in them: dy^T of each
+     matrix, and x */
+  number *dy[MATRICES], *x[MATRICES];
+  size_t length;
+  float *norms;                 /* (groups of sequences, 4, D), gradients of the norms */
+} Shared;
+
+/* What a thread works in. */
+typedef struct {
+  number *normal, *dy;  /* (PIECE, D) each */
+  number *a, *du;       /* (PIECE, F), (PIECE, U) */
+  float *product;       /* (PIECE, the largest width) */
+  float *row[3];        /* (the largest width) each */
+  number *dheads;       /* (H, T, K) of each sequence of a group */
+  number *dqkv;         /* (T, 3 D) of each sequence of a group */
+  AttentionRoom attention;
+} Room;
+
+static Shared shared_of(const Blocks *s, Memory *m) {
+  Shared shared = {0};
+  const size_t group = group_of(s), groups = round_up(s->B, group) / group;
+  shared.length = round_up(chunk_of(s), group) / group * width(group * s->T) + DEPTH;
+  for (int w = 0; w < MATRICES; w++) {
+    const size_t O = rows_of(s, w), I = columns_of(s, w);
+    for (int i = 0; i < 2; i++)
+      shared.packed[i][w] = numbers(m, 1, width(O) * width(I));
+    shared.dy[w] = numbers(m, round_up(O, LANES), shared.length);
+    shared.x[w] = numbers(m, round_up(I, LANES), shared.length);
+  }
+  shared.norms = floats(m, groups * 4 * s->D);
+  return shared;
+}
+
+static AttentionRoom attention_room(const Blocks *s, Memory *m) {
+  AttentionRoom w;
+  const size_t K = width(s->D / s->H), T = width(s->T), rows = round_up(s->T, QUERIES);
+  w.P = floats(m, QUERIES * T), w.dP = floats(m, QUERIES * T);
+  w.masked = numbers(m, QUERIES, T), w.dS = numbers(m, QUERIES, T);
+  w.transposed = numbers(m, T, QUERIES);
+  number **const factors[] = {&w.k_t, &w.v_t, &w.q, &w.k, &w.v, &w.dy};
+  for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) *factors[i] = numbers(m, T, K);
+  float **const outputs[] = {&w.y, &w.dq, &w.dk, &w.dv};
+  for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++) *outputs[i] = floats(m, rows * K);
+  return w;
+}
+
+static Room room_of(const Blocks *s, Memory *m) {
+  Room w;
+  const size_t D = width(s->D), F = width(s->F), U = width(rows_of(s, UP));
+  const size_t largest = larger(width(3 * s->D), larger(U, F)), rows = group_of(s) * s->T;
+  w.normal = numbers(m, PIECE, D), w.dy = numbers(m, PIECE, D);
+  w.a = numbers(m, PIECE, F), w.du = numbers(m, PIECE, U);
+  w.product = floats(m, PIECE * largest);
+  for (int i = 0; i < 3; i++) w.row[i] = floats(m, largest);
+  w.dheads = numbers(m, rows * s->H, width(s->D / s->H));
+  w.dqkv = numbers(m, rows, width(3 * s->D));
+  w.attention = attention_room(s, m);
+  return w;
+}
+
+/* The bytes of `saved` and of the workspace. */
+void blocks_memory(int threads, const Blocks *s, size_t bytes[2]) {
+  Memory m = {0};
+  Blocks empty = *s;
+  empty.saved = NULL;
+  saved_of(&empty, s->n_layer - 1, bytes);
+  shared_of(s, &m);
+  for (int i = 0; i < threads; i++) room_of(s, &m);
+  bytes[1] = m.used;
+}

@@ -1,0 +1,73 @@
+"""The forward pass of a GPT for training on a CPU, its blocks by charlm's own kernel.
+
+Shapes: B batch, T time, V vocabulary, D n_embd.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from charlm.kernels.blocks import Blocks, BlocksOptions
+from charlm.kernels.variants import Variant
+from charlm.models.base import CharModel, State
+from charlm.models.gpt import GPT, MLP, Block
+
+
+class FusedGPT:
+    """The forward pass of a GPT.
+
+    A call starts from a fresh state and returns no keys and values. Embedding, last norm and output
+    layer are the model's own, in float32.
+
+    Raises:
+        NoKernelError: the kernel is not available on this machine.
+    """
+
+    def __init__(self, model: CharModel, variant: Variant) -> None:
+        assert isinstance(model, GPT)
+        self._model, self.blocks = model, Blocks(variant)
+
+    @staticmethod
+    def supports(model: object) -> bool:
+        """Whether the kernel supports this model: every GPT."""
+        return isinstance(model, GPT)
+
+    def __call__(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """As the model's `forward`: ids (B, T) to logits (B, T, V), and no state."""
+        assert state is None
+        with torch.autocast("cpu", enabled=False):  # the kernel itself rounds to bfloat16
+            return self._forward(ids), ()
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        model, config = self._model, self._model.config
+        x, rotation = model.position(model.embed(ids), 0)  # (B, T, D)
+        block = model.blocks[0]
+        assert isinstance(block, Block)
+        options = BlocksOptions(
+            n_head=config.n_head,
+            mlp=config.mlp,
+            mlp_width=config.mlp_width,
+            layernorm=config.norm == "layernorm",
+            qk_norm=config.qk_norm,
+            dropout=block.dropout.p if model.training else 0.0,
+        )
+        weights = [weight for block in model.blocks for weight in _weights(block)]
+        logits: Tensor = model.head(
+            model.norm(self.blocks(model.dropout(x), rotation, weights, options))
+        )
+        return logits
+
+
+def _weights(block: object) -> list[Tensor | None]:
+    """The weights of a block, in the order of `Blocks.__call__`."""
+    assert isinstance(block, Block)
+    mlp, attention = block.mlp, block.attention
+    up = mlp.up if isinstance(mlp, MLP) else mlp.gate_up
+    matrices = (attention.qkv, attention.out, up, mlp.out)
+    norms = (block.attention_norm, block.mlp_norm)
+    return [
+        *(matrix.weight for matrix in matrices),
+        *(matrix.bias for matrix in matrices),
+        *(getattr(norm, name, None) for norm in norms for name in ("weight", "bias")),
+    ]
