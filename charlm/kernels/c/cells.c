@@ -18,7 +18,8 @@ size_t cells_depth(void) { return DEPTH; }
 
 enum { FEW = 16 };      /* sequences of a thread; with fewer, it reads more than it computes */
 enum { NEAR = 1 << 20 }; /* bytes of weights that a core keeps near; of more, its threads share */
-enum { BATCH = 32 }; /* sequences whose sums of a block of units stay in the L1 cache */
+/* Sums of so many units and sequences stay in the L1 cache. */
+enum { UNITS = 2 * WIDTH, BATCH = ROWS > 16 ? ROWS : 16 };
 
 typedef struct {
   size_t kind, T, B, H;
@@ -93,33 +94,47 @@ static Sums input_of(const Layer *l, size_t row, size_t unit, size_t count, floa
   const float *b = l->b + unit;
   for (size_t gate = 0; gate < gates_of(l->kind); gate++, x += l->H, b += l->H)
 #pragma omp simd
-    for (size_t u = 0; u < count; u++) sums[gate * WIDTH + u] = from_number(x[u]) + b[u];
-  return (Sums){sums, WIDTH};
+    for (size_t u = 0; u < count; u++) sums[gate * UNITS + u] = from_number(x[u]) + b[u];
+  return (Sums){sums, UNITS};
 }
 
-/* One step of `count` units of the row `r` of a part; gh has its sums in row r of each gate. */
+/* One step of `count` units of a row, whose sums gh are. In float32 nothing has to be rounded, and
+   the results are written where they belong at once. */
 static void cell_of_row(const Layer *l, size_t row, size_t unit, size_t count, Sums gh) {
-  const size_t at = row * l->H + unit, next = at + l->B * l->H;
-  float sums[MAX_GATES * WIDTH], h[WIDTH], kept[MAX_GATES * WIDTH];
+  const size_t H = l->H, at = row * H + unit, next = at + l->B * H;
+  float sums[MAX_GATES * UNITS], rounded_h[UNITS], rounded_kept[MAX_GATES * UNITS];
+  number *to_h = l->h + (row + l->B) * l->h_stride + unit;
+  number *to_kept = l->kept + row * l->kept_stride + unit;
+  float *h = HALF ? rounded_h : (float *)to_h, *kept = HALF ? rounded_kept : (float *)to_kept;
   const Sums gi = input_of(l, row, unit, count, sums);
-  if (l->kind == RNN) cell(RNN, count, gi, gh, NULL, NULL, h, NULL);
-  else cell(l->kind, count, gi, gh, l->carry + at, l->carry + next, h, kept);
-  to_numbers(h, count, l->h + (row + l->B) * l->h_stride + unit);
-  if (l->kind == RNN) return;
-  for (size_t gate = 0; gate < MAX_GATES; gate++)
-    to_numbers(kept + gate * count, count, l->kept + row * l->kept_stride + gate * l->H + unit);
+  if (l->kind == RNN) cell(RNN, count, gi, gh, NULL, NULL, h, NULL, 0);
+  else cell(l->kind, count, gi, gh, l->carry + at, l->carry + next, h, kept, HALF ? UNITS : H);
+  if (!HALF) return;
+  to_numbers(h, count, to_h);
+  for (size_t gate = 0; l->kind != RNN && gate < MAX_GATES; gate++)
+    to_numbers(kept + gate * UNITS, count, to_kept + gate * H);
+}
+
+/* Have the inputs of some rows in the cache when the products are ready. */
+static void prefetch_inputs(const Layer *l, size_t row, size_t rows, size_t unit, size_t count) {
+  if (l->table) return;
+  for (size_t r = row; r < row + rows; r++)
+    for (size_t gate = 0; gate < gates_of(l->kind); gate++)
+      for (size_t u = 0; u < count; u += 64 / sizeof(number))
+        __builtin_prefetch(l->x + r * l->x_stride + gate * l->H + unit + u);
 }
 
 static void forward_block(const Part *part, size_t t, size_t row, size_t rows, size_t unit, size_t count) {
-  enum { SIZE = BATCH * WIDTH };
+  enum { SIZE = BATCH * UNITS };
   const Layer *l = part->l;
   const size_t H = l->H, K = round_up(H, DEPTH);
   float gh[MAX_GATES * SIZE];
+  prefetch_inputs(l, t * l->B + row, rows, unit, count);
   for (size_t gate = 0; gate < gates_of(l->kind); gate++)
     multiply(l->h + (t * l->B + row) * l->h_stride, l->h_stride,
-             l->packed + gate * packed_size(H, H) + unit * K, rows, count, K, gh + gate * SIZE, WIDTH, 0);
+             l->packed + gate * packed_size(H, H) + unit * K, rows, count, K, gh + gate * SIZE, UNITS, 0);
   for (size_t r = 0; r < rows; r++) {
-    float *sums = gh + r * WIDTH;
+    float *sums = gh + r * UNITS;
     for (size_t u = 0; l->kind == GRU && u < count; u++) sums[2 * SIZE + u] += l->b_n[unit + u];
     cell_of_row(l, t * l->B + row + r, unit, count, (Sums){sums, SIZE});
   }
@@ -130,13 +145,10 @@ static void forward(const void *job, int me, int of) {
   pack_forward(job, me, of);
   barrier(of);
   for (size_t t = 0; t < part.l->T; t++) {
-    size_t count;
-    for (size_t unit = part.unit; unit < part.unit_end; unit += count) {
-      count = next_groups(round_up(part.unit_end - unit, LANES) / LANES) * LANES;
-      count = smaller(count, part.unit_end - unit);
+    for (size_t unit = part.unit; unit < part.unit_end; unit += UNITS)
       for (size_t row = part.row; row < part.row_end; row += BATCH)
-        forward_block(&part, t, row, smaller(BATCH, part.row_end - row), unit, count);
-    }
+        forward_block(&part, t, row, smaller(BATCH, part.row_end - row), unit,
+                      smaller(UNITS, part.unit_end - unit));
     if (part.sharing > 1) barrier(of);
   }
 }
@@ -147,12 +159,12 @@ void cells_forward(int threads, const Layer *l) {
 
 /* --- backward -------------------------------------------------------------------------------- */
 
-/* What the slopes of `count` units of a row are made of, and where they go. Gates of kept are H
-   apart, those of dz WIDTH. */
+/* What the slopes of some units of a row are made of, and where they go. */
 typedef struct {
   const number *h, *dh_out, *kept;
   const float *before, *after; /* carry */
   float *restrict dz, *restrict dh, *restrict dcarry;
+  size_t kept_gate, dz_gate; /* distances between two gates */
 } Row;
 
 static void rnn_slopes(Row r, size_t count) {
@@ -161,7 +173,8 @@ static void rnn_slopes(Row r, size_t count) {
     r.dz[u] = (from_number(r.dh_out[u]) + r.dh[u]) * tanh_slope(from_number(r.h[u]));
 }
 
-static void gru_slopes(Row row, size_t count, size_t H) {
+static void gru_slopes(Row row, size_t count) {
+  const size_t H = row.kept_gate, to = row.dz_gate;
 #pragma omp simd
   for (size_t u = 0; u < count; u++) {
     const float r = from_number(row.kept[u]), z = from_number(row.kept[H + u]);
@@ -169,14 +182,15 @@ static void gru_slopes(Row row, size_t count, size_t H) {
     const float dh = from_number(row.dh_out[u]) + row.dh[u];
     const float dn = dh * (1 - z) * tanh_slope(n);
     row.dz[u] = dn * gh_n * sigmoid_slope(r);
-    row.dz[WIDTH + u] = dh * (row.before[u] - n) * sigmoid_slope(z);
-    row.dz[2 * WIDTH + u] = dn * r;
-    row.dz[3 * WIDTH + u] = dn;
+    row.dz[to + u] = dh * (row.before[u] - n) * sigmoid_slope(z);
+    row.dz[2 * to + u] = dn * r;
+    row.dz[3 * to + u] = dn;
     row.dh[u] = dh * z;
   }
 }
 
-static void lstm_slopes(Row row, size_t count, size_t H) {
+static void lstm_slopes(Row row, size_t count) {
+  const size_t H = row.kept_gate, to = row.dz_gate;
 #pragma omp simd
   for (size_t u = 0; u < count; u++) {
     const float i = from_number(row.kept[u]), f = from_number(row.kept[H + u]);
@@ -184,29 +198,31 @@ static void lstm_slopes(Row row, size_t count, size_t H) {
     const float dh = from_number(row.dh_out[u]) + row.dh[u], tc = hyperbolic_tangent(row.after[u]);
     const float dc = dh * o * tanh_slope(tc) + row.dcarry[u];
     row.dz[u] = dc * g * sigmoid_slope(i);
-    row.dz[WIDTH + u] = dc * row.before[u] * sigmoid_slope(f);
-    row.dz[2 * WIDTH + u] = dc * i * tanh_slope(g);
-    row.dz[3 * WIDTH + u] = dh * tc * sigmoid_slope(o);
+    row.dz[to + u] = dc * row.before[u] * sigmoid_slope(f);
+    row.dz[2 * to + u] = dc * i * tanh_slope(g);
+    row.dz[3 * to + u] = dh * tc * sigmoid_slope(o);
     row.dcarry[u] = dc * f;
   }
 }
 
-/* dz of `count` units of the sequence b in step t. */
+/* dz of `count` units of the sequence b in step t; as `cell_of_row`. */
 static void slopes_of_row(const Layer *l, size_t t, size_t b, size_t unit, size_t count) {
   const size_t H = l->H, row = t * l->B + b, at = row * H + unit, own = b * H + unit;
-  float dz[MAX_GATES * WIDTH];
-  Row r = {.h = l->h + (row + l->B) * l->h_stride + unit, .dh_out = l->dh_out + at, .dz = dz,
-           .dh = l->dh + own};
+  float rounded[MAX_GATES * UNITS];
+  number *dz = l->dz + row * l->dz_stride + unit;
+  Row r = {.h = l->h + (row + l->B) * l->h_stride + unit, .dh_out = l->dh_out + at,
+           .dz = HALF ? rounded : (float *)dz, .dh = l->dh + own, .kept_gate = H,
+           .dz_gate = HALF ? UNITS : H};
   if (l->kind == RNN) {
     rnn_slopes(r, count);
   } else {
     r.kept = l->kept + row * l->kept_stride + unit, r.dcarry = l->dcarry + own;
     r.before = l->carry + at, r.after = r.before + l->B * H;
-    if (l->kind == GRU) gru_slopes(r, count, H);
-    else lstm_slopes(r, count, H);
+    if (l->kind == GRU) gru_slopes(r, count);
+    else lstm_slopes(r, count);
   }
-  for (size_t gate = 0; gate < (l->kind == RNN ? 1 : MAX_GATES); gate++)
-    to_numbers(dz + gate * WIDTH, count, l->dz + row * l->dz_stride + gate * H + unit);
+  for (size_t gate = 0; HALF && gate < (l->kind == RNN ? 1 : MAX_GATES); gate++)
+    to_numbers(rounded + gate * UNITS, count, dz + gate * H);
 }
 
 static void backward(const void *job, int me, int of) {
@@ -217,8 +233,8 @@ static void backward(const void *job, int me, int of) {
   barrier(of);
   for (size_t t = l->T; t-- > 0;) {
     for (size_t b = part.row; b < part.row_end; b++)
-      for (size_t unit = part.unit; unit < part.unit_end; unit += WIDTH)
-        slopes_of_row(l, t, b, unit, smaller(WIDTH, part.unit_end - unit));
+      for (size_t unit = part.unit; unit < part.unit_end; unit += UNITS)
+        slopes_of_row(l, t, b, unit, smaller(UNITS, part.unit_end - unit));
     if (part.sharing > 1) barrier(of);
     multiply(l->dz + (t * l->B + part.row) * l->dz_stride, l->dz_stride, l->packed + part.unit * K,
              part.row_end - part.row, part.unit_end - part.unit, K,

@@ -20,13 +20,15 @@ typedef struct {
 } Sums;
 
 /* The next h of `count` units. `carry` is c in an LSTM and h in a GRU; `next_carry` may be the same
-   place. If not NULL, `kept` gets the values that the backward pass needs, `count` of each: i, f,
-   g, o; or r, z, n and the gh of n. */
+   place. If not NULL, `kept` gets the values that the backward pass needs, each kept_gate after the
+   one before: i, f, g, o; or r, z, n and the gh of n. */
 static inline void cell(size_t kind, size_t count, Sums gi, Sums gh, const float *carry,
-                        float *next_carry, float *restrict h, float *restrict kept) {
+                        float *next_carry, float *restrict h, float *restrict kept,
+                        size_t kept_gate) {
 #define Z(gate_) (gi.sums[gate_ * gi.gate + u] + gh.sums[gate_ * gh.gate + u])
 #define KEEP(a, b, c, d) \
-  if (kept) kept[u] = a, kept[count + u] = b, kept[2 * count + u] = c, kept[3 * count + u] = d
+  if (kept) \
+  kept[u] = a, kept[kept_gate + u] = b, kept[2 * kept_gate + u] = c, kept[3 * kept_gate + u] = d
   switch (kind) {
     case RNN:
 #pragma omp simd

@@ -61,14 +61,14 @@ INLINE size_t packed_size(size_t size, size_t K) { return round_up(size, LANES) 
 
 /* Pack a left factor into rows `lda` apart. */
 INLINE void pack_left(Source s, number *to, size_t lda) {
-  for (size_t i = 0; i < s.size; i += LANES)
-    for (size_t k = 0; k < s.K; k += DEPTH) pack_block(&s, i, k, 0, to + i * lda + k, lda);
+  for (size_t k = 0; k < s.K; k += DEPTH) /* a cache line of the source is read once */
+    for (size_t i = 0; i < s.size; i += LANES) pack_block(&s, i, k, 0, to + i * lda + k, lda);
 }
 
 /* Pack a right factor into groups ldb LANES numbers apart. */
 INLINE void pack_right_part(Source s, number *to, size_t ldb) {
-  for (size_t i = 0; i < s.size; i += LANES)
-    for (size_t k = 0; k < s.K; k += DEPTH)
+  for (size_t k = 0; k < s.K; k += DEPTH)
+    for (size_t i = 0; i < s.size; i += LANES)
       pack_block(&s, i, k, 1, to + i * ldb + k * LANES, DEPTH);
 }
 
