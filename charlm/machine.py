@@ -18,7 +18,7 @@ except ImportError:  # Windows
 _EXCLUDED = {
     "avx2": ("avx512", "avx_vnni", "amx"),
     "avx512": ("avx512_bf16", "avx512_fp16", "amx"),
-    "avx512_bf16": ("amx",),
+    "avx512_bf16": ("avx512_fp16", "amx"),
 }
 
 

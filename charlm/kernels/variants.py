@@ -8,12 +8,14 @@ from __future__ import annotations
 import ctypes
 import platform
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from charlm.kernels.build import NoKernelError, load_kernel
 from charlm.machine import cpu_features
+
+if TYPE_CHECKING:  # sampling does without torch
+    import torch
+    from torch import Tensor
 
 _AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
 _AVX512 = (
@@ -45,6 +47,8 @@ class Variant:
     @property
     def dtype(self) -> torch.dtype:
         """The type of the numbers that are multiplied, `number` in C."""
+        import torch
+
         return torch.bfloat16 if self.half else torch.float32
 
 
