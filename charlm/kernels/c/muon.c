@@ -243,20 +243,13 @@ static float scale_of(const Job *job) {
   return (float)(1 / (sum > 1e-14 ? sqrt(sum) : 1e-7));
 }
 
-/* x <- scale (a X + x), for some columns of X from j on, in rows STRIP apart. */
-static void add_x(const Job *job, size_t j, size_t columns, float a, float scale, float *x) {
+/* x += a X, for some columns of X from j on. */
+static void add_x(const Job *job, size_t j, size_t columns, float a, float *x) {
   for (size_t i = 0; i < job->m; i += PER_ELEMENT)
     for (size_t c = 0; c < columns; c += LANES) {
-      uint32_t element[LANES];
-      memcpy(element, right_at(&job->x_right, j + c, i), sizeof element);
-      for (size_t k = 0; k < PER_ELEMENT; k++) {
-        float *row = x + (i + k) * STRIP + c;
-#pragma omp simd
-        for (size_t l = 0; l < LANES; l++) {
-          const uint32_t bits = HALF && !k ? element[l] << 16 : element[l];
-          row[l] = scale * (a * float_of(HALF ? bits & 0xffff0000 : bits) + row[l]);
-        }
-      }
+      const elements both = *(const loose_elements *)right_at(&job->x_right, j + c, i);
+      for (size_t k = 0; k < PER_ELEMENT; k++)
+        *(loose *)(x + (i + k) * STRIP + c) += a * (vec)(!HALF ? both : k ? both & ~0xffff : both << 16);
     }
 }
 
@@ -290,13 +283,13 @@ static void apply(const Job *job, const float *x, size_t j, size_t width, float 
   }
 }
 
-/* X <- scale (a X + U X) for a panel; or apply this to the weights. */
-static void advance(const Job *job, const Factor *U, float a, float scale, const Panel *panel,
-                    size_t j, int is_last, float *strip) {
+/* X <- a X + U X for a panel; or apply this to the weights. */
+static void advance(const Job *job, const Factor *U, float a, const Panel *panel, size_t j,
+                    int is_last, float *strip) {
   for (size_t k = 0; k < panel->left.K; k += STRIP) {
     const size_t columns = smaller(STRIP, panel->left.K - k);
     multiply_strip(U, &job->x_right, j + k, job->m, columns, strip, 0);
-    add_x(job, j + k, columns, a, scale, strip);
+    if (a != 0) add_x(job, j + k, columns, a, strip);
     if (is_last) apply(job, strip, j + k, columns, strip + job->m * STRIP);
     else store(job, panel, (Source){strip, STRIP, job->m, columns, 1}, 0, j + k, k);
   }
@@ -311,8 +304,8 @@ static void add_gram(const Job *job, const Panel *panel, float *sums, int more) 
   }
 }
 
-/* Compute X after `done` iterations, scale (a X + U X), and its G; or apply the last X. */
-static void pass(const Job *job, int done, const Factor *U, float a, float scale, int me, int of) {
+/* Compute X after `done` iterations, a X + U X, and its G; or apply the last X. */
+static void pass(const Job *job, int done, const Factor *U, float a, int me, int of) {
   const size_t parts = done < STEPS ? job->parts : (size_t)of, columns = job->n / DEPTH;
   const size_t end = share(parts, (size_t)me + 1, (size_t)of);
   for (size_t p = share(parts, (size_t)me, (size_t)of); p < end; p++) {
@@ -322,7 +315,7 @@ static void pass(const Job *job, int done, const Factor *U, float a, float scale
       width = smaller(PANEL, to - j);
       const Panel panel = panel_of(job, me, width);
       if (done == 0) squares += begin(job, &panel, j);
-      else advance(job, U, a, scale, &panel, j, done == STEPS, strip_of(job, me));
+      else advance(job, U, a, &panel, j, done == STEPS, strip_of(job, me));
       if (done < STEPS)
         add_gram(job, &panel, job->sums + p * size_of_strips(count_strips(job->m)), j > from);
     }
@@ -343,36 +336,34 @@ static float gather(const Job *job, int done, int me, int of) {
 }
 
 static void iterate(const Job *job, int me, int of) {
-  const Step *step = job->step;
-  const Symmetric U = {&job->gram, &job->gram_right, step->c, step->b, 0, &job->U, NULL};
-  pass(job, 0, NULL, 0, 1, me, of);
+  const float a = job->step->a, b = job->step->b, c = job->step->c;
+  pass(job, 0, NULL, 0, me, of);
   for (int i = 0; i < STEPS; i++) {
-    const float scale = gather(job, i, me, of);
-    symmetric(job, U, me, of);
+    const float s = gather(job, i, me, of);
+    symmetric(job, (Symmetric){&job->gram, &job->gram_right, s * c, s * b, 0, &job->U, NULL}, me, of);
     barrier(of);
-    pass(job, i + 1, &job->U, step->a, scale, me, of);
+    pass(job, i + 1, &job->U, s * a, me, of);
   }
 }
 
 static void iterate_by_gram(const Job *job, int me, int of) {
-  const Step *step = job->step;
+  const float a = job->step->a, b = job->step->b, c = job->step->c;
   const Factor *gram = &job->gram, *gram_right = &job->gram_right, *P = &job->P_right, *F = NULL;
-  pass(job, 0, NULL, 0, 1, me, of);
+  pass(job, 0, NULL, 0, me, of);
   const float scale = gather(job, 0, me, of);
   for (int i = 0; i < STEPS; i++) {
+    const int more = i + 1 < STEPS;
     const Factor *next = &job->F[i % 2];
-    symmetric(job, (Symmetric){gram, gram_right, step->c, step->b, step->a, F ? NULL : next, P}, me, of);
+    symmetric(job, (Symmetric){gram, gram_right, c, b, a, F ? NULL : next, P}, me, of);
     barrier(of);
-    if (F) symmetric(job, (Symmetric){F, P, 1, 0, 0, next, NULL}, me, of);
+    if (F) symmetric(job, (Symmetric){F, P, more ? 1 : scale, 0, 0, next, NULL}, me, of);
+    if (more) symmetric(job, (Symmetric){gram, P, 1, 0, 0, &job->product, NULL}, me, of);
+    barrier(of);
+    if (more) symmetric(job, (Symmetric){&job->product, P, 1, 0, 0, gram, gram_right}, me, of);
+    if (more) barrier(of);
     F = next;
-    if (i + 1 < STEPS) {
-      symmetric(job, (Symmetric){gram, P, 1, 0, 0, &job->product, NULL}, me, of);
-      barrier(of);
-      symmetric(job, (Symmetric){&job->product, P, 1, 0, 0, gram, gram_right}, me, of);
-    }
-    barrier(of);
   }
-  pass(job, STEPS, F, 0, scale, me, of);
+  pass(job, STEPS, F, 0, me, of);
 }
 
 /* Take memory for `count` things from a workspace, in whole cache lines; `*used` grows. */
