@@ -94,18 +94,21 @@ INLINE number *right_at(const Factor *f, size_t i, size_t k) {
   return chunk_at(f, i, k) + k % CHUNK * LANES;
 }
 
-/* Store rows i on of a left factor, from k on. */
-static void store_left(const Factor *f, Source s, size_t i, size_t k) {
+/* Store rows i on of a left factor, columns i on of a right factor, or both, from k on. */
+static void store(const Factor *left, const Factor *right, Source s, size_t i, size_t k) {
   for (size_t r = 0; r < s.size; r += LANES)
-    for (size_t c = 0; c < s.K; c += DEPTH)
-      pack_block(&s, r, c, 0, left_at(f, i + r, k + c), length_of_chunk(f, k + c));
-}
-
-/* Store columns i on of a right factor, from k on. */
-static void store_right(const Factor *f, Source s, size_t i, size_t k) {
-  for (size_t r = 0; r < s.size; r += LANES)
-    for (size_t c = 0; c < s.K; c += DEPTH)
-      pack_block(&s, r, c, 1, right_at(f, i + r, k + c), DEPTH);
+    for (size_t c = 0; c < s.K; c += DEPTH) {
+      elements row[LANES];
+      load_block(&s, r, c, row);
+      for (int transposed = 0; transposed < 2; transposed++) {
+        const int is_left = transposed != s.along;
+        const Factor *f = is_left ? left : right;
+        if (!f) continue;
+        if (transposed) transpose(row);
+        store_block(row, is_left ? left_at(f, i + r, k + c) : right_at(f, i + r, k + c),
+                    is_left ? length_of_chunk(f, k + c) : DEPTH);
+      }
+    }
 }
 
 /* out, in rows STRIP apart, = the first rows of a times the columns of b from j on. */
@@ -153,18 +156,19 @@ static void finish(const Job *job, const Symmetric *s, size_t j, size_t rows, si
     if (r >= j) row[r - j] += s->a;
   }
   const Source own = {strip, STRIP, rows, columns, 1}, mirror = {strip, STRIP, columns, j, 0};
-  if (s->out) store_left(s->out, own, 0, j), store_left(s->out, mirror, j, 0);
-  if (s->out_right) store_right(s->out_right, own, 0, j), store_right(s->out_right, mirror, j, 0);
+  store(s->out, s->out_right, own, 0, j);
+  store(s->out, s->out_right, mirror, j, 0);
 }
 
-static void add_parts(const Job *job, size_t strip, size_t length, float *sum) {
+/* A strip of G, the sum of all parts, in place of the first. */
+static float *add_parts(const Job *job, size_t strip, size_t length) {
   const size_t size = size_of_strips(count_strips(job->m));
-  const float *part = job->sums + size_of_strips(strip);
-  memcpy(sum, part, length * sizeof *sum);
+  float *sum = job->sums + size_of_strips(strip), *part = sum;
   for (size_t p = 1; p < job->parts; p++) {
     part += size;
     for (size_t i = 0; i < length; i++) sum[i] += part[i];
   }
+  return sum;
 }
 
 static float *strip_of(const Job *job, int me) {
@@ -172,12 +176,11 @@ static float *strip_of(const Job *job, int me) {
 }
 
 static void symmetric(const Job *job, Symmetric s, int me, int of) {
-  float *strip = strip_of(job, me);
   for (size_t i = 0; i < count_strips(job->m); i++) {
     if (!is_mine(i, (size_t)me, (size_t)of)) continue;
     const size_t j = i * STRIP, columns = smaller(STRIP, job->m - j), rows = j + columns;
+    float *strip = s.left ? strip_of(job, me) : add_parts(job, i, rows * STRIP);
     if (s.left) multiply_strip(s.left, s.right, j, rows, columns, strip, 0);
-    else add_parts(job, i, rows * STRIP, strip);
     finish(job, &s, j, rows, columns, strip);
   }
 }
@@ -194,16 +197,18 @@ static Panel panel_of(const Job *job, int me, size_t width) {
 }
 
 /* Store some rows i on of X: column j on of all, column k on of the panel. */
-static void store(const Job *job, const Panel *panel, Source s, size_t i, size_t j, size_t k) {
-  store_left(&panel->left, s, i, k);
-  store_right(&panel->right_t, s, i, k);
-  store_right(&job->x_right, (Source){s.from, s.stride, s.K, s.size, !s.along}, j, i);
+static void store_x(const Job *job, const Panel *panel, Source s, size_t i, size_t j, size_t k) {
+  store(&panel->left, &panel->right_t, s, i, k);
+  store(NULL, &job->x_right, (Source){s.from, s.stride, s.K, s.size, !s.along}, j, i);
 }
 
 /* Move the average of gradients; u, and the sum of its squares. */
 static float direction(const Job *job, size_t at, size_t length, float *restrict u) {
   const float *restrict g = job->matrix->gradient + at, momentum = job->step->momentum;
   float *restrict a = job->matrix->average + at, sum = 0;
+  const size_t ahead = 4 * job->matrix->columns; /* rows are read in pieces, which CPUs do not expect */
+  for (size_t i = 0; i < length; i += 16)
+    __builtin_prefetch(g + ahead + i), __builtin_prefetch(a + ahead + i);
 #pragma omp simd reduction(+ : sum)
   for (size_t i = 0; i < length; i++) {
     a[i] += (1 - momentum) * (g[i] - a[i]);
@@ -230,8 +235,8 @@ static double begin(const Job *job, const Panel *panel, size_t j) {
         squares += direction(job, y * columns + x, known, u);
         memset(u + known, 0, (length - known) * sizeof *u);
       }
-      if (job->tall) store(job, panel, (Source){piece, PANEL, length, DEPTH, 0}, c, j + r, r);
-      else store(job, panel, (Source){piece, PANEL, DEPTH, length, 1}, r, j + c, c);
+      if (job->tall) store_x(job, panel, (Source){piece, PANEL, length, DEPTH, 0}, c, j + r, r);
+      else store_x(job, panel, (Source){piece, PANEL, DEPTH, length, 1}, r, j + c, c);
     }
   return squares;
 }
@@ -291,7 +296,7 @@ static void advance(const Job *job, const Factor *U, float a, const Panel *panel
     multiply_strip(U, &job->x_right, j + k, job->m, columns, strip, 0);
     if (a != 0) add_x(job, j + k, columns, a, strip);
     if (is_last) apply(job, strip, j + k, columns, strip + job->m * STRIP);
-    else store(job, panel, (Source){strip, STRIP, job->m, columns, 1}, 0, j + k, k);
+    else store_x(job, panel, (Source){strip, STRIP, job->m, columns, 1}, 0, j + k, k);
   }
 }
 
