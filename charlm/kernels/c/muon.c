@@ -33,8 +33,8 @@ int muon_allowed(void) { return tiles_allowed(); }
 enum { STEPS = 5 };
 enum { SHARED_SIZE = 1 << 17 }; /* all threads share a matrix from this size on; else one each */
 enum { MOST_PARTS = 4, PANEL = 256 };
-/* The columns of a product that are computed at a time: a multiple of WIDTH and of DEPTH. */
-enum { STRIP = WIDTH % DEPTH ? 2 * WIDTH : WIDTH };
+/* Rows and columns of a product that are computed at a time: a multiple of WIDTH and of DEPTH. */
+enum { BLOCK = WIDTH % DEPTH ? 2 * WIDTH : WIDTH };
 /* Factors are stored in chunks of so many k, for which WIDTH columns stay in the L1 cache. */
 enum { CHUNK = 288 * PER_ELEMENT };
 
@@ -70,7 +70,7 @@ typedef struct {
   float *sums;     /* of each part: G on and above the diagonal, strip after strip */
   double *squares; /* of each part: the sum of the squares of u */
   number *panels;  /* of each thread: a panel of X as a left factor, and of X^T as a right one */
-  float *strips;   /* of each thread: STRIP columns of a product, and LANES rows of W */
+  number *columns; /* of each thread: BLOCK columns of the next X */
 } Job;
 
 /* Where the share of thread `me` in so many things begins; it ends where that of me + 1 begins. */
@@ -111,19 +111,20 @@ static void store(const Factor *left, const Factor *right, Source s, size_t i, s
     }
 }
 
-/* out, in rows STRIP apart, = the first rows of a times the columns of b from j on. */
-static void multiply_strip(const Factor *a, const Factor *b, size_t j, size_t rows, size_t columns,
-                           float *out, int more) {
+/* out, in rows BLOCK apart, = some rows of a from i on times some columns of b from j on, or +=. */
+static void multiply_chunks(const Factor *a, const Factor *b, size_t i, size_t j, size_t rows,
+                            size_t columns, float *out, int more) {
   for (size_t k = 0; k < a->K; k += CHUNK) {
     const size_t K = length_of_chunk(a, k);
-    multiply(left_at(a, 0, k), K, right_at(b, j, k), rows, columns, K, out, STRIP, more || k);
+    multiply(left_at(a, i, k), K, right_at(b, j, k), rows, columns, K, out, BLOCK, more || k);
   }
 }
 
-/* --- symmetric matrices, by strips of the rows above and on the diagonal ---------------------- */
+/* --- symmetric matrices ---------------------------------------------------------------------- */
 
-INLINE size_t count_strips(size_t m) { return (m + STRIP - 1) / STRIP; }
-INLINE size_t size_of_strips(size_t strips) { return strips * (strips + 1) / 2 * STRIP * STRIP; }
+/* Only blocks above and on the diagonal are computed. They are in strips: BLOCK columns. */
+INLINE size_t count_strips(size_t m) { return (m + BLOCK - 1) / BLOCK; }
+INLINE size_t size_of_strips(size_t strips) { return strips * (strips + 1) / 2 * BLOCK * BLOCK; }
 
 /* Whether strip s is one of a thread's. They differ in size: in each round, the thread that had the
    largest one gets the smallest. */
@@ -132,56 +133,50 @@ INLINE int is_mine(size_t s, size_t me, size_t of) {
 }
 
 /* scale (left right) + b G + a I, as a left and a right factor; one of these may be NULL. Without
-   factors it is the sum of the parts of G. */
+   factors it is scale times the sum of the parts of G. */
 typedef struct {
   const Factor *left, *right;
   float scale, b, a;
   const Factor *out, *out_right;
 } Symmetric;
 
-static void finish(const Job *job, const Symmetric *s, size_t j, size_t rows, size_t columns,
-                   float *strip) {
-  float *const diagonal = strip + j * STRIP;
-  for (size_t r = 0; r < columns; r++) /* exactly symmetric: what is not grows in each iteration */
-    for (size_t c = 0; c < r; c++) diagonal[r * STRIP + c] = diagonal[c * STRIP + r];
+/* The block at row i and column j, and its mirror image; `block` has the product, or the part of G
+   that is the first. */
+static void finish(const Job *job, const Symmetric *s, size_t i, size_t j, size_t rows,
+                   size_t columns, float *block) {
+  if (i == j) /* exactly symmetric: what is not grows in each iteration */
+    for (size_t r = 0; r < columns; r++)
+      for (size_t c = 0; c < r; c++) block[r * BLOCK + c] = block[c * BLOCK + r];
   for (size_t r = 0; r < rows; r++) {
-    float *row = strip + r * STRIP;
-    const number *g = left_at(&job->gram, r, j);
+    float *row = block + r * BLOCK;
+    const number *g = left_at(&job->gram, i + r, j);
     if (s->b != 0) {
 #pragma omp simd
       for (size_t c = 0; c < columns; c++) row[c] = s->scale * row[c] + s->b * from_number(g[c]);
     } else if (s->scale != 1) {
       for (size_t c = 0; c < columns; c++) row[c] *= s->scale;
     }
-    if (r >= j) row[r - j] += s->a;
+    if (i == j) row[r] += s->a;
   }
-  const Source own = {strip, STRIP, rows, columns, 1}, mirror = {strip, STRIP, columns, j, 0};
-  store(s->out, s->out_right, own, 0, j);
-  store(s->out, s->out_right, mirror, j, 0);
-}
-
-/* A strip of G, the sum of all parts, in place of the first. */
-static float *add_parts(const Job *job, size_t strip, size_t length) {
-  const size_t size = size_of_strips(count_strips(job->m));
-  float *sum = job->sums + size_of_strips(strip), *part = sum;
-  for (size_t p = 1; p < job->parts; p++) {
-    part += size;
-    for (size_t i = 0; i < length; i++) sum[i] += part[i];
-  }
-  return sum;
-}
-
-static float *strip_of(const Job *job, int me) {
-  return job->strips + (size_t)me * job->m * (STRIP + LANES);
+  store(s->out, s->out_right, (Source){block, BLOCK, rows, columns, 1}, i, j);
+  if (i != j) store(s->out, s->out_right, (Source){block, BLOCK, columns, rows, 0}, j, i);
 }
 
 static void symmetric(const Job *job, Symmetric s, int me, int of) {
-  for (size_t i = 0; i < count_strips(job->m); i++) {
-    if (!is_mine(i, (size_t)me, (size_t)of)) continue;
-    const size_t j = i * STRIP, columns = smaller(STRIP, job->m - j), rows = j + columns;
-    float *strip = s.left ? strip_of(job, me) : add_parts(job, i, rows * STRIP);
-    if (s.left) multiply_strip(s.left, s.right, j, rows, columns, strip, 0);
-    finish(job, &s, j, rows, columns, strip);
+  const size_t size = size_of_strips(count_strips(job->m));
+  float block[BLOCK * BLOCK];
+  for (size_t t = 0; t < count_strips(job->m); t++) {
+    if (!is_mine(t, (size_t)me, (size_t)of)) continue;
+    const size_t j = t * BLOCK, columns = smaller(BLOCK, job->m - j);
+    for (size_t i = 0; i <= j; i += BLOCK) {
+      const size_t rows = smaller(BLOCK, job->m - i);
+      float *sum = job->sums + size_of_strips(t) + i * BLOCK;
+      if (s.left) multiply_chunks(s.left, s.right, i, j, rows, columns, block, 0);
+      else
+        for (size_t p = 1; p < job->parts; p++)
+          for (size_t at = 0; at < rows * BLOCK; at++) sum[at] += sum[p * size + at];
+      finish(job, &s, i, j, rows, columns, s.left ? block : sum);
+    }
   }
 }
 
@@ -248,64 +243,85 @@ static float scale_of(const Job *job) {
   return (float)(1 / (sum > 1e-14 ? sqrt(sum) : 1e-7));
 }
 
-/* x += a X, for some columns of X from j on. */
-static void add_x(const Job *job, size_t j, size_t columns, float a, float *x) {
-  for (size_t i = 0; i < job->m; i += PER_ELEMENT)
-    for (size_t c = 0; c < columns; c += LANES) {
-      const elements both = *(const loose_elements *)right_at(&job->x_right, j + c, i);
+/* block += a X, of which it has some rows from i on and some columns from j on. */
+static void add_x(const Job *job, size_t i, size_t j, size_t rows, size_t columns, float a,
+                  float *block) {
+  for (size_t c = 0; c < columns; c += LANES)
+    for (size_t r = 0; r < rows; r += PER_ELEMENT) {
+      const elements x = *(const loose_elements *)right_at(&job->x_right, j + c, i + r);
       for (size_t k = 0; k < PER_ELEMENT; k++)
-        *(loose *)(x + (i + k) * STRIP + c) += a * (vec)(!HALF ? both : k ? both & ~0xffff : both << 16);
+        *(loose *)(block + (r + k) * BLOCK + c) += a * (vec)(!HALF ? x : k ? x & ~0xffff : x << 16);
     }
 }
 
-/* Move `length` weights against X. */
-INLINE void move(const Job *job, size_t at, size_t length, const float *x) {
-  float *w = job->matrix->weights + at;
-  const float decay = job->step->decay, rate = job->matrix->rate;
-#pragma omp simd
-  for (size_t i = 0; i < length; i++) w[i] = decay * w[i] - rate * x[i];
-}
-
-/* Apply some columns of X from j on, in rows STRIP apart, to the weights. */
-static void apply(const Job *job, const float *x, size_t j, size_t width, float *row_of_w) {
-  const size_t rows = job->matrix->rows, columns = job->matrix->columns;
-  if (!job->tall) {
-    width = smaller(width, columns - j);
-    for (size_t i = 0; i < rows; i++) move(job, i * columns + j, width, x + i * STRIP);
-    return;
-  }
-  for (size_t c = 0; c < width; c += LANES) {
-    for (size_t i = 0; i < job->m; i += LANES) {
+static void transpose_block(const float *block, size_t rows, size_t columns, float *out) {
+  for (size_t r = 0; r < rows; r += LANES)
+    for (size_t c = 0; c < columns; c += LANES) {
       elements row[LANES];
       UNROLL
-      for (size_t r = 0; r < LANES; r++) row[r] = *(const loose_elements *)(x + (i + r) * STRIP + c);
+      for (size_t l = 0; l < LANES; l++) row[l] = *(const loose_elements *)(block + (r + l) * BLOCK + c);
       transpose(row);
       UNROLL
-      for (size_t r = 0; r < LANES; r++) *(loose_elements *)(row_of_w + r * job->m + i) = row[r];
+      for (size_t l = 0; l < LANES; l++) *(loose_elements *)(out + (c + l) * BLOCK + r) = row[l];
     }
-    for (size_t r = 0; r < LANES && j + c + r < rows; r++)
-      move(job, (j + c + r) * columns, columns, row_of_w + r * job->m);
+}
+
+/* Some weights, from row y and column x on. */
+typedef struct {
+  size_t y, x, rows, columns;
+} Part;
+
+/* Move weights against X; or only fetch them. */
+static void move(const Job *job, Part part, const float *x) {
+  const float decay = job->step->decay, rate = job->matrix->rate;
+  for (size_t r = 0; r < part.rows; r++) {
+    float *restrict w = job->matrix->weights + (part.y + r) * job->matrix->columns + part.x;
+    if (!x)
+      for (size_t c = 0; c < part.columns; c += 16) __builtin_prefetch(w + c, 1);
+    else
+#pragma omp simd
+      for (size_t c = 0; c < part.columns; c++) w[c] = decay * w[c] - rate * x[r * BLOCK + c];
   }
 }
 
-/* X <- a X + U X for a panel; or apply this to the weights. */
-static void advance(const Job *job, const Factor *U, float a, const Panel *panel, size_t j,
-                    int is_last, float *strip) {
-  for (size_t k = 0; k < panel->left.K; k += STRIP) {
-    const size_t columns = smaller(STRIP, panel->left.K - k);
-    multiply_strip(U, &job->x_right, j + k, job->m, columns, strip, 0);
-    if (a != 0) add_x(job, j + k, columns, a, strip);
-    if (is_last) apply(job, strip, j + k, columns, strip + job->m * STRIP);
-    else store_x(job, panel, (Source){strip, STRIP, job->m, columns, 1}, 0, j + k, k);
+/* The weights that belong to a block of X. */
+static Part weights_of(const Job *job, size_t i, size_t j, size_t rows, size_t columns) {
+  const Part all = job->tall ? (Part){j, i, columns, rows} : (Part){i, j, rows, columns};
+  return (Part){all.y, all.x, smaller(all.rows, job->matrix->rows - all.y),
+                smaller(all.columns, job->matrix->columns - all.x)};
+}
+
+/* X <- a X + U X for some columns from j on, column k on of the panel; or apply this to the
+   weights. */
+static void advance(const Job *job, const Factor *U, float a, const Panel *panel, size_t j, size_t k,
+                    size_t columns, int is_last, number *space) {
+  const Factor next = {space, columns, job->m}; /* the old ones are in use until all are known */
+  float block[BLOCK * BLOCK], turned[BLOCK * BLOCK];
+  for (size_t i = 0, rows; i < job->m; i += rows) {
+    rows = smaller(BLOCK, job->m - i);
+    const Part weights = weights_of(job, i, j, rows, columns);
+    if (is_last) move(job, weights, NULL);
+    multiply_chunks(U, &job->x_right, i, j, rows, columns, block, 0);
+    if (a != 0) add_x(job, i, j, rows, columns, a, block);
+    if (is_last) {
+      if (job->tall) transpose_block(block, rows, columns, turned);
+      move(job, weights, job->tall ? turned : block);
+      continue;
+    }
+    store(&panel->left, &panel->right_t, (Source){block, BLOCK, rows, columns, 1}, i, k);
+    store(NULL, &next, (Source){block, BLOCK, columns, rows, 0}, 0, i);
   }
+  for (size_t i = 0; i < job->m && !is_last; i += CHUNK)
+    memcpy(right_at(&job->x_right, j, i), right_at(&next, 0, i),
+           columns * length_of_chunk(&next, i) * sizeof *space);
 }
 
 /* Add the part of G that belongs to a panel to `sums`, or begin with it. */
 static void add_gram(const Job *job, const Panel *panel, float *sums, int more) {
   for (size_t i = 0; i < count_strips(job->m); i++) {
-    const size_t j = i * STRIP, columns = smaller(STRIP, job->m - j);
+    const size_t j = i * BLOCK, columns = smaller(BLOCK, job->m - j);
     float *sum = sums + size_of_strips(i);
-    multiply_strip(&panel->left, &panel->right_t, j, j + columns, columns, sum, more);
+    multiply_chunks(&panel->left, &panel->right_t, 0, j, j + columns, columns, sum, more);
   }
 }
 
@@ -320,7 +336,10 @@ static void pass(const Job *job, int done, const Factor *U, float a, int me, int
       width = smaller(PANEL, to - j);
       const Panel panel = panel_of(job, me, width);
       if (done == 0) squares += begin(job, &panel, j);
-      else advance(job, U, a, &panel, j, done == STEPS, strip_of(job, me));
+      else
+        for (size_t k = 0; k < width; k += BLOCK)
+          advance(job, U, a, &panel, j + k, k, smaller(BLOCK, width - k), done == STEPS,
+                  job->columns + (size_t)me * job->m * BLOCK);
       if (done < STEPS)
         add_gram(job, &panel, job->sums + p * size_of_strips(count_strips(job->m)), j > from);
     }
@@ -396,7 +415,7 @@ static Job job_of(const Step *step, const Matrix *matrix, char *workspace, int t
   job.sums = take(workspace, used, parts * size_of_strips(count_strips(m)), sizeof(float));
   job.squares = take(workspace, used, parts, sizeof(double));
   job.panels = take(workspace, used, (size_t)threads * 2 * m * PANEL, sizeof(number));
-  job.strips = take(workspace, used, (size_t)threads * m * (STRIP + LANES), sizeof(float));
+  job.columns = take(workspace, used, (size_t)threads * m * BLOCK, sizeof(number));
   return job;
 }
 
