@@ -35,7 +35,7 @@ enum { SHARED_SIZE = 1 << 17 }; /* all threads share a matrix from this size on;
 enum { MOST_PARTS = 4, PANEL = 256 };
 /* Rows and columns of a product that are computed at a time: a multiple of WIDTH and of DEPTH. */
 enum { BLOCK = WIDTH % DEPTH ? 2 * WIDTH : WIDTH };
-/* Factors are stored in chunks of so many k, for which WIDTH columns stay in the L1 cache. */
+/* So many k are summed at a time: WIDTH columns stay in the L1 cache. */
 enum { CHUNK = 288 * PER_ELEMENT };
 
 typedef struct {
@@ -52,11 +52,10 @@ typedef struct {
   char *workspace;
 } Step;
 
-/* A left factor of `size` rows or a right factor of `size` columns. Each chunk is stored as pack.h
-   says. */
+/* A left or a right factor, stored as pack.h says. */
 typedef struct {
   number *at;
-  size_t size, K;
+  size_t K;
 } Factor;
 
 typedef struct {
@@ -78,21 +77,9 @@ INLINE size_t share(size_t things, size_t me, size_t of) { return things * me / 
 
 /* --- factors -------------------------------------------------------------------------------- */
 
-INLINE size_t length_of_chunk(const Factor *f, size_t k) {
-  return smaller(CHUNK, f->K - k / CHUNK * CHUNK);
-}
-
-INLINE number *chunk_at(const Factor *f, size_t i, size_t k) {
-  return f->at + k / CHUNK * CHUNK * f->size + i * length_of_chunk(f, k);
-}
-
-/* Row i from k on. */
-INLINE number *left_at(const Factor *f, size_t i, size_t k) { return chunk_at(f, i, k) + k % CHUNK; }
-
-/* LANES columns from i on, a multiple of LANES, from k on. */
-INLINE number *right_at(const Factor *f, size_t i, size_t k) {
-  return chunk_at(f, i, k) + k % CHUNK * LANES;
-}
+/* Row i of a left factor from k on, and LANES columns of a right one; i is a multiple of LANES. */
+INLINE number *left_at(const Factor *f, size_t i, size_t k) { return f->at + i * f->K + k; }
+INLINE number *right_at(const Factor *f, size_t i, size_t k) { return f->at + i * f->K + k * LANES; }
 
 /* Store rows i on of a left factor, columns i on of a right factor, or both, from k on. */
 static void store(const Factor *left, const Factor *right, Source s, size_t i, size_t k) {
@@ -106,7 +93,7 @@ static void store(const Factor *left, const Factor *right, Source s, size_t i, s
         if (!f) continue;
         if (transposed) transpose(row);
         store_block(row, is_left ? left_at(f, i + r, k + c) : right_at(f, i + r, k + c),
-                    is_left ? length_of_chunk(f, k + c) : DEPTH);
+                    is_left ? f->K : DEPTH);
       }
     }
 }
@@ -114,10 +101,9 @@ static void store(const Factor *left, const Factor *right, Source s, size_t i, s
 /* out, in rows BLOCK apart, = some rows of a from i on times some columns of b from j on, or +=. */
 static void multiply_chunks(const Factor *a, const Factor *b, size_t i, size_t j, size_t rows,
                             size_t columns, float *out, int more) {
-  for (size_t k = 0; k < a->K; k += CHUNK) {
-    const size_t K = length_of_chunk(a, k);
-    multiply(left_at(a, i, k), K, right_at(b, j, k), rows, columns, K, out, BLOCK, more || k);
-  }
+  for (size_t k = 0; k < a->K; k += CHUNK)
+    multiply_part(left_at(a, i, k), a->K, right_at(b, j, k), b->K, rows, columns,
+                  smaller(CHUNK, a->K - k), out, BLOCK, more || k);
 }
 
 /* --- symmetric matrices ---------------------------------------------------------------------- */
@@ -188,7 +174,7 @@ typedef struct {
 
 static Panel panel_of(const Job *job, int me, size_t width) {
   number *at = job->panels + (size_t)me * 2 * job->m * PANEL;
-  return (Panel){{at, job->m, width}, {at + job->m * width, job->m, width}};
+  return (Panel){{at, width}, {at + job->m * width, width}};
 }
 
 /* Store some rows i on of X: column j on of all, column k on of the panel. */
@@ -295,7 +281,7 @@ static Part weights_of(const Job *job, size_t i, size_t j, size_t rows, size_t c
    weights. */
 static void advance(const Job *job, const Factor *U, float a, const Panel *panel, size_t j, size_t k,
                     size_t columns, int is_last, number *space) {
-  const Factor next = {space, columns, job->m}; /* the old ones are in use until all are known */
+  const Factor next = {space, job->m}; /* the old ones are in use until all are known */
   float block[BLOCK * BLOCK], turned[BLOCK * BLOCK];
   for (size_t i = 0, rows; i < job->m; i += rows) {
     rows = smaller(BLOCK, job->m - i);
@@ -311,9 +297,7 @@ static void advance(const Job *job, const Factor *U, float a, const Panel *panel
     store(&panel->left, &panel->right_t, (Source){block, BLOCK, rows, columns, 1}, i, k);
     store(NULL, &next, (Source){block, BLOCK, columns, rows, 0}, 0, i);
   }
-  for (size_t i = 0; i < job->m && !is_last; i += CHUNK)
-    memcpy(right_at(&job->x_right, j, i), right_at(&next, 0, i),
-           columns * length_of_chunk(&next, i) * sizeof *space);
+  if (!is_last) memcpy(right_at(&job->x_right, j, 0), space, job->m * columns * sizeof *space);
 }
 
 /* Add the part of G that belongs to a panel to `sums`, or begin with it. */
@@ -407,7 +391,7 @@ static Job job_of(const Step *step, const Matrix *matrix, char *workspace, int t
   Job job = {.matrix = matrix, .step = step, .m = m, .n = n, .tall = tall, .parts = parts};
   job.by_gram = !HALF && 2 * n > 3 * m;
   *used = 0;
-#define FACTOR(size, K) (Factor){take(workspace, used, (size) * (K), sizeof(number)), size, K}
+#define FACTOR(size, K) (Factor){take(workspace, used, (size) * (K), sizeof(number)), K}
   job.x_right = FACTOR(n, m), job.gram = FACTOR(m, m), job.gram_right = FACTOR(m, m);
   if (job.by_gram)
     job.P_right = FACTOR(m, m), job.product = FACTOR(m, m), job.F[0] = FACTOR(m, m), job.F[1] = FACTOR(m, m);
