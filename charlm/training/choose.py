@@ -1,8 +1,8 @@
 """Chooses the device, the precision and the kernels of a run by short trials.
 
-On a CPU, `auto` uses the faster of PyTorch and charlm's own kernels. PyTorch computes in float32, or
-in bfloat16 if that is clearly faster. A GPU or a kernel is used only if its loss and gradient for
-one batch agree with float32 on the CPU. `auto` also requires that the steps of a GPU are faster.
+On a CPU, `auto` uses the faster of PyTorch and charlm's own kernels. PyTorch computes in float32,
+or in bfloat16 if that is clearly faster. A GPU or a kernel is used only if its loss and gradient
+for one batch agree with float32 on the CPU. `auto` also requires that a GPU's steps are faster.
 """
 
 from __future__ import annotations

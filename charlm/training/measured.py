@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import platform
+import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -44,7 +44,8 @@ def measured(
     with suppress(OSError):
         folder = private_folder("kernels", create=True)
         content = json.dumps(seconds).encode()
-        write_file(folder / name, content, folder / f"{name}.{os.getpid()}.tmp", 0o600)
+        # the compiler's own names, so that those of killed processes are removed
+        write_file(folder / name, content, folder / f"tmp{secrets.token_hex(4)}.tmp", 0o600)
     return seconds
 
 

@@ -136,7 +136,7 @@ def test_a_kernel_that_cannot_be_compiled_is_reported_and_not_used(
     assert "the results are as good" in notice
     assert (compute.kernel, compute.muon_kernel) == ("torch", "torch")
     asked = make_config(tiny_text, "lstm", "train.kernels=on").train
-    with pytest.raises(DeviceError, match="no-compiler; use train.kernels=auto or off$"):
+    with pytest.raises(DeviceError, match=r"no-compiler; use train\.kernels=auto or off$"):
         choose_compute(asked, model, "cpu")
 
 
@@ -145,5 +145,5 @@ def test_a_precision_that_no_kernel_has_is_refused_where_kernels_are_asked_for(
 ) -> None:
     monkeypatch.setenv("CHARLM_ISA", "avx2")
     config = make_config(tiny_text, "lstm", "train.kernels=on", "train.precision=bf16")
-    with pytest.raises(DeviceError, match="^train.kernels on: no kernel supports train.precision"):
+    with pytest.raises(DeviceError, match=r"^train\.kernels on: no kernel supports "):
         choose_compute(config.train, build_model(config.model, 30, seed=1), "cpu")
