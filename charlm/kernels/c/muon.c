@@ -24,170 +24,29 @@
    is summed for a fixed number of parts of X, whichever threads work on them. So the bits do not
    depend on the number of threads. */
 
-#include "threads.h"
-#include "tiles.h"
-#include <math.h>
+#include "muon.h"
 
 int muon_allowed(void) { return tiles_allowed(); }
 
-enum { STEPS = 5 };
-enum { SHARED_SIZE = 1 << 17 }; /* all threads share a matrix from this size on; else one each */
-enum { MOST_PARTS = 4, PANEL = 256 };
-/* Rows and columns of a product that are computed at a time: a multiple of WIDTH and of DEPTH. */
-enum { BLOCK = WIDTH % DEPTH ? 2 * WIDTH : WIDTH };
-/* So many k are summed at a time: WIDTH columns stay in the L1 cache. */
-enum { CHUNK = 288 * PER_ELEMENT };
+/* --- weights and gradients ------------------------------------------------------------------ */
 
+/* Some rows and columns of W, from row y and column x on. */
 typedef struct {
-  size_t rows, columns;
-  const float *gradient;
-  float *average, *weights;
-  float rate;
-} Matrix;
+  size_t y, x, rows, columns;
+} Part;
 
-typedef struct {
-  const Matrix *matrices; /* the largest first */
-  size_t count;
-  float a, b, c, momentum, decay;
-  char *workspace;
-} Step;
-
-/* A left or a right factor, stored as pack.h says. */
-typedef struct {
-  number *at;
-  size_t K;
-} Factor;
-
-typedef struct {
-  const Matrix *matrix;
-  const Step *step;
-  size_t m, n; /* rounded up to DEPTH; what is missing is 0 */
-  int tall;    /* whether X is u^T */
-  int by_gram; /* whether to iterate on G alone */
-  size_t parts;
-  Factor x_right, gram, gram_right, U, P_right, product, F[2]; /* product is G P */
-  float *sums;     /* of each part: G on and above the diagonal, strip after strip */
-  double *squares; /* of each part: the sum of the squares of u */
-  number *panels;  /* of each thread: a panel of X as a left factor, and of X^T as a right one */
-  number *columns; /* of each thread: BLOCK columns of the next X */
-} Job;
-
-/* Where the share of thread `me` in so many things begins; it ends where that of me + 1 begins. */
-INLINE size_t share(size_t things, size_t me, size_t of) { return things * me / of; }
-
-/* --- factors -------------------------------------------------------------------------------- */
-
-/* Row i of a left factor from k on, and LANES columns of a right one; i is a multiple of LANES. */
-INLINE number *left_at(const Factor *f, size_t i, size_t k) { return f->at + i * f->K + k; }
-INLINE number *right_at(const Factor *f, size_t i, size_t k) { return f->at + i * f->K + k * LANES; }
-
-/* Store rows i on of a left factor, columns i on of a right factor, or both, from k on. */
-static void store(const Factor *left, const Factor *right, Source s, size_t i, size_t k) {
-  for (size_t r = 0; r < s.size; r += LANES)
-    for (size_t c = 0; c < s.K; c += DEPTH) {
-      elements row[LANES];
-      load_block(&s, r, c, row);
-      for (int transposed = 0; transposed < 2; transposed++) {
-        const int is_left = transposed != s.along;
-        const Factor *f = is_left ? left : right;
-        if (!f) continue;
-        if (transposed) transpose(row);
-        store_block(row, is_left ? left_at(f, i + r, k + c) : right_at(f, i + r, k + c),
-                    is_left ? f->K : DEPTH);
-      }
-    }
-}
-
-/* out, in rows BLOCK apart, = some rows of a from i on times some columns of b from j on, or +=. */
-static void multiply_chunks(const Factor *a, const Factor *b, size_t i, size_t j, size_t rows,
-                            size_t columns, float *out, int more) {
-  for (size_t k = 0; k < a->K; k += CHUNK)
-    multiply_part(left_at(a, i, k), a->K, right_at(b, j, k), b->K, rows, columns,
-                  smaller(CHUNK, a->K - k), out, BLOCK, more || k);
-}
-
-/* --- symmetric matrices ---------------------------------------------------------------------- */
-
-/* Only blocks above and on the diagonal are computed. They are in strips: BLOCK columns. */
-INLINE size_t count_strips(size_t m) { return (m + BLOCK - 1) / BLOCK; }
-INLINE size_t size_of_strips(size_t strips) { return strips * (strips + 1) / 2 * BLOCK * BLOCK; }
-
-/* Whether strip s is one of a thread's. They differ in size: in each round, the thread that had the
-   largest one gets the smallest. */
-INLINE int is_mine(size_t s, size_t me, size_t of) {
-  return s % of == (s / of % 2 ? of - 1 - me : me);
-}
-
-/* scale (left right) + b G + a I, as a left and a right factor; one of these may be NULL. Without
-   factors it is scale times the sum of the parts of G. */
-typedef struct {
-  const Factor *left, *right;
-  float scale, b, a;
-  const Factor *out, *out_right;
-} Symmetric;
-
-/* The block at row i and column j, and its mirror image; `block` has the product, or the part of G
-   that is the first. */
-static void finish(const Job *job, const Symmetric *s, size_t i, size_t j, size_t rows,
-                   size_t columns, float *block) {
-  if (i == j) /* exactly symmetric: what is not grows in each iteration */
-    for (size_t r = 0; r < columns; r++)
-      for (size_t c = 0; c < r; c++) block[r * BLOCK + c] = block[c * BLOCK + r];
-  for (size_t r = 0; r < rows; r++) {
-    float *row = block + r * BLOCK;
-    const number *g = left_at(&job->gram, i + r, j);
-    if (s->b != 0) {
-#pragma omp simd
-      for (size_t c = 0; c < columns; c++) row[c] = s->scale * row[c] + s->b * from_number(g[c]);
-    } else if (s->scale != 1) {
-      for (size_t c = 0; c < columns; c++) row[c] *= s->scale;
-    }
-    if (i == j) row[r] += s->a;
-  }
-  store(s->out, s->out_right, (Source){block, BLOCK, rows, columns, 1}, i, j);
-  if (i != j) store(s->out, s->out_right, (Source){block, BLOCK, columns, rows, 0}, j, i);
-}
-
-static void symmetric(const Job *job, Symmetric s, int me, int of) {
-  const size_t size = size_of_strips(count_strips(job->m));
-  float block[BLOCK * BLOCK];
-  for (size_t t = 0; t < count_strips(job->m); t++) {
-    if (!is_mine(t, (size_t)me, (size_t)of)) continue;
-    const size_t j = t * BLOCK, columns = smaller(BLOCK, job->m - j);
-    for (size_t i = 0; i <= j; i += BLOCK) {
-      const size_t rows = smaller(BLOCK, job->m - i);
-      float *sum = job->sums + size_of_strips(t) + i * BLOCK;
-      if (s.left) multiply_chunks(s.left, s.right, i, j, rows, columns, block, 0);
-      else
-        for (size_t p = 1; p < job->parts; p++)
-          for (size_t at = 0; at < rows * BLOCK; at++) sum[at] += sum[p * size + at];
-      finish(job, &s, i, j, rows, columns, s.left ? block : sum);
-    }
-  }
-}
-
-/* --- X, by panels ---------------------------------------------------------------------------- */
-
-typedef struct {
-  Factor left, right_t; /* a panel of X, and of X^T */
-} Panel;
-
-static Panel panel_of(const Job *job, int me, size_t width) {
-  number *at = job->panels + (size_t)me * 2 * job->m * PANEL;
-  return (Panel){{at, width}, {at + job->m * width, width}};
-}
-
-/* Store some rows i on of X: column j on of all, column k on of the panel. */
-static void store_x(const Job *job, const Panel *panel, Source s, size_t i, size_t j, size_t k) {
-  store(&panel->left, &panel->right_t, s, i, k);
-  store(NULL, &job->x_right, (Source){s.from, s.stride, s.K, s.size, !s.along}, j, i);
+/* What belongs to some rows of X from i on and some columns from j on. */
+static Part part_of(const Job *job, size_t i, size_t j, size_t rows, size_t columns) {
+  const Part all = job->tall ? (Part){j, i, columns, rows} : (Part){i, j, rows, columns};
+  return (Part){all.y, all.x, smaller(all.rows, job->matrix->rows - all.y),
+                smaller(all.columns, job->matrix->columns - all.x)};
 }
 
 /* Move the average of gradients; u, and the sum of its squares. */
 static float direction(const Job *job, size_t at, size_t length, float *restrict u) {
   const float *restrict g = job->matrix->gradient + at, momentum = job->step->momentum;
   float *restrict a = job->matrix->average + at, sum = 0;
-  const size_t ahead = 4 * job->matrix->columns; /* rows are read in pieces, which CPUs do not expect */
+  const size_t ahead = 4 * job->matrix->columns; /* pieces of rows are fetched early */
   for (size_t i = 0; i < length; i += 16)
     __builtin_prefetch(g + ahead + i), __builtin_prefetch(a + ahead + i);
 #pragma omp simd reduction(+ : sum)
@@ -199,25 +58,58 @@ static float direction(const Job *job, size_t at, size_t length, float *restrict
   return sum;
 }
 
+/* Move some weights against X, of which x has rows BLOCK apart. */
+static void move(const Job *job, Part part, const float *x) {
+  const float decay = job->step->decay, rate = job->matrix->rate;
+  float *w = job->matrix->weights + part.y * job->matrix->columns + part.x;
+  for (size_t r = 0; r < part.rows; r++, w += job->matrix->columns, x += BLOCK)
+#pragma omp simd
+    for (size_t c = 0; c < part.columns; c++) w[c] = decay * w[c] - rate * x[c];
+}
+
+static void fetch(const Job *job, Part part) {
+  const float *w = job->matrix->weights + part.y * job->matrix->columns + part.x;
+  for (size_t r = 0; r < part.rows; r++, w += job->matrix->columns)
+    for (size_t c = 0; c < part.columns; c += 16) __builtin_prefetch(w + c, 1);
+}
+
+/* --- X, by panels --------------------------------------------------------------------------- */
+
+typedef struct {
+  size_t from, width;   /* its columns */
+  Factor left, right_t; /* the panel, and its transpose */
+  Factor next;          /* BLOCK columns of the next X, right */
+} Panel;
+
+static size_t size_of_panel(size_t m) { return m * (2 * PANEL + BLOCK); }
+
+static Panel panel_of(const Job *job, int me, size_t from, size_t width) {
+  const size_t m = job->m;
+  number *at = job->panels + (size_t)me * size_of_panel(m);
+  return (Panel){from, width, {at, width}, {at + m * PANEL, width}, {at + 2 * m * PANEL, m}};
+}
+
 /* A panel of X = u, which is divided by |u| later; the sum of the squares of u. */
-static double begin(const Job *job, const Panel *panel, size_t j) {
-  const size_t width = panel->left.K, all_rows = job->tall ? width : job->m;
-  const size_t row = job->tall ? j : 0, column = job->tall ? 0 : j;
-  const size_t rows = job->matrix->rows, columns = job->matrix->columns;
+static double begin(const Job *job, const Panel *panel) {
+  const Part part = part_of(job, 0, panel->from, job->m, panel->width);
   float piece[DEPTH * PANEL];
   double squares = 0;
-  for (size_t r = 0; r < all_rows; r += DEPTH)
-    for (size_t c = 0, length; c < (job->tall ? job->m : width); c += length) {
-      length = smaller(PANEL, (job->tall ? job->m : width) - c);
+  for (size_t r = 0; r < part.rows; r += DEPTH)
+    for (size_t c = 0; c < part.columns; c += PANEL) {
+      const size_t length = smaller(PANEL, part.columns - c), padded = round_up(length, DEPTH);
       for (size_t i = 0; i < DEPTH; i++) {
         float *u = piece + i * PANEL;
-        const size_t y = row + r + i, x = column + c;
-        const size_t known = y < rows && x < columns ? smaller(length, columns - x) : 0;
-        squares += direction(job, y * columns + x, known, u);
-        memset(u + known, 0, (length - known) * sizeof *u);
+        const size_t at = (part.y + r + i) * job->matrix->columns + part.x + c;
+        const size_t known = r + i < part.rows ? length : 0;
+        squares += direction(job, at, known, u);
+        memset(u + known, 0, (padded - known) * sizeof *u);
       }
-      if (job->tall) store_x(job, panel, (Source){piece, PANEL, length, DEPTH, 0}, c, j + r, r);
-      else store_x(job, panel, (Source){piece, PANEL, DEPTH, length, 1}, r, j + c, c);
+      const Source rows = {piece, PANEL, DEPTH, padded, 1, NULL};
+      const Source columns = {piece, PANEL, padded, DEPTH, 0, NULL};
+      store(&panel->left, &panel->right_t, job->tall ? columns : rows, job->tall ? c : r,
+            job->tall ? r : c);
+      store(NULL, &job->x_right, job->tall ? rows : columns, panel->from + (job->tall ? r : c),
+            job->tall ? c : r);
     }
   return squares;
 }
@@ -235,97 +127,75 @@ static void add_x(const Job *job, size_t i, size_t j, size_t rows, size_t column
   for (size_t c = 0; c < columns; c += LANES)
     for (size_t r = 0; r < rows; r += PER_ELEMENT) {
       const elements x = *(const loose_elements *)right_at(&job->x_right, j + c, i + r);
-      for (size_t k = 0; k < PER_ELEMENT; k++)
-        *(loose *)(block + (r + k) * BLOCK + c) += a * (vec)(!HALF ? x : k ? x & ~0xffff : x << 16);
+      float *to = block + r * BLOCK + c;
+      for (size_t k = 0; k < PER_ELEMENT; k++, to += BLOCK)
+        *(loose *)to += a * (vec)(!HALF ? x : k ? x & ~0xffff : x << 16);
     }
 }
 
 static void transpose_block(const float *block, size_t rows, size_t columns, float *out) {
   for (size_t r = 0; r < rows; r += LANES)
     for (size_t c = 0; c < columns; c += LANES) {
+      const float *from = block + r * BLOCK + c;
+      float *to = out + c * BLOCK + r;
       elements row[LANES];
       UNROLL
-      for (size_t l = 0; l < LANES; l++) row[l] = *(const loose_elements *)(block + (r + l) * BLOCK + c);
+      for (size_t l = 0; l < LANES; l++) row[l] = *(const loose_elements *)(from + l * BLOCK);
       transpose(row);
       UNROLL
-      for (size_t l = 0; l < LANES; l++) *(loose_elements *)(out + (c + l) * BLOCK + r) = row[l];
+      for (size_t l = 0; l < LANES; l++) *(loose_elements *)(to + l * BLOCK) = row[l];
     }
 }
 
-/* Some weights, from row y and column x on. */
-typedef struct {
-  size_t y, x, rows, columns;
-} Part;
-
-/* Move weights against X; or only fetch them. */
-static void move(const Job *job, Part part, const float *x) {
-  const float decay = job->step->decay, rate = job->matrix->rate;
-  for (size_t r = 0; r < part.rows; r++) {
-    float *restrict w = job->matrix->weights + (part.y + r) * job->matrix->columns + part.x;
-    if (!x)
-      for (size_t c = 0; c < part.columns; c += 16) __builtin_prefetch(w + c, 1);
-    else
-#pragma omp simd
-      for (size_t c = 0; c < part.columns; c++) w[c] = decay * w[c] - rate * x[r * BLOCK + c];
-  }
-}
-
-/* The weights that belong to a block of X. */
-static Part weights_of(const Job *job, size_t i, size_t j, size_t rows, size_t columns) {
-  const Part all = job->tall ? (Part){j, i, columns, rows} : (Part){i, j, rows, columns};
-  return (Part){all.y, all.x, smaller(all.rows, job->matrix->rows - all.y),
-                smaller(all.columns, job->matrix->columns - all.x)};
-}
-
-/* X <- a X + U X for some columns from j on, column k on of the panel; or apply this to the
-   weights. */
-static void advance(const Job *job, const Factor *U, float a, const Panel *panel, size_t j, size_t k,
-                    size_t columns, int is_last, number *space) {
-  const Factor next = {space, job->m}; /* the old ones are in use until all are known */
-  float block[BLOCK * BLOCK], turned[BLOCK * BLOCK];
-  for (size_t i = 0, rows; i < job->m; i += rows) {
-    rows = smaller(BLOCK, job->m - i);
-    const Part weights = weights_of(job, i, j, rows, columns);
-    if (is_last) move(job, weights, NULL);
-    multiply_chunks(U, &job->x_right, i, j, rows, columns, block, 0);
-    if (a != 0) add_x(job, i, j, rows, columns, a, block);
-    if (is_last) {
-      if (job->tall) transpose_block(block, rows, columns, turned);
-      move(job, weights, job->tall ? turned : block);
-      continue;
+/* X <- a X + U X for a panel; or apply this to the weights. */
+static void advance(const Job *job, const Factor *U, float a, const Panel *panel, int is_last) {
+  float block[BLOCK * BLOCK], transposed[BLOCK * BLOCK];
+  for (size_t k = 0; k < panel->width; k += BLOCK) {
+    const size_t columns = smaller(BLOCK, panel->width - k), j = panel->from + k;
+    for (size_t i = 0; i < job->m; i += BLOCK) {
+      const size_t rows = smaller(BLOCK, job->m - i);
+      const Part weights = part_of(job, i, j, rows, columns);
+      if (is_last) fetch(job, weights);
+      multiply_factors(U, &job->x_right, i, j, rows, columns, block, 0);
+      if (a != 0) add_x(job, i, j, rows, columns, a, block);
+      if (is_last) {
+        if (job->tall) transpose_block(block, rows, columns, transposed);
+        move(job, weights, job->tall ? transposed : block);
+      } else {
+        store(&panel->left, &panel->right_t, (Source){block, BLOCK, rows, columns, 1, NULL}, i, k);
+        store(NULL, &panel->next, (Source){block, BLOCK, columns, rows, 0, NULL}, 0, i);
+      }
     }
-    store(&panel->left, &panel->right_t, (Source){block, BLOCK, rows, columns, 1}, i, k);
-    store(NULL, &next, (Source){block, BLOCK, columns, rows, 0}, 0, i);
+    if (!is_last) /* only now, as all rows of the product need these columns */
+      memcpy(right_at(&job->x_right, j, 0), panel->next.at, job->m * columns * sizeof(number));
   }
-  if (!is_last) memcpy(right_at(&job->x_right, j, 0), space, job->m * columns * sizeof *space);
 }
 
-/* Add the part of G that belongs to a panel to `sums`, or begin with it. */
+/* Add what a panel adds to G to `sums`, or begin with it. */
 static void add_gram(const Job *job, const Panel *panel, float *sums, int more) {
-  for (size_t i = 0; i < count_strips(job->m); i++) {
-    const size_t j = i * BLOCK, columns = smaller(BLOCK, job->m - j);
-    float *sum = sums + size_of_strips(i);
-    multiply_chunks(&panel->left, &panel->right_t, 0, j, j + columns, columns, sum, more);
+  for (size_t t = 0; t < count_strips(job->m); t++) {
+    const size_t j = t * BLOCK, columns = smaller(BLOCK, job->m - j);
+    multiply_factors(&panel->left, &panel->right_t, 0, j, j + columns, columns,
+                     sums + size_of_strips(t), more);
   }
 }
+
+/* Where the share of thread or part `me` begins; it ends where that of me + 1 begins. */
+INLINE size_t share(size_t things, size_t me, size_t of) { return things * me / of; }
 
 /* Compute X after `done` iterations, a X + U X, and its G; or apply the last X. */
 static void pass(const Job *job, int done, const Factor *U, float a, int me, int of) {
   const size_t parts = done < STEPS ? job->parts : (size_t)of, columns = job->n / DEPTH;
-  const size_t end = share(parts, (size_t)me + 1, (size_t)of);
-  for (size_t p = share(parts, (size_t)me, (size_t)of); p < end; p++) {
+  const size_t first = share(parts, (size_t)me, (size_t)of);
+  for (size_t p = first; p < share(parts, (size_t)me + 1, (size_t)of); p++) {
     const size_t from = share(columns, p, parts) * DEPTH, to = share(columns, p + 1, parts) * DEPTH;
+    float *sums = job->sums + p * size_of_strips(count_strips(job->m));
     double squares = 0;
-    for (size_t j = from, width; j < to; j += width) {
-      width = smaller(PANEL, to - j);
-      const Panel panel = panel_of(job, me, width);
-      if (done == 0) squares += begin(job, &panel, j);
-      else
-        for (size_t k = 0; k < width; k += BLOCK)
-          advance(job, U, a, &panel, j + k, k, smaller(BLOCK, width - k), done == STEPS,
-                  job->columns + (size_t)me * job->m * BLOCK);
-      if (done < STEPS)
-        add_gram(job, &panel, job->sums + p * size_of_strips(count_strips(job->m)), j > from);
+    for (size_t j = from; j < to; j += PANEL) {
+      const Panel panel = panel_of(job, me, j, smaller(PANEL, to - j));
+      if (done == 0) squares += begin(job, &panel);
+      else advance(job, U, a, &panel, done == STEPS);
+      if (done < STEPS) add_gram(job, &panel, sums, j > from);
     }
     if (done == 0) job->squares[p] = squares;
   }
@@ -345,12 +215,13 @@ static float gather(const Job *job, int done, int me, int of) {
 
 static void iterate(const Job *job, int me, int of) {
   const float a = job->step->a, b = job->step->b, c = job->step->c;
+  const Factor *gram = &job->gram, *gram_right = &job->gram_right, *U = &job->U;
   pass(job, 0, NULL, 0, me, of);
   for (int i = 0; i < STEPS; i++) {
     const float s = gather(job, i, me, of);
-    symmetric(job, (Symmetric){&job->gram, &job->gram_right, s * c, s * b, 0, &job->U, NULL}, me, of);
+    symmetric(job, (Symmetric){gram, gram_right, s * c, s * b, 0, U, NULL}, me, of);
     barrier(of);
-    pass(job, i + 1, &job->U, s * a, me, of);
+    pass(job, i + 1, U, s * a, me, of);
   }
 }
 
@@ -365,9 +236,9 @@ static void iterate_by_gram(const Job *job, int me, int of) {
     symmetric(job, (Symmetric){gram, gram_right, c, b, a, F ? NULL : next, P}, me, of);
     barrier(of);
     if (F) symmetric(job, (Symmetric){F, P, more ? 1 : scale, 0, 0, next, NULL}, me, of);
-    if (more) symmetric(job, (Symmetric){gram, P, 1, 0, 0, &job->product, NULL}, me, of);
+    if (more) symmetric(job, (Symmetric){gram, P, 1, 0, 0, &job->GP, NULL}, me, of);
     barrier(of);
-    if (more) symmetric(job, (Symmetric){&job->product, P, 1, 0, 0, gram, gram_right}, me, of);
+    if (more) symmetric(job, (Symmetric){&job->GP, P, 1, 0, 0, gram, gram_right}, me, of);
     if (more) barrier(of);
     F = next;
   }
@@ -393,13 +264,15 @@ static Job job_of(const Step *step, const Matrix *matrix, char *workspace, int t
   *used = 0;
 #define FACTOR(size, K) (Factor){take(workspace, used, (size) * (K), sizeof(number)), K}
   job.x_right = FACTOR(n, m), job.gram = FACTOR(m, m), job.gram_right = FACTOR(m, m);
-  if (job.by_gram)
-    job.P_right = FACTOR(m, m), job.product = FACTOR(m, m), job.F[0] = FACTOR(m, m), job.F[1] = FACTOR(m, m);
-  else job.U = FACTOR(m, m);
+  if (job.by_gram) {
+    job.P_right = FACTOR(m, m), job.GP = FACTOR(m, m);
+    job.F[0] = FACTOR(m, m), job.F[1] = FACTOR(m, m);
+  } else {
+    job.U = FACTOR(m, m);
+  }
   job.sums = take(workspace, used, parts * size_of_strips(count_strips(m)), sizeof(float));
   job.squares = take(workspace, used, parts, sizeof(double));
-  job.panels = take(workspace, used, (size_t)threads * 2 * m * PANEL, sizeof(number));
-  job.columns = take(workspace, used, (size_t)threads * m * BLOCK, sizeof(number));
+  job.panels = take(workspace, used, (size_t)threads * size_of_panel(m), sizeof(number));
   return job;
 }
 
@@ -447,4 +320,6 @@ static void work(const void *given, int me, int of) {
   }
 }
 
-void muon(int threads, const Step *step) { on_threads(threads, tiles_begin, tiles_end, work, step); }
+void muon(int threads, const Step *step) {
+  on_threads(threads, tiles_begin, tiles_end, work, step);
+}
