@@ -1,6 +1,6 @@
 """A layer of a vanilla RNN, a GRU or an LSTM by charlm's own kernel: cells.c as autograd functions.
 
-Shapes: T time, B batch, H hidden_size, D size of the input, V vocabulary, G gates: 1 (RNN), 3 (GRU:
+Shapes: T time, B batch, D hidden_size, I size of the input, V vocabulary, G gates: 1 (RNN), 3 (GRU:
 r, z, n) or 4 (LSTM: i, f, g, o).
 """
 
@@ -26,10 +26,10 @@ class Weights:
     """The weights of one layer, float32.
 
     Attributes:
-        W_hh: (G*H, H).
-        b_n: (H,), the b_hh of a GRU's n; None for other kinds.
-        W_ih: (G*H, D), or None where the input is a table.
-        b: (G*H,), b_ih + b_hh, without the b_hh of a GRU's n; or None where the input is a table.
+        W_hh: (G*D, D).
+        b_n: (D,), the b_hh of a GRU's n; None for other kinds.
+        W_ih: (G*D, I), or None where the input is a table.
+        b: (G*D,), b_ih + b_hh, without the b_hh of a GRU's n; or None where the input is a table.
     """
 
     W_hh: Tensor
@@ -42,7 +42,7 @@ class _Layer(ctypes.Structure):
     """`Layer` of cells.c: the same fields in the same order."""
 
     _fields_ = [
-        *((name, ctypes.c_size_t) for name in ("kind", "T", "B", "H")),
+        *((name, ctypes.c_size_t) for name in ("kind", "T", "B", "D")),
         *((name, ctypes.c_size_t) for name in ("h_stride", "kept_stride", "dz_stride", "x_stride")),
         *((name, ctypes.c_void_p) for name in ("W_hh", "b_n", "table", "ids", "x", "b", "h")),
         *((name, ctypes.c_void_p) for name in ("carry", "kept", "dh_out", "dz", "dh", "dcarry")),
@@ -95,15 +95,15 @@ class CellKernel:
         """Run one layer over T steps. Gradients do not reach the state (truncated BPTT).
 
         Args:
-            x: the input (T, B, D). Or with ids, a table (V, G*H) float32 of what a character adds
+            x: the input (T, B, I). Or with ids, a table (V, G*D) float32 of what a character adds
                 to the gates, W_ih x + b.
             ids: (T, B) int64, or None.
-            h: (B, H), the hidden state before the first step.
-            carry: (B, H) float32, what else goes from step to step: c of an LSTM, h of a GRU in
+            h: (B, D), the hidden state before the first step.
+            carry: (B, D) float32, what else goes from step to step: c of an LSTM, h of a GRU in
                 float32; None for an RNN.
 
         Returns:
-            h_1 .. h_T, (T, B, H) of `dtype`, and the last carry (B, H), or None for an RNN.
+            h_1 .. h_T, (T, B, D) of `dtype`, and the last carry (B, D), or None for an RNN.
         """
         of_layer = (weights.W_ih, weights.b, weights.W_hh, weights.b_n)
         hs, last = _Function.apply(self, x, ids, *of_layer, h, carry)  # type: ignore[no-untyped-call]
@@ -132,10 +132,10 @@ class CellKernel:
 
     def run(self, name: str, T: int, B: int, W_hh: Tensor, **tensors: Tensor | None) -> None:
         """Call a function of cells.c with fields of its `Layer`; their strides are set, too."""
-        kind, H = list(GATES).index(self.kind), W_hh.shape[1]
-        packed = self._library.cells_packed(ctypes.c_size_t(kind), ctypes.c_size_t(H))
+        kind, D = list(GATES).index(self.kind), W_hh.shape[1]
+        packed = self._library.cells_packed(ctypes.c_size_t(kind), ctypes.c_size_t(D))
         workspace = self.take(1, packed)
-        layer = _Layer(kind=kind, T=T, B=B, H=H)
+        layer = _Layer(kind=kind, T=T, B=B, D=D)
         for field, tensor in (tensors | {"W_hh": W_hh, "packed": workspace}).items():
             if tensor is not None:
                 setattr(layer, field, address(tensor))
@@ -160,12 +160,12 @@ class _Function(torch.autograd.Function):
         h0: Tensor,
         carry0: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        (T, B), H = (x.shape[:2] if ids is None else ids.shape), W_hh.shape[1]
+        (T, B), D = (x.shape[:2] if ids is None else ids.shape), W_hh.shape[1]
         n, W_hh = T * B, W_hh.contiguous()
-        h, carry, kept, z = kernel.rows(n + B, H), None, None, None
-        h[:B, :H] = h0
+        h, carry, kept, z = kernel.rows(n + B, D), None, None, None
+        h[:B, :D] = h0
         if carry0 is not None:
-            carry, kept = kernel.take(n + B, H, torch.float32), kernel.rows(n, 4 * H)
+            carry, kept = kernel.take(n + B, D, torch.float32), kernel.rows(n, 4 * D)
             carry[:B] = carry0
         if W_ih is not None:
             z = kernel.product(x.reshape(n, -1), W_ih.t(), kernel.take(n, len(W_ih)))
@@ -177,22 +177,22 @@ class _Function(torch.autograd.Function):
         last = None if carry is None else carry[n:].clone()
         if last is not None:
             ctx.mark_non_differentiable(last)
-        return h[B : n + B].view(T, B, -1)[..., :H], last
+        return h[B : n + B].view(T, B, -1)[..., :D], last
 
     @staticmethod
     def backward(ctx: Any, dh_out: Tensor, _dcarry: Tensor | None) -> tuple[Tensor | None, ...]:
         x, ids, W_ih, W_hh, h, carry, kept = ctx.saved_tensors
         kernel, T, B = ctx.kernel, ctx.T, ctx.B
-        n, (width, H) = T * B, W_hh.shape
-        dz = kernel.rows(n, 4 * H if kernel.kind == "gru" else width)
+        n, (width, D) = T * B, W_hh.shape
+        dz = kernel.rows(n, 4 * D if kernel.kind == "gru" else width)
         states = {"h": h, "carry": carry, "kept": kept, "dh_out": dh_out.contiguous()}
-        dh, dcarry = torch.zeros(2, B, H)
+        dh, dcarry = torch.zeros(2, B, D)
         kernel.run("backward", T, B, W_hh, dz=dz, dh=dh, dcarry=dcarry, **states)
         gates, db_n, dW_ih, db = dz[:n, :width], None, None, None
-        dW_hh = kernel.product(gates.t(), h[:n, :H]).float()
+        dW_hh = kernel.product(gates.t(), h[:n, :D]).float()
         if kernel.kind == "gru":  # from here on, n's gate has its gradient by gi, not by gh
-            db_n = dz[:n, 2 * H : width].sum(0, dtype=torch.float32)
-            dz[:n, 2 * H : width] = dz[:n, width : 4 * H]
+            db_n = dz[:n, 2 * D : width].sum(0, dtype=torch.float32)
+            dz[:n, 2 * D : width] = dz[:n, width : 4 * D]
         if ids is not None:
             dx = torch.zeros_like(x)
             kernel.run("scatter", T, B, W_hh, dz=dz, table=dx, ids=ids)

@@ -1,6 +1,6 @@
 """The forward pass of a vanilla RNN, a GRU or an LSTM for training, by charlm's own kernel.
 
-Shapes: B batch, T time, V vocabulary, H hidden_size, L n_layer, G gates.
+Shapes: B batch, T time, V vocabulary, D hidden_size, L n_layer, G gates.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from charlm.models.recurrent import Recurrent
 class FusedRecurrent:
     """The forward pass of a recurrent network, its layers by the kernel.
 
-    The state is (h,), and for an LSTM (h, c), each (L, B, H). In a bfloat16 kernel h is bfloat16,
+    The state is (h,), and for an LSTM (h, c), each (L, B, D). In a bfloat16 kernel h is bfloat16,
     but for a GRU; the rest is float32. Gradients do not reach the state that a call is given.
 
     Raises:
@@ -52,15 +52,15 @@ class FusedRecurrent:
         return logits.transpose(0, 1), tuple(map(torch.stack, zip(*after, strict=True)))
 
     def _weights(self, layer: int) -> Weights:
-        H = self._rnn.hidden_size
+        D = self._rnn.hidden_size
         W_ih, b_ih, b_hh = (
             getattr(self._rnn, f"{name}_l{layer}") for name in ("weight_ih", "bias_ih", "bias_hh")
         )
         W_hh = self._model.recurrent_matrix(layer)
         if self._kind != "gru":
             return Weights(W_hh, None, W_ih, b_ih + b_hh)
-        b = torch.cat([b_ih[: 2 * H] + b_hh[: 2 * H], b_ih[2 * H :]])
-        return Weights(W_hh, b_hh[2 * H :], W_ih, b)
+        b = torch.cat([b_ih[: 2 * D] + b_hh[: 2 * D], b_ih[2 * D :]])
+        return Weights(W_hh, b_hh[2 * D :], W_ih, b)
 
     def _first_input(
         self, ids: Tensor, weights: Weights
@@ -69,7 +69,7 @@ class FusedRecurrent:
 
         Returns:
             x (T, B, D), None, None where input dropout makes positions differ, or a table would be
-            larger. Else None, W_ih x + b for each character (V, G*H), and the ids.
+            larger. Else None, W_ih x + b for each character (V, G*D), and the ids.
         """
         model = self._model
         if (model.training and model.input_dropout.p) or ids.numel() < model.vocab_size:
@@ -90,7 +90,7 @@ class FusedRecurrent:
         return state[0][layer], state[-1][layer].float()
 
     def _state_after(self, y: Tensor, carry: Tensor | None) -> tuple[Tensor, ...]:
-        """A layer's part of the state after its output y (T, B, H)."""
+        """A layer's part of the state after its output y (T, B, D)."""
         if self._kind == "gru":
             assert carry is not None
             return (carry,)

@@ -139,18 +139,18 @@ def test_a_text_read_in_two_parts_gives_the_logits_and_state_of_the_whole_text(
     assert all(torch.equal(a, b) for a, b in zip(end, also_end, strict=True))
 
 
-@pytest.mark.parametrize("H", [48, 700])  # threads share sequences, and units
+@pytest.mark.parametrize("D", [48, 700])  # threads share sequences, and units
 def test_the_bits_depend_neither_on_threads_nor_on_other_rows_of_the_batch(
-    variant: Variant, kind: str, H: int
+    variant: Variant, kind: str, D: int
 ) -> None:
     kernel, generator = CellKernel(variant, kind), torch.Generator().manual_seed(0)
-    table = torch.randn(V, GATES[kind] * H, generator=generator)
-    W_hh = torch.randn(GATES[kind] * H, H, generator=generator) / H**0.5
-    weights = Weights(W_hh, torch.randn(H, generator=generator) if kind == "gru" else None)
+    table = torch.randn(V, GATES[kind] * D, generator=generator)
+    W_hh = torch.randn(GATES[kind] * D, D, generator=generator) / D**0.5
+    weights = Weights(W_hh, torch.randn(D, generator=generator) if kind == "gru" else None)
     ids = texts(3, 64)[0]  # (T, B)
 
     def hidden(ids: Tensor) -> Tensor:
-        zeros = torch.zeros(ids.shape[1], H)
+        zeros = torch.zeros(ids.shape[1], D)
         return kernel.layer(table, ids, weights, zeros, None if kind == "rnn" else zeros)[0].clone()
 
     results = []
