@@ -109,6 +109,7 @@ static void cell_of_row(const Layer *l, size_t row, size_t unit, size_t count, S
   const Sums gi = input_of(l, row, unit, count, sums);
   if (l->kind == RNN) cell(RNN, count, gi, gh, NULL, NULL, h, NULL, 0);
   else cell(l->kind, count, gi, gh, l->carry + at, l->carry + next, h, kept, HALF ? UNITS : D);
+  if (l->kind == GRU) memcpy(l->carry + next, h, count * sizeof *h);
   if (!HALF) return;
   to_numbers(h, count, to_h);
   for (size_t gate = 0; l->kind != RNN && gate < MAX_GATES; gate++)

@@ -19,12 +19,11 @@ typedef struct {
   size_t gate;
 } Sums;
 
-/* The next h of `count` units. `carry` is c in an LSTM and h in a GRU; `next_carry` may be the same
-   place. If not NULL, `kept` gets the values that the backward pass needs, each kept_gate after the
+/* The next h of `count` units. `before` has their c in an LSTM, which next_c follows, and their h in
+   a GRU. If not NULL, `kept` gets the values that the backward pass needs, each kept_gate after the
    one before: i, f, g, o; or r, z, n and the gh of n. */
-static inline void cell(size_t kind, size_t count, Sums gi, Sums gh, const float *carry,
-                        float *next_carry, float *restrict h, float *restrict kept,
-                        size_t kept_gate) {
+static inline void cell(size_t kind, size_t count, Sums gi, Sums gh, const float *before,
+                        float *next_c, float *restrict h, float *restrict kept, size_t kept_gate) {
 #define Z(gate_) (gi.sums[gate_ * gi.gate + u] + gh.sums[gate_ * gh.gate + u])
 #define KEEP(a, b, c, d) \
   if (kept) \
@@ -41,7 +40,7 @@ static inline void cell(size_t kind, size_t count, Sums gi, Sums gh, const float
         float r, z;
         sigmoids(Z(0), Z(1), &r, &z);
         const float n = hyperbolic_tangent(gi.sums[2 * gi.gate + u] + r * gh_n);
-        next_carry[u] = h[u] = n + z * (carry[u] - n);
+        h[u] = n + z * (before[u] - n);
         KEEP(r, z, n, gh_n);
       }
       break;
@@ -51,8 +50,8 @@ static inline void cell(size_t kind, size_t count, Sums gi, Sums gh, const float
         float i, f, g, o;
         sigmoids(Z(0), Z(1), &i, &f);
         sigmoid_and_tanh(Z(3), Z(2), &o, &g);
-        const float c = f * carry[u] + i * g;
-        next_carry[u] = c;
+        const float c = f * before[u] + i * g;
+        next_c[u] = c;
         h[u] = o * hyperbolic_tangent(c);
         KEEP(i, f, g, o);
       }

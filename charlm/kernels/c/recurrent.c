@@ -8,10 +8,9 @@
    for each character. A step computes a few units of TEXTS texts at a time, so that all their gates
    are still in the cache when the cell needs them. */
 
-#include "functions.h"
 #include "linear.h"
+#include "cells.h"
 
-enum { RNN, GRU, LSTM, GATES = 4 };
 enum { TEXTS = 32 };     /* computed at a time */
 enum { NEAR = 3 << 19 }; /* bytes of weights that stay in the cache of one core */
 
@@ -42,42 +41,13 @@ typedef struct {
 } Part;
 
 /* gi or gh of WIDTH units of each gate, for TEXTS texts. */
-typedef float Gates[GATES][TEXTS * WIDTH];
+typedef float Gates[MAX_GATES][TEXTS * WIDTH];
 
 /* The part's rows of an array (B, D). */
 static Rows rows_of(const Part *part, const float *array, number *packed) {
   const size_t D = part->n->D;
   const Rows all = {part->n->B, D, array, packed};
   return some_rows(&all, part->first, part->texts, D);
-}
-
-/* Compute the next `count` units of one text. gi_gate and gh_gate are the distances between two
-   gates in gi and gh. */
-static void cell(size_t kind, size_t count, const float *restrict gi, size_t gi_gate,
-                 const float *restrict gh, size_t gh_gate, const float *restrict h,
-                 float *restrict c, float *restrict next) {
-#define Z(gate) (gi[gate * gi_gate + u] + gh[gate * gh_gate + u])
-  switch (kind) {
-    case RNN:
-#pragma omp simd
-      for (size_t u = 0; u < count; u++) next[u] = hyperbolic_tangent(Z(0));
-      break;
-    case GRU:
-#pragma omp simd
-      for (size_t u = 0; u < count; u++) {
-        const float r = sigmoid(Z(0)), z = sigmoid(Z(1));
-        const float n = hyperbolic_tangent(gi[2 * gi_gate + u] + r * gh[2 * gh_gate + u]);
-        next[u] = n + z * (h[u] - n);
-      }
-      break;
-    default: /* i, f, g, o */
-#pragma omp simd
-      for (size_t u = 0; u < count; u++) {
-        c[u] = sigmoid(Z(1)) * c[u] + sigmoid(Z(0)) * hyperbolic_tangent(Z(2));
-        next[u] = sigmoid(Z(3)) * hyperbolic_tangent(c[u]);
-      }
-  }
-#undef Z
 }
 
 /* A layer's step for the part's units of its texts; x is not used where there is a table. */
@@ -103,9 +73,11 @@ static void step(const Part *part, const Layer *l, const Rows *x, size_t t) {
       for (size_t r = 0; r < hs.N; r++) {
         const size_t at = (part->first + text + r) * D + u;
         const int64_t id = n->ids[(part->first + text + r) * n->T + t];
-        const float *row = x ? gi[0] + r * WIDTH : n->table + (size_t)id * n->gates * D + u;
-        cell(n->kind, count, row, x ? TEXTS * WIDTH : D, gh[0] + r * WIDTH, TEXTS * WIDTH,
-             l->h + at, l->c ? l->c + at : NULL, l->next + at);
+        const Sums of_x = x ? (Sums){gi[0] + r * WIDTH, TEXTS * WIDTH}
+                            : (Sums){n->table + (size_t)id * n->gates * D + u, D};
+        float *before = (n->kind == LSTM ? l->c : l->h) + at;
+        cell(n->kind, count, of_x, (Sums){gh[0] + r * WIDTH, TEXTS * WIDTH}, before, before,
+             l->next + at, NULL, 0);
       }
     }
   }
