@@ -19,7 +19,7 @@ GRAM_PAYS = 1.5  # columns per row from which the iteration on the Gram matrix n
 
 
 class FastMuon(torch.optim.Muon):
-    """Muon by charlm's own CPU kernel, for matrices whose shapes it supports."""
+    """Muon by charlm's own CPU kernel."""
 
     def __init__(self, params: ParamsT, *, kernel: MuonKernel, **settings: Any) -> None:
         super().__init__(params, **settings)

@@ -50,7 +50,9 @@ typedef struct {
 INLINE number *left_at(const Factor *f, size_t i, size_t k) { return f->at + i * f->K + k; }
 
 /* LANES columns of a right factor, from k on; i is a multiple of LANES. */
-INLINE number *right_at(const Factor *f, size_t i, size_t k) { return f->at + i * f->K + k * LANES; }
+INLINE number *right_at(const Factor *f, size_t i, size_t k) {
+  return f->at + i * f->K + k * LANES;
+}
 
 /* Store rows i on of a left factor, columns i on of a right factor, or both, from k on. */
 static void store(const Factor *left, const Factor *right, Source s, size_t i, size_t k) {
