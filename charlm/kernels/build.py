@@ -22,7 +22,10 @@ from typing import Any
 from charlm.files import REMEDY, ExposedError, flush, open_private, private_folder
 
 SOURCES = Path(__file__).with_name("c")
-FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-D_GNU_SOURCE", "-shared", "-fPIC")
+FLAGS = (
+    *("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-D_GNU_SOURCE"),
+    *("-shared", "-fPIC"),
+)
 MAX_BYTES = 1 << 26  # of a library, which has some tens of thousands
 TIMEOUT_S = 60  # far more than a compiler needs; one that hangs is stopped
 _TEMPORARY = re.compile(r"tmp[a-z0-9_]{8}\.tmp")  # the names that mkstemp gives in `_compile`
@@ -50,7 +53,7 @@ def load_kernel(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
     if not compiler:
         raise NoKernelError("there is no C compiler (cc, gcc or clang)")
     source = SOURCES / f"{name}.c"
-    command = [*compiler, *FLAGS, "-fopenmp", *flags]
+    command = [*compiler, *FLAGS, *flags]
     try:
         stem = f"{name}-{_digest(command, source)[:32]}"
     except OSError as error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from charlm.kernels.build import NoKernelError, load_kernel
+from charlm.kernels.openmp import use_threads
 from charlm.machine import cpu_features
 
 if TYPE_CHECKING:  # sampling does without torch
@@ -81,6 +82,7 @@ def load_variant(name: str, variant: Variant) -> ctypes.CDLL:
     library = load_kernel(name, variant.flags)
     if not getattr(library, f"{name}_allowed")():
         raise NoKernelError("the operating system does not allow this program to use AMX")
+    use_threads(library)
     return library
 
 

@@ -10,9 +10,7 @@
 #include "threads.h"
 #include "tiles.h"
 
-#if defined __AVX512BF16__ && !defined __AMX_BF16__
-#error "float32 is faster here than two bfloat16 numbers: compile without AVX512-BF16"
-#endif
+_Static_assert(!HALF || ROW_STEP == 16, "without AMX, float32 is faster than two bfloat16 numbers");
 
 enum { MIN_ROWS = 8 };
 enum { SHARE = 16 };         /* what threads share is divided at multiples of SHARE: a cache line */

@@ -9,7 +9,7 @@
 
    How factors are stored is in pack.h. A sum has one order, whatever block it is in. */
 
-#if defined __AMX_BF16__
+#if defined __AMX_BF16__ || defined __AMXBF16__ /* as older versions of clang call it */
 #include "amx.h"
 #else
 #include "vec.h"
