@@ -18,11 +18,12 @@ except ImportError:  # Windows
 _EXCLUDED = {
     "avx2": ("avx512", "avx_vnni", "amx"),
     "avx512": ("avx512_bf16", "avx512_fp16", "amx"),
+    "avx512_bf16": ("avx512_fp16", "amx"),
 }
 
 
 def isa_limit() -> str | None:
-    """The level that CHARLM_ISA names, avx2 or avx512; None if the CPU is not limited."""
+    """The level that CHARLM_ISA names, a key of _EXCLUDED; None if the CPU is not limited."""
     level = os.environ.get("CHARLM_ISA", "")
     return level if level in _EXCLUDED else None
 

@@ -3,8 +3,8 @@
 
     scripts/bench train [--nanogpt DIR] [--data FILE] [--repeats 9] [--quick] [--json] [WHAT ...]
 
-step      a whole step of an LSTM with Muon, beside nn.LSTM, Muon, AdamW and clipping by PyTorch,
-          layers and Muon each in bfloat16 or float32, whichever is faster on this CPU
+step      a whole step of an LSTM, a GRU and an RNN with Muon, beside nn.LSTM, ..., Muon, AdamW and
+          clipping by PyTorch, layers and Muon each in the faster of bfloat16 and float32
 sizes     the LSTMs for which Lua programs published speeds, beside the same in PyTorch's layers
 gpt       a step of nanoGPT's recipe for a CPU, beside its own code, or, without --nanogpt, beside
           PyTorch's layers in float32
@@ -113,14 +113,15 @@ def our_step(model: dict[str, Any], train: dict[str, Any], B: int, T: int) -> St
     return lambda: stepper.step(*batch(), 1.0).loss
 
 
-def obvious_step(hidden_size: int, n_layer: int, muon: bool, B: int, T: int) -> Step:
+def obvious_step(model: dict[str, Any], muon: bool, B: int, T: int) -> Step:
     """The same step with PyTorch's layers and optimizers, written in the obvious way."""
-    embed, rnn = nn.Embedding(V, hidden_size), nn.LSTM(hidden_size, hidden_size, n_layer)
-    head = nn.Linear(hidden_size, V)
+    H = model["hidden_size"]
+    rnn = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[model["kind"]](H, H, model["n_layer"])
+    embed, head = nn.Embedding(V, H), nn.Linear(H, V)
     everything = nn.ModuleList([embed, rnn, head])
     hidden = [p for p in rnn.parameters() if p.ndim == 2]
     rest = [p for p in everything.parameters() if not any(p is q for q in hidden)]
-    precision, muon_precision = better_precisions(hidden_size, n_layer, B, T)
+    precision, muon_precision = better_precisions(model, B, T)
     muons = {"bf16": torch.optim.Muon, "fp32": Float32Muon}
     optimizers: list[torch.optim.Optimizer] = (
         [muons[muon_precision](hidden, lr=0.02), torch.optim.AdamW(rest, lr=4e-3)]
@@ -141,16 +142,15 @@ def obvious_step(hidden_size: int, n_layer: int, muon: bool, B: int, T: int) -> 
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        state = tuple(tensor.detach() for tensor in after)
+        state = tuple(it.detach() for it in after) if type(after) is tuple else after.detach()
         return loss.item()
 
     return step
 
 
-def better_precisions(hidden_size: int, n_layer: int, B: int, T: int) -> tuple[str, str]:
+def better_precisions(model: dict[str, Any], B: int, T: int) -> tuple[str, str]:
     """The precisions in which PyTorch is faster on this CPU: for the layers, and for Muon."""
-    model = {"kind": "lstm", "n_layer": n_layer, "hidden_size": hidden_size}
-    train = {"batch_size": B, "seq_len": T, "compile": "off", "optimizer": {"kind": "muon"}}
+    train = {"batch_size": B, "seq_len": T, "kernels": "off", "optimizer": {"kind": "muon"}}
     config = parse_config({"name": "bench", "data": {"path": "-"}, "model": model, "train": train})
     compute = choose_compute(config.train, build_model(config.model, V, seed=1), "cpu")
     return compute.precision, compute.muon
@@ -189,27 +189,30 @@ def seconds(step: Step, times: int) -> Callable[[], float]:
     return run
 
 
-def lstm_steps(
-    asked: argparse.Namespace, shapes: list[tuple[int, int]], B: int, T: int, muon: bool
+def recurrent_steps(
+    asked: argparse.Namespace, shapes: list[tuple[str, int, int]], B: int, T: int, muon: bool
 ) -> Iterator[Comparison]:
-    """Steps of LSTMs of (layers, width), compared with the obvious steps."""
+    """Steps of networks of (kind, layers, width), compared with the obvious steps."""
     optimizer, called = ("muon", "Muon") if muon else ("rmsprop", "RMSProp")
-    for n_layer, width in shapes:
+    for kind, n_layer, width in shapes:
         times = 2 if asked.quick or n_layer * width > 1000 else 10
-        model = {"kind": "lstm", "n_layer": n_layer, "hidden_size": width}
+        model = {"kind": kind, "n_layer": n_layer, "hidden_size": width}
         ours = our_step(model, {"optimizer": {"kind": optimizer}}, B, T)
-        theirs = obvious_step(width, n_layer, muon, B, T)
-        name = f"step of an LSTM {n_layer}x{width}, {called}, batch {B} of {T}"
+        theirs = obvious_step(model, muon, B, T)
+        name = f"step, {kind} {n_layer}x{width}, {called}, batch {B} of {T}"
         pair = seconds(ours, times), seconds(theirs, times)
         yield in_turn(name, *pair, asked.repeats, B * T * times, "chars")
 
 
 def steps(asked: argparse.Namespace) -> Iterator[Comparison]:
-    yield from lstm_steps(asked, [(1, 64)] if asked.quick else [(1, 512), (2, 256)], 32, 64, True)
+    shapes = [("lstm", 1, 512), ("lstm", 2, 256), ("gru", 1, 256), ("rnn", 1, 256)]
+    shapes = [(kind, 1, 64) for kind, _, _ in shapes[1:]] if asked.quick else shapes
+    yield from recurrent_steps(asked, shapes, 32, 64, True)
 
 
 def sizes(asked: argparse.Namespace) -> Iterator[Comparison]:
-    yield from lstm_steps(asked, [(2, 64)] if asked.quick else [(2, 128), (3, 512)], 50, 50, False)
+    shapes = [("lstm", 2, 64)] if asked.quick else [("lstm", 2, 128), ("lstm", 3, 512)]
+    yield from recurrent_steps(asked, shapes, 50, 50, False)
 
 
 def gpt(asked: argparse.Namespace) -> Iterator[Comparison]:
@@ -222,7 +225,7 @@ def gpt(asked: argparse.Namespace) -> Iterator[Comparison]:
     if asked.nanogpt:
         theirs, whose = nanogpt_step(asked.nanogpt, B, T), "nanoGPT's own code"
     else:
-        plain = {"precision": "fp32", "compile": "off"}
+        plain = {"precision": "fp32", "kernels": "off"}
         theirs, whose = our_step(same, adamw | plain, B, T), "PyTorch's layers, fp32"
     for name, ours in (
         ("its architecture", our_step(same, adamw, B, T)),

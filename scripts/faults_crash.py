@@ -41,15 +41,15 @@ def trial(check: Check, number: int, folder: Path) -> Found:
     forked = check.quick or rng.random() >= NEW_PROCESS
     model, train = plan.settings["model"]["kind"], plan.settings["train"]
     found = Found(
-        f"{model}, {train['optimizer']['kind']}, {train['batches']}, {train['precision']}, text "
-        f"from a {plan.feed}, {'forked' if forked else 'a new process'}"
+        f"{model}, {train['optimizer']['kind']}, {train['batches']}, {train['precision']}, kernels "
+        f"{train['kernels']}, text from a {plan.feed}, {'forked' if forked else 'a new process'}"
     )
     run = _StoppedRun(plan, new_place(folder), rng, forked, never_stopped, found)
     if check.quick:
         run.signals = ("SIGTERM", "SIGKILL")
     if run.to_the_end():
         found.problems += differences(run.folder, never_stopped.folder)
-        found.problems += lasting_leftovers(folder)
+        found.problems += lasting_leftovers(folder, killed="SIGKILL" in str(run.history))
     found.about += "; " + ", ".join(run.history)
     return found
 
@@ -76,9 +76,12 @@ def _while_compiling(check: Check, rng: random.Random, place: Path) -> Found:
 
 
 def _plan(check: Check, number: int) -> tuple[RunPlan, Reference]:
-    """A plan and its run that was never stopped; some in bfloat16, if PyTorch supports it."""
+    """A plan and its run that was never stopped; some in bfloat16, if PyTorch supports it, and some
+    with charlm's own kernels, if there is a compiler."""
     rng = check.random("plan", number)
     plan = draw(rng)
+    if rng.random() < 0.3 and shutil.which("cc") and not check.quick:
+        plan = plan.with_train(kernels="on")
     if rng.random() < 0.25 and not check.quick:
         half = plan.with_train(precision="bf16")
         try:

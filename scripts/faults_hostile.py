@@ -65,7 +65,7 @@ def prepare(check: Check) -> list[Base]:
         if ended.status:
             raise UnavailableError(f"the run that files are made from fails: {ended}")
         if bases and (compiled := bases[-1].place / "cache" / "kernels").exists():
-            shutil.copytree(compiled, base.place / "cache" / "kernels")
+            shutil.copytree(compiled, base.place / "cache" / "kernels", dirs_exist_ok=True)
         ended = Child(SAMPLE, base.place, prepare=_wait_for_compiler).wait(COMPILING_S)
         if ended.status and check.sanitize:
             raise UnavailableError(f"--sanitize: the engine does not run: {ended}")

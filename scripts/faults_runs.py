@@ -122,6 +122,7 @@ def draw(
         "seed": rng.randrange(1000),
         "precision": "fp32",
         "compile": rng.choice(("off", "auto")),
+        "kernels": "off",  # each trial would compile them; `crash` has some with them
         "threads": 1,
         "log_every": rng.choice((1, 3, 20)),
         "save_every": rng.choice((1, 2, 5, None)),

@@ -97,6 +97,7 @@ class Meta(BaseModel):
     precision: Literal["fp32", "bf16", "fp16"]
     threads: Annotated[Count, Field(ge=1)]
     kernel: Word = "torch"  # see Compute
+    muon_kernel: Word | None = None  # see Compute; None in files written before it was recorded
     muon: Literal["fp32", "bf16"]  # see Compute
     versions: dict[Word, Word]
 

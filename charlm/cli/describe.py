@@ -29,7 +29,8 @@ def describe_run(ready: Session) -> list[str]:
     ends = [f"{limits.steps:,} steps"] if limits.steps else []
     ends += [f"{limits.seconds:g} s"] if limits.seconds else []
     threads = f", {_count(run.compute.threads, 'thread')}" * (run.compute.device.type == "cpu")
-    kernel = f", {run.compute.kernel} kernel" * (run.compute.kernel != "torch")
+    names = dict.fromkeys([run.compute.kernel, run.compute.muon_kernel])
+    kernel = "".join(f", {name} kernel" for name in names if name != "torch")
     epochs = (limits.steps or 0) / run.steps_per_epoch
     per_step = f"{train.batch_size} x {train.seq_len} characters"
     if train.batches == "items":

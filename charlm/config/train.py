@@ -211,9 +211,12 @@ class TrainConfig(Group):
     )
     compile: Annotated[Literal["auto", "off", "on"], MayChange()] = Field(
         "auto",
-        description="on: use torch.compile; off: use plain PyTorch; auto: use torch.compile for a "
-        "gpt on CUDA; on a CPU with AMX, use charlm's own kernels for muon, for an lstm in bf16, "
-        "and for a gpt in bf16 without dropout, biases and swiglu",
+        description="on: use torch.compile; off: do not; auto: use it for a gpt on CUDA",
+    )
+    kernels: Annotated[Literal["auto", "off", "on"], MayChange()] = Field(
+        "auto",
+        description="charlm's own kernels in C for training on a CPU: off: use PyTorch; on: use "
+        "the kernels; auto: use what is faster, measured once on each machine",
     )
     verify: Annotated[bool, MayChange()] = Field(
         True,

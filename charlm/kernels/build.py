@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from charlm.files import REMEDY, ExposedError, flush, open_private, private_folder
-from charlm.machine import cpu_features
 
 SOURCES = Path(__file__).with_name("c")
+FLAGS = (
+    *("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-D_GNU_SOURCE"),
+    *("-shared", "-fPIC"),
+)
 MAX_BYTES = 1 << 26  # of a library, which has some tens of thousands
 TIMEOUT_S = 60  # far more than a compiler needs; one that hangs is stopped
 _TEMPORARY = re.compile(r"tmp[a-z0-9_]{8}\.tmp")  # the names that mkstemp gives in `_compile`
@@ -32,14 +35,12 @@ class NoKernelError(Exception):
     """A kernel is not available; the message says why."""
 
 
-def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) -> ctypes.CDLL:
+def load_kernel(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
     """Compile `name`.c with `flags`, or find the library of an earlier call in the cache.
 
     Args:
         name: the name of the C file.
         flags: options for the compiler.
-        of_this_cpu: whether the flags give other code on another CPU, as -march=native does. Then
-            CPUs with different features get different files in the cache.
 
     Returns:
         The loaded library.
@@ -52,10 +53,9 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
     if not compiler:
         raise NoKernelError("there is no C compiler (cc, gcc or clang)")
     source = SOURCES / f"{name}.c"
-    command = [*compiler, "-O3", "-fno-math-errno", "-fno-trapping-math", "-D_GNU_SOURCE", "-shared", "-fPIC", "-fopenmp"]
-    command += flags
+    command = [*compiler, *FLAGS, *flags]
     try:
-        stem = f"{name}-{_digest(command, source, of_this_cpu)[:32]}"
+        stem = f"{name}-{_digest(command, source)[:32]}"
     except OSError as error:
         raise NoKernelError(f"{error.filename or source}: {error.strerror}") from error
     try:
@@ -70,12 +70,17 @@ def load_kernel(name: str, flags: tuple[str, ...], of_this_cpu: bool = False) ->
         raise NoKernelError(f"{reason}; set CHARLM_CACHE to another folder") from error
 
 
-def _digest(command: list[str], source: Path, of_this_cpu: bool) -> str:
+def sources_digest() -> str:
+    """A hash of all C files."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.glob("*.[ch]")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _digest(command: list[str], source: Path) -> str:
     """A hash of all that decides what the compiler writes."""
-    digest = hashlib.sha256("\0".join(command).encode())
-    if of_this_cpu:
-        features = sorted(cpu_features()) or [platform.node()]
-        digest.update(" ".join([platform.machine(), *features]).encode())
+    digest = hashlib.sha256("\0".join([platform.machine(), *command]).encode())
     for path in (source, *sorted(source.parent.glob("*.h"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()

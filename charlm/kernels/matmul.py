@@ -38,17 +38,18 @@ class Matmul:
         """The product A B (M, N) of float32 matrices A (M, K) and B (K, N), in float32.
 
         Args:
-            A, B: each is contiguous or the transpose of a contiguous matrix.
-            out: contiguous, filled with the product; by default a new tensor.
+            A, B: neighbours in a row, or in a column, are neighbours in memory.
+            out: filled with the product, rows contiguous; by default a new tensor.
         """
         (M, K), N, threads = A.shape, B.shape[1], torch.get_num_threads()
         out = torch.empty(M, N) if out is None else out
-        product = _Product(M=M, N=N, K=K, stride=N, out=address(out))
+        product = _Product(M=M, N=N, K=K, stride=out.stride(0), out=out.data_ptr())
         for name, matrix in (("A", A), ("B", B)):
-            transposed = not matrix.is_contiguous()
+            transposed = matrix.stride(1) != 1
             source = matrix.t() if transposed else matrix
-            setattr(product, name, address(source))
-            setattr(product, f"{name}_stride", source.shape[1])
+            assert source.stride(1) == 1
+            setattr(product, name, source.data_ptr())
+            setattr(product, f"{name}_stride", source.stride(0))
             setattr(product, f"{name}_transposed", transposed)
         needed = self._library.matmul_workspace(threads, ctypes.byref(product))
         if self._workspace.numel() < needed:

@@ -8,16 +8,22 @@ from __future__ import annotations
 import ctypes
 import platform
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from charlm.kernels.build import NoKernelError, load_kernel
+from charlm.kernels.openmp import use_threads
 from charlm.machine import cpu_features
 
+if TYPE_CHECKING:  # sampling does without torch
+    import torch
+    from torch import Tensor
+
 _AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
-_AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512cd")
-_AVX512 = (*_AVX2, *_AVX512, "-mprefer-vector-width=512")
+_AVX512 = (
+    *_AVX2,
+    *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512cd"),
+    "-mprefer-vector-width=512",
+)
 _BF16 = (*_AVX512, "-mavx512bf16")
 _AVX2_FEATURES = frozenset({"avx2", "fma", "f16c", "bmi2"})
 _AVX512_FEATURES = _AVX2_FEATURES | {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd"}
@@ -42,6 +48,8 @@ class Variant:
     @property
     def dtype(self) -> torch.dtype:
         """The type of the numbers that are multiplied, `number` in C."""
+        import torch
+
         return torch.bfloat16 if self.half else torch.float32
 
 
@@ -74,6 +82,7 @@ def load_variant(name: str, variant: Variant) -> ctypes.CDLL:
     library = load_kernel(name, variant.flags)
     if not getattr(library, f"{name}_allowed")():
         raise NoKernelError("the operating system does not allow this program to use AMX")
+    use_threads(library)
     return library
 
 

@@ -71,7 +71,7 @@ def sample_texts(
 
     A text depends on the seed and on its number, and not on the other texts. In rare cases rounding
     changes a character: it depends on B, which may change the order of a sum or, on a CPU with AMX,
-    the precision of the products (see kernels/c/product.h).
+    the precision of the products (see kernels/c/linear.h).
 
     Args:
         engine: its weights are used; its state is neither used nor changed.

@@ -1,8 +1,8 @@
 """Chooses the device, the precision and the kernels of a run by short trials.
 
-On a CPU, `auto` uses charlm's own kernels if they support the model. Otherwise it uses float32, or
-bfloat16 if that is clearly faster. A GPU or a kernel is used only if its loss and gradient for one
-batch agree with float32 on the CPU. `auto` also requires that the steps of a GPU are faster.
+On a CPU, `auto` uses the faster of PyTorch and charlm's own kernels. PyTorch computes in float32,
+or in bfloat16 if that is clearly faster. A GPU or a kernel is used only if its loss and gradient
+for one batch agree with float32 on the CPU. `auto` also requires that a GPU's steps are faster.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from charlm.checkpoint.format import Meta
 from charlm.config import MuonConfig, SGDConfig, TrainConfig
 from charlm.devices import CPU, choose_device, set_threads
 from charlm.errors import DeviceError
-from charlm.kernels.build import NoKernelError
 from charlm.kernels.fused import Kernels
 from charlm.models import CharModel
 from charlm.models.recurrent import Recurrent
 from charlm.training import trial
+from charlm.training.choose_kernels import KernelChooser, MismatchError
 from charlm.training.compute import Compute, Precision
 from charlm.training.memory import refuse_too_large
 
 SMALL_MATRIX = 128 * 128  # elements; for a smaller matrix, Muon's precision is not timed
 MUON_SHARES = (1 / 8, 1 / 2, 1)  # shares of each side of the largest matrix, in growing trials
-KERNEL_TOLERANCE = 0.05  # largest relative error allowed for Muon's factor, in bfloat16
 
 
 def choose_compute(
@@ -57,10 +56,6 @@ def choose_compute(
     return _Chooser(train, model, recorded, kernels).choose(device_name)
 
 
-class _MismatchError(RuntimeError):
-    """The results differ from those in float32 on the CPU."""
-
-
 class _Chooser:
     def __init__(
         self, train: TrainConfig, model: CharModel, recorded: Meta | None, kernels: type[Kernels]
@@ -82,57 +77,17 @@ class _Chooser:
 
     def _on_cpu(self) -> Compute:
         refuse_too_large(self._train, self._model.config, self._model.vocab_size)
-        compute = self._with_kernels(self._float32)
-        if compute.fused is None:
-            compute = replace(compute, precision=self._cpu_precision())
-        return self._with_muon_precision(compute)
-
-    def _with_kernels(self, compute: Compute) -> Compute:
-        """Add each of charlm's own kernels that supports this model and is correct."""
-        was_torch = self._recorded is not None and self._recorded.kernel == "torch"
-        if self._train.compile != "auto" or was_torch or not self._kernels.available():
-            return compute
-        try:
-            if self._train.precision in ("auto", "bf16"):
-                compute = self._with_fused_layers(compute)
-            if self._is_muon:
-                compute = self._with_muon_kernel(compute)
-        except NoKernelError as error:
-            self._notices.append(
-                f"charlm's own kernels are not available: {error}; training is slower than this "
-                "CPU allows, but the results are as good"
-            )
-        except _MismatchError as error:
-            self._notices.append(f"charlm's kernel is wrong on this CPU and not used: {error}")
-        return compute
-
-    def _with_fused_layers(self, compute: Compute) -> Compute:
-        """Add the kernel for the model's layers, in bfloat16, if one supports the model.
-
-        Raises:
-            NoKernelError: the kernel cannot be built.
-            _MismatchError: its results are wrong.
-        """
-        batch_size = self._train.batch_size // self._train.grad_accum
-        fused = self._kernels.layers(self._model, batch_size)
-        if fused is None:
-            return compute
-        return self._verified(replace(compute, precision="bf16", fused=fused))
-
-    def _with_muon_kernel(self, compute: Compute) -> Compute:
-        """Add Muon's kernel, if it supports the model.
-
-        Raises:
-            NoKernelError: the kernel cannot be built.
-            _MismatchError: its factor of a random matrix differs from that in float32.
-        """
-        kernel = self._kernels.muon(self._model)
-        if kernel is None:
-            return compute
-        error = trial.muon_kernel_error(kernel, self._largest_matrix) if self._train.verify else 0.0
-        if error > KERNEL_TOLERANCE:
-            raise _MismatchError(f"Muon's orthogonal factor is {error:.1%} off")
-        return replace(compute, newton_schulz=kernel)
+        chooser = KernelChooser(
+            self._train,
+            self._plain,
+            self._recorded,
+            self._kernels,
+            self._float32,
+            self._verified,
+            self._notices,
+        )
+        compute = chooser.layers(lambda: replace(self._float32, precision=self._cpu_precision()))
+        return chooser.muon(compute, self._with_muon_precision) if self._is_muon else compute
 
     def _cpu_precision(self) -> Precision:
         """Return the precision in the config; for auto, the faster of float32 and bfloat16."""
@@ -236,7 +191,7 @@ class _Chooser:
         """Compare one batch with float32 on the CPU; return `compute` with a line in `checks`.
 
         Raises:
-            _MismatchError: the loss or the gradient differs.
+            MismatchError: the loss or the gradient differs.
         """
         if not self._train.verify:
             return compute
@@ -244,8 +199,8 @@ class _Chooser:
         result = trial.loss_and_gradient(model, compute, self._x, self._y)
         agrees, text = trial.compare(result, self._reference, compute.precision)
         if not agrees:
-            raise _MismatchError(text)
-        name = "charlm's kernel" if compute.device == CPU else str(compute.device)
+            raise MismatchError(text)
+        name = f"{compute.kernel} kernel" if compute.device == CPU else str(compute.device)
         return replace(compute, checks=(*compute.checks, f"{name}, {compute.precision}: {text}"))
 
     @functools.cached_property
@@ -260,18 +215,12 @@ class _Chooser:
     def _is_muon(self) -> bool:
         return isinstance(self._train.optimizer, MuonConfig)
 
-    @property
-    def _largest_matrix(self) -> tuple[int, int]:
-        """The shape of the largest hidden matrix."""
-        rows, columns = max(self._model.hidden_matrices(), key=lambda it: it.numel()).shape
-        return rows, columns
-
     def _with_muon_precision(self, compute: Compute) -> Compute:
-        """Set the precision in which Muon's products are faster on this device."""
-        if not self._is_muon or compute.newton_schulz is not None:
+        """Set the precision in which Muon's products by PyTorch are faster on this device."""
+        if not self._is_muon:
             return compute
         recorded: Precision | None = self._recorded.muon if self._recorded else None
-        shape = self._largest_matrix
+        shape = trial.largest_matrix(self._model)
         if math.prod(shape) < SMALL_MATRIX:
             return replace(compute, muon=recorded or "fp32")
         seconds = functools.partial(trial.muon_seconds, shape, str(compute.device))

@@ -11,11 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from charlm.kernels.newton_schulz import NewtonSchulz
+from charlm.kernels.muon import MuonKernel
 from charlm.models import CharModel, State
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Forward = Callable[[Tensor, State | None], tuple[Tensor, State]]
+TORCH = "torch"  # the name of PyTorch, where those of kernels are
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -25,6 +26,8 @@ class Compute:
 
     Attributes:
         muon: the precision of Muon's products, bf16 or fp32. Other optimizers ignore it.
+        kernel: what computes the layers: `torch`, or the variant of charlm's own kernels.
+        muon_kernel: the same for Muon. Bits differ between any two.
         fused: makes a forward pass by charlm's own kernel from a model; None for PyTorch's.
         newton_schulz: charlm's own kernel for Muon; None for PyTorch's products.
         checks: a line for each comparison with float32 on the CPU that was passed.
@@ -35,15 +38,12 @@ class Compute:
     precision: Precision
     threads: int
     muon: Precision = "bf16"
+    kernel: str = TORCH
+    muon_kernel: str = TORCH
     fused: Callable[[CharModel], Forward] | None = None
-    newton_schulz: NewtonSchulz | None = None
+    newton_schulz: MuonKernel | None = None
     checks: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
-
-    @property
-    def kernel(self) -> str:
-        """Which kernels are used, `amx` or `torch`; the last bits differ between the two."""
-        return "amx" if self.fused or self.newton_schulz else "torch"
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context for the forward pass of a training step."""

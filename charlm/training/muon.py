@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from charlm.kernels.newton_schulz import COEFFICIENTS, MuonUpdate, NewtonSchulz
+from charlm.kernels.muon import COEFFICIENTS, MuonKernel, MuonUpdate
 
 A, B, C = COEFFICIENTS  # a, b and c of the polynomial in `orthogonal`
 STEPS, EPS = 5, 1e-7  # as in torch.optim.Muon
@@ -19,9 +19,9 @@ GRAM_PAYS = 1.5  # columns per row from which the iteration on the Gram matrix n
 
 
 class FastMuon(torch.optim.Muon):
-    """Muon by charlm's own CPU kernel, for matrices whose shapes it supports."""
+    """Muon by charlm's own CPU kernel."""
 
-    def __init__(self, params: ParamsT, *, kernel: NewtonSchulz, **settings: Any) -> None:
+    def __init__(self, params: ParamsT, *, kernel: MuonKernel, **settings: Any) -> None:
         super().__init__(params, **settings)
         self._kernel = kernel
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from charlm.config import AdamConfig, MuonConfig, OptimizerConfig, RMSPropConfig, SGDConfig
 from charlm.config.shapes import Named
-from charlm.kernels.newton_schulz import NewtonSchulz
+from charlm.kernels.muon import MuonKernel
 from charlm.models import CharModel
 from charlm.training.muon import BatchedMuon, FastMuon
 
@@ -32,7 +32,7 @@ class Optimizers:
         model: CharModel,
         config: OptimizerConfig,
         muon: torch.dtype = torch.bfloat16,
-        newton_schulz: NewtonSchulz | None = None,
+        newton_schulz: MuonKernel | None = None,
     ) -> None:
         self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         self.each = _build(model, config, muon, newton_schulz)
@@ -101,7 +101,7 @@ def _state_of(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
 
 
 def _build(
-    model: CharModel, config: OptimizerConfig, muon: torch.dtype, kernel: NewtonSchulz | None
+    model: CharModel, config: OptimizerConfig, muon: torch.dtype, kernel: MuonKernel | None
 ) -> list[torch.optim.Optimizer]:
     groups = _decay_groups(list(model.parameters()), getattr(config, "weight_decay", 0.0))
     match config:
@@ -118,7 +118,7 @@ def _build(
 
 
 def _build_muon(
-    model: CharModel, config: MuonConfig, dtype: torch.dtype, kernel: NewtonSchulz | None
+    model: CharModel, config: MuonConfig, dtype: torch.dtype, kernel: MuonKernel | None
 ) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for all other parameters."""
     hidden = model.hidden_matrices()

@@ -214,7 +214,7 @@ _LIMITS = ("max_steps", "max_epochs", "max_seconds")
 
 def _choices(it: Meta | Compute) -> dict[str, str]:
     """Return what `choose_compute` chose, by the names that both classes have."""
-    names = ("device", "precision", "threads", "kernel", "muon")
+    names = ("device", "precision", "threads", "kernel", "muon", "muon_kernel")
     return {name: str(getattr(it, name)) for name in names}
 
 

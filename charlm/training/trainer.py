@@ -288,6 +288,7 @@ class Trainer:
             precision=run.compute.precision,
             threads=run.compute.threads,
             kernel=run.compute.kernel,
+            muon_kernel=run.compute.muon_kernel,
             muon=run.compute.muon,
             versions=run.versions,
         )

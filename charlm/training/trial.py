@@ -13,7 +13,7 @@ from torch import Tensor
 
 from charlm.config import TrainConfig
 from charlm.evaluation.loss import summed_nll
-from charlm.kernels.newton_schulz import MuonUpdate, NewtonSchulz
+from charlm.kernels.muon import MuonKernel, MuonUpdate
 from charlm.models import CharModel
 from charlm.training.compute import DTYPES, Compute, Forward, Precision, forward_of
 from charlm.training.muon import orthogonal
@@ -211,10 +211,27 @@ def muon_seconds(shape: tuple[int, int], device: str, precision: Precision, shar
     return min(seconds)
 
 
-def muon_kernel_error(kernel: NewtonSchulz, shape: tuple[int, int]) -> float:
+def largest_matrix(model: CharModel) -> tuple[int, int]:
+    """Return the shape of the largest hidden matrix."""
+    rows, columns = max(model.hidden_matrices(), key=lambda it: it.numel()).shape
+    return rows, columns
+
+
+def muon_kernel_error(kernel: MuonKernel, shape: tuple[int, int]) -> float:
     """Return the relative error of a kernel's factor of a random (m, n) matrix, against float32."""
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     weights = torch.zeros(shape)
     kernel.steps([MuonUpdate(weights, gradient, torch.zeros(shape), 1.0)], 0.0, 1.0)
     reference = orthogonal(gradient[None], torch.float32)[0]
     return float((-weights - reference).norm() / reference.norm())
+
+
+def muon_kernel_seconds(kernel: MuonKernel, shape: tuple[int, int], repeats: int = 3) -> float:
+    """Return the seconds of a kernel's step for one (m, n) matrix, the shortest of `repeats`."""
+    update = MuonUpdate(torch.zeros(shape), torch.ones(shape), torch.zeros(shape), 0.0)
+    seconds = []
+    for _ in range(1 + repeats):
+        started = time.perf_counter()
+        kernel.steps([update], 0.95, 1.0)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])

@@ -190,6 +190,7 @@ NOT_RUN = {
     "to read one, name it in data.path": "links; tests/data/test_sources.py",
     "if it is the text, give it to eval or to a resumed run with": "test_untrusted.py has it",
     "name one to read it": "only pipes in a folder; tests/data/test_sources.py",
+    "use train.kernels=auto or off": "no compiler; tests/training/test_kernel_run.py",
     "set at most": "a machine with few CPUs; tests/test_devices.py",
     "use --device cpu": "a GPU with wrong results",
     "use --engine": "a GPU, or a CPU for which PyTorch supports bf16; or no C compiler",

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import pytest
 
-from charlm.kernels.amx import cpu_has_amx
 from charlm.kernels.variants import Variant, usable_variants
 
 Kernel = TypeVar("Kernel")
@@ -34,12 +33,3 @@ def load(make: Callable[[Variant], Kernel], variant: Variant) -> Kernel:
 @functools.cache
 def _load(make: Callable[[Variant], Kernel], variant: Variant) -> Kernel:
     return make(variant)
-
-
-def loaded(make: Callable[[], Kernel]) -> Kernel:
-    """Return the kernel that `make` loads; skip the test only on a CPU without AMX or without a C
-    compiler. A kernel that does not compile, or that the system does not run, fails the test."""
-    if not cpu_has_amx():
-        pytest.skip("this CPU has no AMX")
-    skip_without_compiler()
-    return make()

@@ -14,7 +14,7 @@ ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 8e-3}
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=lambda it: it.name)
 def variant(request: pytest.FixtureRequest) -> Variant:
-    return request.param
+    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -17,10 +17,10 @@ import charlm.api
 from charlm.config import GPTConfig, RecurrentConfig
 from charlm.errors import CharlmError
 from charlm.kernels.build import NoKernelError
-from charlm.machine import cpu_features
+from charlm.kernels.variants import Variant
 from charlm.models import build_model
 from charlm.sampling.native import NativeNetwork, code
-from charlm.sampling.native.matrix import AMX_MIN_ROWS
+from charlm.sampling.native.matrix import MIN_ROWS
 from charlm.sampling.native.threads import MAX_THREADS, ThreadChooser
 from charlm.sampling.numpy import Network, build_network
 from charlm.sampling.numpy.recurrent import Recurrent
@@ -32,12 +32,13 @@ Config = RecurrentConfig | GPTConfig
 CONFIGS: list[Config] = [
     *(RecurrentConfig(kind=kind, n_layer=2, hidden_size=64) for kind in ("rnn", "gru", "lstm")),
     RecurrentConfig(kind="lstm", n_layer=1, hidden_size=96, input="one_hot"),
-    RecurrentConfig(kind="gru", n_layer=2, hidden_size=40),  # not a multiple of TILE
+    RecurrentConfig(kind="gru", n_layer=2, hidden_size=40),  # not a multiple of 16
     GPTConfig(n_layer=2, n_head=2, n_embd=64, context=48, norm="layernorm", bias=True),
     GPTConfig(n_layer=1, n_head=5, n_embd=50, context=50, mlp="swiglu", position="rope"),
     GPTConfig(n_layer=2, n_head=1, n_embd=32, context=48, mlp="gelu", position="sinusoidal"),
 ]
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
+each_variant = pytest.mark.parametrize("variant", code.variants(), ids=lambda it: it.name)
 Floats = NDArray[np.floating]
 
 
@@ -80,16 +81,18 @@ def assert_close(native: NativeNetwork, network: Network, B: int, tolerance: flo
         np.testing.assert_allclose(ours, expected, 0, tolerance * np.abs(expected).max())
 
 
+@each_variant
 @each_config
 def test_the_logits_of_many_texts_are_those_of_numpy(
-    config: Config, monkeypatch: pytest.MonkeyPatch
+    config: Config, variant: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From AMX_MIN_ROWS texts on, a CPU with AMX keeps 16 bits of each number."""
+    """From MIN_ROWS texts on, AMX keeps 16 bits of each number."""
+    monkeypatch.setattr(code, "variants", lambda: [variant])
     monkeypatch.setattr("charlm.sampling.native.recurrent.MAX_STEPS", 3)
     network = network_of(config)
     native = compiled(network)
     for B in (1, 7, 8, 33, 64, 70):
-        assert_close(native, network, B, 2e-5 if B >= AMX_MIN_ROWS else 2e-6)
+        assert_close(native, network, B, 2e-5 if variant.half and B >= MIN_ROWS else 2e-6)
 
 
 @each_config
@@ -103,8 +106,8 @@ def test_the_number_of_threads_does_not_change_the_logits(config: Config) -> Non
 
 
 @each_config
-def test_below_amx_min_rows_a_text_has_the_same_logits_as_alone(config: Config) -> None:
-    native, ids = compiled(network_of(config)), ids_of(AMX_MIN_ROWS - 1)
+def test_below_min_rows_a_text_has_the_same_logits_as_alone(config: Config) -> None:
+    native, ids = compiled(network_of(config)), ids_of(MIN_ROWS - 1)
     together = native.fresh().read(ids)
     for row in range(len(ids)):
         alone = native.fresh().read(ids[row : row + 1])
@@ -153,18 +156,17 @@ def test_nan_in_any_weight_reaches_the_logits(config: Config) -> None:
             assert not np.isfinite(native.fresh().read(ids_of(B)[:, :4])).all(), name
 
 
-@pytest.mark.parametrize("flags", [(), ("-mavx2", "-mfma"), ("-mavx512f",)], ids=str)
-@each_config
-def test_the_code_for_older_cpus_gives_the_logits_of_numpy(
-    config: Config, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+@each_variant
+def test_few_and_many_rows_have_the_functions_of_numpy_at_any_size(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not {flag.removeprefix("-m") for flag in flags} <= cpu_features():
-        pytest.skip(f"this CPU does not run code for {' '.join(flags)}")
-    monkeypatch.setattr(code, "compiler_flags", lambda: flags)
-    network = network_of(config)
-    native = compiled(network)
-    for B in (1, 9):
-        assert_close(native, network, B, 2e-6)
+    """Sizes below, at and above a multiple of the vectors and blocks of every variant."""
+    monkeypatch.setattr(code, "variants", lambda: [variant])
+    for D in (1, 5, 15, 17, 31, 33, 47, 49, 95, 97):
+        network = network_of(RecurrentConfig(kind="gru", n_layer=2, hidden_size=D))
+        native = compiled(network)
+        for B in (3, 17):
+            assert_close(native, network, B, 2e-5 if variant.half and B >= MIN_ROWS else 2e-6)
 
 
 # --- the number of threads -------------------------------------------------------------------
@@ -212,6 +214,26 @@ def test_the_limit_is_omp_num_threads_or_the_usable_cpus(
     assert set(chosen(lambda n: 1 / n, ThreadChooser(), 1000)) == {1, count}
 
 
+# --- the variant -----------------------------------------------------------------------------
+
+OTHER = Variant("other", ("-DOTHER",))  # not in the cache
+
+
+def test_a_variant_that_does_not_compile_is_replaced_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = network_of(CONFIGS[0])
+    expected = compiled(network).read(ids_of(3))
+    portable = code.variants()[-1]
+    unknown = Variant("unknown", ("-munknown-instructions",))
+    monkeypatch.setattr(code, "variants", lambda: [unknown, portable])
+    np.testing.assert_allclose(compiled(network).read(ids_of(3)), expected, 0, 1e-5)
+    monkeypatch.setattr(code, "variants", lambda: [unknown, OTHER])
+    monkeypatch.setenv("CC", "false")
+    with pytest.raises(NoKernelError, match="false fails"):
+        compiled(network)
+
+
 # --- without a compiler ----------------------------------------------------------------------
 
 
@@ -219,7 +241,7 @@ def test_without_a_compiler_numpy_samples_the_same_text(
     tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = charlm.load(tiny_run("lstm")).sample(length=50, seed=1)
-    monkeypatch.setattr(code, "compiler_flags", lambda: ("-DOTHER",))  # not in the cache
+    monkeypatch.setattr(code, "variants", lambda: [OTHER])
     for compiler, reason in (("false", "false fails: "), ("missing-cc", "there is no missing-cc")):
         monkeypatch.setenv("CC", compiler)
         model = charlm.load(tiny_run("lstm"))
@@ -230,7 +252,7 @@ def test_without_a_compiler_numpy_samples_the_same_text(
 
 
 def test_a_compiler_that_fails_does_not_skip_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "compiler_flags", lambda: ("-DOTHER",))
+    monkeypatch.setattr(code, "variants", lambda: [OTHER])
     monkeypatch.setenv("CC", "false")
     with pytest.raises(NoKernelError, match="false fails"):
         compiled(network_of(CONFIGS[0]))

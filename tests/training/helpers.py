@@ -50,7 +50,7 @@ def make_config(text: Path, kind: str = "lstm", *overrides: str) -> Config:
         "name": "run",
         "data": {"path": str(text), "val_fraction": 0.1},
         "model": model,
-        "train": train | {"threads": 1, "precision": "fp32", "compile": "off"},
+        "train": train | {"threads": 1, "precision": "fp32", "compile": "off", "kernels": "off"},
         "eval": {"every": 4, "sample_every": 6, "max_chars": 200},
         "sample": {"length": 12},
     }

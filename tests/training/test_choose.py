@@ -21,7 +21,9 @@ from charlm.checkpoint.read import read_meta
 from charlm.config import Config
 from charlm.devices import CPU
 from charlm.errors import DeviceError
+from charlm.files import private_folder
 from charlm.kernels.fused import Kernels
+from charlm.kernels.variants import Variant
 from charlm.models import CharModel, build_model
 from charlm.training import choose, step, trial
 from charlm.training.choose import choose_compute
@@ -187,14 +189,13 @@ def test_a_resumed_run_with_auto_stays_on_its_device(
 # --- charlm's own kernels --------------------------------------------------------------------
 
 
-class WithAMX(Kernels):
-    """The kernels of a CPU that has AMX."""
-
-    available = staticmethod(lambda: True)
+HALF, SINGLE = Variant("amx", half=True), Variant("avx512")
 
 
-def lstm_kernel(wrap: Wrap) -> type[Kernels]:
-    """A kernel for LSTMs: PyTorch in float32, wrapped by a function."""
+def kernels_of(
+    wrap: Wrap, variants: tuple[Variant, ...] = (HALF,), muon: Any = None
+) -> type[Kernels]:
+    """Kernels that compute as PyTorch in float32, wrapped by a function."""
 
     def fused(model: CharModel) -> Any:
         wrapped = wrap(model, model)
@@ -205,52 +206,121 @@ def lstm_kernel(wrap: Wrap) -> type[Kernels]:
 
         return forward
 
-    class OfLSTM(WithAMX):
+    class OfTest(Kernels):
         @staticmethod
-        def layers(_model: CharModel, _batch_size: int) -> Any:
+        def variants(_precision: str) -> list[Variant]:
+            return list(variants)
+
+        @staticmethod
+        def layers(_model: CharModel, _variant: Variant) -> Any:
             return fused
 
-    return OfLSTM
+        @staticmethod
+        def muon(variant: Variant) -> Any:
+            return muon(variant)
+
+    return OfTest
 
 
-def test_a_kernel_that_is_right_is_used_and_reported(tiny_text: Path) -> None:
-    config, kernels = config_of(tiny_text, "lstm", "train.compile=auto"), lstm_kernel(right)
+def kernel_takes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> list[str]:
+    """Set the seconds of a step by each kernel, and return the list of those that are timed."""
+    timed: list[str] = []
+
+    def step_seconds(_model: object, _train: object, compute: Compute, *_: object) -> float:
+        timed.append(compute.kernel)
+        return seconds[compute.kernel]
+
+    monkeypatch.setattr(trial, "step_seconds", step_seconds)
+    return timed
+
+
+def choose_lstm(text: Path, kernels: type[Kernels], *overrides: str) -> Compute:
+    config = make_config(text, "lstm", "train.kernels=auto", *overrides)
     model = build_model(config.model, 30, seed=1)
-    compute = choose_compute(config.train, model, "cpu", kernels=kernels)
-    assert (compute.kernel, compute.precision) == ("amx", "bf16")
-    assert compute.checks[0].startswith("charlm's kernel, bf16: loss ")
-    asked = config_of(tiny_text, "lstm", "train.compile=off").train
-    assert choose_compute(asked, model, "cpu", kernels=kernels).kernel == "torch"
+    return choose_compute(config.train, model, "cpu", kernels=kernels)
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize(
+    ("amx", "avx512", "fastest"), [(0.5, 0.7, "amx"), (0.7, 0.5, "avx512"), (1.5, 2.0, "torch")]
+)
+def test_the_fastest_is_used_and_is_timed_once_on_a_machine(
+    amx: float,
+    avx512: float,
+    fastest: str,
+    tiny_text: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timed = kernel_takes(monkeypatch, amx=amx, avx512=avx512, torch=1.0)
+    kernels = kernels_of(right, (HALF, SINGLE))
+    compute = choose_lstm(tiny_text, kernels)
+    assert compute.kernel == fastest
+    assert compute.precision == ("bf16" if fastest == "amx" else "fp32")
+    assert (compute.fused is None) == (fastest == "torch")
+    assert f"{fastest} is used" in compute.checks[-1]
+    assert timed == ["amx", "avx512", "torch"]
+    assert choose_lstm(tiny_text, kernels).kernel == fastest
+    assert len(timed) == 3
+    choose_lstm(tiny_text, kernels, "model.hidden_size=9")  # another shape
+    assert len(timed) == 6
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_kernels_on_does_not_ask_how_fast_pytorch_is(
+    tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = kernel_takes(monkeypatch, amx=2.0, avx512=3.0, torch=1.0)
+    asked = "train.kernels=on"
+    assert choose_lstm(tiny_text, kernels_of(right, (HALF, SINGLE)), asked).kernel == "amx"
+    assert timed == ["amx", "avx512"]
+    assert choose_lstm(tiny_text, kernels_of(right), asked).kernel == "amx"
+    assert len(timed) == 2  # there is nothing to choose
+    off = choose_lstm(tiny_text, kernels_of(right), "train.kernels=off")
+    assert (off.kernel, off.precision, off.fused) == ("torch", "fp32", None)
+
+
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"amx": 1, "torch": 2}', b"[" * 9999, b"\xff"])
+def test_times_in_the_cache_that_are_damaged_are_measured_again(
+    content: bytes, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = kernel_takes(monkeypatch, amx=0.5, torch=1.0)
+    choose_lstm(tiny_text, kernels_of(right))
+    (file,) = private_folder("kernels").glob("*.seconds")
+    file.write_bytes(content)
+    assert choose_lstm(tiny_text, kernels_of(right)).kernel == "amx"
+    assert len(timed) == 4
 
 
 @pytest.mark.parametrize("wrap", [reversed_logits, swapped_in_time, not_finite])
-def test_a_kernel_that_is_wrong_is_reported_and_not_used(
-    wrap: Wrap, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step_takes(monkeypatch, fp32=1.0, bf16=2.0)
-    config = config_of(tiny_text, "lstm", "train.compile=auto")
-    model = build_model(config.model, 30, seed=1)
-    compute = choose_compute(config.train, model, "cpu", kernels=lstm_kernel(wrap))
+def test_a_kernel_that_is_wrong_is_reported_and_not_used(wrap: Wrap, tiny_text: Path) -> None:
+    compute = choose_lstm(tiny_text, kernels_of(wrap))
     assert (compute.kernel, compute.precision) == ("torch", "fp32")
     (notice,) = compute.notices
     assert notice.startswith("charlm's kernel is wrong on this CPU and not used: loss ")
+    with pytest.raises(DeviceError, match=r"^train.kernels on: charlm's kernel is wrong .*; use "):
+        choose_lstm(tiny_text, kernels_of(wrap), "train.kernels=on")
 
 
 def test_a_muon_kernel_that_is_wrong_is_not_used(tiny_text: Path) -> None:
     class Signs:
+        precision = "bf16"
+
+        def __init__(self, _variant: Variant) -> None:
+            pass
+
         def steps(self, matrices: list[Any], _momentum: float, _decay: float) -> None:
             for it in matrices:
                 it.weights.copy_(-it.rate * torch.sign(it.gradient) / it.weights.shape[1] ** 0.5)
 
-    class OfMuon(WithAMX):
-        @staticmethod
-        def muon(_model: CharModel) -> Any:
-            return Signs()
-
-    config = make_config(tiny_text, "rnn", "train.optimizer.kind=muon", "train.compile=auto")
-    model = build_model(config.model, 30, seed=1)
-    compute = choose_compute(config.train, model, "cpu", kernels=OfMuon)
-    assert compute.newton_schulz is None
+    kernels, muon = kernels_of(right, muon=Signs), "train.optimizer.kind=muon"
+    compute = choose_lstm(tiny_text, kernels, muon)
+    assert (compute.newton_schulz, compute.muon_kernel) == (None, "torch")
     assert "Muon's orthogonal factor is" in compute.notices[0]
 
 

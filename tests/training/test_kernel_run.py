@@ -9,28 +9,38 @@ import pytest
 from charlm.checkpoint.format import LAST, Meta
 from charlm.checkpoint.read import read_meta
 from charlm.config import Config
-from charlm.kernels.fused import Kernels
-from charlm.kernels.lstm import LSTMKernel
+from charlm.errors import DeviceError
+from charlm.kernels.variants import usable_variants
 from charlm.models import build_model
 from charlm.training.choose import choose_compute
-from tests.kernels import loaded
+from tests.kernels import VARIANTS, skip_without_compiler
 from tests.training.helpers import (
+    KINDS,
     assert_same_run,
     go_on,
     make_config,
     new_run,
     plain_config,
     resume,
-    start,
 )
 
-LARGE = ("model.hidden_size=64", "train.batch_size=32", "train.precision=bf16")
-AUTO = (*LARGE, "train.compile=auto")
+ON = ("train.kernels=on", "train.precision=auto", "train.threads=2")
+LEVELS = {"amx": None, "avx512_bf16": "avx512_bf16", "avx512": "avx512", "avx2": "avx2"}
+
+
+@pytest.fixture(params=[name for name in LEVELS if name in {it.name for it in VARIANTS}])
+def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The widest variant of a CPU that this process is held to."""
+    skip_without_compiler()
+    name: str = request.param
+    if LEVELS[name]:
+        monkeypatch.setenv("CHARLM_ISA", LEVELS[name] or "")
+    return name
 
 
 @pytest.fixture
-def kernel() -> None:
-    loaded(LSTMKernel)
+def compiler() -> None:
+    skip_without_compiler()
 
 
 def kernel_of(folder: Path) -> str:
@@ -41,109 +51,99 @@ def check_resume(config: Config, tmp_path: Path) -> Meta:
     """Check that a run with a kernel resumes exactly; return the metadata of its checkpoint."""
     whole = new_run(config, tmp_path / "whole")
     stopped = new_run(config, tmp_path / "stopped", stop_at=5)
-    assert kernel_of(whole) == "amx"
+    assert kernel_of(whole) != "torch"
     assert go_on(config, stopped) == "finished"
     assert_same_run(stopped, whole)
     return read_meta(whole / LAST)
 
 
-@pytest.mark.parametrize("more", [(), ("train.grad_accum=2",), ("train.optimizer.kind=muon",)])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_resumed_is_the_run_never_stopped(
-    kernel: None, tiny_text: Path, tmp_path: Path, more: tuple[str, ...]
+    variant: str, kind: str, tiny_text: Path, tmp_path: Path
 ) -> None:
-    check_resume(make_config(tiny_text, "lstm", *AUTO, *more), tmp_path)
+    meta = check_resume(make_config(tiny_text, kind, *ON, "train.precision=auto"), tmp_path)
+    assert meta.kernel in {it.name for it in usable_variants()}
+    assert (variant == "amx") == (meta.kernel == "amx")
 
 
-def test_a_gpt_that_the_kernel_supports_is_trained_in_bfloat16(
-    kernel: None, tiny_text: Path, tmp_path: Path
+@pytest.mark.parametrize("more", ["train.grad_accum=2", "train.optimizer.kind=muon"])
+def test_pieces_of_a_batch_and_muon_resume_exactly(
+    compiler: None, tiny_text: Path, tmp_path: Path, more: str
 ) -> None:
-    size = ("model.n_embd=64", "model.n_head=2", "model.context=32", "model.dropout=0")
-    config = make_config(tiny_text, "gpt", *size, "train.compile=auto", "train.precision=auto")
-    assert check_resume(config, tmp_path).precision == "bf16"
+    meta = check_resume(make_config(tiny_text, "lstm", *ON, more), tmp_path)
+    assert (meta.muon_kernel == "torch") == ("muon" not in more)
 
 
-@pytest.mark.parametrize("kind", ["gpt", "gru"])
-def test_muon_uses_its_kernel_for_other_models_and_in_float32(
-    kernel: None, tiny_text: Path, tmp_path: Path, kind: str
+def test_muon_uses_its_kernel_beside_layers_in_float32(
+    compiler: None, tiny_text: Path, tmp_path: Path
 ) -> None:
-    width = "model.n_embd=64" if kind == "gpt" else "model.hidden_size=64"
-    muon = (width, "train.compile=auto", "train.optimizer.kind=muon")
-    check_resume(make_config(tiny_text, kind, *muon), tmp_path)
+    settings = ("train.kernels=on", "train.precision=fp32", "train.optimizer.kind=muon")
+    meta = check_resume(make_config(tiny_text, "gru", *settings), tmp_path)
+    assert meta.precision == "fp32"
+    assert meta.muon_kernel != "torch"
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_training_with_the_kernel_reaches_the_same_loss(
-    kernel: None, tiny_text: Path, tmp_path: Path
+    variant: str, kind: str, tiny_text: Path, tmp_path: Path
 ) -> None:
     def loss(name: str, *overrides: str) -> float:
-        config = plain_config(tiny_text, "lstm", *LARGE, *overrides, "train.max_steps=60")
+        config = plain_config(tiny_text, kind, *overrides, "train.max_steps=60")
         progress = read_meta(new_run(config, tmp_path / name) / LAST).progress
         assert progress.best_loss is not None
         return progress.best_loss
 
-    ours, theirs = loss("ours", "train.compile=auto"), loss("theirs", "train.compile=off")
-    assert ours == pytest.approx(theirs, rel=0.01)
-    assert ours != theirs
-
-
-def config_for(text: Path, *overrides: str) -> Config:
-    return make_config(text, "lstm", *AUTO, *overrides)
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("train.compile=off",),
-        ("train.precision=fp32",),
-        ("train.batch_size=7",),
-        ("train.grad_accum=8",),  # 4 sequences in a piece
-        ("model.hidden_size=32",),
-        ("model.kind=gru",),
-    ],
-)
-def test_pytorch_computes_what_the_kernel_does_not_support(
-    kernel: None, tiny_text: Path, tmp_path: Path, overrides: tuple[str, ...]
-) -> None:
-    ready = start(config_for(tiny_text, *overrides), tmp_path, "cpu")
-    assert ready.run.compute.kernel == "torch"
-    assert not ready.run.compute.notices
+    assert loss("ours", *ON) == pytest.approx(loss("theirs"), rel=0.01)
+    assert kernel_of(tmp_path / "ours" / "run") != kernel_of(tmp_path / "theirs" / "run") == "torch"
 
 
 def test_a_run_started_without_the_kernel_resumes_without_it(
-    kernel: None, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compiler: None, tiny_text: Path, tmp_path: Path
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setenv("CHARLM_ISA", "avx512")  # a CPU without AMX
-        whole = new_run(config_for(tiny_text), tmp_path / "whole")
-        stopped = new_run(config_for(tiny_text), tmp_path / "stopped", stop_at=5)
+    off, auto = make_config(tiny_text), make_config(tiny_text, "lstm", "train.kernels=auto")
+    whole = new_run(off, tmp_path / "whole")
+    stopped = new_run(off, tmp_path / "stopped", stop_at=5)
     assert kernel_of(stopped) == "torch"
-    go_on(config_for(tiny_text), stopped)
+    go_on(auto, stopped)
     assert_same_run(stopped, whole)
 
 
 def test_a_run_that_lost_the_kernel_reports_it_and_resumes(
-    kernel: None, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compiler: None, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = config_for(tiny_text)
+    config = make_config(tiny_text, "lstm", *ON)
     folder = new_run(config, tmp_path, stop_at=5)
-    monkeypatch.setenv("CHARLM_ISA", "avx512")
-    ready = resume(config, folder, "cpu")
-    assert any("kernel was amx and is torch" in notice for notice in ready.notices)
-    assert go_on(config, folder) == "finished"
+    was = kernel_of(folder)
+    auto = make_config(tiny_text, "lstm", *ON, "train.kernels=auto")
+    monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
+    monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "another"))
+    ready = resume(auto, folder, "cpu")
+    assert any(f"kernel was {was} and is torch" in notice for notice in ready.notices)
+    assert go_on(auto, folder) == "finished"
     assert kernel_of(folder) == "torch"
 
 
 def test_a_kernel_that_cannot_be_compiled_is_reported_and_not_used(
     tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class WithAMX(Kernels):
-        available = staticmethod(lambda: True)
-
     monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
-    config = config_for(tiny_text, "train.precision=auto")
+    config = make_config(tiny_text, "lstm", "train.kernels=auto", "train.optimizer.kind=muon")
     model = build_model(config.model, 30, seed=1)
-    compute = choose_compute(config.train, model, "cpu", kernels=WithAMX)
+    compute = choose_compute(config.train, model, "cpu")
     (notice,) = compute.notices
     assert "no-compiler" in notice
     assert "\n" not in notice
     assert "the results are as good" in notice
-    assert compute.kernel == "torch"
+    assert (compute.kernel, compute.muon_kernel) == ("torch", "torch")
+    asked = make_config(tiny_text, "lstm", "train.kernels=on").train
+    with pytest.raises(DeviceError, match=r"no-compiler; use train\.kernels=auto or off$"):
+        choose_compute(asked, model, "cpu")
+
+
+def test_a_precision_that_no_kernel_has_is_refused_where_kernels_are_asked_for(
+    tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHARLM_ISA", "avx2")
+    config = make_config(tiny_text, "lstm", "train.kernels=on", "train.precision=bf16")
+    with pytest.raises(DeviceError, match=r"^train\.kernels on: no kernel supports "):
+        choose_compute(config.train, build_model(config.model, 30, seed=1), "cpu")

@@ -26,13 +26,24 @@ static void tiles_begin(void) {
 
 static void tiles_end(void) { _tile_release(); }
 
+/* With SPLIT, a factor consists of pairs of blocks of DEPTH numbers along k, hi and lo, and a product
+   is (hi + lo) (hi + lo) without lo lo. */
+#ifndef SPLIT
+#define SPLIT 0
+#endif
+
 /* R (1 or 2) times 16 rows, C (1 or 2) groups of columns. */
 INLINE void multiply_tiles(const int R, const int C, const number *a, size_t lda, const number *b,
                            size_t ldb, size_t K, float *out, size_t stride, int more) {
-  const size_t row = stride * sizeof(float), group = ldb * LANES;
+  const size_t row = stride * sizeof(float), group = ldb * LANES, a_row = lda * sizeof(number);
   float *const low = out + 16 * stride;
-  const number *const a2 = a + 16 * lda, *const b2 = b + group;
-  lda *= sizeof(number);
+#define LOAD_A(a) _tile_loadd(4, a, a_row); if (R == 2) _tile_loadd(5, a + 16 * lda, a_row)
+#define LOAD_B(b) _tile_loadd(6, b, 64); if (C == 2) _tile_loadd(7, b + group, 64)
+#define ADD_PRODUCTS                      \
+  _tile_dpbf16ps(0, 4, 6);                \
+  if (C == 2) _tile_dpbf16ps(1, 4, 7);    \
+  if (R == 2) _tile_dpbf16ps(2, 5, 6);    \
+  if (R == 2 && C == 2) _tile_dpbf16ps(3, 5, 7)
   settle();
   _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
   if (more) {
@@ -41,14 +52,19 @@ INLINE void multiply_tiles(const int R, const int C, const number *a, size_t lda
     if (R == 2) _tile_loadd(2, low, row);
     if (R == 2 && C == 2) _tile_loadd(3, low + 16, row);
   }
-  for (size_t k = 0; k < K; k += DEPTH) {
-    _tile_loadd(4, a + k, lda); _tile_loadd(6, b + k * LANES, 64);
-    if (R == 2) _tile_loadd(5, a2 + k, lda);
-    if (C == 2) _tile_loadd(7, b2 + k * LANES, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    if (C == 2) _tile_dpbf16ps(1, 4, 7);
-    if (R == 2) _tile_dpbf16ps(2, 5, 6);
-    if (R == 2 && C == 2) _tile_dpbf16ps(3, 5, 7);
+  for (size_t k = 0; k < K; k += DEPTH, b += DEPTH * LANES) {
+    LOAD_B(b);
+    if (SPLIT) {
+      LOAD_A(a + k + DEPTH);
+      ADD_PRODUCTS;
+    }
+    LOAD_A(a + k);
+    ADD_PRODUCTS;
+    if (SPLIT) {
+      k += DEPTH, b += DEPTH * LANES;
+      LOAD_B(b);
+      ADD_PRODUCTS;
+    }
   }
   _tile_stored(0, out, row);
   if (C == 2) _tile_stored(1, out + 16, row);

@@ -57,7 +57,7 @@ static void probabilities(const Attention *s, const AttentionRoom *w, const numb
       masked = memcpy(w->dP, P, known * sizeof(float));
       drop(s->dropout, row_key(s->dropout, ON_WEIGHTS, row + i + r), masked, vectors);
     }
-    to_numbers(masked, known, w->masked + r * T);
+    to_padded_numbers(masked, known, w->masked + r * T);
   }
 }
 
@@ -89,7 +89,7 @@ static void softmax_backward(const Attention *s, const AttentionRoom *w, size_t 
 #pragma omp simd
     for (size_t j = 0; j < length; j++) dP[j] = scale * (dP[j] - P[j] * along);
     for (size_t j = length; j < known; j++) dP[j] = 0;
-    to_numbers(dP, known, w->dS + r * T);
+    to_padded_numbers(dP, known, w->dS + r * T);
   }
 }
 

@@ -85,7 +85,7 @@ static void normalize_rows(const Layer *l, int norm, size_t row, size_t n, numbe
   const float *const x = normed(l, norm, row, &moments);
   for (size_t r = 0; r < n; r++) {
     normalize(x + r * D, moments[r], D, gain, bias, l->w->row[0]);
-    to_numbers(l->w->row[0], D, to + r * width(D));
+    to_padded_numbers(l->w->row[0], D, to + r * width(D));
   }
 }
 
@@ -101,7 +101,7 @@ static void split_heads(const Layer *l, size_t row, float *x) {
       if (part < 2 && s->qk_norm)
         l->saved.inverse[(row * 2 + part) * s->H + h] = normalize_vector(x, K);
       if (part < 2 && s->cos) rotate(x, s->cos + t * half, s->sin + t * half, half, 1);
-      to_numbers(x, K, l->saved.heads[part] + ((b * s->H + h) * s->T + t) * width(K));
+      to_padded_numbers(x, K, l->saved.heads[part] + ((b * s->H + h) * s->T + t) * width(K));
     }
 }
 
@@ -149,9 +149,9 @@ static void forward_rest(const Layer *l, size_t row, size_t n) {
   for (size_t r = 0; r < n; r++) {
     float *const u = w->product + r * width(U);
     add_bias(l, UP, u);
-    to_numbers(u, U, l->saved.u + (row + r) * width(U));
+    to_padded_numbers(u, U, l->saved.u + (row + r) * width(U));
     activate(s->mlp, u, F, w->row[0]);
-    to_numbers(w->row[0], F, w->a + r * width(F));
+    to_padded_numbers(w->row[0], F, w->a + r * width(F));
   }
   multiply_by(l, DOWN, 0, w->a, n);
   for (size_t r = 0; r < n; r++)
@@ -187,7 +187,7 @@ static void drop_gradient(const Layer *l, int matrix, size_t row, size_t n, numb
       dx = memcpy(l->w->row[0], dx, D * sizeof(float));
       drop(&l->dropout, row_key(&l->dropout, place, row + r), l->w->row[0], D);
     }
-    to_numbers(dx, D, dy + r * width(D));
+    to_padded_numbers(dx, D, dy + r * width(D));
   }
 }
 
@@ -218,8 +218,8 @@ static void backward_rest(const Layer *l, size_t row, size_t n, size_t k, size_t
   for (size_t r = 0; r < n; r++) {
     from_numbers(l->saved.u + (row + r) * width(U), U, w->row[0]);
     activate_backward(s->mlp, w->row[0], w->product + r * width(F), F, w->row[1], w->row[2]);
-    to_numbers(w->row[1], F, a + r * width(F));
-    to_numbers(w->row[2], U, du + r * width(U));
+    to_padded_numbers(w->row[1], F, a + r * width(F));
+    to_padded_numbers(w->row[2], U, du + r * width(U));
   }
   normalize_rows(l, GAIN2, row, n, l->shared->normal2 + k * width(D));
   multiply_by(l, UP, 1, du, n);
@@ -229,7 +229,7 @@ static void backward_rest(const Layer *l, size_t row, size_t n, size_t k, size_t
   for (size_t r = 0; r < n; r++) {
     const size_t b = (row + r - first) / s->T, t = (row + r - first) % s->T;
     for (size_t h = 0; h < s->H; h++)
-      to_numbers(w->product + r * width(D) + h * K, K,
+      to_padded_numbers(w->product + r * width(D) + h * K, K,
                  w->dheads + ((b * s->H + h) * s->T + t) * width(K));
   }
 }

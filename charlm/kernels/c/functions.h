@@ -25,8 +25,13 @@ static inline float power_of_e(float x) {
   return p * scale;
 }
 
-/* To 4e-7, by a ratio of polynomials that was fitted on [-9, 9]; 1 and -1 beyond. */
-static inline float hyperbolic_tangent(float x) {
+/* A quotient p / q that is not divided yet: a division takes as long as all the rest. */
+typedef struct {
+  float p, q;
+} Ratio;
+
+/* tanh(x) to 4e-7, by polynomials that were fitted on [-9, 9]; beyond it is 1 or -1 (+-2e-7). */
+static inline Ratio tanh_ratio(float x) {
   x = x < -9.f ? -9.f : x > 9.f ? 9.f : x;
   const float s = x * x;
   float p = -1.22466694e-11f;
@@ -40,11 +45,29 @@ static inline float hyperbolic_tangent(float x) {
   q = q * s + 0.0272502078f;
   q = q * s + 0.470141997f;
   q = q * s + 1.f;
-  const float y = x * p / q;
-  return y < -1.f ? -1.f : y > 1.f ? 1.f : y;
+  return (Ratio){x * p, q};
+}
+
+static inline float hyperbolic_tangent(float x) {
+  const Ratio r = tanh_ratio(x);
+  return r.p / r.q;
 }
 
 static inline float sigmoid(float x) { return .5f + .5f * hyperbolic_tangent(.5f * x); }
+
+/* Two sigmoids with one division. */
+static inline void sigmoids(float x, float y, float *sx, float *sy) {
+  const Ratio a = tanh_ratio(.5f * x), b = tanh_ratio(.5f * y);
+  const float inverse = .5f / (a.q * b.q);
+  *sx = .5f + a.p * b.q * inverse, *sy = .5f + b.p * a.q * inverse;
+}
+
+/* A sigmoid and a tanh with one division. */
+static inline void sigmoid_and_tanh(float x, float y, float *sx, float *ty) {
+  const Ratio a = tanh_ratio(.5f * x), b = tanh_ratio(y);
+  const float inverse = 1 / (a.q * b.q);
+  *sx = .5f + .5f * a.p * b.q * inverse, *ty = b.p * a.q * inverse;
+}
 
 /* The derivatives, from the value y of the function. */
 static inline float tanh_slope(float y) { return 1 - y * y; }

@@ -12,7 +12,7 @@
 #include <math.h>
 
 #include "functions.h"
-#include "product.h"
+#include "linear.h"
 
 enum { LAYERNORM, RMSNORM };
 enum { GELU, RELU2, SWIGLU };
@@ -39,7 +39,7 @@ typedef struct {
   float *y;    /* (N, max(D, F)), and `wide` (N, max(3 D, 2 F)): workspace */
   float *wide;
   float *scores; /* (threads, capacity) */
-  void *tiles;   /* y for AMX */
+  number *packed; /* workspace for y, see Rows */
   float *logits; /* (B, V), after the last character */
 } Network;
 
@@ -203,8 +203,8 @@ static void normalise_rows(const Part *part, const Norm *norm, const float *x, s
 }
 
 /* out = W y + b, or +=, for `rows` rows of y. */
-static void multiply(const Part *part, const Matrix *m, size_t rows, float *out, int more) {
-  const Rows y = {rows, m->I, part->n->y, part->n->tiles};
+static void apply(const Part *part, const Matrix *m, size_t rows, float *out, int more) {
+  const Rows y = {rows, m->I, part->n->y, part->n->packed};
   size_t from, to;
   prepare(m, &y, part->me, part->of);
   share(m->O, part->me, part->of, &from, &to);
@@ -218,22 +218,24 @@ static void read_part(const void *job, int me, int of) {
   const size_t N = n->B * n->T, width = n->mlp == SWIGLU ? 2 * n->F : n->F;
   for (const Layer *l = n->layers; l < n->layers + n->n_layer; l++) {
     normalise_rows(&part, &l->attention_norm, n->x, N, n->D);
-    multiply(&part, &l->qkv, N, n->wide, 0);
+    apply(&part, &l->qkv, N, n->wide, 0);
     const size_t heads = n->B * n->H;
     for (size_t i = heads * (size_t)me / (size_t)of; i < heads * (size_t)(me + 1) / (size_t)of; i++)
       attend(n, l, i / n->H, i % n->H, n->scores + (size_t)me * n->capacity);
     barrier(of);
-    multiply(&part, &l->out, N, n->x, 1);
+    apply(&part, &l->out, N, n->x, 1);
     normalise_rows(&part, &l->mlp_norm, n->x, N, n->D);
-    multiply(&part, &l->up, N, n->wide, 0);
+    apply(&part, &l->up, N, n->wide, 0);
     for (size_t r = (size_t)me; r < N; r += (size_t)of)
       activate(n, n->wide + r * width, n->y + r * n->F);
     barrier(of);
-    multiply(&part, &l->down, N, n->x, 1);
+    apply(&part, &l->down, N, n->x, 1);
   }
   normalise_rows(&part, &n->norm, n->x + (n->T - 1) * n->D, n->B, n->T * n->D);
-  multiply(&part, &n->head, n->B, n->logits, 0);
+  apply(&part, &n->head, n->B, n->logits, 0);
 }
+
+int gpt_allowed(void) { return tiles_allowed(); }
 
 /* Read T characters of each text; the logits after the last. */
 void gpt_read(int threads, const Network *n) {

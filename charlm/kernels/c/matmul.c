@@ -7,7 +7,8 @@
 
 int matmul_allowed(void) { return tiles_allowed(); }
 
-enum { PIECE = 32 }; /* rows of A packed at a time, which stay in the cache */
+enum { PIECE = 32 };  /* rows of A that are packed at a time, ... */
+enum { CHUNK = 512 }; /* ... and of k, so that they and the rows of B stay in the cache */
 
 typedef struct {
   size_t M, N, K;
@@ -18,37 +19,49 @@ typedef struct {
   number *packed;                   /* workspace, see matmul_workspace */
 } Product;
 
-/* The numbers in B, and in a thread's piece of A. */
-static size_t size_of_B(const Product *p) { return packed_size(p->N, p->K); }
-static size_t size_of_piece(const Product *p) { return packed_size(PIECE, p->K); }
+/* The numbers in a thread's piece of A. */
+static size_t size_of_piece(const Product *p) { return packed_size(PIECE, smaller(CHUNK, p->K)); }
 
 /* The size of the workspace in bytes. */
 size_t matmul_workspace(int threads, const Product *p) {
-  return (size_of_B(p) + (size_t)threads * size_of_piece(p)) * sizeof(number);
+  return (packed_size(p->N, p->K) + (size_t)threads * size_of_piece(p)) * sizeof(number);
 }
 
-static void pack_B(const Product *p, int me, int of) {
-  const size_t groups = round_up(p->N, LANES) / LANES, K = round_up(p->K, DEPTH);
+/* Pack a thread's share of the columns of B from k on, `length` of each. */
+static void pack_B(const Product *p, size_t k, size_t length, int me, int of, number *to) {
+  const size_t groups = round_up(p->N, LANES) / LANES;
   const size_t from = groups * (size_t)me / (size_t)of * LANES;
-  const size_t to = smaller(groups * (size_t)(me + 1) / (size_t)of * LANES, p->N);
-  if (from >= to) return;
-  number *packed = p->packed + from * K;
-  if (p->B_transposed) right_t(p->B + from * p->B_stride, p->B_stride, to - from, p->K, packed);
-  else right(p->B + from, p->B_stride, to - from, p->K, packed);
+  const size_t end = smaller(groups * (size_t)(me + 1) / (size_t)of * LANES, p->N);
+  if (from >= end) return;
+  const size_t stride = p->B_stride;
+  to += from * round_up(length, DEPTH);
+  if (p->B_transposed) right_t(p->B + from * stride + k, stride, end - from, length, to);
+  else right(p->B + k * stride + from, stride, end - from, length, to);
+}
+
+static void pack_A(const Product *p, size_t i, size_t rows, size_t k, size_t length, number *to) {
+  const size_t stride = p->A_stride, padded = round_up(length, DEPTH);
+  if (p->A_transposed) left_t(p->A + k * stride + i, stride, rows, length, to, padded);
+  else left(p->A + i * stride + k, stride, rows, length, to, padded);
 }
 
 static void work(const void *job, int me, int of) {
   const Product *p = job;
-  const size_t K = round_up(p->K, DEPTH), pieces = round_up(p->M, PIECE) / PIECE;
-  number *piece = p->packed + size_of_B(p) + (size_t)me * size_of_piece(p);
-  pack_B(p, me, of);
+  const size_t N = round_up(p->N, LANES), pieces = round_up(p->M, PIECE) / PIECE;
+  const size_t from = pieces * (size_t)me / (size_t)of * PIECE;
+  const size_t end = smaller(pieces * (size_t)(me + 1) / (size_t)of * PIECE, p->M);
+  number *piece = p->packed + packed_size(p->N, p->K) + (size_t)me * size_of_piece(p);
+  for (size_t k = 0; k < p->K; k += CHUNK)
+    pack_B(p, k, smaller(CHUNK, p->K - k), me, of, p->packed + k * N);
   barrier(of);
-  const size_t to = smaller(pieces * (size_t)(me + 1) / (size_t)of * PIECE, p->M);
-  for (size_t i = pieces * (size_t)me / (size_t)of * PIECE; i < to; i += PIECE) {
-    const size_t rows = smaller(PIECE, to - i);
-    if (p->A_transposed) left_t(p->A + i, p->A_stride, rows, p->K, piece, K);
-    else left(p->A + i * p->A_stride, p->A_stride, rows, p->K, piece, K);
-    multiply(piece, K, p->packed, rows, p->N, K, p->out + i * p->stride, p->stride, 0);
+  for (size_t k = 0; k < p->K; k += CHUNK) {
+    const size_t length = smaller(CHUNK, p->K - k), padded = round_up(length, DEPTH);
+    for (size_t i = from; i < end; i += PIECE) {
+      const size_t rows = smaller(PIECE, end - i);
+      pack_A(p, i, rows, k, length, piece);
+      multiply(piece, padded, p->packed + k * N, rows, p->N, padded, p->out + i * p->stride,
+               p->stride, k > 0);
+    }
   }
 }
 

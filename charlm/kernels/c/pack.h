@@ -19,10 +19,9 @@ typedef struct {
   const number *numbers; /* the source where it is not `from` */
 } Source;
 
-/* LANES rows or columns from i on, DEPTH numbers of each from k on, to rows of LANES elements that
-   are `stride` numbers apart: one row for each i, or with `transposed`, for each k. */
-INLINE void pack_block(const Source *s, size_t i, size_t k, int transposed, number *to,
-                       size_t stride) {
+/* LANES rows or columns from i on, DEPTH numbers of each from k on: a row of LANES elements for each
+   i; or if k does not run along the rows of the source, for each element along k. */
+INLINE void load_block(const Source *s, size_t i, size_t k, elements row[LANES]) {
   number copy[DEPTH * LANES];
   const size_t step = s->along ? s->stride : 1, k_step = s->along ? 1 : s->stride;
   const size_t start = i * step + k * k_step;
@@ -39,7 +38,6 @@ INLINE void pack_block(const Source *s, size_t i, size_t k, int transposed, numb
       }
     numbers = copy;
   }
-  elements row[LANES];
   if (numbers) {
     UNROLL
     for (size_t r = 0; r < LANES; r++)
@@ -51,28 +49,39 @@ INLINE void pack_block(const Source *s, size_t i, size_t k, int transposed, numb
     for (size_t r = 0; r < LANES; r++)
       row[r] = s->along ? along_k(from + r * width) : across_k(from + r * PER_ELEMENT * width, width);
   }
-  if (s->along == transposed) transpose(row);
+}
+
+/* Store them in rows that are `stride` numbers apart. */
+INLINE void store_block(const elements row[LANES], number *to, size_t stride) {
   UNROLL
   for (size_t r = 0; r < LANES; r++) *(loose_elements *)(to + r * stride) = row[r];
 }
 
+/* The same with a row for each i, or with `transposed`, for each element along k. */
+INLINE void pack_block(const Source *s, size_t i, size_t k, int transposed, number *to,
+                       size_t stride) {
+  elements row[LANES];
+  load_block(s, i, k, row);
+  if (s->along == transposed) transpose(row);
+  store_block(row, to, stride);
+}
 
-/* All blocks of a factor, in the order of the source's rows: strides between them are slow. */
-#define EACH_BLOCK(s, i, k, PACK)                                              \
-  if ((s).along)                                                               \
-    for (size_t i = 0; i < (s).size; i += LANES)                               \
-      for (size_t k = 0; k < (s).K; k += DEPTH) PACK;                          \
-  else                                                                         \
-    for (size_t k = 0; k < (s).K; k += DEPTH)                                  \
+/* The numbers in a factor of `size` rows or columns. */
+INLINE size_t packed_size(size_t size, size_t K) { return round_up(size, LANES) * round_up(K, DEPTH); }
+
+/* Blocks in the order of the source's rows: strides between them are slow. */
+#define EACH_BLOCK(s, i, k, PACK)                              \
+  if ((s).along)                                               \
+    for (size_t i = 0; i < (s).size; i += LANES)               \
+      for (size_t k = 0; k < (s).K; k += DEPTH) PACK;          \
+  else                                                         \
+    for (size_t k = 0; k < (s).K; k += DEPTH)                  \
       for (size_t i = 0; i < (s).size; i += LANES) PACK;
 
 /* Pack a left factor into rows `lda` apart. */
 INLINE void pack_left(Source s, number *to, size_t lda) {
   EACH_BLOCK(s, i, k, pack_block(&s, i, k, 0, to + i * lda + k, lda))
 }
-
-/* The numbers in a factor of `size` rows or columns. */
-INLINE size_t packed_size(size_t size, size_t K) { return round_up(size, LANES) * round_up(K, DEPTH); }
 
 /* Pack a right factor into groups ldb LANES numbers apart. */
 INLINE void pack_right_part(Source s, number *to, size_t ldb) {

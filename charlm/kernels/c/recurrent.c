@@ -5,20 +5,20 @@
        gi = W_ih x + b_ih, gh = W_hh h + b_hh, (h, ...) = cell(gi, gh, ...)
 
    where x is the h of the layer below. For the first layer, gi is a row of a table with one row
-   for each character. A step computes 32 units of 32 texts at a time, so that all their gates are
-   still in the L1 cache when the cell needs them. */
+   for each character. A step computes a few units of TEXTS texts at a time, so that all their gates
+   are still in the cache when the cell needs them. */
 
-#include "functions.h"
-#include "product.h"
+#include "linear.h"
+#include "cells.h"
 
-enum { RNN, GRU, LSTM, GATES = 4 };
+enum { TEXTS = 32 };     /* computed at a time */
 enum { NEAR = 3 << 19 }; /* bytes of weights that stay in the cache of one core */
 
 typedef struct {
   Matrix W_ih, W_hh; /* (G D, D), with biases; W_ih of the first layer only without a table */
   float *h, *c;       /* (B, D), from here and to here; c only in an LSTM */
   float *next;        /* (B, D), h while it is made */
-  void *tiles;        /* h for AMX */
+  number *packed;     /* workspace for h, see Rows */
 } Layer;
 
 typedef struct {
@@ -29,7 +29,7 @@ typedef struct {
   Matrix head;        /* (V, D) */
   const int64_t *ids; /* (B, T) */
   float *x;           /* (B, D), room for the first layer's x */
-  void *x_tiles;
+  number *packed_x;   /* workspace for x */
   float *logits; /* (B, V), after the last character */
 } Network;
 
@@ -40,76 +40,53 @@ typedef struct {
   size_t first, texts, from, to; /* its texts, and its units of each layer */
 } Part;
 
-/* gi or gh of 32 units of each gate, for 32 texts. */
-typedef float Gates[GATES][BLOCK * BLOCK];
+/* gi or gh of WIDTH units of each gate, for TEXTS texts. */
+typedef float Gates[MAX_GATES][TEXTS * WIDTH];
 
 /* The part's rows of an array (B, D). */
-static Rows rows_of(const Part *part, const float *array, void *tiles) {
+static Rows rows_of(const Part *part, const float *array, number *packed) {
   const size_t D = part->n->D;
-  return (Rows){part->texts, D, array + part->first * D, rows_at(tiles, part->first, D)};
-}
-
-/* Compute the next `count` units of one text. gi_gate and gh_gate are the distances between two
-   gates in gi and gh. */
-static void cell(size_t kind, size_t count, const float *restrict gi, size_t gi_gate,
-                 const float *restrict gh, size_t gh_gate, const float *restrict h,
-                 float *restrict c, float *restrict next) {
-#define Z(gate) (gi[gate * gi_gate + u] + gh[gate * gh_gate + u])
-  switch (kind) {
-    case RNN:
-#pragma omp simd
-      for (size_t u = 0; u < count; u++) next[u] = hyperbolic_tangent(Z(0));
-      break;
-    case GRU:
-#pragma omp simd
-      for (size_t u = 0; u < count; u++) {
-        const float r = sigmoid(Z(0)), z = sigmoid(Z(1));
-        const float n = hyperbolic_tangent(gi[2 * gi_gate + u] + r * gh[2 * gh_gate + u]);
-        next[u] = n + z * (h[u] - n);
-      }
-      break;
-    default: /* i, f, g, o */
-#pragma omp simd
-      for (size_t u = 0; u < count; u++) {
-        c[u] = sigmoid(Z(1)) * c[u] + sigmoid(Z(0)) * hyperbolic_tangent(Z(2));
-        next[u] = sigmoid(Z(3)) * hyperbolic_tangent(c[u]);
-      }
-  }
-#undef Z
+  const Rows all = {part->n->B, D, array, packed};
+  return some_rows(&all, part->first, part->texts, D);
 }
 
 /* A layer's step for the part's units of its texts; x is not used where there is a table. */
 static void step(const Part *part, const Layer *l, const Rows *x, size_t t) {
   const Network *n = part->n;
   const size_t D = n->D;
-  const Rows h = rows_of(part, l->h, l->tiles);
+  const Rows h = rows_of(part, l->h, l->packed);
   _Alignas(64) Gates gi, gh;
-  for (size_t u = part->from; u < part->to; u += BLOCK)
-    for (size_t text = 0; text < part->texts; text += BLOCK) {
-      const size_t count = u + BLOCK < part->to ? BLOCK : part->to - u;
-      const Rows hs = some_rows(&h, text, D);
+  size_t count;
+  for (size_t u = part->from; u < part->to; u += count) {
+    const size_t groups = round_up(part->to - u, LANES) / LANES;
+    count = smaller(next_groups(groups) * LANES, part->to - u);
+    for (size_t text = 0; text < part->texts; text += TEXTS) {
+      const Rows hs = some_rows(&h, text, TEXTS, D);
       for (size_t g = 0; g < n->gates; g++) {
         const size_t o = g * D + u;
         if (x) {
-          const Rows xs = some_rows(x, text, D);
-          product(&l->W_ih, &xs, o, o + count, gi[g], BLOCK, 0);
+          const Rows xs = some_rows(x, text, TEXTS, D);
+          product(&l->W_ih, &xs, o, o + count, gi[g], WIDTH, 0);
         }
-        product(&l->W_hh, &hs, o, o + count, gh[g], BLOCK, 0);
+        product(&l->W_hh, &hs, o, o + count, gh[g], WIDTH, 0);
       }
       for (size_t r = 0; r < hs.N; r++) {
         const size_t at = (part->first + text + r) * D + u;
         const int64_t id = n->ids[(part->first + text + r) * n->T + t];
-        const float *row = x ? gi[0] + r * BLOCK : n->table + (size_t)id * n->gates * D + u;
-        cell(n->kind, count, row, x ? BLOCK * BLOCK : D, gh[0] + r * BLOCK, BLOCK * BLOCK,
-             l->h + at, l->c ? l->c + at : NULL, l->next + at);
+        const Sums of_x = x ? (Sums){gi[0] + r * WIDTH, TEXTS * WIDTH}
+                            : (Sums){n->table + (size_t)id * n->gates * D + u, D};
+        float *before = (n->kind == LSTM ? l->c : l->h) + at;
+        cell(n->kind, count, of_x, (Sums){gh[0] + r * WIDTH, TEXTS * WIDTH}, before, before,
+             l->next + at, NULL, 0);
       }
     }
+  }
 }
 
 /* The x of the first layer, where that has no table. */
 static Rows embed(const Part *part, size_t t) {
   const Network *n = part->n;
-  const Rows x = rows_of(part, n->x, n->x_tiles);
+  const Rows x = rows_of(part, n->x, n->packed_x);
   for (size_t r = (size_t)part->me; r < part->texts; r += (size_t)part->of) {
     const size_t text = part->first + r;
     const float *row = n->embed + (size_t)n->ids[text * n->T + t] * n->D;
@@ -125,7 +102,7 @@ static void read_part(const Part *part) {
   const size_t D = n->D, bytes = (part->to - part->from) * sizeof(float);
   Rows below = {0}, first;
   for (size_t i = 0; i < n->n_layer; i++) {
-    below = rows_of(part, n->layers[i].h, n->layers[i].tiles);
+    below = rows_of(part, n->layers[i].h, n->layers[i].packed);
     prepare(&n->layers[i].W_hh, &below, part->me, part->of);
   }
   for (size_t t = 0; t < n->T; t++) {
@@ -134,7 +111,7 @@ static void read_part(const Part *part) {
       const Layer *l = n->layers + i;
       step(part, l, i ? &below : n->table ? NULL : &first, t);
       barrier(part->of); /* from here on nobody needs the old h */
-      below = rows_of(part, l->next, l->tiles);
+      below = rows_of(part, l->next, l->packed);
       prepare(&l->W_hh, &below, part->me, part->of);
       for (size_t text = part->first; text < part->first + part->texts; text++)
         memcpy(l->h + text * D + part->from, l->next + text * D + part->from, bytes);
@@ -143,8 +120,8 @@ static void read_part(const Part *part) {
   }
   size_t from, to;
   share(n->V, part->me, part->of, &from, &to);
-  for (size_t text = 0; text < part->texts; text += BLOCK) {
-    const Rows h = some_rows(&below, text, D);
+  for (size_t text = 0; text < part->texts; text += TEXTS) {
+    const Rows h = some_rows(&below, text, TEXTS, D);
     product(&n->head, &h, from, to, n->logits + (part->first + text) * n->V + from, n->V, 0);
   }
 }
@@ -155,7 +132,7 @@ static void read_all(const void *job, int me, int of) {
   const Network *n = job;
   const size_t weights = (2 * n->n_layer - 1) * n->gates * n->D * n->D + n->V * n->D;
   Part part = {.n = n, .me = me, .of = of, .texts = n->B, .to = n->D};
-  if (n->head.tiles && n->B >= BLOCK * (size_t)of && weights * sizeof(float) <= NEAR) {
+  if (n->head.packed && n->B >= TEXTS * (size_t)of && weights * sizeof(float) <= NEAR) {
     size_t end;
     share(n->B, me, of, &part.first, &end);
     part.texts = end - part.first;
@@ -164,6 +141,8 @@ static void read_all(const void *job, int me, int of) {
   share(n->D, part.me, part.of, &part.from, &part.to);
   read_part(&part);
 }
+
+int recurrent_allowed(void) { return tiles_allowed(); }
 
 /* Read T characters of each text; the logits after the last. */
 void recurrent_read(int threads, const Network *n) {

@@ -1,14 +1,23 @@
-/* Threads by OpenMP. PyTorch uses the same ones, so no others are started or left waiting. A
-   compiler without OpenMP gives one thread. */
+/* Threads by the OpenMP library that PyTorch uses, so that no others are started or left waiting.
+
+   The compiler has no part in this, and not all can: `use_openmp` gets the library's functions, by
+   which GCC's code calls it; LLVM's library has them too. Without them there is one thread. */
 
 #include <stddef.h>
+#include <string.h>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #ifdef __linux__
 #include <sched.h>
 #endif
+
+static struct {
+  void (*parallel)(void (*part)(void *), void *data, unsigned threads, unsigned flags);
+  void (*barrier)(void);
+  int (*thread_num)(void), (*num_threads)(void);
+} openmp;
+
+/* Take GOMP_parallel, GOMP_barrier, omp_get_thread_num and omp_get_num_threads. */
+void use_openmp(void *const functions[4]) { memcpy(&openmp, functions, sizeof openmp); }
 
 /* Work of which each of `of` threads does its part, as number `me`. */
 typedef void Work(const void *job, int me, int of);
@@ -18,10 +27,7 @@ typedef void Chore(void);
 
 /* Wait until all `of` threads that share the work are here. */
 static inline void barrier(int of) {
-  if (of == 1) return;
-#ifdef _OPENMP
-#pragma omp barrier
-#endif
+  if (of > 1) openmp.barrier();
 }
 
 /* Have no two threads on one CPU. A system may wake a thread on the CPU of the one that wakes it,
@@ -48,22 +54,25 @@ static inline void spread(int me) {
 #endif
 }
 
+typedef struct {
+  Chore *before, *after;
+  Work *work;
+  const void *job;
+} Call;
+
+static void do_part(const Call *call, int me, int of) {
+  if (of > 1) spread(me);
+  if (call->before) call->before();
+  call->work(call->job, me, of);
+  if (call->after) call->after();
+}
+
+static void do_own_part(void *call) { do_part(call, openmp.thread_num(), openmp.num_threads()); }
+
 /* Call `work` in `threads` threads, or in fewer if there are not so many. */
 static inline void on_threads(int threads, Chore *before, Chore *after, Work *work,
                               const void *job) {
-#ifdef _OPENMP
-#pragma omp parallel num_threads(threads) if (threads > 1)
-#endif
-  {
-#ifdef _OPENMP
-    const int me = omp_get_thread_num(), of = omp_get_num_threads();
-#else
-    const int me = 0, of = 1;
-    (void)threads;
-#endif
-    if (of > 1) spread(me);
-    if (before) before();
-    work(job, me, of);
-    if (after) after();
-  }
+  Call call = {before, after, work, job};
+  if (threads > 1 && openmp.parallel) openmp.parallel(do_own_part, &call, (unsigned)threads, 0);
+  else do_part(&call, 0, 1);
 }

@@ -9,7 +9,7 @@
 
    How factors are stored is in pack.h. A sum has one order, whatever block it is in. */
 
-#if defined __AMX_BF16__
+#if defined __AMX_BF16__ || defined __AMXBF16__ /* as older versions of clang call it */
 #include "amx.h"
 #else
 #include "vec.h"
@@ -26,12 +26,11 @@ INLINE size_t next_groups(size_t left) {
 /* A block of which not all is wanted: only rows and columns that out has are written. */
 static void multiply_edge(size_t M, size_t N, const number *a, size_t lda, const number *b,
                           size_t ldb, size_t K, float *out, size_t stride, int more) {
-  float all[ROWS * WIDTH];
-  multiply_block(round_up(M, ROW_STEP), round_up(N, LANES) / LANES, a, lda, b, ldb, K, all, WIDTH,
-                 0);
-  for (size_t i = 0; i < M; i++)
-    for (size_t j = 0; j < N; j++)
-      out[i * stride + j] = (more ? out[i * stride + j] : 0) + all[i * WIDTH + j];
+  const size_t rows = round_up(M, ROW_STEP), groups = round_up(N, LANES) / LANES;
+  float all[ROWS * WIDTH] = {0};
+  for (size_t i = 0; i < M && more; i++) memcpy(all + i * WIDTH, out + i * stride, N * sizeof(float));
+  multiply_block(rows, groups, a, lda, b, ldb, K, all, WIDTH, more);
+  for (size_t i = 0; i < M; i++) memcpy(out + i * stride, all + i * WIDTH, N * sizeof(float));
 }
 
 /* out (M, N) = a b, or += where `more`; K is a multiple of DEPTH. Rows of a are lda apart, groups of

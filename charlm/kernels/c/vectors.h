@@ -97,17 +97,22 @@ INLINE elements numbers_along_k(const number *p) { return *(const loose_elements
 
 enum { PER_ELEMENT = 1 + HALF, DEPTH = PER_ELEMENT * LANES };
 
-/* n floats as numbers, then zeros up to a multiple of DEPTH. */
-INLINE void to_numbers(const float *from, size_t n, number *to) {
+/* `count` floats as numbers. */
+INLINE void to_numbers(const float *from, size_t count, number *to) {
   size_t i = 0;
-  for (; i + DEPTH <= n; i += DEPTH) *(loose_elements *)(to + i) = along_k(from + i);
-  for (; i < n; i++) to[i] = to_number(from[i]);
-  for (; i % DEPTH; i++) to[i] = 0;
+  for (; i + DEPTH <= count; i += DEPTH) *(loose_elements *)(to + i) = along_k(from + i);
+  for (; i < count; i++) to[i] = to_number(from[i]);
 }
 
-INLINE void from_numbers(const number *from, size_t n, float *to) {
+/* The same, then zeros up to a multiple of DEPTH. */
+INLINE void to_padded_numbers(const float *from, size_t count, number *to) {
+  to_numbers(from, count, to);
+  for (size_t i = count; i % DEPTH; i++) to[i] = 0;
+}
+
+INLINE void from_numbers(const number *from, size_t count, float *to) {
 #pragma omp simd
-  for (size_t i = 0; i < n; i++) to[i] = from_number(from[i]);
+  for (size_t i = 0; i < count; i++) to[i] = from_number(from[i]);
 }
 
 /* The sum of all lanes, in the order of a tree. */

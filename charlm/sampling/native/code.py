@@ -4,33 +4,46 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from threading import Lock
 
-from charlm.kernels.build import load_kernel
-from charlm.machine import isa_limit
-from charlm.sampling.native.matrix import AMX_MIN_ROWS, Array, Matrix, pack_tiles, size
+from charlm.kernels.build import NoKernelError
+from charlm.kernels.variants import Variant, load_variant, usable_variants
+from charlm.sampling.native.matrix import MIN_ROWS, Array, Matrix, aligned_bytes, pack, size
 from charlm.sampling.native.threads import ThreadChooser
 
-_MARCH = {None: "native", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}  # by isa_limit()
+
+def variants() -> list[Variant]:
+    """The variants for this CPU, the fastest first.
+
+    They multiply float32 numbers, or use AMX, which is fast enough to multiply each as two of
+    bfloat16.
+    """
+    return [it for it in usable_variants() if not it.half or it.name == "amx"]
 
 
-def compiler_flags() -> tuple[str, ...]:
-    """Flags for this CPU, or for the older one that CHARLM_ISA names."""
-    flags: tuple[str, ...] = (f"-march={_MARCH[isa_limit()]}", "-fno-trapping-math")
-    if platform.machine() in ("x86_64", "AMD64"):
-        flags += ("-mprefer-vector-width=512",)
-    return flags
+def load(name: str) -> ctypes.CDLL:
+    """Load `name`.c for the first variant that compiles and that the system allows.
+
+    Raises:
+        NoKernelError: of the first variant, if there is none.
+    """
+    errors = []
+    for variant in variants():
+        try:
+            return load_variant(name, variant)
+        except NoKernelError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 class Kernel:
     """The function `name`_read of `name`.c, shared by all networks with the same weights.
 
     Args:
-        matrices: those that may be multiplied with AMX.
+        matrices: those that are multiplied.
 
     Attributes:
         threads: the choice of the number of threads, by B.
@@ -40,20 +53,24 @@ class Kernel:
     """
 
     def __init__(self, name: str, matrices: Sequence[Matrix]) -> None:
-        self._library = load_kernel(name, compiler_flags(), of_this_cpu=True)
-        self._library.product_tiles.restype = size
+        self._library = load(name)
+        self._library.matrix_bytes.restype = self._library.rows_bytes.restype = size
         self._read = getattr(self._library, f"{name}_read")
         self._matrices = matrices
-        self._tiles: Array | None = None
+        self._packed: Array | None = None
         self._process = os.getpid()
         self._lock = Lock()  # threads of the program may sample with the same weights
         self.threads: defaultdict[int, ThreadChooser] = defaultdict(ThreadChooser)
 
     def prepare(self, B: int) -> None:
-        """Make the tiles of the matrices before reading B texts, if AMX is used for this B."""
+        """Pack the matrices before reading B texts, if they are needed packed for this B."""
         with self._lock:
-            if B >= AMX_MIN_ROWS and self._matrices and self._tiles is None:
-                self._tiles = pack_tiles(self._matrices, self._library)
+            if B >= MIN_ROWS and self._packed is None:
+                self._packed = pack(self._matrices, self._library)
+
+    def workspace(self, n: int, width: int) -> Array:
+        """Memory for an array (n, width) in the layout of products with packed matrices."""
+        return aligned_bytes(self._library.rows_bytes(size(n), size(width)))
 
     def read(self, network: ctypes.Structure, B: int, steps: int) -> None:
         """Call the C function.

@@ -19,7 +19,6 @@ from charlm.sampling.native.matrix import (
     pointer,
     round_up,
     size,
-    tile_workspace,
 )
 from charlm.sampling.native.threads import MAX_THREADS
 from charlm.sampling.numpy.gpt import GPT, capacity
@@ -55,7 +54,7 @@ class _Network(ctypes.Structure):
         *((name, pointer) for name in ("angles", "layers")),
         ("norm", _Norm),
         ("head", CMatrix),
-        *((name, pointer) for name in ("x", "y", "wide", "scores", "tiles", "logits")),
+        *((name, pointer) for name in ("x", "y", "wide", "scores", "packed", "logits")),
     ]
 
 
@@ -138,7 +137,7 @@ class NativeGPT:
             "y": aligned_floats(N, max_in),
             "wide": aligned_floats(N, max_out),
             "scores": aligned_floats(MAX_THREADS, self._capacity),
-            "tiles": tile_workspace(N, max_in),
+            "packed": self._kernel.workspace(N, max_in),
         }
         layers = (_Layer * config.n_layer)(*(self._layer(i, B) for i in range(config.n_layer)))
         self._arrays = workspace, layers, positions  # kept alive for the struct

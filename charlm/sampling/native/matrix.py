@@ -1,4 +1,4 @@
-"""Arrays and matrices in the layout that product.h expects."""
+"""Arrays and matrices in the layout that linear.h expects."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-AMX_MIN_ROWS = 8  # from this number of rows on, AMX is used if there is any; as in product.h
-TILE = 32  # AMX multiplies tiles of 32 rows and 32 columns
+MIN_ROWS = 8  # from this number of rows on, products are with packed matrices; as in linear.h
 _ALIGNMENT = 64  # bytes: a cache line
 size, pointer = ctypes.c_size_t, ctypes.c_void_p
 Array = NDArray[Any]
@@ -26,7 +25,7 @@ def address(array: Array | None) -> int | None:
 
 
 def aligned_bytes(nbytes: int) -> Array:
-    """Uninitialised memory that starts at a cache line, as AMX needs it for speed; (nbytes,)."""
+    """Uninitialised memory that starts at a cache line, for fast products; (nbytes,)."""
     memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
     start = -memory.__array_interface__["data"][0] % _ALIGNMENT
     return memory[start : start + nbytes]
@@ -42,47 +41,44 @@ def round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def tile_workspace(n: int, width: int) -> Array:
-    """Memory for an array (n, width) as tiles: 4 bytes for each element of all tiles it touches."""
-    return aligned_bytes(4 * round_up(n, TILE) * round_up(width, TILE))
-
-
 class CMatrix(ctypes.Structure):
-    """`Matrix` of product.h."""
+    """`Matrix` of linear.h."""
 
-    _fields_ = [("O", size), ("I", size), ("W", pointer), ("b", pointer), ("tiles", pointer)]
+    _fields_ = [
+        *((name, size) for name in ("O", "I", "gates")),
+        *((name, pointer) for name in ("W", "b", "packed")),
+    ]
 
 
 class Matrix:
-    """W (O, I) and b (O,), and the struct that C reads them from."""
+    """W (O, I) and b (O,), and the struct that C reads them from. O consists of `gates` parts."""
 
-    def __init__(self, W: Array, b: Array | None = None) -> None:
+    def __init__(self, W: Array, b: Array | None = None, gates: int = 1) -> None:
         self._arrays = [W, b]  # kept alive, because the struct has only their addresses
-        self.c = CMatrix(*W.shape, address(W), address(b))
+        self.c = CMatrix(*W.shape, gates, address(W), address(b))
 
     def for_texts(self, B: int) -> CMatrix:
         """The struct for B texts.
 
-        Below AMX_MIN_ROWS texts it has no tiles, even if there are any: the result must not depend
-        on what was sampled before.
+        Below MIN_ROWS texts the matrix is not packed there, even if it has been packed: the result
+        must not depend on what was sampled before.
         """
         c = self.c
-        return c if B >= AMX_MIN_ROWS else CMatrix(c.O, c.I, c.W, c.b)
+        return c if B >= MIN_ROWS else CMatrix(c.O, c.I, c.gates, c.W, c.b)
 
 
-def pack_tiles(matrices: Sequence[Matrix], library: ctypes.CDLL) -> Array:
-    """Copy the matrices into tiles for AMX, as two bfloat16 arrays each. Without AMX, do nothing.
+def pack(matrices: Sequence[Matrix], library: ctypes.CDLL) -> Array:
+    """Copy the matrices into the layout of products of many rows.
 
     Returns:
-        The memory of all tiles; it must outlive the matrices. It is one allocation, so that the
+        The memory of all of them; it must outlive the matrices. It is one allocation, so that the
         operating system can use large pages.
     """
-    sizes = [library.product_tiles(ctypes.byref(matrix.c)) for matrix in matrices]
-    tiles = aligned_bytes(sum(sizes))
-    parts = np.split(tiles, np.cumsum(sizes)[:-1])
+    sizes = [library.matrix_bytes(ctypes.byref(matrix.c)) for matrix in matrices]
+    packed = aligned_bytes(sum(sizes))
+    parts = np.split(packed, np.cumsum(sizes)[:-1])
     for matrix, part in zip(matrices, parts, strict=True):
-        if len(part):
-            library.product_pack(ctypes.byref(matrix.c), pointer(address(part)))
-            # set last, because another thread may be reading this matrix
-            matrix.c.tiles = address(part)
-    return tiles
+        library.pack_matrix(ctypes.byref(matrix.c), pointer(address(part)))
+        # set last, because another thread may be reading this matrix
+        matrix.c.packed = address(part)
+    return packed

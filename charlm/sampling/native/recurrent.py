@@ -12,14 +12,12 @@ from charlm.config.shapes import GATES
 from charlm.data.vocab import Ids
 from charlm.sampling.native.code import Kernel
 from charlm.sampling.native.matrix import (
-    TILE,
     Array,
     CMatrix,
     Matrix,
     address,
     pointer,
     size,
-    tile_workspace,
 )
 from charlm.sampling.numpy.recurrent import Recurrent
 
@@ -34,7 +32,7 @@ class _Layer(ctypes.Structure):
 
     _fields_ = [
         *((name, CMatrix) for name in ("W_ih", "W_hh")),
-        *((name, pointer) for name in ("h", "c", "next", "tiles")),
+        *((name, pointer) for name in ("h", "c", "next", "packed")),
     ]
 
 
@@ -45,7 +43,7 @@ class _Network(ctypes.Structure):
         *((name, size) for name in ("kind", "gates", "B", "T", "D", "V", "n_layer")),
         *((name, pointer) for name in ("layers", "table", "embed")),
         ("head", CMatrix),
-        *((name, pointer) for name in ("ids", "x", "x_tiles", "logits")),
+        *((name, pointer) for name in ("ids", "x", "packed_x", "logits")),
     ]
 
 
@@ -64,13 +62,14 @@ class NativeRecurrent:
         if self._table is None and network.embed is None:
             W, b = network.ih[0]
             self._table = np.ascontiguousarray(W + b)  # (V, G*D)
-        self._W_ih = [Matrix(W.T, b[0]) for W, b in network.ih]
-        self._W_hh = [Matrix(W.T, None if b is None else b[0]) for W, b in network.hh]
+        gates = GATES[network.config.kind]
+        self._W_ih = [Matrix(W.T, b[0], gates) for W, b in network.ih]
+        self._W_hh = [Matrix(W.T, None if b is None else b[0], gates) for W, b in network.hh]
         W, b = network.head
         self._head = Matrix(W.T, b[0])
         # with a table, W_ih of the first layer is not used
         matrices = [*self._W_ih[self._table is not None :], *self._W_hh, self._head]
-        self._kernel = Kernel("recurrent", [] if network.config.hidden_size % TILE else matrices)
+        self._kernel = Kernel("recurrent", matrices)
         self._state: Array | None = None  # (L, 1, B, D): h; or (L, 2, B, D) of an LSTM: h and c
 
     def fresh(self) -> NativeRecurrent:
@@ -109,23 +108,23 @@ class NativeRecurrent:
         config = self._network.config
         self._kernel.prepare(B)
         self._logits = np.empty((B, self.vocab_size), np.float32)
-        workspace = {"x": np.empty((B, D), np.float32), "x_tiles": tile_workspace(B, D)}
+        workspace = {"x": np.empty((B, D), np.float32), "packed_x": self._kernel.workspace(B, D)}
         next_h = np.empty((L, B, D), np.float32)
-        h_tiles = [tile_workspace(B, D) for _ in range(L)]
+        packed_h = [self._kernel.workspace(B, D) for _ in range(L)]
         layers = (_Layer * L)(
             *(
                 _Layer(
-                    self._W_ih[i].c,
-                    self._W_hh[i].c,
+                    self._W_ih[i].for_texts(B),
+                    self._W_hh[i].for_texts(B),
                     address(state[i, 0]),
                     address(state[i, 1]) if config.kind == "lstm" else None,
                     address(next_h[i]),
-                    address(h_tiles[i]),
+                    address(packed_h[i]),
                 )
                 for i in range(L)
             )
         )
-        self._arrays = workspace, next_h, h_tiles, layers  # kept alive for the struct
+        self._arrays = workspace, next_h, packed_h, layers  # kept alive for the struct
         self._c = _Network(
             kind=KINDS.index(config.kind),
             gates=GATES[config.kind],
@@ -136,7 +135,7 @@ class NativeRecurrent:
             layers=ctypes.addressof(layers),
             table=address(self._table),
             embed=address(self._network.embed),
-            head=self._head.c,
+            head=self._head.for_texts(B),
             logits=address(self._logits),
             **{name: address(array) for name, array in workspace.items()},
         )

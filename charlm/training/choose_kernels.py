@@ -1,0 +1,196 @@
+"""Chooses among charlm's own kernels and PyTorch on the CPU: what is correct, then what is fastest.
+
+A resumed run repeats the choices of the run before, if this machine can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from charlm.checkpoint.format import Meta
+from charlm.config import SGDConfig, TrainConfig
+from charlm.errors import DeviceError
+from charlm.kernels.build import NoKernelError
+from charlm.kernels.fused import Kernels
+from charlm.kernels.muon import MuonKernel
+from charlm.kernels.variants import Variant
+from charlm.models import CharModel
+from charlm.training import trial
+from charlm.training.compute import TORCH, Compute
+from charlm.training.measured import measured
+
+SHARE = 1 / 4  # of a trial's batch, for timing
+MUON_TOLERANCES = {"bf16": 0.05, "fp32": 1e-3}  # largest relative errors of Muon's factor
+
+
+class MismatchError(RuntimeError):
+    """The results differ from those in float32 on the CPU."""
+
+
+class KernelChooser:
+    """
+    Args:
+        model: on the CPU, without dropout.
+        recorded: the metadata of the checkpoint to resume from.
+        float32: PyTorch on this CPU.
+        verified: returns a Compute with a line in `checks`, or raises MismatchError.
+        notices: gets a line for each thing that a user should know.
+    """
+
+    def __init__(
+        self,
+        train: TrainConfig,
+        model: CharModel,
+        recorded: Meta | None,
+        kernels: type[Kernels],
+        float32: Compute,
+        verified: Callable[[Compute], Compute],
+        notices: list[str],
+    ) -> None:
+        self._train, self._model, self._recorded = train, model, recorded
+        self._kernels, self._float32, self._verified = kernels, float32, verified
+        self._notices = notices
+
+    def _was(self, recorded: str | None) -> str | None:
+        """A choice of the run before, if it is to be repeated."""
+        if self._train.kernels == "off":
+            return TORCH
+        return None if self._train.kernels == "on" else recorded
+
+    def _variants(self, was: str | None) -> list[Variant]:
+        """The variants to try: that of the run before, or all where there is none or it is gone."""
+        usable = self._kernels.variants(self._train.precision) if was != TORCH else []
+        return [variant for variant in usable if variant.name == was] or usable
+
+    # --- layers ------------------------------------------------------------------------------
+
+    def layers(self, pytorch: Callable[[], Compute]) -> Compute:
+        """Return how to compute the layers.
+
+        Args:
+            pytorch: returns PyTorch on this CPU in the best precision.
+
+        Raises:
+            DeviceError: train.kernels is `on`, and there is none.
+        """
+        was = self._was(_layers_of(self._recorded) if self._recorded else None)
+        found = list(self._correct(self._variants(was)))
+        if self._train.kernels != "on" and was not in [it.kernel for it in found]:
+            found.append(pytorch())
+        return found[0] if len(found) == 1 else self._fastest(found)
+
+    def _correct(self, variants: list[Variant]) -> Iterator[Compute]:
+        """Yield a Compute for each variant whose layers are correct."""
+        problem = f"no kernel supports train.precision {self._train.precision} on this CPU"
+        n_found = 0
+        for variant in variants:
+            try:
+                compute = replace(
+                    self._float32,
+                    precision="bf16" if variant.half else "fp32",
+                    kernel=variant.name,
+                    fused=self._kernels.layers(self._model, variant),
+                )
+                yield self._verified(compute)
+                n_found += 1
+            except NoKernelError as error:
+                problem = f"charlm's own kernels are not available: {error}"
+                self._notices.append(
+                    f"{problem}; training is slower than this CPU allows, but the results are as "
+                    "good"
+                )
+                break  # what one variant lacks, the others lack, too
+            except MismatchError as error:
+                problem = f"charlm's kernel is wrong on this CPU and not used: {error}"
+                self._notices.append(problem)
+        if not n_found and self._train.kernels == "on":
+            raise DeviceError(f"train.kernels on: {problem}; use train.kernels=auto or off")
+
+    def _fastest(self, computes: list[Compute]) -> Compute:
+        """Return the one with the shortest step. Each is timed once on this machine."""
+        # with SGD the layers take most of the time; Muon's kernel is chosen separately
+        train = self._train.model_copy(update={"optimizer": SGDConfig()})
+        x, y = trial.random_batch(train, self._model, SHARE)
+
+        def measure() -> dict[str, float]:
+            return {it.kernel: trial.step_seconds(self._model, train, it, x, y) for it in computes}
+
+        precisions = [it.precision for it in computes]
+        key = f"{self._model.config!r} {self._model.vocab_size} {tuple(x.shape)} {precisions}"
+        names = [it.kernel for it in computes]
+        seconds = measured(f"{key} {self._float32.threads}", names, measure)
+        best = min(computes, key=lambda it: seconds[it.kernel])
+        return replace(best, checks=(*best.checks, _times("a trial step", seconds, best.kernel)))
+
+    # --- Muon --------------------------------------------------------------------------------
+
+    def muon(self, compute: Compute, pytorch: Callable[[Compute], Compute]) -> Compute:
+        """Return `compute` with what computes Muon.
+
+        Args:
+            pytorch: sets the best precision of PyTorch's products.
+        """
+        was = self._was(_muon_of(self._recorded) if self._recorded else None)
+        found = dict(self._correct_muon(self._variants(was)))
+        if was in found:
+            return _with_muon_kernel(compute, found, was)
+        if self._train.kernels != "on" or not found:
+            compute = pytorch(compute)
+        shape = trial.largest_matrix(self._model)
+
+        def measure() -> dict[str, float]:
+            seconds = {name: trial.muon_kernel_seconds(it, shape) for name, it in found.items()}
+            if self._train.kernels == "on":
+                return seconds
+            return seconds | {TORCH: trial.muon_seconds(shape, "cpu", compute.muon, 1.0)}
+
+        names = [*found, TORCH] if self._train.kernels != "on" else list(found)
+        if len(names) == 1:
+            return _with_muon_kernel(compute, found, names[0])
+        key = f"muon {shape} {compute.muon} {self._float32.threads}"
+        seconds = measured(key, names, measure)
+        return _with_muon_kernel(compute, found, min(names, key=seconds.__getitem__))
+
+    def _correct_muon(self, variants: list[Variant]) -> Iterator[tuple[str, MuonKernel]]:
+        """Yield each kernel for Muon that is correct, with the name of its variant."""
+        for variant in variants:
+            try:
+                kernel = self._kernels.muon(variant)
+            except NoKernelError:
+                return  # `_correct` has said so
+            error = 0.0
+            if self._train.verify:
+                error = trial.muon_kernel_error(kernel, trial.largest_matrix(self._model))
+            if error <= MUON_TOLERANCES[kernel.precision]:
+                yield variant.name, kernel
+            else:
+                self._notices.append(
+                    "charlm's kernel is wrong on this CPU and not used: Muon's orthogonal factor "
+                    f"is {error:.1%} off"
+                )
+
+
+def _layers_of(meta: Meta) -> str:
+    """What computed the layers of the run before."""
+    # a file without muon_kernel is from when `kernel` could be that of Muon alone, and layers in
+    # float32 were always PyTorch's
+    is_old = meta.muon_kernel is None and meta.precision == "fp32"
+    return TORCH if is_old else meta.kernel
+
+
+def _muon_of(meta: Meta) -> str:
+    """What computed Muon in the run before."""
+    return meta.kernel if meta.muon_kernel is None else meta.muon_kernel
+
+
+def _with_muon_kernel(compute: Compute, kernels: dict[str, MuonKernel], name: str) -> Compute:
+    if name == TORCH:
+        return compute
+    kernel = kernels[name]
+    return replace(compute, muon=kernel.precision, muon_kernel=name, newton_schulz=kernel)
+
+
+def _times(what: str, seconds: dict[str, float], best: str) -> str:
+    times = ", ".join(f"{name} {1e3 * it:.3g} ms" for name, it in seconds.items())
+    return f"{what}: {times}; {best} is used"

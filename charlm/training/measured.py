@@ -1,0 +1,57 @@
+"""Times that were measured once on this machine, kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from charlm.files import open_private, private_folder, write_file
+from charlm.kernels.build import sources_digest
+from charlm.machine import cpu_features
+
+MAX_BYTES = 4096
+
+
+def measured(
+    key: str, names: Sequence[str], measure: Callable[[], dict[str, float]]
+) -> dict[str, float]:
+    """The seconds that each of some ways to do the same takes on this machine.
+
+    Args:
+        key: says what they do. With the machine and the source of the kernels, it decides which
+            earlier measurement is the same.
+        names: of the ways.
+        measure: returns the seconds of each; called only if they are not in the cache.
+
+    Returns:
+        The seconds by name. A cache that cannot be used changes nothing but the time this takes.
+    """
+    machine = [platform.machine(), platform.processor(), *sorted(cpu_features())]
+    text = "\0".join([key, *names, sources_digest(), *machine])
+    name = f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.seconds"
+    with suppress(OSError, ValueError, RecursionError):
+        with open_private(private_folder("kernels") / name) as file:
+            found: dict[str, float] = json.loads(file.read(MAX_BYTES))
+        if _is_valid(found, names):
+            return found
+    seconds = measure()
+    with suppress(OSError):
+        folder = private_folder("kernels", create=True)
+        content = json.dumps(seconds).encode()
+        # the compiler's own names, so that those of killed processes are removed
+        write_file(folder / name, content, folder / f"tmp{secrets.token_hex(4)}.tmp", 0o600)
+    return seconds
+
+
+def _is_valid(found: Any, names: Sequence[str]) -> bool:
+    return (
+        isinstance(found, dict)
+        and sorted(found) == sorted(names)
+        and all(isinstance(it, float) and 0 < it < math.inf for it in found.values())
+    )
