@@ -119,18 +119,17 @@ class Blocks:
         del pointers
         return dx, gradients
 
-    def mask(self, call: Call, layer: int, place: str, row: int, shape: tuple[int, int]) -> Tensor:
-        """The mask of some rows in a layer, for tests.
+    def mask(self, p: float, layer: int, place: str, rows: int, width: int) -> Tensor:
+        """The masks (rows, width) of the last call with dropout, in a layer; for tests.
 
         Args:
+            p: the probability of dropout.
             place: `weights` of the attention, whose rows are those of (B, H, T); or after the
                 `attention` or the `mlp`, whose rows are those of (B, T).
-            row: the first row.
-            shape: the number of rows and their length.
         """
-        out = torch.empty(shape)
-        blocks = _Blocks(seed=call.seed, dropout=call.options.dropout)
-        sizes = (ctypes.c_size_t(n) for n in (layer, _PLACES.index(place), row, *shape))
+        out = torch.empty(rows, width)
+        blocks = _Blocks(seed=self.seed, dropout=p)
+        sizes = (ctypes.c_size_t(n) for n in (layer, _PLACES.index(place), rows, width))
         self._library.blocks_mask(ctypes.byref(blocks), *sizes, address(out))
         return out
 
@@ -157,7 +156,7 @@ class Call:
     def gradients(self) -> list[Tensor | None]:
         """Room for the gradients with respect to the weights, in one piece."""
         sizes = [0 if weight is None else weight.numel() for weight in self.weights]
-        parts = torch.empty(sum(sizes)).split(sizes)
+        parts = torch.split(torch.empty(sum(sizes)), sizes)
         return [
             None if weight is None else part.view_as(weight)
             for weight, part in zip(self.weights, parts, strict=True)

@@ -26,23 +26,20 @@ class FusedGPT:
 
     def __init__(self, model: CharModel, variant: Variant) -> None:
         assert isinstance(model, GPT)
-        self._model, self.blocks = model, Blocks(variant)
-
-    @staticmethod
-    def supports(model: object) -> bool:
-        """Whether the kernel supports this model: every GPT."""
-        return isinstance(model, GPT)
+        self.model, self.blocks = model, Blocks(variant)
 
     def __call__(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
         """As the model's `forward`: ids (B, T) to logits (B, T, V), and no state."""
         assert state is None
+        model = self.model
         with torch.autocast("cpu", enabled=False):  # the kernel itself rounds to bfloat16
-            return self._forward(ids), ()
+            x, rotation = model.position(model.embed(ids), 0)  # (B, T, D)
+            logits: Tensor = model.head(model.norm(self.run_blocks(model.dropout(x), rotation)))
+        return logits, ()
 
-    def _forward(self, ids: Tensor) -> Tensor:
-        model, config = self._model, self._model.config
-        x, rotation = model.position(model.embed(ids), 0)  # (B, T, D)
-        block = model.blocks[0]
+    def run_blocks(self, x: Tensor, rotation: Tensor | None) -> Tensor:
+        """The output of all blocks for x (B, T, D)."""
+        model, config, block = self.model, self.model.config, self.model.blocks[0]
         assert isinstance(block, Block)
         options = BlocksOptions(
             n_head=config.n_head,
@@ -50,13 +47,10 @@ class FusedGPT:
             mlp_width=config.mlp_width,
             layernorm=config.norm == "layernorm",
             qk_norm=config.qk_norm,
-            dropout=block.dropout.p if model.training else 0.0,
+            dropout=block.dropout.p if model.training else 0.0,  # the config's may be off in a copy
         )
         weights = [weight for block in model.blocks for weight in _weights(block)]
-        logits: Tensor = model.head(
-            model.norm(self.blocks(model.dropout(x), rotation, weights, options))
-        )
-        return logits
+        return self.blocks(x, rotation, weights, options)
 
 
 def _weights(block: object) -> list[Tensor | None]:

@@ -348,12 +348,9 @@ void blocks_backward(int threads, const Blocks *s) {
   on_threads(threads, tiles_begin, tiles_end, backward, s);
 }
 
-/* The mask of `rows` rows of n, from `row` on, in a layer and place of dropout.h; for tests. */
-void blocks_mask(const Blocks *s, size_t layer, size_t place, size_t row, size_t rows, size_t n,
-                 float *out) {
+/* The first rows of the masks of a layer, in a place of dropout.h, n numbers each; for tests. */
+void blocks_mask(const Blocks *s, size_t layer, size_t place, size_t rows, size_t n, float *out) {
   const Dropout dropout = {mix(s->seed + layer), s->dropout};
-  for (size_t r = 0; r < rows; r++) {
-    for (size_t i = 0; i < n; i++) out[r * n + i] = 1;
-    drop(&dropout, row_key(&dropout, place, row + r), out + r * n, n);
-  }
+  for (size_t i = 0; i < rows * n; i++) out[i] = 1;
+  for (size_t r = 0; r < rows; r++) drop(&dropout, row_key(&dropout, place, r), out + r * n, n);
 }
