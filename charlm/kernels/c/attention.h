@@ -37,14 +37,25 @@ static void probabilities(const Attention *s, const AttentionRoom *w, const numb
   const size_t K = width(s->K), T = width(s->T), known = width(i + n);
   multiply_part(q + i * K, K, w->k_t, K, round_up(n, ROW_STEP), round_up(i + n, LANES), K, w->P, T,
                 0);
+  /* Softmax. The rows are independent at each stage, so that no row waits for the one before. A row
+     ends with a whole vector: what is more becomes about 0, and then 0. */
+  float top[QUERIES], sum[QUERIES];
+  const float scale = 1 / sqrtf((float)s->K);
   for (size_t r = 0; r < n; r++) {
     const size_t length = i + r + 1;
+    for (size_t j = length; j < round_up(length, LANES); j++) w->P[r * T + j] = -INFINITY;
+    top[r] = largest(w->P + r * T, round_up(length, LANES));
+  }
+  for (size_t r = 0; r < n; r++)
+    sum[r] = exponentials(w->P + r * T, round_up(i + r + 1, LANES), top[r], scale);
+  for (size_t r = 0; r < n; r++) {
+    const size_t length = i + r + 1, vectors = round_up(length, LANES);
     float *P = w->P + r * T, *masked = P;
-    softmax(P, length, 1 / sqrtf((float)s->K));
-    memset(P + length, 0, (known - length) * sizeof(float));
+    scale_row(P, vectors, 1 / sum[r]);
+    for (size_t j = length; j < known; j++) P[j] = 0;
     if (s->dropout) {
       masked = memcpy(w->dP, P, known * sizeof(float));
-      drop(s->dropout, row_key(s->dropout, ON_WEIGHTS, row + i + r), masked, length);
+      drop(s->dropout, row_key(s->dropout, ON_WEIGHTS, row + i + r), masked, vectors);
     }
     to_padded_numbers(masked, known, w->masked + r * T);
   }
@@ -68,15 +79,16 @@ static void softmax_backward(const Attention *s, const AttentionRoom *w, size_t 
   const size_t T = width(s->T), known = width(i + n);
   const float scale = 1 / sqrtf((float)s->K);
   for (size_t r = 0; r < n; r++) {
-    const size_t length = i + r + 1;
+    const size_t length = round_up(i + r + 1, LANES); /* P is 0 after the query's own step */
     const float *P = w->P + r * T;
     const number *masked = w->masked + r * T;
-    float *dP = w->dP + r * T, along = 0;
-#pragma omp simd reduction(+ : along)
-    for (size_t j = 0; j < length; j++) along += dP[j] *= from_number(masked[j]);
+    float *dP = w->dP + r * T, along;
+#pragma omp simd
+    for (size_t j = 0; j < length; j++) dP[j] *= from_number(masked[j]);
+    SUM(along, length, j, load(dP + j), dP[j]);
 #pragma omp simd
     for (size_t j = 0; j < length; j++) dP[j] = scale * (dP[j] - P[j] * along);
-    memset(dP + length, 0, (known - length) * sizeof(float));
+    for (size_t j = length; j < known; j++) dP[j] = 0;
     to_padded_numbers(dP, known, w->dS + r * T);
   }
 }

@@ -23,11 +23,14 @@ typedef struct {
   Saved saved;
   Dropout dropout;
   number *const *packed;
+  Factors factors; /* of the first row of a chunk, backward */
 } Layer;
 
 static Layer layer_of(const Blocks *s, const Shared *shared, const Room *w, size_t layer) {
-  return (Layer){s, shared, w, layer, saved_of(s, layer, NULL),
-                 {mix(s->seed + layer), s->dropout}, shared->packed[layer & 1]};
+  Layer l = {s, shared, w, layer, saved_of(s, layer, NULL), {mix(s->seed + layer), s->dropout},
+             shared->packed[layer & 1], {{0}, {shared->normal1, NULL, shared->normal2, shared->a}}};
+  memcpy(l.factors.dy, shared->dy, sizeof l.factors.dy);
+  return l;
 }
 
 /* Pack this thread's part of a layer's matrices. */
@@ -60,14 +63,29 @@ static void add_bias(const Layer *l, int matrix, float *x) {
   for (size_t i = 0; i < O; i++) x[i] += bias[i];
 }
 
-/* n normalized rows of x (n, D), as numbers; norm is GAIN1 or GAIN2. */
-static void normalize_rows(const Layer *l, int norm, const float *x, size_t n) {
+/* n rows of the input of a norm, GAIN1 or GAIN2, and of their moments. */
+static const float *normed(const Layer *l, int norm, size_t row, Moments **moments) {
+  *moments = l->saved.moments[norm == GAIN2] + row;
+  return (norm == GAIN1 ? l->saved.x : l->saved.middle) + row * l->s->D;
+}
+
+static void compute_moments(const Layer *l, int norm, size_t row, size_t n) {
   const size_t D = l->s->D;
-  float *const row = l->w->row[0];
+  Moments *moments;
+  const float *const x = normed(l, norm, row, &moments);
+  for (size_t r = 0; r < n; r++) moments[r] = norm_moments(x + r * D, D, l->s->layernorm);
+}
+
+/* n normalized rows as numbers. */
+static void normalize_rows(const Layer *l, int norm, size_t row, size_t n, number *to) {
+  const size_t D = l->s->D;
+  const float *const gain = weight_of(l->s, l->layer, norm);
+  const float *const bias = weight_of(l->s, l->layer, norm + 1);
+  Moments *moments;
+  const float *const x = normed(l, norm, row, &moments);
   for (size_t r = 0; r < n; r++) {
-    normalize(x + r * D, D, l->s->layernorm, weight_of(l->s, l->layer, norm),
-              weight_of(l->s, l->layer, norm + 1), row);
-    to_padded_numbers(row, D, l->w->normal + r * width(D));
+    normalize(x + r * D, moments[r], D, gain, bias, l->w->row[0]);
+    to_padded_numbers(l->w->row[0], D, to + r * width(D));
   }
 }
 
@@ -125,7 +143,8 @@ static void forward_rest(const Layer *l, size_t row, size_t n) {
   for (size_t r = 0; r < n; r++)
     add_residual(l, OUT, row + r, l->saved.x + (row + r) * D, w->product + r * width(D),
                  middle + r * D);
-  normalize_rows(l, GAIN2, middle, n);
+  compute_moments(l, GAIN2, row, n);
+  normalize_rows(l, GAIN2, row, n, w->normal);
   multiply_by(l, UP, 0, w->normal, n);
   for (size_t r = 0; r < n; r++) {
     float *const u = w->product + r * width(U);
@@ -146,7 +165,8 @@ static void forward_group(const Layer *l, size_t from, size_t to) {
   const size_t D = s->D, rows = to * s->T;
   for (size_t row = from * s->T; row < rows; row += PIECE) {
     const size_t n = smaller(PIECE, rows - row);
-    normalize_rows(l, GAIN1, l->saved.x + row * D, n);
+    compute_moments(l, GAIN1, row, n);
+    normalize_rows(l, GAIN1, row, n, l->w->normal);
     multiply_by(l, QKV, 0, l->w->normal, n);
     for (size_t r = 0; r < n; r++) split_heads(l, row + r, l->w->product + r * width(3 * D));
   }
@@ -157,8 +177,8 @@ static void forward_group(const Layer *l, size_t from, size_t to) {
 
 /* --- backward --------------------------------------------------------------------------------- */
 
-/* n rows of the gradient dx, times the mask, as numbers of dy, and as a factor from k on. */
-static void drop_gradient(const Layer *l, int matrix, size_t row, size_t n, size_t k) {
+/* n rows of the gradient dx, times the mask, to dy of a matrix. */
+static void drop_gradient(const Layer *l, int matrix, size_t row, size_t n, number *dy) {
   const Blocks *s = l->s;
   const size_t D = s->D, place = matrix == OUT ? ON_ATTENTION : ON_MLP;
   for (size_t r = 0; r < n; r++) {
@@ -167,44 +187,45 @@ static void drop_gradient(const Layer *l, int matrix, size_t row, size_t n, size
       dx = memcpy(l->w->row[0], dx, D * sizeof(float));
       drop(&l->dropout, row_key(&l->dropout, place, row + r), l->w->row[0], D);
     }
-    to_padded_numbers(dx, D, l->w->dy + r * width(D));
+    to_padded_numbers(dx, D, dy + r * width(D));
   }
-  store_dy(s, l->shared, matrix, l->w->dy, n, k);
 }
 
-/* Add to n rows of dx what product, the gradient by the output of a norm of x, gives. */
-static void norm_gradient(const Layer *l, int norm, const float *x, size_t row, size_t n) {
+/* Add to n rows of dx what product, the gradient by the output of a norm, gives. */
+static void norm_gradient(const Layer *l, int norm, size_t row, size_t n) {
   const Blocks *s = l->s;
   const size_t D = s->D, group = row / s->T / group_of(s);
   float *const sums = l->shared->norms + (group * 4 + (size_t)(norm - GAIN1)) * D;
+  Moments *moments;
+  const float *const x = normed(l, norm, row, &moments);
   for (size_t r = 0; r < n; r++)
-    normalize_backward(x + (row + r) * D, l->w->product + r * width(D), D, s->layernorm,
-                       weight_of(s, l->layer, norm), s->out + (row + r) * D, sums, sums + D);
+    normalize_backward(x + r * D, moments[r], l->w->product + r * width(D), D, s->layernorm,
+                       weight_of(s, l->layer, norm), s->out + (row + r) * D, sums, sums + D,
+                       l->w->row[0]);
 }
 
-/* n rows from `row` on, which are rows from k on of the chunk: through the MLP, and the product
-   after the attention; `first` is the group's first row. */
+/* n rows from `row` on, which is row k of the chunk: through the MLP, and the product after the
+   attention; `first` is the group's first row. */
 static void backward_rest(const Layer *l, size_t row, size_t n, size_t k, size_t first) {
   const Blocks *s = l->s;
   const Room *w = l->w;
   const size_t D = s->D, F = s->F, U = rows_of(s, UP), K = D / s->H;
-  drop_gradient(l, DOWN, row, n, k);
-  multiply_by(l, DOWN, 1, w->dy, n);
+  number *const dout = l->factors.dy[DOWN] + k * width(D), *const a = l->shared->a + k * width(F);
+  number *const du = l->factors.dy[UP] + k * width(U);
+  number *const dy = l->factors.dy[OUT] + k * width(D);
+  drop_gradient(l, DOWN, row, n, dout);
+  multiply_by(l, DOWN, 1, dout, n);
   for (size_t r = 0; r < n; r++) {
     from_numbers(l->saved.u + (row + r) * width(U), U, w->row[0]);
     activate_backward(s->mlp, w->row[0], w->product + r * width(F), F, w->row[1], w->row[2]);
-    to_padded_numbers(w->row[1], F, w->a + r * width(F));
-    to_padded_numbers(w->row[2], U, w->du + r * width(U));
+    to_padded_numbers(w->row[1], F, a + r * width(F));
+    to_padded_numbers(w->row[2], U, du + r * width(U));
   }
-  store_x(s, l->shared, DOWN, w->a, n, k);
-  store_dy(s, l->shared, UP, w->du, n, k);
-  normalize_rows(l, GAIN2, l->saved.middle + row * D, n);
-  store_x(s, l->shared, UP, w->normal, n, k);
-  multiply_by(l, UP, 1, w->du, n);
-  norm_gradient(l, GAIN2, l->saved.middle, row, n);
-  drop_gradient(l, OUT, row, n, k);
-  store_x(s, l->shared, OUT, l->saved.y + row * width(D), n, k);
-  multiply_by(l, OUT, 1, w->dy, n);
+  normalize_rows(l, GAIN2, row, n, l->shared->normal2 + k * width(D));
+  multiply_by(l, UP, 1, du, n);
+  norm_gradient(l, GAIN2, row, n);
+  drop_gradient(l, OUT, row, n, dy);
+  multiply_by(l, OUT, 1, dy, n);
   for (size_t r = 0; r < n; r++) {
     const size_t b = (row + r - first) / s->T, t = (row + r - first) % s->T;
     for (size_t h = 0; h < s->H; h++)
@@ -225,8 +246,8 @@ static void prepare_backward(const Layer *l, size_t part, size_t b, size_t h, si
   normalize_vector_backward(x, l->saved.inverse[((b * s->T + t) * 2 + part) * s->H + h], K, dx);
 }
 
-/* dqkv of sequence b, which is number `at` of its group. */
-static void attend_heads_backward(const Layer *l, size_t b, size_t at) {
+/* dqkv (T, 3 D) of sequence b, which is number `at` of its group. */
+static void attend_heads_backward(const Layer *l, size_t b, size_t at, number *dqkv) {
   const Blocks *s = l->s;
   const AttentionRoom *w = &l->w->attention;
   const size_t K = s->D / s->H, stride = width(3 * s->D);
@@ -239,7 +260,7 @@ static void attend_heads_backward(const Layer *l, size_t b, size_t at) {
     for (size_t t = 0; t < s->T; t++)
       for (size_t part = 0; part < 3; part++) {
         float *const dx = gradients[part] + t * width(K);
-        number *const to = l->w->dqkv + (at * s->T + t) * stride;
+        number *const to = dqkv + t * stride;
         if (part < 2) prepare_backward(l, part, b, h, t, dx);
         for (size_t i = 0; i < K; i++) to[part * s->D + h * K + i] = to_number(dx[i]);
         for (size_t i = 3 * s->D; i < stride; i++) to[i] = 0;
@@ -247,22 +268,21 @@ static void attend_heads_backward(const Layer *l, size_t b, size_t at) {
   }
 }
 
-/* Sequences [from, to) back through a layer; k is where the chunk has their rows. */
+/* Sequences [from, to) back through a layer; their first row is row k of the chunk. */
 static void backward_group(const Layer *l, size_t from, size_t to, size_t k) {
   const Blocks *s = l->s;
-  const size_t D = s->D, first = from * s->T, rows = (to - from) * s->T;
+  const size_t D = s->D, first = from * s->T, rows = (to - from) * s->T, stride = width(3 * D);
+  number *const dqkv = l->factors.dy[QKV] + k * stride;
   memset(l->shared->norms + from / group_of(s) * 4 * D, 0, 4 * D * sizeof(float));
   for (size_t r = 0; r < rows; r += PIECE)
     backward_rest(l, first + r, smaller(PIECE, rows - r), k + r, first);
-  for (size_t b = from; b < to; b++) attend_heads_backward(l, b, b - from);
+  for (size_t b = from; b < to; b++)
+    attend_heads_backward(l, b, b - from, dqkv + (b - from) * s->T * stride);
   for (size_t r = 0; r < rows; r += PIECE) {
     const size_t n = smaller(PIECE, rows - r);
-    const number *const dqkv = l->w->dqkv + r * width(3 * D);
-    store_dy(s, l->shared, QKV, dqkv, n, k + r);
-    normalize_rows(l, GAIN1, l->saved.x + (first + r) * D, n);
-    store_x(s, l->shared, QKV, l->w->normal, n, k + r);
-    multiply_by(l, QKV, 1, dqkv, n);
-    norm_gradient(l, GAIN1, l->saved.x, first + r, n);
+    normalize_rows(l, GAIN1, first + r, n, l->shared->normal1 + (k + r) * width(D));
+    multiply_by(l, QKV, 1, dqkv + r * stride, n);
+    norm_gradient(l, GAIN1, first + r, n);
   }
 }
 
@@ -292,17 +312,17 @@ static void forward(const void *job, int me, int of) {
 
 /* This thread's sequences of the chunk that begins at `first`, back through a layer, then its part
    of the gradients. */
-static void backward_chunk(const Layer *l, size_t first, int me, int of) {
+static void backward_chunk(Layer *l, size_t first, int me, int of) {
   const Blocks *s = l->s;
   const size_t group = group_of(s), count = smaller(chunk_of(s), s->B - first);
-  const size_t length = width(group * s->T), groups = round_up(count, group) / group;
   size_t from, to;
   share(count, group, me, of, &from, &to);
   for (size_t b = from; b < to; b += group)
-    backward_group(l, first + b, first + smaller(b + group, to), b / group * length);
+    backward_group(l, first + b, first + smaller(b + group, to), b * s->T);
   barrier(of);
-  const size_t last = (groups - 1) * length + width((count - (groups - 1) * group) * s->T);
-  add_gradients(s, l->shared, s->gradients + l->layer * WEIGHTS, last, first > 0, me, of);
+  l->factors.x[OUT] = l->saved.y + first * s->T * width(s->D);
+  add_gradients(s, &l->factors, l->w, s->gradients + l->layer * WEIGHTS, count * s->T, first > 0, me,
+                of);
 }
 
 static void backward(const void *job, int me, int of) {
@@ -311,7 +331,7 @@ static void backward(const void *job, int me, int of) {
   const Shared shared = shared_of(s, &m);
   const Room w = my_room(s, &m, me);
   for (size_t layer = s->n_layer; layer-- > 0;) {
-    const Layer l = layer_of(s, &shared, &w, layer);
+    Layer l = layer_of(s, &shared, &w, layer);
     pack_weights(s, &shared, layer, 1, me, of);
     for (size_t first = 0; first < s->B; first += chunk_of(s)) {
       barrier(of); /* the weights are packed, and nobody needs the chunk before any more */

@@ -10,6 +10,9 @@ enum { PIECE = 128 };        /* rows in a product: their activations stay in the
 enum { GROUP_ROWS = 64 };    /* short sequences are processed together, up to this */
 enum { CHUNK_ROWS = 2048 };  /* rows between two updates of the gradients, see gradients.h */
 enum { CHUNK_SEQUENCES = 16 }; /* at least, for this many threads to have something to do */
+/* Rows that are summed up before the next part of a dW; a bit longer in memory, as addresses that
+   differ by a power of 2 compete for places in the cache. */
+enum { SPAN = 256 * PER_ELEMENT, LENGTH = SPAN + 2 * DEPTH };
 
 enum { QKV, OUT, UP, DOWN, MATRICES };
 enum { BIASES = MATRICES, GAIN1 = 2 * MATRICES, NORM_BIAS1, GAIN2, NORM_BIAS2, WEIGHTS };
@@ -72,6 +75,7 @@ typedef struct {
   const float *x;        /* (R, D), the input */
   float *out;            /* (R, D), the output */
   float *middle;         /* (R, D), after the attention */
+  Moments *moments[2];   /* (R,), of x and middle */
   float *inverse;        /* (R, 2, H), 1 / rms of queries and keys */
   number *heads[3];      /* queries, keys and values, (B, H, T, K) each */
   number *y, *u;         /* (R, D), what the heads found; (R, U) before the activation */
@@ -85,6 +89,7 @@ static Saved saved_of(const Blocks *s, size_t layer, size_t *bytes) {
     l.x = i ? l.out : s->x;
     l.out = i + 1 < s->n_layer ? floats(&m, R * s->D) : s->out;
     l.middle = floats(&m, R * s->D);
+    for (int i = 0; i < 2; i++) l.moments[i] = take(&m, R, sizeof(Moments));
     l.inverse = floats(&m, s->qk_norm ? R * 2 * s->H : 0);
     for (int part = 0; part < 3; part++)
       l.heads[part] = numbers(&m, R * s->H, width(s->D / s->H));
@@ -95,38 +100,42 @@ static Saved saved_of(const Blocks *s, size_t layer, size_t *bytes) {
   return l;
 }
 
+/* The factors of the gradients, of the rows of a chunk: (rows, O) and (rows, I) for each matrix. */
+typedef struct {
+  number *dy[MATRICES];
+  const number *x[MATRICES];
+} Factors;
+
 /* What all threads share. */
 typedef struct {
   number *packed[2][MATRICES];  /* right factors W^T, or backward W; forward for two layers */
-  /* Factors of the gradients, over a chunk's rows, which are `length` apart in them: dy^T of each
-     matrix, and x */
-  number *dy[MATRICES], *x[MATRICES];
-  size_t length;
+  number *dy[MATRICES];         /* see Factors */
+  number *normal1, *normal2, *a; /* (rows, D), (rows, D), (rows, F): x of QKV, UP and DOWN */
   float *norms;                 /* (groups of sequences, 4, D), gradients of the norms */
 } Shared;
 
 /* What a thread works in. */
 typedef struct {
-  number *normal, *dy;  /* (PIECE, D) each */
-  number *a, *du;       /* (PIECE, F), (PIECE, U) */
+  number *normal, *a;   /* (PIECE, D), (PIECE, F) */
   float *product;       /* (PIECE, the largest width) */
   float *row[3];        /* (the largest width) each */
   number *dheads;       /* (H, T, K) of each sequence of a group */
-  number *dqkv;         /* (T, 3 D) of each sequence of a group */
+  number *left, *right; /* (the largest width, LENGTH) each */
   AttentionRoom attention;
 } Room;
 
 static Shared shared_of(const Blocks *s, Memory *m) {
   Shared shared = {0};
   const size_t group = group_of(s), groups = round_up(s->B, group) / group;
-  shared.length = round_up(chunk_of(s), group) / group * width(group * s->T) + DEPTH;
+  const size_t rows = chunk_of(s) * s->T;
   for (int w = 0; w < MATRICES; w++) {
     const size_t O = rows_of(s, w), I = columns_of(s, w);
-    for (int i = 0; i < 2; i++)
-      shared.packed[i][w] = numbers(m, 1, width(O) * width(I));
-    shared.dy[w] = numbers(m, round_up(O, LANES), shared.length);
-    shared.x[w] = numbers(m, round_up(I, LANES), shared.length);
+    for (int i = 0; i < 2; i++) shared.packed[i][w] = numbers(m, 1, width(O) * width(I));
+    shared.dy[w] = numbers(m, rows, width(O));
   }
+  shared.normal1 = numbers(m, rows, width(s->D));
+  shared.normal2 = numbers(m, rows, width(s->D));
+  shared.a = numbers(m, rows, width(s->F));
   shared.norms = floats(m, groups * 4 * s->D);
   return shared;
 }
@@ -148,12 +157,11 @@ static Room room_of(const Blocks *s, Memory *m) {
   Room w;
   const size_t D = width(s->D), F = width(s->F), U = width(rows_of(s, UP));
   const size_t largest = larger(width(3 * s->D), larger(U, F)), rows = group_of(s) * s->T;
-  w.normal = numbers(m, PIECE, D), w.dy = numbers(m, PIECE, D);
-  w.a = numbers(m, PIECE, F), w.du = numbers(m, PIECE, U);
+  w.normal = numbers(m, PIECE, D), w.a = numbers(m, PIECE, F);
   w.product = floats(m, PIECE * largest);
   for (int i = 0; i < 3; i++) w.row[i] = floats(m, largest);
   w.dheads = numbers(m, rows * s->H, width(s->D / s->H));
-  w.dqkv = numbers(m, rows, width(3 * s->D));
+  w.left = numbers(m, largest, LENGTH), w.right = numbers(m, largest, LENGTH);
   w.attention = attention_room(s, m);
   return w;
 }

@@ -1,5 +1,7 @@
 /* Functions of one number that a compiler can apply to a vector of them. */
 
+#pragma once
+
 #include <stdint.h>
 #include <string.h>
 

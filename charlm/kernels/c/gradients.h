@@ -1,26 +1,9 @@
 /* The gradients by the weights: dW (O, I) = dy^T x, summed over all rows of all sequences.
 
-   A thread that has dy and x of some rows stores them as factors, for all threads to use. When a
-   chunk of sequences is done, each thread computes a part of each dW. So each sum has the same
-   order for any number of threads, and is long, which is fast. */
+   Threads leave dy and x of their rows for all to use. When a chunk of sequences is done, each
+   thread computes a part of each dW. So a sum has the same order for any number of threads. */
 
 #include "blocks.h"
-
-enum { SPAN = 512 }; /* rows that are summed up before the next part of dW: they stay in the cache */
-
-/* Store rows of dy (n, O) and x (n, I), which are numbers, as rows k to k + n of a chunk. */
-static void store_dy(const Blocks *s, const Shared *shared, int matrix, const number *dy, size_t n,
-                     size_t k) {
-  const size_t O = rows_of(s, matrix);
-  pack_left((Source){.numbers = dy, .stride = width(O), .size = O, .K = n}, shared->dy[matrix] + k,
-            shared->length);
-}
-static void store_x(const Blocks *s, const Shared *shared, int matrix, const number *x, size_t n,
-                    size_t k) {
-  const size_t I = columns_of(s, matrix);
-  pack_right_part((Source){.numbers = x, .stride = width(I), .size = I, .K = n},
-                  shared->x[matrix] + k * LANES, shared->length);
-}
 
 /* The part of `count` that is this thread's, in units of `unit`. */
 static void share(size_t count, size_t unit, int me, int of, size_t *from, size_t *to) {
@@ -29,24 +12,42 @@ static void share(size_t count, size_t unit, int me, int of, size_t *from, size_
   *to = smaller(units * (size_t)(me + 1) / (size_t)of * unit, count);
 }
 
-/* dW = or += for this thread's rows of all matrices and biases, by `length` rows of a chunk. */
-static void add_gradients(const Blocks *s, const Shared *shared, float *const *gradients,
-                          size_t length, int more, int me, int of) {
-  for (int w = 0; w < MATRICES; w++) {
-    const size_t I = columns_of(s, w), lda = shared->length;
+/* out (M, N) = dy^T x, or += where `more`, over R rows of dy (R, M) and x (R, N). */
+static void add_transposed(const Room *w, const number *dy, size_t dy_stride, const number *x,
+                        size_t x_stride, size_t M, size_t N, size_t R, float *out, size_t stride,
+                        int more) {
+  for (size_t r = 0; r < R; r += SPAN) {
+    const size_t K = smaller(SPAN, R - r);
+    const number *const rows = dy + r * dy_stride;
+    pack_left((Source){.numbers = rows, .stride = dy_stride, .size = M, .K = K}, w->left, LENGTH);
+    pack_right_part((Source){.numbers = x + r * x_stride, .stride = x_stride, .size = N, .K = K},
+                    w->right, LENGTH);
+    multiply_part(w->left, LENGTH, w->right, LENGTH, M, N, width(K), out, stride, more || r);
+  }
+}
+
+/* out (O,) = the sum of R rows of dy, or += where `more`. */
+static void add_rows(const number *dy, size_t stride, size_t O, size_t R, float *out, int more) {
+  if (!more) memset(out, 0, O * sizeof(float));
+  for (size_t r = 0; r < R; r++)
+#pragma omp simd
+    for (size_t o = 0; o < O; o++) out[o] += from_number(dy[r * stride + o]);
+}
+
+/* This thread's part of the gradients by matrices and biases, from R rows of a chunk. */
+static void add_gradients(const Blocks *s, const Factors *factors, const Room *w,
+                          float *const *gradients, size_t R, int more, int me, int of) {
+  for (int m = 0; m < MATRICES; m++) {
+    const size_t O = rows_of(s, m), I = columns_of(s, m), wide = width(O), deep = width(I);
+    const number *const dy = factors->dy[m], *const x = factors->x[m];
     size_t from, to;
-    share(rows_of(s, w), LANES, me, of, &from, &to);
-    const number *const dy = shared->dy[w] + from * lda;
-    for (size_t k = 0; k < length; k += SPAN)
-      multiply_part(dy + k, lda, shared->x[w] + k * LANES, lda, to - from, I,
-                    smaller(SPAN, length - k), gradients[w] + from * I, I, more || k);
-    float *const bias = gradients[BIASES + w];
-    for (size_t o = from; bias && o < to; o++) {
-      float sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (size_t k = 0; k < length; k++) sum += from_number(dy[(o - from) * lda + k]);
-      bias[o] = (more ? bias[o] : 0) + sum;
-    }
+    share(larger(O, I), LANES, me, of, &from, &to); /* the longer side: the other is packed by all */
+    if (O >= I)
+      add_transposed(w, dy + from, wide, x, deep, to - from, I, R, gradients[m] + from * I, I, more);
+    else add_transposed(w, dy, wide, x + from, deep, O, to - from, R, gradients[m] + from, I, more);
+    share(O, LANES, me, of, &from, &to);
+    if (gradients[BIASES + m])
+      add_rows(dy + from, wide, to - from, R, gradients[BIASES + m] + from, more);
   }
 }
 

@@ -69,17 +69,23 @@ INLINE void pack_block(const Source *s, size_t i, size_t k, int transposed, numb
 /* The numbers in a factor of `size` rows or columns. */
 INLINE size_t packed_size(size_t size, size_t K) { return round_up(size, LANES) * round_up(K, DEPTH); }
 
+/* Blocks in the order of the source's rows: strides between them are slow. */
+#define EACH_BLOCK(s, i, k, PACK)                              \
+  if ((s).along)                                               \
+    for (size_t i = 0; i < (s).size; i += LANES)               \
+      for (size_t k = 0; k < (s).K; k += DEPTH) PACK;          \
+  else                                                         \
+    for (size_t k = 0; k < (s).K; k += DEPTH)                  \
+      for (size_t i = 0; i < (s).size; i += LANES) PACK;
+
 /* Pack a left factor into rows `lda` apart. */
 INLINE void pack_left(Source s, number *to, size_t lda) {
-  for (size_t k = 0; k < s.K; k += DEPTH) /* a cache line of the source is read once */
-    for (size_t i = 0; i < s.size; i += LANES) pack_block(&s, i, k, 0, to + i * lda + k, lda);
+  EACH_BLOCK(s, i, k, pack_block(&s, i, k, 0, to + i * lda + k, lda))
 }
 
 /* Pack a right factor into groups ldb LANES numbers apart. */
 INLINE void pack_right_part(Source s, number *to, size_t ldb) {
-  for (size_t k = 0; k < s.K; k += DEPTH)
-    for (size_t i = 0; i < s.size; i += LANES)
-      pack_block(&s, i, k, 1, to + i * ldb + k * LANES, DEPTH);
+  EACH_BLOCK(s, i, k, pack_block(&s, i, k, 1, to + i * ldb + k * LANES, DEPTH))
 }
 
 /* Pack a right factor. */

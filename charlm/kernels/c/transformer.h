@@ -1,11 +1,14 @@
 /* The parts of a transformer that are not products: norms, rotation, softmax, activations, and
    their gradients. Each function works on one row. */
 
+#pragma once
+
 #include <float.h>
 #include <math.h>
 #include <stddef.h>
 
 #include "functions.h"
+#include "vectors.h"
 
 /* --- norms ------------------------------------------------------------------------------------ */
 
@@ -15,14 +18,10 @@ typedef struct {
 } Moments;
 
 static inline Moments moments(const float *x, size_t n, int centered, float eps) {
-  float sum = 0, squares = 0;
-  if (centered) {
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++) sum += x[i];
-  }
+  float sum = 0, squares;
+  if (centered) SUM(sum, n, i, load(x + i), x[i]);
   const float mean = sum / (float)n;
-#pragma omp simd reduction(+ : squares)
-  for (size_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
+  SUM(squares, n, i, (load(x + i) - mean) * (load(x + i) - mean), (x[i] - mean) * (x[i] - mean));
   return (Moments){mean, 1 / sqrtf(squares / (float)n + eps)};
 }
 
@@ -31,10 +30,9 @@ static inline Moments norm_moments(const float *x, size_t D, int layernorm) {
   return moments(x, D, layernorm, layernorm ? 1e-5f : FLT_EPSILON);
 }
 
-/* y = norm(x) gain + bias; bias may be NULL. */
-static inline void normalize(const float *x, size_t D, int layernorm, const float *gain,
+/* y = norm(x) gain + bias, from the moments of x; bias may be NULL. */
+static inline void normalize(const float *restrict x, Moments m, size_t D, const float *gain,
                              const float *bias, float *restrict y) {
-  const Moments m = norm_moments(x, D, layernorm);
 #pragma omp simd
   for (size_t d = 0; d < D; d++) y[d] = (x[d] - m.mean) * m.inverse * gain[d];
   if (!bias) return;
@@ -42,28 +40,25 @@ static inline void normalize(const float *x, size_t D, int layernorm, const floa
   for (size_t d = 0; d < D; d++) y[d] += bias[d];
 }
 
-/* From dy to dx +=, dgain += and dbias +=. */
-static inline void normalize_backward(const float *restrict x, const float *restrict dy, size_t D,
-                                      int layernorm, const float *restrict gain,
+/* From dy to dx +=, dgain += and dbias +=; `row` (D,) is workspace. */
+static inline void normalize_backward(const float *restrict x, Moments m, const float *restrict dy,
+                                      size_t D, int layernorm, const float *restrict gain,
                                       float *restrict dx, float *restrict dgain,
-                                      float *restrict dbias) {
-  const Moments m = norm_moments(x, D, layernorm);
-  float sum = 0, along = 0;
-#pragma omp simd reduction(+ : sum, along)
-  for (size_t d = 0; d < D; d++) {
-    const float normal = (x[d] - m.mean) * m.inverse, g = dy[d] * gain[d];
-    dgain[d] += dy[d] * normal;
-    dbias[d] += dy[d];
-    sum += g;
-    along += g * normal;
-  }
-  sum = layernorm ? sum / (float)D : 0;
-  along /= (float)D;
+                                      float *restrict dbias, float *restrict row) {
+  float sum = 0, along;
 #pragma omp simd
   for (size_t d = 0; d < D; d++) {
     const float normal = (x[d] - m.mean) * m.inverse;
-    dx[d] += m.inverse * (dy[d] * gain[d] - sum - normal * along);
+    dgain[d] += dy[d] * normal;
+    dbias[d] += dy[d];
+    row[d] = dy[d] * gain[d];
   }
+  if (layernorm) SUM(sum, D, d, load(row + d), row[d]);
+  SUM(along, D, d, load(row + d) * (load(x + d) - m.mean), row[d] * (x[d] - m.mean));
+  sum /= (float)D;
+  along *= m.inverse * m.inverse / (float)D;
+#pragma omp simd
+  for (size_t d = 0; d < D; d++) dx[d] += m.inverse * (row[d] - sum - (x[d] - m.mean) * along);
 }
 
 /* --- queries and keys ------------------------------------------------------------------------- */
@@ -78,9 +73,8 @@ static inline float normalize_vector(float *x, size_t K) {
 
 /* From the gradient dx by the normalized x to that by what it was. */
 static inline void normalize_vector_backward(const float *x, float inverse, size_t K, float *dx) {
-  float along = 0;
-#pragma omp simd reduction(+ : along)
-  for (size_t i = 0; i < K; i++) along += x[i] * dx[i];
+  float along;
+  SUM(along, K, i, load(x + i) * load(dx + i), x[i] * dx[i]);
   along /= (float)K;
 #pragma omp simd
   for (size_t i = 0; i < K; i++) dx[i] = inverse * (dx[i] - x[i] * along);
@@ -99,27 +93,38 @@ static inline void rotate(float *x, const float *cosine, const float *sine, size
 
 /* --- attention -------------------------------------------------------------------------------- */
 
-/* Scores (n,) to softmax(scale scores). */
-static inline void softmax(float *scores, size_t n, float scale) {
-  float top = scores[0], sum = 0;
+static inline float largest(const float *x, size_t n) {
+  float top = x[0];
 #pragma omp simd reduction(max : top)
-  for (size_t j = 0; j < n; j++) top = scores[j] > top ? scores[j] : top;
-#pragma omp simd reduction(+ : sum)
-  for (size_t j = 0; j < n; j++) {
-    scores[j] = power_of_e((scores[j] - top) * scale);
-    sum += scores[j];
-  }
-  const float inverse = 1 / sum;
+  for (size_t i = 0; i < n; i++) top = x[i] > top ? x[i] : top;
+  return top;
+}
+
+/* x = exp(scale (x - top)); returns the sum. */
+static inline float exponentials(float *x, size_t n, float top, float scale) {
+  float sum;
 #pragma omp simd
-  for (size_t j = 0; j < n; j++) scores[j] *= inverse;
+  for (size_t i = 0; i < n; i++) x[i] = power_of_e((x[i] - top) * scale);
+  SUM(sum, n, i, load(x + i), x[i]);
+  return sum;
+}
+
+static inline void scale_row(float *x, size_t n, float factor) {
+#pragma omp simd
+  for (size_t i = 0; i < n; i++) x[i] *= factor;
 }
 
 /* --- the MLP's activation --------------------------------------------------------------------- */
 
 enum { GELU, RELU2, SWIGLU };
 
-/* x Phi(x) and its slope. Phi(x) = (1 + erf(x / sqrt 2)) / 2, by Abramowitz & Stegun 7.1.26. */
-static inline float gelu(float x, float *slope) {
+/* A function's value and its derivative. */
+typedef struct {
+  float y, slope;
+} Value;
+
+/* x Phi(x). Phi(x) = (1 + erf(x / sqrt 2)) / 2, by Abramowitz & Stegun 7.1.26. */
+static inline Value gelu(float x) {
   const float z = fabsf(x) * .70710678f, t = 1 / (1 + .3275911f * z);
   float p = 1.061405429f;
   p = p * t - 1.453152027f;
@@ -128,61 +133,64 @@ static inline float gelu(float x, float *slope) {
   p = p * t + .254829592f;
   const float e = power_of_e(-z * z), tail = .5f * p * t * e; /* Phi(-|x|) */
   const float cdf = x < 0 ? tail : 1 - tail;
-  *slope = cdf + x * .39894228f * e;
-  return x * cdf;
+  return (Value){x * cdf, cdf + x * .39894228f * e};
 }
 
-static inline float squared_relu(float x, float *slope) {
+static inline Value squared_relu(float x) {
   const float positive = x < 0 ? 0 : x; /* NaN stays */
-  *slope = 2 * positive;
-  return positive * positive;
+  return (Value){positive * positive, 2 * positive};
 }
 
-/* x sigmoid(x) and its slope. */
-static inline float silu(float x, float *slope) {
+/* x sigmoid(x). */
+static inline Value silu(float x) {
   const float s = sigmoid(x);
-  *slope = s + x * sigmoid_slope(s);
-  return x * s;
+  return (Value){x * s, s + x * sigmoid_slope(s)};
 }
 
 /* y (F,) from up x (F,), or for SwiGLU from gate x and up x (2 F,). */
 static inline void activate(int kind, const float *restrict u, size_t F, float *restrict y) {
-  float slope;
   switch (kind) {
     case GELU:
-#pragma omp simd private(slope)
-      for (size_t i = 0; i < F; i++) y[i] = gelu(u[i], &slope);
+#pragma omp simd
+      for (size_t i = 0; i < F; i++) y[i] = gelu(u[i]).y;
       break;
     case RELU2:
-#pragma omp simd private(slope)
-      for (size_t i = 0; i < F; i++) y[i] = squared_relu(u[i], &slope);
+#pragma omp simd
+      for (size_t i = 0; i < F; i++) y[i] = squared_relu(u[i]).y;
       break;
     default:
-#pragma omp simd private(slope)
-      for (size_t i = 0; i < F; i++) y[i] = silu(u[i], &slope) * u[F + i];
+#pragma omp simd
+      for (size_t i = 0; i < F; i++) y[i] = silu(u[i]).y * u[F + i];
   }
 }
 
 /* As activate, and from the gradient dy by y to that by u, du. */
 static inline void activate_backward(int kind, const float *restrict u, const float *restrict dy,
                                      size_t F, float *restrict y, float *restrict du) {
-  float slope;
   switch (kind) {
     case GELU:
-#pragma omp simd private(slope)
-      for (size_t i = 0; i < F; i++) y[i] = gelu(u[i], &slope), du[i] = dy[i] * slope;
+#pragma omp simd
+      for (size_t i = 0; i < F; i++) {
+        const Value a = gelu(u[i]);
+        y[i] = a.y;
+        du[i] = dy[i] * a.slope;
+      }
       break;
     case RELU2:
-#pragma omp simd private(slope)
-      for (size_t i = 0; i < F; i++) y[i] = squared_relu(u[i], &slope), du[i] = dy[i] * slope;
+#pragma omp simd
+      for (size_t i = 0; i < F; i++) {
+        const Value a = squared_relu(u[i]);
+        y[i] = a.y;
+        du[i] = dy[i] * a.slope;
+      }
       break;
     default:
-#pragma omp simd private(slope)
+#pragma omp simd
       for (size_t i = 0; i < F; i++) {
-        const float gate = silu(u[i], &slope);
-        y[i] = gate * u[F + i];
-        du[i] = dy[i] * u[F + i] * slope;
-        du[F + i] = dy[i] * gate;
+        const Value gate = silu(u[i]);
+        y[i] = gate.y * u[F + i];
+        du[i] = dy[i] * u[F + i] * gate.slope;
+        du[F + i] = dy[i] * gate.y;
       }
   }
 }

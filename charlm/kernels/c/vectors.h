@@ -4,6 +4,8 @@
    Products are summed in float32. An element is 32 bits along k, the index that a product sums
    over: one float32, or two bfloat16 with neighbouring k. */
 
+#pragma once
+
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -112,6 +114,30 @@ INLINE void from_numbers(const number *from, size_t count, float *to) {
 #pragma omp simd
   for (size_t i = 0; i < count; i++) to[i] = from_number(from[i]);
 }
+
+/* The sum of all lanes, in the order of a tree. */
+INLINE float sum_of_lanes(vec v) {
+  float a[LANES];
+  memcpy(a, &v, sizeof v);
+  for (size_t i = 0; i < LANES / 2; i++) a[i] += a[i + LANES / 2];
+  for (size_t i = 0; i < LANES / 4; i++) a[i] += a[i + LANES / 4];
+  for (size_t i = 0; i < LANES / 8; i++) a[i] += a[i + LANES / 8];
+  for (size_t i = 0; i < LANES / 16; i++) a[i] += a[i + LANES / 16];
+  return a[0];
+}
+
+/* Sums over i < n of terms f(i), of which `vector` is that of LANES and `scalar` that of one: a
+   compiler may not change the order of a sum, so this has one that is fast. */
+#define SUM(result, n, i, vector, scalar)                        \
+  do {                                                           \
+    vec sum_ = {0};                                              \
+    size_t i = 0;                                                \
+    for (; i + LANES <= (n); i += LANES) sum_ += (vector);       \
+    result = sum_of_lanes(sum_);                                 \
+    for (; i < (n); i++) result += (scalar);                     \
+  } while (0)
+
+INLINE vec load(const float *p) { return *(const loose *)p; }
 
 /* --- transposition of LANES by LANES elements ------------------------------------------------ */
 
