@@ -157,7 +157,7 @@ class Call:
     def gradients(self) -> list[Tensor | None]:
         """Room for the gradients with respect to the weights, in one piece."""
         sizes = [0 if weight is None else weight.numel() for weight in self.weights]
-        parts = torch.empty(sum(sizes)).split(sizes)
+        parts = torch.split(torch.empty(sum(sizes)), sizes)
         return [
             None if weight is None else part.view_as(weight)
             for weight, part in zip(self.weights, parts, strict=True)
