@@ -186,7 +186,7 @@ def _with_muon_kernel(compute: Compute, kernels: dict[str, MuonKernel], name: st
     if name == TORCH:
         return compute
     kernel = kernels[name]
-    return replace(compute, muon=kernel.precision, muon_kernel=name, newton_schulz=kernel)
+    return replace(compute, muon=kernel.precision, muon_kernel=name, fused_muon=kernel)
 
 
 def _times(what: str, seconds: dict[str, float], best: str) -> str:

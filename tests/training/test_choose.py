@@ -323,7 +323,7 @@ def test_a_muon_kernel_that_is_wrong_is_not_used(tiny_text: Path) -> None:
 
     kernels, muon = kernels_of(right, muon=Signs), "train.optimizer.kind=muon"
     compute = choose_lstm(tiny_text, kernels, muon)
-    assert (compute.newton_schulz, compute.muon_kernel) == (None, "torch")
+    assert (compute.fused_muon, compute.muon_kernel) == (None, "torch")
     assert "Muon's orthogonal factor is" in compute.notices[0]
 
 
