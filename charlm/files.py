@@ -17,8 +17,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import platformdirs
-
 try:
     import fcntl
 except ImportError:  # Windows
@@ -40,6 +38,8 @@ def cache_folder() -> Path:
     """
     if given := os.environ.get("CHARLM_CACHE"):
         return Path(given)
+    import platformdirs  # setup.py imports this module without it
+
     try:
         return Path(platformdirs.user_cache_dir("charlm"))
     except RuntimeError:  # there is no HOME, and the system does not know the user

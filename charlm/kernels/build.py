@@ -1,8 +1,9 @@
 """Compiling the C files of this package into libraries that Python can call.
 
-A library is code that runs as this user, so it is verified before it is loaded. Its name in the
-cache ends with the SHA-256 of its content, only this user and root can change it or its folder, and
-it is no link. Otherwise it is compiled again.
+A wheel has them compiled (see setup.py). Others are compiled when they are first used, and kept in
+the cache. A library is code that runs as this user, so one in the cache is verified before it is
+loaded. Its name ends with the SHA-256 of its content, only this user and root can change it or its
+folder, and it is no link. Otherwise it is compiled again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from charlm.files import REMEDY, ExposedError, flush, open_private, private_folder
 
 SOURCES = Path(__file__).with_name("c")
+PACKAGED = Path(__file__).with_name("lib")  # the libraries in a wheel
 FLAGS = (
     *("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-D_GNU_SOURCE"),
     *("-shared", "-fPIC"),
@@ -36,7 +38,7 @@ class NoKernelError(Exception):
 
 
 def load_kernel(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
-    """Compile `name`.c with `flags`, or find the library of an earlier call in the cache.
+    """Find `name`.c, compiled with `flags`, in the wheel or in the cache, or compile it.
 
     Args:
         name: the name of the C file.
@@ -48,16 +50,18 @@ def load_kernel(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
     Raises:
         NoKernelError: there is no compiler, or it fails, or others can change the cache.
     """
-    found = next(filter(shutil.which, ("cc", "gcc", "clang")), "")
-    compiler = os.environ.get("CC", "").split() or found.split()
-    if not compiler:
-        raise NoKernelError("there is no C compiler (cc, gcc or clang)")
     source = SOURCES / f"{name}.c"
-    command = [*compiler, *FLAGS, *flags]
     try:
-        stem = f"{name}-{_digest(command, source)[:32]}"
+        packaged = PACKAGED / packaged_name(name, flags)
+        if packaged.exists():
+            with suppress(
+                OSError
+            ):  # it may be for another system: then this one's compiler is tried
+                return ctypes.CDLL(str(packaged))
+        command = _command(flags)
+        stem = _stem(name, command)
     except OSError as error:
-        raise NoKernelError(f"{error.filename or source}: {error.strerror}") from error
+        raise NoKernelError(f"{error.filename or source}: {error.strerror or error}") from error
     try:
         folder = private_folder("kernels", create=True)
         library = _find(folder, stem) or _compile([*command, str(source)], folder, stem)
@@ -70,6 +74,30 @@ def load_kernel(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
         raise NoKernelError(f"{reason}; set CHARLM_CACHE to another folder") from error
 
 
+def packaged_name(name: str, flags: tuple[str, ...]) -> str:
+    """The name of a library in a wheel; it has a hash of the sources and the flags."""
+    return f"{_stem(name, [*FLAGS, *flags])}.so"
+
+
+def compile_packaged(name: str, flags: tuple[str, ...], folder: Path) -> None:
+    """Compile a library of a wheel.
+
+    Raises:
+        NoKernelError: there is no compiler, or it fails.
+    """
+    to = folder / packaged_name(name, flags)
+    _run([*_command(flags), str(SOURCES / f"{name}.c"), "-o", str(to)])
+
+
+def _command(flags: tuple[str, ...]) -> list[str]:
+    """The compiler, and its options for every kernel and for this one."""
+    found = next(filter(shutil.which, ("cc", "gcc", "clang")), "")
+    compiler = os.environ.get("CC", "").split() or found.split()
+    if not compiler:
+        raise NoKernelError("there is no C compiler (cc, gcc or clang)")
+    return [*compiler, *FLAGS, *flags]
+
+
 def sources_digest() -> str:
     """A hash of all C files."""
     digest = hashlib.sha256()
@@ -78,12 +106,12 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
-def _digest(command: list[str], source: Path) -> str:
-    """A hash of all that decides what the compiler writes."""
+def _stem(name: str, command: list[str]) -> str:
+    """A name with a hash of all that decides what the compiler writes."""
     digest = hashlib.sha256("\0".join([platform.machine(), *command]).encode())
-    for path in (source, *sorted(source.parent.glob("*.h"))):
+    for path in (SOURCES / f"{name}.c", *sorted(SOURCES.glob("*.h"))):
         digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return f"{name}-{digest.hexdigest()[:32]}"
 
 
 def _find(folder: Path, stem: str) -> Path | None:

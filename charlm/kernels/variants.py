@@ -10,7 +10,7 @@ import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from charlm.kernels.build import NoKernelError, load_kernel
+from charlm.kernels.build import SOURCES, NoKernelError, load_kernel
 from charlm.kernels.openmp import use_threads
 from charlm.machine import cpu_features
 
@@ -67,10 +67,32 @@ VARIANTS = (
 )
 
 
+_SAMPLING = ("gpt", "recurrent")  # C files
+_IS_X86 = platform.machine() in ("x86_64", "AMD64")
+
+
 def usable_variants() -> list[Variant]:
     """The variants that this CPU can run, the widest first; `portable` is always the last."""
-    features = cpu_features() if platform.machine() in ("x86_64", "AMD64") else set()
+    features = cpu_features() if _IS_X86 else set()
     return [variant for variant in VARIANTS if features >= variant.features]
+
+
+def for_sampling(variant: Variant) -> bool:
+    """Whether networks that write text use a variant. They multiply float32 numbers; AMX is fast
+    enough to multiply each as two of bfloat16."""
+    return not variant.half or variant.name == "amx"
+
+
+def packaged_kernels() -> list[tuple[str, Variant]]:
+    """The C files and variants that a wheel for this architecture has."""
+    names = sorted(path.stem for path in SOURCES.glob("*.c"))
+    variants = [variant for variant in VARIANTS if _IS_X86 or not variant.features]
+    return [
+        (name, variant)
+        for name in names
+        for variant in variants
+        if name not in _SAMPLING or for_sampling(variant)
+    ]
 
 
 def load_variant(name: str, variant: Variant) -> ctypes.CDLL:

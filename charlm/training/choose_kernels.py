@@ -113,13 +113,14 @@ class KernelChooser:
         train = self._train.model_copy(update={"optimizer": SGDConfig()})
         x, y = trial.random_batch(train, self._model, SHARE)
 
-        def measure() -> dict[str, float]:
-            return {it.kernel: trial.step_seconds(self._model, train, it, x, y) for it in computes}
-
+        by_name = {it.kernel: it for it in computes}
         precisions = [it.precision for it in computes]
         key = f"{self._model.config!r} {self._model.vocab_size} {tuple(x.shape)} {precisions}"
-        names = [it.kernel for it in computes]
-        seconds = measured(f"{key} {self._float32.threads}", names, measure)
+        seconds = measured(
+            f"{key} {self._float32.threads}",
+            list(by_name),
+            lambda name: trial.step_seconds(self._model, train, by_name[name], x, y, repeats=1),
+        )
         best = min(computes, key=lambda it: seconds[it.kernel])
         return replace(best, checks=(*best.checks, _times("a trial step", seconds, best.kernel)))
 
@@ -137,19 +138,16 @@ class KernelChooser:
             return _with_muon_kernel(compute, found, was)
         if self._train.kernels != "on" or not found:
             compute = pytorch(compute)
-        shape = trial.largest_matrix(self._model)
-
-        def measure() -> dict[str, float]:
-            seconds = {name: trial.muon_kernel_seconds(it, shape) for name, it in found.items()}
-            if self._train.kernels == "on":
-                return seconds
-            return seconds | {TORCH: trial.muon_seconds(shape, "cpu", compute.muon, 1.0)}
-
         names = [*found, TORCH] if self._train.kernels != "on" else list(found)
         if len(names) == 1:
             return _with_muon_kernel(compute, found, names[0])
-        key = f"muon {shape} {compute.muon} {self._float32.threads}"
-        seconds = measured(key, names, measure)
+        shapes = [tuple(it.shape) for it in self._model.hidden_matrices()]
+        key = f"muon {shapes} {compute.muon} {self._float32.threads}"
+        seconds = measured(
+            key,
+            names,
+            lambda name: trial.muon_step_seconds(self._model, found.get(name), compute.muon),
+        )
         return _with_muon_kernel(compute, found, min(names, key=seconds.__getitem__))
 
     def _correct_muon(self, variants: list[Variant]) -> Iterator[tuple[str, MuonKernel]]:
@@ -188,7 +186,7 @@ def _with_muon_kernel(compute: Compute, kernels: dict[str, MuonKernel], name: st
     if name == TORCH:
         return compute
     kernel = kernels[name]
-    return replace(compute, muon=kernel.precision, muon_kernel=name, newton_schulz=kernel)
+    return replace(compute, muon=kernel.precision, muon_kernel=name, fused_muon=kernel)
 
 
 def _times(what: str, seconds: dict[str, float], best: str) -> str:

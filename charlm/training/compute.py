@@ -29,7 +29,7 @@ class Compute:
         kernel: what computes the layers: `torch`, or the variant of charlm's own kernels.
         muon_kernel: the same for Muon. Bits differ between any two.
         fused: makes a forward pass by charlm's own kernel from a model; None for PyTorch's.
-        newton_schulz: charlm's own kernel for Muon; None for PyTorch's products.
+        fused_muon: charlm's own kernel for Muon; None for PyTorch's products.
         checks: a line for each comparison with float32 on the CPU that was passed.
         notices: a line for each thing that a user should know.
     """
@@ -41,7 +41,7 @@ class Compute:
     kernel: str = TORCH
     muon_kernel: str = TORCH
     fused: Callable[[CharModel], Forward] | None = None
-    newton_schulz: MuonKernel | None = None
+    fused_muon: MuonKernel | None = None
     checks: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 

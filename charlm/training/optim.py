@@ -21,7 +21,7 @@ class Optimizers:
 
     Args:
         muon: the dtype in which PyTorch computes Muon's products.
-        newton_schulz: charlm's own kernel that computes them instead; None for PyTorch.
+        fused_muon: charlm's own kernel that computes them instead; None for PyTorch.
 
     Attributes:
         each: the optimizers, one or two.
@@ -32,10 +32,10 @@ class Optimizers:
         model: CharModel,
         config: OptimizerConfig,
         muon: torch.dtype = torch.bfloat16,
-        newton_schulz: MuonKernel | None = None,
+        fused_muon: MuonKernel | None = None,
     ) -> None:
         self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
-        self.each = _build(model, config, muon, newton_schulz)
+        self.each = _build(model, config, muon, fused_muon)
         self._base_lr: list[float] = [group["lr"] for group in self._groups()]
 
     def _groups(self) -> list[dict[str, Any]]:

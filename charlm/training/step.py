@@ -57,7 +57,7 @@ class Stepper:
         self.model, self._train, self._compute = model, train, compute
         self._carries_state = carries_state
         self._optimizers = Optimizers(
-            model, train.optimizer, DTYPES[compute.muon], compute.newton_schulz
+            model, train.optimizer, DTYPES[compute.muon], compute.fused_muon
         )
         self.forward: Forward = forward_of(model, compute, carries_state)
         self._states: list[State | None] = [None] * train.grad_accum  # one for each piece

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from charlm.config import TrainConfig
 from charlm.evaluation.loss import summed_nll
 from charlm.kernels.muon import MuonKernel, MuonUpdate
 from charlm.models import CharModel
 from charlm.training.compute import DTYPES, Compute, Forward, Precision, forward_of
-from charlm.training.muon import orthogonal
+from charlm.training.muon import BatchedMuon, FastMuon, orthogonal
 from charlm.training.step import Stepper
 
 # The largest relative differences (loss, gradient) that rounding in a precision can explain.
@@ -226,12 +226,25 @@ def muon_kernel_error(kernel: MuonKernel, shape: tuple[int, int]) -> float:
     return float((-weights - reference).norm() / reference.norm())
 
 
-def muon_kernel_seconds(kernel: MuonKernel, shape: tuple[int, int], repeats: int = 3) -> float:
-    """Return the seconds of a kernel's step for one (m, n) matrix, the shortest of `repeats`."""
-    update = MuonUpdate(torch.zeros(shape), torch.ones(shape), torch.zeros(shape), 0.0)
+def muon_step_seconds(
+    model: CharModel, kernel: MuonKernel | None, precision: Precision, repeats: int = 3
+) -> float:
+    """Return the seconds of a step of Muon for all hidden matrices, the shortest of `repeats`.
+
+    Args:
+        kernel: None for PyTorch, whose products have this precision.
+    """
+    matrices = [nn.Parameter(torch.zeros_like(it)) for it in model.hidden_matrices()]
+    for matrix in matrices:
+        matrix.grad = torch.ones_like(matrix)
+    muon: torch.optim.Optimizer = (
+        FastMuon(matrices, kernel=kernel, lr=0.0)
+        if kernel
+        else BatchedMuon(matrices, dtype=DTYPES[precision], lr=0.0)
+    )
     seconds = []
     for _ in range(1 + repeats):
         started = time.perf_counter()
-        kernel.steps([update], 0.95, 1.0)
+        muon.step()
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])

@@ -48,7 +48,7 @@ def test_a_hostile_file_loads_or_is_refused_in_printable_lines(tmp_path: Path, c
             refused += 1
         else:
             check_config(config, tmp_path)
-    assert CHUNK / 2 < refused  # most mutations are not harmless
+    assert refused > CHUNK / 2  # most mutations are not harmless
 
 
 @each_chunk

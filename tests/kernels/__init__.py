@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 from collections.abc import Callable
@@ -27,9 +26,4 @@ def load(make: Callable[[Variant], Kernel], variant: Variant) -> Kernel:
     """Return the kernel that `make` loads; skip the test only without a C compiler. A variant that
     this CPU can run and that does not compile fails the test."""
     skip_without_compiler()
-    return _load(make, variant)
-
-
-@functools.cache
-def _load(make: Callable[[Variant], Kernel], variant: Variant) -> Kernel:
     return make(variant)

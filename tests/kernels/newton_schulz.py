@@ -25,7 +25,7 @@ def iterated(matrix: Tensor) -> Tensor:
         gram = x @ x.T if len(x) <= x.shape[1] else x.T @ x
         update = b * gram + c * gram @ gram
         x = a * x + (update @ x if len(x) <= x.shape[1] else x @ update)
-    return x
+    return x  # type: ignore[no-any-return]
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:

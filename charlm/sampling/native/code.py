@@ -10,18 +10,14 @@ from collections.abc import Sequence
 from threading import Lock
 
 from charlm.kernels.build import NoKernelError
-from charlm.kernels.variants import Variant, load_variant, usable_variants
+from charlm.kernels.variants import Variant, for_sampling, load_variant, usable_variants
 from charlm.sampling.native.matrix import MIN_ROWS, Array, Matrix, aligned_bytes, pack, size
 from charlm.sampling.native.threads import ThreadChooser
 
 
 def variants() -> list[Variant]:
-    """The variants for this CPU, the fastest first.
-
-    They multiply float32 numbers, or use AMX, which is fast enough to multiply each as two of
-    bfloat16.
-    """
-    return [it for it in usable_variants() if not it.half or it.name == "amx"]
+    """The variants for this CPU, the fastest first."""
+    return list(filter(for_sampling, usable_variants()))
 
 
 def load(name: str) -> ctypes.CDLL:
