@@ -94,9 +94,17 @@ static inline void rotate(float *x, const float *cosine, const float *sine, size
 /* --- attention -------------------------------------------------------------------------------- */
 
 static inline float largest(const float *x, size_t n) {
-  float top = x[0];
-#pragma omp simd reduction(max : top)
-  for (size_t i = 0; i < n; i++) top = x[i] > top ? x[i] : top;
+  float top = x[0], lanes[LANES];
+  size_t i = 0;
+  if (n >= LANES) {
+    vec all = load(x);
+    for (i = LANES; i + LANES <= n; i += LANES) all = larger_lanes(load(x + i), all);
+    memcpy(lanes, &all, sizeof all);
+    for (size_t step = LANES / 2; step; step /= 2)
+      for (size_t j = 0; j < step; j++) lanes[j] = lanes[j] > lanes[j + step] ? lanes[j] : lanes[j + step];
+    top = lanes[0];
+  }
+  for (; i < n; i++) top = x[i] > top ? x[i] : top;
   return top;
 }
 

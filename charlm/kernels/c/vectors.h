@@ -126,6 +126,12 @@ INLINE float sum_of_lanes(vec v) {
   return a[0];
 }
 
+/* The larger of two in each lane. */
+INLINE vec larger_lanes(vec a, vec b) {
+  const elements is_larger = a > b;
+  return (vec)(((elements)a & is_larger) | ((elements)b & ~is_larger));
+}
+
 /* Sums over i < n of terms f(i), of which `vector` is that of LANES and `scalar` that of one: a
    compiler may not change the order of a sum, so this has one that is fast. */
 #define SUM(result, n, i, vector, scalar)                        \
