@@ -128,7 +128,7 @@ def tiny_config(tiny_text: Path) -> TinyConfig:
             "data": {"path": str(tiny_text), "val_fraction": 0.05, "test_fraction": 0.05},
             "model": {"kind": kind, "n_layer": 2, **network},
             "train": {"batch_size": 4, "max_steps": 6, "log_every": 2, "threads": 1, **length}
-            | {"precision": "fp32", "compile": "off"},
+            | {"precision": "fp32", "compile": "off", "kernels": "off"},
             "eval": {"every": 3, "sample_every": 6, "window": 16, "n_windows": 10},
             "sample": {"length": 30},
         }
