@@ -81,7 +81,8 @@ static inline void normalize_vector_backward(const float *x, float inverse, size
 }
 
 /* Rotate the pairs (x_i, x_{i + half}); with direction -1, back. */
-static inline void rotate(float *x, const float *cosine, const float *sine, size_t half,
+static inline void rotate(float *restrict x, const float *restrict cosine,
+                          const float *restrict sine, size_t half,
                           float direction) {
 #pragma omp simd
   for (size_t i = 0; i < half; i++) {
