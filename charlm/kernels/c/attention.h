@@ -31,28 +31,38 @@ typedef struct {
   float *y, *dq, *dk, *dv;   /* (T rounded up to QUERIES, width(K)) each */
 } AttentionRoom;
 
-/* Rows [i, i + n) of P and P mask; k_t is packed. `key` is that of row 0 of the mask. */
+/* The largest number, or the sum, of each of n rows; row r has whole vectors up to i + r. */
+static void reduce_rows(const float *P, size_t stride, size_t i, size_t n, int largest, float *out) {
+  vec all[QUERIES] = {{0}};
+  for (size_t r = 0; r < n; r++) {
+    const float *row = P + r * stride;
+    all[r] = load(row);
+    for (size_t j = LANES; j < i + r + 1; j += LANES)
+      all[r] = largest ? larger_lanes(load(row + j), all[r]) : all[r] + load(row + j);
+  }
+  for (size_t r = 0; r < n; r += LANES) *(loose *)(out + r) = reduce_each(all + r, largest);
+}
+
+/* Rows [i, i + n) of P and P mask; k_t is packed. `row` is the number of the head's first row of
+   masks. A row ends with a whole vector: what is more becomes about 0, and then 0. */
 static void probabilities(const Attention *s, const AttentionRoom *w, const number *q, size_t i,
                           size_t n, size_t row) {
   const size_t K = width(s->K), T = width(s->T), known = width(i + n);
+  const float scale = 1 / sqrtf((float)s->K);
+  float top[QUERIES], sum[QUERIES];
   multiply_part(q + i * K, K, w->k_t, K, round_up(n, ROW_STEP), round_up(i + n, LANES), K, w->P, T,
                 0);
-  /* Softmax. The rows are independent at each stage, so that no row waits for the one before. A row
-     ends with a whole vector: what is more becomes about 0, and then 0. */
-  float top[QUERIES], sum[QUERIES];
-  const float scale = 1 / sqrtf((float)s->K);
-  for (size_t r = 0; r < n; r++) {
-    const size_t length = i + r + 1;
-    for (size_t j = length; j < round_up(length, LANES); j++) w->P[r * T + j] = -INFINITY;
-    top[r] = largest(w->P + r * T, round_up(length, LANES));
-  }
   for (size_t r = 0; r < n; r++)
-    sum[r] = exponentials(w->P + r * T, round_up(i + r + 1, LANES), top[r], scale);
+    for (size_t j = i + r + 1; j % LANES; j++) w->P[r * T + j] = -INFINITY;
+  reduce_rows(w->P, T, i, n, 1, top);
+  for (size_t r = 0; r < n; r++)
+    exponentials(w->P + r * T, round_up(i + r + 1, LANES), top[r], scale);
+  reduce_rows(w->P, T, i, n, 0, sum);
   for (size_t r = 0; r < n; r++) {
-    const size_t length = i + r + 1, vectors = round_up(length, LANES);
+    const size_t vectors = round_up(i + r + 1, LANES);
     float *P = w->P + r * T, *masked = P;
     scale_row(P, vectors, 1 / sum[r]);
-    for (size_t j = length; j < known; j++) P[j] = 0;
+    for (size_t j = i + r + 1; j < known; j++) P[j] = 0;
     if (s->dropout) {
       masked = memcpy(w->dP, P, known * sizeof(float));
       drop(s->dropout, row_key(s->dropout, ON_WEIGHTS, row + i + r), masked, vectors);

@@ -12,7 +12,7 @@ enum { CHUNK_ROWS = 2048 };  /* rows between two updates of the gradients, see g
 enum { CHUNK_SEQUENCES = 16 }; /* at least, for this many threads to have something to do */
 /* Rows that are summed up before the next part of a dW; a bit longer in memory, as addresses that
    differ by a power of 2 compete for places in the cache. */
-enum { SPAN = 256 * PER_ELEMENT, LENGTH = SPAN + 2 * DEPTH };
+enum { SPAN = 128 * PER_ELEMENT, LENGTH = SPAN + 2 * DEPTH };
 
 enum { QKV, OUT, UP, DOWN, MATRICES };
 enum { BIASES = MATRICES, GAIN1 = 2 * MATRICES, NORM_BIAS1, GAIN2, NORM_BIAS2, WEIGHTS };

@@ -81,7 +81,8 @@ static inline void normalize_vector_backward(const float *x, float inverse, size
 }
 
 /* Rotate the pairs (x_i, x_{i + half}); with direction -1, back. */
-static inline void rotate(float *x, const float *cosine, const float *sine, size_t half,
+static inline void rotate(float *restrict x, const float *restrict cosine,
+                          const float *restrict sine, size_t half,
                           float direction) {
 #pragma omp simd
   for (size_t i = 0; i < half; i++) {
@@ -93,28 +94,10 @@ static inline void rotate(float *x, const float *cosine, const float *sine, size
 
 /* --- attention -------------------------------------------------------------------------------- */
 
-static inline float largest(const float *x, size_t n) {
-  float top = x[0], lanes[LANES];
-  size_t i = 0;
-  if (n >= LANES) {
-    vec all = load(x);
-    for (i = LANES; i + LANES <= n; i += LANES) all = larger_lanes(load(x + i), all);
-    memcpy(lanes, &all, sizeof all);
-    for (size_t step = LANES / 2; step; step /= 2)
-      for (size_t j = 0; j < step; j++) lanes[j] = lanes[j] > lanes[j + step] ? lanes[j] : lanes[j + step];
-    top = lanes[0];
-  }
-  for (; i < n; i++) top = x[i] > top ? x[i] : top;
-  return top;
-}
-
-/* x = exp(scale (x - top)); returns the sum. */
-static inline float exponentials(float *x, size_t n, float top, float scale) {
-  float sum;
+/* x = exp(scale (x - top)) */
+static inline void exponentials(float *x, size_t n, float top, float scale) {
 #pragma omp simd
   for (size_t i = 0; i < n; i++) x[i] = power_of_e((x[i] - top) * scale);
-  SUM(sum, n, i, load(x + i), x[i]);
-  return sum;
 }
 
 static inline void scale_row(float *x, size_t n, float factor) {

@@ -176,3 +176,15 @@ INLINE vec load(const float *p) { return *(const loose *)p; }
   }
 
 INLINE void transpose(elements row[LANES]) { EXCHANGE(1) EXCHANGE(2) EXCHANGE(4) EXCHANGE(8) }
+
+/* The sum of the lanes of each of LANES vectors, or the largest: much faster than one by one. */
+INLINE vec reduce_each(const vec rows[LANES], int largest) {
+  elements row[LANES];
+  memcpy(row, rows, sizeof row);
+  transpose(row);
+  vec all = (vec)row[0];
+  UNROLL
+  for (size_t i = 1; i < LANES; i++)
+    all = largest ? larger_lanes((vec)row[i], all) : all + (vec)row[i];
+  return all;
+}
