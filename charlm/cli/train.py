@@ -58,7 +58,7 @@ def _session(options: argparse.Namespace) -> Iterator[Session]:
     given: Config | None = None
     if options.config:  # read once, since it may be a pipe
         data = {"path": options.data} if options.data else {}
-        given = load_config(options.config, options.set, options.name, data)
+        given = load_config(options.config, options.set, options.name, data, print_note)
     if options.resume:
         with stopped_run(_folder_to_resume(options, given)) as last:
             config = given or _resumed_config(options, last)
@@ -90,7 +90,6 @@ def _resumed_config(options: argparse.Namespace, last: Checkpoint) -> Config:
     from charlm.checkpoint.run_folder import CONFIG, edited_config
     from charlm.config.compare import differences
     from charlm.config.files import parse_config
-    from charlm.config.suggest import drop_other_kinds
 
     recorded, folder = last.meta.config, last.path.parent
     edited = edited_config(folder, recorded)
@@ -102,7 +101,6 @@ def _resumed_config(options: argparse.Namespace, last: Checkpoint) -> Config:
     if options.data:
         settings["data"]["path"] = options.data
     settings["name"] = folder.name
-    drop_other_kinds(settings, options.set)
     hint = "; this is the name of the run folder, so rename it"
     return parse_config(settings, options.set, name_hint=hint)
 
@@ -114,7 +112,7 @@ def _suggested_settings(options: argparse.Namespace) -> Callable[[int], Config]:
     """
     from charlm.checkpoint.read import find_checkpoint, read_meta
     from charlm.config.files import parse_config
-    from charlm.config.suggest import drop_other_kinds, fit_to_model, suggest
+    from charlm.config.suggest import fit_to_model, suggest
 
     if not options.data:
         raise CharlmError("train: give --data TEXT, --config FILE, or --resume to continue a run")
@@ -124,7 +122,6 @@ def _suggested_settings(options: argparse.Namespace) -> Callable[[int], Config]:
         settings = suggest(tuple(options.data), chars)
         if like is not None:
             fit_to_model(settings, like)
-        drop_other_kinds(settings, options.set)
         return parse_config(settings, options.set, options.name)
 
     return suggested

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from charlm.config.data import OLD_NAMES
 from charlm.config.reference import settings
 from charlm.config.shown import plain, shown
 
@@ -87,6 +88,9 @@ _EXPECTED = {
 
 def _unknown_key(keys: list[str], tags: list[str]) -> str:
     *group, leaf = keys
+    if group == ["data"] and leaf in OLD_NAMES:
+        new = f"data.{OLD_NAMES[leaf]}"
+        return f"data.{leaf}: this is the old name of {new}, which is given too; leave it out"
     kind = tags[-1] if tags else None
     known = [
         key

@@ -217,10 +217,12 @@ def _choose_vocab(counts: Counter[str], data: DataConfig, known: Vocab | None) -
     if data.unit == "byte":
         return Vocab.of_bytes()
     line_end = "\n" if data.documents == "lines" else ""  # always kept: it ends every document
-    chars = [char for char, count in counts.items() if count >= data.min_count or char == line_end]
+    chars = [
+        char for char, count in counts.items() if count >= data.vocab_min_count or char == line_end
+    ]
     if data.is_limited:
         chars.sort(key=lambda char: (char != line_end, -counts[char], char))
-        n_kept = len(chars) if data.max_size is None else data.max_size - 1
+        n_kept = len(chars) if data.vocab_size is None else data.vocab_size - 1
         chars = [*[char for char in chars if char != UNKNOWN][:n_kept], UNKNOWN]
     vocab = Vocab("".join(sorted(chars)), limited=data.is_limited)
     return vocab if known is None else known.extended(vocab)

@@ -294,5 +294,5 @@ def _rare(counts: Mapping[str, int]) -> list[Oddity]:
         return []
     percent = f"{share:.2%}" if share >= 0.0001 else "under 0.01%"
     advice = f"occur fewer than {RARE} times: {len(rare):,} characters, {percent} of the text"
-    advice += ": data.min_count"
+    advice += ": data.vocab_min_count"
     return [_oddity("rare characters", rare, counts, advice)]

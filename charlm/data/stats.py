@@ -26,7 +26,7 @@ def measure(data: DataConfig) -> dict[str, Any]:
     Raises:
         DataError: the text cannot be read as `data` says.
     """
-    corpus = open_corpus(data.model_copy(update={"min_count": 1, "max_size": None}))
+    corpus = open_corpus(data.model_copy(update={"vocab_min_count": 1, "vocab_size": None}))
     counts, crlf = _count(corpus)
     chars = sum(counts.values())
     by_char = counts if data.unit == "char" else Counter[str]()

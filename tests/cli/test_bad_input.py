@@ -122,8 +122,6 @@ MISTAKES = {
     "mean model.hidden_size?",
     f"{SET} train.batch_size=many": "lstm.yaml: train.batch_size: 'many' should be an integer",
     f"{SET} train.batch_size=true": "lstm.yaml: train.batch_size: True should be a number",
-    f"{SET} train.schedule.warmup_steps=6": "train.schedule.warmup_steps: 6 is not below "
-    "train.max_steps 6",
     f"{SET} batch_size": "--set batch_size: write KEY=VALUE, such as train.max_steps=500",
     f"{TRAIN} --name a/b": "name: 'a/b' should be letters",
     f"{TRAIN} --name con": "name: 'con' should be another name, since Windows reserves this one",

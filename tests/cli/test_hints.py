@@ -71,6 +71,7 @@ def place(workplace: Path, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPa
         "corpora/tinyshakespeare.txt": (fox * 100).encode(),
         "empty.yaml": b"name: a\n",
         "number.yaml": b"{name: 5, data: {path: long.txt}}\n",
+        "old.yaml": b"{data: {path: long.txt, max_size: 5, vocab_size: 5}}\n",
         "quoted.yaml": b"{name: '5', data: {path: long.txt}}\n",
     }
     for name, content in files.items():

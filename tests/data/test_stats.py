@@ -102,7 +102,7 @@ def test_the_forty_most_frequent_characters_are_shown(tmp_path: Path) -> None:
 
 def test_all_characters_are_measured_even_with_a_limited_vocabulary(tmp_path: Path) -> None:
     plain = measure(WORDS, tmp_path)
-    assert measure(WORDS, tmp_path, min_count=50, max_size=5) == plain
+    assert measure(WORDS, tmp_path, vocab_min_count=50, vocab_size=5) == plain
     assert plain["distinct"] == len(set(WORDS))
 
 
