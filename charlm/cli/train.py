@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from charlm.cli import train_options
 from charlm.cli.output import print_line, print_note
 from charlm.cli.signals import collected
 from charlm.errors import CharlmError
@@ -55,12 +56,14 @@ def _session(options: argparse.Namespace) -> Iterator[Session]:
     from charlm.data.corpus import open_corpus, open_texts
     from charlm.training import session
 
+    _sort_texts(options)
+    folder = _named_run(options)
     given: Config | None = None
     if options.config:  # read once, since it may be a pipe
         data = {"path": options.data} if options.data else {}
         given = load_config(options.config, options.set, options.name, data, print_note)
-    if options.resume:
-        with stopped_run(_folder_to_resume(options, given)) as last:
+    if options.resume is not None:
+        with stopped_run(folder or _run_to_resume(options, given)) as last:
             config = given or _resumed_config(options, last)
             _note_large_text(config.data)
             named = None if given else options.data or ()
@@ -77,7 +80,50 @@ def _session(options: argparse.Namespace) -> Iterator[Session]:
         yield session.start(config, folder, options.device, options.init_from, texts)
 
 
-def _folder_to_resume(options: argparse.Namespace, given: Config | None) -> Path:
+def _sort_texts(options: argparse.Namespace) -> None:
+    """Put what was given as TEXT where it belongs, into --config or --data.
+
+    Raises:
+        CharlmError: there are two configs.
+    """
+    from charlm.config.files import is_config
+
+    texts, configs = [], [options.config] if options.config else []
+    for text in options.text:
+        if is_config(Path(text)):
+            configs.append(Path(text))
+        else:
+            texts.append(text)
+    if len(configs) > 1:
+        raise CharlmError(
+            f"train: {configs[0]} and {configs[1]} are both configs; give one, and --data for a "
+            "text that is YAML"
+        )
+    options.config = configs[0] if configs else None
+    options.data = [*texts, *(options.data or ())]
+    options.set = train_options.overrides(options)
+
+
+def _named_run(options: argparse.Namespace) -> Path | None:
+    """The folder of the run that --resume names, if it names one; --name is then its name.
+
+    Raises:
+        CharlmError: it does not exist, or --name names another one.
+    """
+    from charlm.checkpoint.read import find_checkpoint, find_run
+
+    if options.init_from:
+        options.init_from = find_checkpoint(options.init_from, options.out)
+    if not options.resume:
+        return None
+    folder = find_run(Path(options.resume), options.out)
+    if options.name not in (None, folder.name):
+        raise CharlmError(f"--name {options.name}: --resume names another run; leave --name out")
+    options.name = folder.name
+    return folder
+
+
+def _run_to_resume(options: argparse.Namespace, given: Config | None) -> Path:
     from charlm.checkpoint.read import find_checkpoint
 
     if name := given.name if given else options.name:
@@ -115,7 +161,10 @@ def _suggested_settings(options: argparse.Namespace) -> Callable[[int], Config]:
     from charlm.config.suggest import fit_to_model, suggest
 
     if not options.data:
-        raise CharlmError("train: give --data TEXT, --config FILE, or --resume to continue a run")
+        raise CharlmError(
+            "train: give a text, a config, or --resume to continue a run, for example: "
+            "charlm train mybook.txt"
+        )
     like = read_meta(find_checkpoint(options.init_from)).config if options.init_from else None
 
     def suggested(chars: int) -> Config:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from charlm.config.data import MAX_PATH, OLD_NAMES, with_new_names
 from charlm.config.explain import MAX_PROBLEMS, explain
-from charlm.config.kinds import drop_other_kinds
+from charlm.config.kinds import drop_other_kinds, for_kind, kind_of
 from charlm.config.reference import settings
 from charlm.config.run import Config
 from charlm.config.shown import plain, shown
@@ -70,6 +71,21 @@ _NOT_NAMED = (
 )
 
 
+def is_config(path: Path) -> bool:
+    """Whether a path is a config and not a text: its name ends in .yaml or .yml, and it has a group
+    of settings. A file that does not exist or is empty counts as a config, by its name alone."""
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return False
+    if not path.is_file():
+        return not path.exists()
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES)
+    return not content.strip() or bool(_GROUP.search(content))
+
+
+_GROUP = re.compile(rb"^[ {]*(?:name|data|model|train|eval|sample)[ ]*:", re.MULTILINE)
+
+
 def _read(path: Path, where: str) -> str:
     """Return the text of a config file.
 
@@ -113,7 +129,8 @@ def parse_config(
     """Return the Config of nested dictionaries.
 
     Args:
-        overrides: `KEY=VALUE` settings, which have priority over `raw`.
+        overrides: `KEY=VALUE` settings, which have priority over `raw`; also `KEY|KEY=VALUE`, for
+            the first key that the kind of model has.
         name: name of the run, which has priority over all others.
         where: name of the source, for the message.
         name_hint: end of the message about a wrong or missing name, if it is that of `raw`.
@@ -125,7 +142,9 @@ def parse_config(
     merged = dict(raw)
     if "data" in merged:
         merged["data"] = with_new_names(merged["data"])
-    overrides = list(overrides)
+    given = list(overrides)
+    kind = kind_of("model", raw, given)
+    overrides = [for_kind(override, kind) for override in given]
     for line in drop_other_kinds(merged, overrides):
         if note is not None:
             note(line)

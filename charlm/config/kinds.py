@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from charlm.config.reference import settings
 from charlm.config.run import Config
 from charlm.config.train import TrainConfig
 
@@ -22,11 +23,11 @@ _NOT_OF_GPT = ("train.seq_len", "train.batches", "train.fresh_state")  # it has 
 def kind_of(group: str, raw: Mapping[str, Any], overrides: Iterable[str] = ()) -> str:
     """The kind of a group such as `train.optimizer`, after these `KEY=VALUE` overrides."""
     default = _GROUPS[group].model_fields[group.rpartition(".")[2]].default
-    kind = str((_group_at(raw, group) or {}).get("kind", default.kind))
+    kind = (_group_at(raw, group) or {}).get("kind", default.kind)
     for override in overrides:
         key, _, value = override.partition("=")
         kind = value.strip() if key.strip() == f"{group}.kind" else kind
-    return kind
+    return kind if isinstance(kind, str) else ""  # pydantic reports another type
 
 
 def drop_other_kinds(raw: dict[str, Any], overrides: Collection[str]) -> list[str]:
@@ -85,3 +86,15 @@ def _remove(raw: dict[str, Any], dotted: str) -> bool:
         raw = raw[key]
     del raw[leaf]
     return True
+
+
+def for_kind(override: str, kind: str) -> str:
+    """Return an override with one key.
+
+    Args:
+        override: `KEY=VALUE`, or `KEY|KEY=VALUE` to set the first key that the kind of model has.
+    """
+    keys, equals, value = override.partition("=")
+    known = {it.key for it in settings() if not it.only or kind in it.only} if "|" in keys else ()
+    *others, last = keys.split("|")
+    return next((key for key in others if key in known), last) + equals + value

@@ -224,7 +224,9 @@ OPTIONS = {
     verb: {option for action in parser._actions for option in action.option_strings}
     for verb, parser in parsers(make_parser())
 }
-HELP = {"charlm.cli.arguments", "charlm.cli.sample_options"}
+HELP = {
+    f"charlm.cli.{it}" for it in ("arguments", "sample_options", "shared_options", "train_options")
+}
 KEYS = {setting.key for setting in settings()}
 GROUPS = {key.rpartition(".")[0] for key in KEYS}
 

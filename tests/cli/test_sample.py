@@ -59,7 +59,14 @@ def test_several_temperatures_are_sampled_one_after_the_other(
     common = ("sample", tiny_run("lstm"), *COMMON, "--temperature")
     each = [charlm(*common, t).out for t in ("0", "0.5", "2")]
     assert len(set(each)) == 3
-    assert charlm(*common, "0,0.5,2").out == "\n".join(each)
+    assert charlm(*common, "0,0.5,2", "--no-separator").out == "\n".join(each)
+    separated = [f"--- temperature {t}\n{text}" for t, text in zip((0, 0.5, 2), each, strict=True)]
+    assert charlm(*common, "0,0.5,2").out == "\n".join(separated)
+    both = charlm(*common, "0,0.5", "-n", 2).out
+    named = [(i, t) for t in (0, 0.5) for i in (1, 2)]
+    assert re.findall(r"^--- (.*)$", both, re.MULTILINE) == [
+        f"sample {i} of 2, temperature {t}" for i, t in named
+    ]
 
 
 def test_a_text_without_limit_ends_at_the_stop_string(charlm: Charlm, tiny_run: TinyRun) -> None:
@@ -91,7 +98,7 @@ def test_a_prompt_may_be_longer_than_the_context(charlm: Charlm, tiny_run: TinyR
 
 def test_the_json_lines_have_all_keys(charlm: Charlm, tiny_run: TinyRun) -> None:
     common = ("sample", tiny_run("gru"), *COMMON, "--num-samples", 2, "--prompt", "ANNE")
-    plain = charlm(*common).out
+    plain = charlm(*common, "--no-separator").out
     *lines, last = charlm(*common, "--format", "jsonl", "--score", "--novelty").out.splitlines()
     texts = [json.loads(line) for line in lines]
     assert "\n".join(it["prompt"] + it["text"] for it in texts) == plain

@@ -119,7 +119,7 @@ def test_init_from_another_architecture_is_refused(tiny_text: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("limit", "steps"), [("train.max_epochs=0.21", 48), ("train.max_steps=50", 50)]
+    ("limit", "steps"), [("train.max_epochs=0.21", 119), ("train.max_steps=50", 50)]
 )
 def test_a_warm_up_that_is_not_shorter_than_the_run_is_shortened(
     limit: str, steps: int, tiny_text: Path, tmp_path: Path
