@@ -67,6 +67,12 @@ def verb_hint(word: str, verbs: Collection[str]) -> str:
     return f"; choose {', '.join(verbs)}"
 
 
+def is_known(option: str, options: Collection[str]) -> bool:
+    """Whether a verb with these options has this one, or one that another program calls so."""
+    name = option.replace("_", "-")
+    return name in options or _OPTIONS.get(name) in options
+
+
 def option_hint(
     option: str, value: str | None, options: Collection[str], flags: Mapping[str, str]
 ) -> str:

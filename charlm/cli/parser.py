@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from charlm.cli.meant import option_hint, verb_hint
+from charlm.cli.meant import is_known, option_hint, verb_hint
 from charlm.visible import visible
 
 Verbs = Any  # what add_subparsers returns; argparse keeps that type private
@@ -34,6 +34,9 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[Any, list[str]]:
         """Parse arguments. A verb itself refuses those that it does not know."""
         self._given = list(sys.argv[1:] if args is None else args)
+        # otherwise `-length 9` would be `-l ength 9`
+        if long := [word for word in self._given if self._has_one_dash_only(word)]:
+            self._refuse(long)
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self._refuse(unknown)
@@ -68,6 +71,11 @@ class Parser(argparse.ArgumentParser):
             )
         super()._check_value(action, value)
 
+    def _has_one_dash_only(self, word: str) -> bool:
+        """Whether a word is a long option with one dash, as char-rnn has them."""
+        name = re.fullmatch(r"-([a-z][a-z_-]+)(?:=.*)?", word, re.DOTALL)
+        return name is not None and is_known("--" + name[1], self._option_string_actions)
+
     def _refuse(self, unknown: list[str]) -> NoReturn:
         """Refuse arguments that are not known."""
         options = [word for word in unknown if word.startswith("-")]
@@ -79,8 +87,8 @@ class Parser(argparse.ArgumentParser):
         after = self._given[self._given.index(options[0]) + 1 :][:1]
         if not equals and after and not after[0].startswith("-"):
             value = after[0]
-        known = [name for it in self._actions for name in it.option_strings]
-        self.error(f"no such option: {option}{option_hint(option, value, known, self.flags)}")
+        hint = option_hint(option, value, self._option_string_actions, self.flags)
+        self.error(f"no such option: {option}{hint}")
 
     def _hint_about_dash(self, message: str) -> str:
         """The hint for an option whose value begins with a dash, as an option does."""

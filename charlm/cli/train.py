@@ -26,6 +26,7 @@ LARGE_MB = 300  # reading and encoding this takes a second or two
 def train(options: argparse.Namespace) -> int:
     """Train a run to its end, or until a signal arrives."""
     from charlm.cli import describe, terminal
+    from charlm.data.findings import findings
     from charlm.insight.watch import Watch
     from charlm.sampling.preview import preview
 
@@ -33,7 +34,8 @@ def train(options: argparse.Namespace) -> int:
         run = ready.run
         view, began_at = terminal.View(run), run.progress.step
         view.begin(describe.describe_run(ready))
-        for notice in ready.notices:
+        about_text = [] if run.resumed else findings(run.corpus, run.config.data)
+        for notice in (*ready.notices, *about_text):
             view.notice(notice)
         sampler = functools.partial(preview, run.config, run.corpus.vocab)
         watch = [Watch(run.folder, run.corpus.split("val"), ready.model)] * run.config.eval.insight

@@ -282,6 +282,8 @@ def _line_ends(lf: int, crlf: int, lone_cr: int) -> list[Oddity]:
         found.append(Oddity("CRLF line ends", "\r\n", crlf, advice))
     if lone_cr:
         advice = "carriage returns without a line feed after them: data.newlines=lf"
+        if not lf:
+            advice = "the only line ends, so the text is one long line: data.newlines=lf"
         found.append(Oddity("lone carriage returns", "\r", lone_cr, advice))
     return found
 

@@ -247,12 +247,9 @@ MISTAKES = {
     "train --confg lstm.yaml": "charlm train: no such option: --confg; did you mean --config "
     "lstm.yaml?; see charlm train --help",
     "sample lstm other": "charlm sample: unexpected argument: other; see charlm sample --help",
-    "sample --num_samples=5": "no such option: --num_samples; did you mean --num-samples 5?",
     "sample --xyzzy": "charlm sample: no such option: --xyzzy; see charlm sample --help",
     "sample -p -x": "a value that begins with a dash needs an equals sign: --prompt=-x",
     "sample --prompt --length 5": "argument -p/--prompt: expected one argument; see charlm sample",
-    "train a.txt --rnn_size 9": "no such option: --rnn_size; did you mean --hidden-size 9?",
-    "train a.txt --train.save_every=9": "did you mean --set train.save_every=9?",
     "train --resume lstm --name other": "--name other: --resume names another run",
     "train --resume nowhere": "nowhere: no such run; runs in checkpoints/: lstm",
     "train lstm.yaml --config lstm.yaml": "train: lstm.yaml and lstm.yaml are both configs",

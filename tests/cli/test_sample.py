@@ -206,7 +206,7 @@ def test_interactive_continues_what_is_typed(
 ) -> None:
     once = charlm("sample", tiny_run("lstm"), *COMMON, "--prompt", "ANNE").out
     result = interactive("ANNE", "BORIS", "/reset", "/seed 1", "ANNE")
-    assert (result.status, result.err) == (0, "")
+    assert (result.status, result.err) == (0, "charlm: a new text begins\ncharlm: seed 1\n")
     first, rest = result.out[:21], result.out[21:]
     assert "ANNE" + first == once + "\n"
     assert len(rest) == 42
@@ -219,6 +219,35 @@ def test_interactive_settings_can_be_changed(
     greedy = charlm("sample", tiny_run("gru"), "--temperature", 0, "--length", 9, "--prompt", "The")
     result = interactive("/temperature 0", "/length 9", "/top_k 3", "/top_k off", "The", kind="gru")
     assert "The" + result.out == greedy.out + "\n"
+
+
+def test_interactive_answers_what_is_set(interactive: Interactive) -> None:
+    lines = ("/temperature", "/temperature 0.5", "/top-k 3", "/seed 4", "/settings", "/top_k off")
+    result = interactive(*lines, kind="gru")
+    assert (result.status, result.out) == (0, "")
+    assert result.err.replace("charlm: ", "").splitlines() == [
+        *("temperature 0.8", "temperature 0.5", "top_k 3", "seed 4"),
+        "temperature 0.5, top_k 3, top_p off, min_p off, repetition_penalty 1.0, length 20, seed 4",
+        "top_k off",
+    ]
+
+
+def test_interactive_lines_can_be_edited_and_brought_back(tiny_run: TinyRun) -> None:
+    """On a terminal: a backspace, and then the arrow up."""
+    pytest.importorskip("readline")
+    command = [sys.executable, "-m", "charlm", "sample", str(tiny_run("rnn")), "--interactive"]
+    ours, theirs = pty.openpty()
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env):
+        os.close(theirs)
+        shown = b""
+        for keys in (b"/temperature 0.x\x7f5\r", b"\x1b[A\r", b"\x04"):
+            shown += b"\n"
+            while not shown.endswith(b"> "):
+                shown += os.read(ours, 1000)
+            os.write(ours, keys)
+    os.close(ours)
+    assert shown.count(b"charlm: temperature 0.5\r\n") == 2
 
 
 def test_interactive_slides_past_the_context(
@@ -244,6 +273,7 @@ def test_interactive_slides_past_the_context(
         (f"/seed {2**64}", f"seed: '{2**64}' should be an integer from 0 to "),
         (f"/seed {'9' * 5000}", "seed: '999"),
         ("/fly", "/fly: no such command; /help lists the commands"),
+        ("/temp 3", "/temp: no such command, perhaps /temperature; /help lists the commands"),
         ("[", "the vocabulary does not have '['"),
     ],
 )
@@ -308,7 +338,7 @@ def test_interactive_ctrl_c_stops_only_the_turn(tiny_run: TinyRun) -> None:
     assert process.stdout.read(1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(b"/length 5\nBORIS\n", timeout=60)
-    assert (process.returncode, err) == (0, b"")
+    assert (process.returncode, err) == (0, b"charlm: length 5\n")
     assert re.search(rb"\n.{5}\n$", out, re.DOTALL)
 
 
