@@ -47,7 +47,7 @@ def _print_stats(found: dict[str, Any]) -> None:
         shown = shown_chars(oddity["chars"])
         rows[oddity["kind"]] = f"{oddity['count']:,} ({shown}): {oddity['advice']}"
     print_table(rows | _describe_yardsticks(found["yardsticks"]))
-    print_lines("\na config to start with, with the settings that charlm train --data uses:\n\n")
+    print_lines("\na config to start with, with the settings that charlm train uses:\n\n")
     print_lines(write_yaml(found["suggestion"]))
 
 
@@ -113,5 +113,5 @@ def fetch(options: argparse.Namespace) -> int:
                 progress=sys.stderr.isatty(),
             )
         print_line(f"{name}: {path}")
-        print_line(f"train on it: charlm train --data {name}")
+        print_line(f"train on it: charlm train {name}")
     return 0

@@ -84,6 +84,8 @@ def option_hint(
         options: those that the verb has.
         flags: the options of the verb that set a setting, by the dotted name of the setting.
     """
+    if os.path.lexists(option):
+        return f"; for the file of this name: {shlex.quote(f'./{option}')}"
     name = "--" + option.lstrip("-").replace("_", "-")
     ending = f" {shlex.quote(value)}" if value else ""
     if (meant := name if name in options else _OPTIONS.get(name)) in options:

@@ -54,6 +54,7 @@ def place(workplace: Path, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPa
     files = {
         "long.txt": (fox * 100).encode(),
         "known.txt": (fox * 20).encode(),
+        "-dash.txt": (fox * 20).encode(),
         "short.txt": b"The old king sees.",
         "one.txt": b"T",
         "one.list": b"one document\n",
@@ -214,6 +215,7 @@ NOT_RUN = {
     "give it once": "a pipe; tests/data/test_sources.py has it",
     "get it with: charlm data fetch": "a network; a test above saves it by hand",
     "/help lists the commands": "a test above has it",
+    "see ": "the help of a verb; test_bad_input.py has it",
     "restore that text": "a text that was changed",
     "remove them from the file": "a text to change",
     "nearest known": "no hint",
