@@ -62,20 +62,7 @@ current step and prints the command that resumes it. A second Ctrl-C ends charlm
 """,
         usage="[TEXT ...] [CONFIG.yaml] [options]",
     )
-    parser.add_argument(
-        "text",
-        nargs="*",
-        metavar="TEXT",
-        help="text to train on: files, folders, globs, - for standard input, or names from `charlm "
-        "data list`; a config is also found here, by its ending .yaml",
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with the settings")
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        metavar="PATH",
-        help="text to train on, as TEXT; replaces data.path of the config",
-    )
+    _add_sources(parser)
     parser.add_argument(
         "--name",
         help="name of the run (default: from the config, otherwise from the name of the text)",
@@ -105,6 +92,23 @@ current step and prints the command that resumes it. A second Ctrl-C ends charlm
     )
     shared_options.add_set(parser)
     train_options.add(parser)
+
+
+def _add_sources(parser: Parser) -> None:
+    parser.add_argument(
+        "text",
+        nargs="*",
+        metavar="TEXT",
+        help="text to train on: files, folders, globs, - for standard input, or names from `charlm "
+        "data list`; a config is also found here, by its ending .yaml",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with the settings")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        metavar="PATH",
+        help="text to train on, as TEXT; replaces data.path of the config",
+    )
 
 
 def _add_sample(verbs: Verbs) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,12 +88,19 @@ def _sort_texts(options: argparse.Namespace) -> None:
     """Put what was given as TEXT where it belongs, into --config or --data.
 
     Raises:
-        CharlmError: there are two configs.
+        CharlmError: there are two configs, or a run.
     """
+    from charlm.checkpoint.format import LAST
     from charlm.config.files import is_config
 
     texts, configs = [], [options.config] if options.config else []
     for text in options.text:
+        # Path.exists raises an error for a name that is too long
+        if text.endswith(".safetensors") or os.path.exists(Path(text) / LAST):  # noqa: PTH110
+            raise CharlmError(
+                f"{text}: this is a run and no text; to continue it: charlm train --resume "
+                f"{shlex.quote(text)}"
+            )
         if is_config(Path(text)):
             configs.append(Path(text))
         else:
@@ -126,10 +135,15 @@ def _named_run(options: argparse.Namespace) -> Path | None:
 
 
 def _run_to_resume(options: argparse.Namespace, given: Config | None) -> Path:
+    """The run of --name or the config, else the one named after the text, else the newest."""
+    from charlm.checkpoint.format import LAST
     from charlm.checkpoint.read import find_checkpoint
+    from charlm.config.suggest import name_for
 
     if name := given.name if given else options.name:
         return Path(options.out / name)
+    if options.data and (options.out / name_for(tuple(options.data)) / LAST).is_file():
+        return Path(options.out / name_for(tuple(options.data)))
     return find_checkpoint(None, options.out).parent
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from charlm.cli.output import print_lines
 from charlm.cli.parser import Parser
 
 # Options that set a setting: the keys, the value and what it is. Of `a|b`, the first is set that
@@ -79,5 +79,5 @@ class _PrintSettings(argparse.Action):
             only = f" [{', '.join(setting.only)}]" if setting.only else ""
             default = f" ({setting.default})" if setting.default else ""
             lines.append(f"  {setting.key}{only}\n      {setting.meaning}{default}\n")
-        parser._print_message("".join(lines), sys.stdout)
+        print_lines("".join(lines))
         parser.exit()
