@@ -198,7 +198,7 @@ def _data(rng: random.Random, documents: bool) -> dict[str, Any]:
     if rng.random() < 0.2:
         data["unit"] = "byte"
     elif rng.random() < 0.2:
-        data["max_size"] = 12
+        data["vocab_size"] = 12
     return data
 
 

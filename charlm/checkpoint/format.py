@@ -113,7 +113,9 @@ class Meta(BaseModel):
         data = self.config.data
         whole = self.vocab == Vocab.of_bytes().chars
         if (data.unit == "byte" and not whole) or (data.is_limited and UNKNOWN not in self.vocab):
-            raise ValueError("the vocabulary does not match data.unit, min_count and max_size")
+            raise ValueError(
+                "the vocabulary does not match data.unit, vocab_min_count and vocab_size"
+            )
         return self
 
     @property

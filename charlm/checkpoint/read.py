@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import mmap
 import os
 import stat
@@ -31,14 +32,15 @@ if TYPE_CHECKING:
 # and start at once, which matters for large files only. Copied weights do not change if the file is
 # changed later.
 MAP_FROM = 64 << 20
+MOST_RUNS = 6  # named in a message
 
 
 def find_checkpoint(given: Path | None, runs: Path = Path("checkpoints")) -> Path:
     """Find a checkpoint file.
 
     Args:
-        given: a checkpoint, or a run folder: its best checkpoint, else its last. None for the run
-            under `runs` that was saved last.
+        given: a checkpoint; or a run folder, or the name of a run under `runs`: its best
+            checkpoint, else its last. None for the run under `runs` that was saved last.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -46,18 +48,60 @@ def find_checkpoint(given: Path | None, runs: Path = Path("checkpoints")) -> Pat
     try:
         if given is None:
             given = _newest_run(runs)
-        if given.is_dir():
+        path = _by_name(given, runs)
+        if path.is_dir():
             for name in (BEST, LAST):
-                if (given / name).is_file():
-                    return given / name
-            raise CheckpointError(f"{given}: no {BEST} and no {LAST} in this folder")
-        if not given.exists():
-            raise CheckpointError(f"{given}: no such checkpoint or run folder")
+                if (path / name).is_file():
+                    return path / name
+            raise CheckpointError(f"{path}: no {BEST} and no {LAST} in this folder")
+        if not path.exists():
+            raise CheckpointError(f"{path}: no such checkpoint or run{_known_runs(path, runs)}")
     except OSError as error:  # a name that is too long, a folder without permission
         raise CheckpointError(
             f"{given or runs}: cannot open this path: {error.strerror}"
         ) from error
-    return given
+    return path
+
+
+def find_run(given: Path, runs: Path) -> Path:
+    """Find a run folder. It may be without a checkpoint, which `stopped_run` reports.
+
+    Args:
+        given: the folder, the name of a run under `runs`, or a checkpoint in the folder.
+
+    Raises:
+        CheckpointError: there is no such run.
+    """
+    try:
+        path = _by_name(given, runs)
+        if not path.exists():
+            path = runs / given
+        if path.is_dir():
+            return path if path.name not in ("", "..") else path.resolve()
+        if path.suffix == ".safetensors" and path.is_file():
+            return path.parent
+        raise CheckpointError(f"{given}: no such run{_known_runs(given, runs)}")
+    except OSError as error:
+        raise CheckpointError(f"{given}: cannot open this path: {error.strerror}") from error
+
+
+def _by_name(given: Path, runs: Path) -> Path:
+    """The folder of the run of this name, if it is none but the name of a run under `runs`."""
+    is_name = given.name == str(given) and not _has_checkpoint(given)
+    return runs / given if is_name and _has_checkpoint(runs / given) else given
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (BEST, LAST))
+
+
+def _known_runs(given: Path, runs: Path) -> str:
+    """The end of the message about a run that does not exist: those with a similar name, or all."""
+    names = sorted(path.parent.name for path in runs.glob(f"*/{LAST}"))
+    if close := difflib.get_close_matches(given.name, names, 1):
+        return f"; did you mean {close[0]}?"
+    some = ", ".join(names[:MOST_RUNS]) + ", ..." * (len(names) > MOST_RUNS)
+    return f"; runs in {runs}/: {some}" if names else ""
 
 
 def _newest_run(runs: Path) -> Path:

@@ -104,7 +104,10 @@ def _refuse_to_overwrite(folder: Path) -> None:
     if names - _LEFTOVERS:
         found, resume = "other files are here and are", ""
         if LAST in names:
-            found, resume = "this run exists and is", "continue it with resume=True, or "
+            found, resume = (
+                "this run exists and is",
+                f"continue it with resume={shlex.quote(str(folder))}, or ",
+            )
         raise CheckpointError(
             f"{folder}: {found} not overwritten; {resume}start another run with name=NAME"
         )

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with _flushed_output():
                 make_parser().parse_args(arguments, options)
                 _limit_spinning(options.verb)
-                return _VERBS[options.verb](options)
+                return _VERBS.get(options.verb, _help)(options)
         except OutputError as error:
             discard_output()
             return 0 if error.has_no_reader else _fail(str(error))
@@ -92,6 +92,13 @@ def _limit_spinning(verb: str) -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "50000" if verb == "sample" else "5000")
+
+
+def _help(options: argparse.Namespace) -> int:
+    """Print the help of a verb; also for `charlm` and `charlm data` alone."""
+    words = options.words if options.verb == "help" else options.verb.split()
+    make_parser().subparser(words).print_help()
+    return 0
 
 
 _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from charlm.cli import sample_options
+from charlm.cli import sample_options, shared_options, train_options
 from charlm.cli.parser import Parser, Verbs, add_verb
 from charlm.version import __version__
 
-RUNS = Path("checkpoints")
 
-
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The parser of `charlm`. In the result of parse_args, `verb` is the name of the verb."""
     parser = Parser(
         prog="charlm",
         description="Train character-level language models on plain text, and sample from them.",
         epilog="""\
 examples:
-  charlm train --config configs/quickstart.yaml
-  charlm train --data mybook.txt
-  charlm train --config configs/shakespeare-lstm.yaml --data mybook.txt --name mybook
-  charlm sample --temperature 0.7 --prompt "def "
-  charlm eval checkpoints/quickstart
-  charlm inspect checkpoints/quickstart
+  charlm train mybook.txt
+  charlm train configs/quickstart.yaml
+  charlm train configs/shakespeare-lstm.yaml mybook.txt --name mylstm
+  charlm train --resume mybook --steps 5000
+  charlm sample mybook -t 0.7 --prompt "Once "
+  charlm eval mybook
+  charlm inspect mybook
   tensorboard --logdir checkpoints
 
-`charlm VERB --help` describes a verb. Exit status: 0: success; 2: an error in the input;
+`charlm help VERB` describes a verb. Exit status: 0: success; 2: an error in the input;
 129, 130 or 143: interrupted by a signal. An interrupted training run is saved.""",
     )
     parser.add_argument("--version", action="version", version=f"charlm {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB")
     _add_train(verbs)
     _add_sample(verbs)
     _add_eval(verbs)
@@ -39,6 +37,7 @@ examples:
     _add_inspect(verbs)
     _add_data(verbs)
     _add_config(verbs)
+    _add_help(verbs)
     return parser
 
 
@@ -49,27 +48,21 @@ def _add_train(verbs: Verbs) -> None:
         "train a model on a text",
         """\
 examples:
-  charlm train --data mybook.txt
-  charlm train --data src/ --set 'data.include=*.c' --name code
-  charlm train --config configs/shakespeare-gpt.yaml
-  charlm train --config configs/quickstart.yaml --name wide --set model.hidden_size=512
-  charlm train --resume --name wide --set train.max_steps=5000
-  charlm train --config configs/mine.yaml --init-from checkpoints/wide
+  charlm train mybook.txt
+  charlm train mybook.txt --model gpt --steps 2000 --name gpt
+  charlm train src/ --set 'data.include=*.c' --name code
+  charlm train configs/quickstart.yaml --hidden-size 512 --name wide
+  charlm train --resume wide --steps 5000
+  charlm train configs/mine.yaml --init-from wide
 
-Without --config, charlm chooses settings for the size of the text; `charlm data stats` prints
+Without a config, charlm chooses settings for the size of the text; `charlm data stats` prints
 them. The run folder is DIR/NAME, for example checkpoints/mybook. Ctrl-C saves the run after the
 current step and prints the command that resumes it. A second Ctrl-C ends charlm immediately.
+`charlm train --help-settings` and configs/README.md list all settings.
 """,
+        usage="[TEXT ...] [CONFIG.yaml] [options]",
     )
-    parser.late_epilog = _settings_table
-    parser.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with the settings")
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        metavar="PATH",
-        help="text to train on; replaces data.path of the config",
-    )
-    _add_set(parser)
+    _add_sources(parser)
     parser.add_argument(
         "--name",
         help="name of the run (default: from the config, otherwise from the name of the text)",
@@ -77,38 +70,45 @@ current step and prints the command that resumes it. A second Ctrl-C ends charlm
     parser.add_argument(
         "--out",
         type=Path,
-        default=RUNS,
+        default=shared_options.RUNS,
         metavar="DIR",
         help="folder that contains the run folders (default: %(default)s)",
     )
-    _add_device(parser)
+    shared_options.add_device(parser)
     either = parser.add_mutually_exclusive_group()
     either.add_argument(
         "--resume",
-        action="store_true",
-        help="continue the run that --name or --config names, otherwise the newest run; the result "
-        "is that of a run that was never stopped",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="continue this run, given by its name or folder (default: the run that --name or the "
+        "config names, otherwise the newest); the result is that of a run that was never stopped",
     )
     either.add_argument(
         "--init-from",
         type=Path,
         metavar="CHECKPOINT",
-        help="start a new run with the weights of this checkpoint file or run folder",
+        help="start a new run with the weights of this run or checkpoint file",
     )
+    shared_options.add_set(parser)
+    train_options.add(parser)
 
 
-def _settings_table() -> str:
-    from charlm.config.reference import settings
-
-    lines = [
-        "\nsettings for the config and for --set. In brackets: the kinds that have the setting,\n"
-        "if not all have it. In parentheses: the default.\n"
-    ]
-    for setting in settings():
-        only = f" [{', '.join(setting.only)}]" if setting.only else ""
-        default = f" ({setting.default})" if setting.default else ""
-        lines.append(f"  {setting.key}{only}\n      {setting.meaning}{default}\n")
-    return "".join(lines)
+def _add_sources(parser: Parser) -> None:
+    parser.add_argument(
+        "text",
+        nargs="*",
+        metavar="TEXT",
+        help="text to train on: files, folders, globs, - for standard input, or names from `charlm "
+        "data list`; a config is also found here, by its ending .yaml",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with the settings")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        metavar="PATH",
+        help="text to train on, as TEXT; replaces data.path of the config",
+    )
 
 
 def _add_sample(verbs: Verbs) -> None:
@@ -119,10 +119,10 @@ def _add_sample(verbs: Verbs) -> None:
         """\
 examples:
   charlm sample
-  charlm sample checkpoints/shakespeare-lstm --prompt "ROMEO:" --length 500
-  charlm sample --temperature 0.5 --num-samples 3 --seed 1
+  charlm sample shakespeare-lstm --prompt "ROMEO:" --length 500
+  charlm sample -t 0.5 -n 3 --seed 1
   charlm sample --top-p 0.9 --stop "THE END" > out.txt
-  charlm sample --temperature 0.2,0.8,1.2 --score --novelty
+  charlm sample -t 0.2,0.8,1.2 --score --novelty
   charlm sample --length 0 --seed 1 > endless.txt
   charlm sample --interactive --show-prob
 
@@ -131,15 +131,15 @@ standard error, but with --format jsonl to standard output. The options from --l
 --repetition-penalty, and --prompt, have their defaults in the config of the model (`sample`).
 """,
     )
-    _add_checkpoint(parser)
+    shared_options.add_checkpoint(parser)
     prompts = parser.add_mutually_exclusive_group()
-    prompts.add_argument("--prompt", metavar="TEXT", help="text to continue")
+    prompts.add_argument("-p", "--prompt", metavar="TEXT", help="text to continue")
     prompts.add_argument(
         "--prompt-file", type=Path, metavar="F", help="file with the text to continue"
     )
     sample_options.add(parser)
-    _add_unknown(parser)
-    _add_device(parser)
+    shared_options.add_unknown(parser)
+    shared_options.add_device(parser)
 
 
 def _add_eval(verbs: Verbs) -> None:
@@ -150,14 +150,14 @@ def _add_eval(verbs: Verbs) -> None:
         """\
 examples:
   charlm eval
-  charlm eval checkpoints/shakespeare-lstm --split test
-  charlm eval checkpoints/nanogpt --protocol windows
+  charlm eval shakespeare-lstm --split test
+  charlm eval nanogpt --protocol windows
   charlm eval --data another.txt --on-unknown skip --json
 
 Prints nats per character, bits per character (nats / ln 2) and perplexity per character.
 """,
     )
-    _add_checkpoint(parser)
+    shared_options.add_checkpoint(parser)
     parser.add_argument(
         "--data",
         nargs="+",
@@ -184,8 +184,8 @@ Prints nats per character, bits per character (nats / ln 2) and perplexity per c
         "config)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    _add_unknown(parser)
-    _add_device(parser)
+    shared_options.add_unknown(parser)
+    shared_options.add_device(parser)
 
 
 def _add_info(verbs: Verbs) -> None:
@@ -193,9 +193,9 @@ def _add_info(verbs: Verbs) -> None:
         verbs,
         "info",
         "describe a checkpoint",
-        "examples:\n  charlm info\n  charlm info checkpoints/quickstart --json\n",
+        "examples:\n  charlm info\n  charlm info quickstart --json\n",
     )
-    _add_checkpoint(parser)
+    shared_options.add_checkpoint(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
@@ -207,11 +207,11 @@ def _add_inspect(verbs: Verbs) -> None:
         """\
 examples:
   charlm inspect
-  charlm inspect checkpoints/quickstart --length 20000
+  charlm inspect quickstart --length 20000
   charlm inspect --text chapter.txt --out chapter.html
 """,
     )
-    _add_checkpoint(parser)
+    shared_options.add_checkpoint(parser)
     texts = parser.add_mutually_exclusive_group()
     texts.add_argument(
         "--text",
@@ -229,13 +229,14 @@ examples:
         "--out",
         type=Path,
         metavar="FILE",
-        help="file for the page (default: report.html next to the checkpoint)",
+        help="file for the page (default: report.html next to the checkpoint, where the page of an "
+        "earlier call is replaced)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite the file if it exists")
     about_json = "print the results as one JSON object; a page is written only if --out is given"
     parser.add_argument("--json", action="store_true", help=about_json)
-    _add_unknown(parser)
-    _add_device(parser)
+    shared_options.add_unknown(parser)
+    shared_options.add_device(parser)
 
 
 def _add_data(verbs: Verbs) -> None:
@@ -245,7 +246,7 @@ def _add_data(verbs: Verbs) -> None:
         "describe a text, or fetch a well-known one",
         "examples:\n  charlm data stats mybook.txt\n  charlm data fetch enwik8\n",
     )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
     stats = add_verb(
         actions,
         "stats",
@@ -263,7 +264,7 @@ need fewer.
     stats.add_argument(
         "path", nargs="+", metavar="PATH", help="files, folders or globs, as in data.path"
     )
-    _add_set(stats)
+    shared_options.add_set(stats)
     stats.add_argument("--json", action="store_true", help="print the result as one JSON object")
     add_verb(
         actions,
@@ -291,7 +292,7 @@ def _add_config(verbs: Verbs) -> None:
         "  charlm config schema > configs/schema.json\n"
         "  charlm config reference > settings.md\n",
     )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
     check = add_verb(
         actions,
         "check",
@@ -299,7 +300,7 @@ def _add_config(verbs: Verbs) -> None:
         "example:\n  charlm config check configs/quickstart.yaml --set train.seed=7\n",
     )
     check.add_argument("file", type=Path, metavar="FILE", help="config to check")
-    _add_set(check)
+    shared_options.add_set(check)
     add_verb(
         actions,
         "schema",
@@ -314,41 +315,11 @@ def _add_config(verbs: Verbs) -> None:
     )
 
 
-def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "checkpoint",
-        nargs="?",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="checkpoint file, or run folder (best.safetensors in it, otherwise last.safetensors); "
-        f"default: the newest run folder in {RUNS}/",
+def _add_help(verbs: Verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "help",
+        "describe a verb",
+        "examples:\n  charlm help train\n  charlm help data stats\n",
     )
-
-
-def _add_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting, for example train.max_steps=500; may be repeated",
-    )
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device",
-        default="auto",
-        metavar="D",
-        help="device to use: auto, cpu, cuda, cuda:N or mps (default: %(default)s)",
-    )
-
-
-def _add_unknown(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--on-unknown",
-        choices=["error", "skip"],
-        default="error",
-        help="what to do with characters that are not in the vocabulary: stop with an error, or "
-        "skip them (default: %(default)s)",
-    )
+    parser.add_argument("words", nargs="*", metavar="VERB", help="verb to describe")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from charlm.cli.output import print_lines
+from charlm.cli.output import print_lines, print_note
 
 
 def check(options: argparse.Namespace) -> int:
     """Print the resolved settings of a config."""
     from charlm.config.files import load_config, to_yaml
 
-    print_lines(to_yaml(load_config(options.file, options.set)))
+    print_lines(to_yaml(load_config(options.file, options.set, note=print_note)))
     return 0
 
 

@@ -33,6 +33,7 @@ def stats(options: argparse.Namespace) -> int:
 
 def _print_stats(found: dict[str, Any]) -> None:
     from charlm.config.yaml_io import write_yaml
+    from charlm.data.findings import shown_chars
 
     units = "bytes" if found["unit"] == "byte" else "characters"
     parts = ", ".join(f"{count:,} {split}" for split, count in found["parts"].items() if count)
@@ -43,10 +44,10 @@ def _print_stats(found: dict[str, Any]) -> None:
         "vocabulary": f"{found['distinct']:,}, most frequent first: {found['most_frequent']!r}",
     }
     for oddity in found["oddities"]:
-        shown = repr(oddity["chars"][:20])[1:-1] + "..." * (len(oddity["chars"]) > 20)
+        shown = shown_chars(oddity["chars"])
         rows[oddity["kind"]] = f"{oddity['count']:,} ({shown}): {oddity['advice']}"
     print_table(rows | _describe_yardsticks(found["yardsticks"]))
-    print_lines("\na config to start with, with the settings that charlm train --data uses:\n\n")
+    print_lines("\na config to start with, with the settings that charlm train uses:\n\n")
     print_lines(write_yaml(found["suggestion"]))
 
 
@@ -112,5 +113,5 @@ def fetch(options: argparse.Namespace) -> int:
                 progress=sys.stderr.isatty(),
             )
         print_line(f"{name}: {path}")
-        print_line(f"train on it: charlm train --data {name}")
+        print_line(f"train on it: charlm train {name}")
     return 0

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from charlm.checkpoint.format import BEST, LAST, Meta, Progress
 from charlm.checkpoint.read import read_meta
-from charlm.cli.arguments import RUNS
 from charlm.config import DataConfig, GPTConfig, RecurrentConfig
 from charlm.units import bits
 
@@ -72,9 +71,7 @@ def describe_model(model: RecurrentConfig | GPTConfig) -> str:
 def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: str) -> list[str]:
     """How the run ended, where its files are, and the commands to use next."""
     progress, folder = run.progress, shlex.quote(str(run.folder))
-    where = "" if out == RUNS else f" --out {shlex.quote(str(out))}"
-    where += "" if device == "auto" else f" --device {device}"
-    resume = f"charlm train --resume --name {shlex.quote(run.config.name)}{where}"
+    on = "" if device == "auto" else f" --device {device}"
     how = {
         "finished": "finished",
         "patience": f"stopped: no improvement in {_count(progress.evals_since_best, 'evaluation')}",
@@ -93,13 +90,19 @@ def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: s
         *lines,
         f"saved   {kept}",
         f"sample  charlm sample {folder} --temperature 0.8",
+        f"inspect charlm inspect {folder}",
         f"curves  tensorboard --logdir {shlex.quote(str(out))}",
-        f"resume  {resume}{'' if outcome == 'stopped' else _longer(run, outcome)}",
+        f"resume  charlm train --resume {folder}{on}{_longer(run, outcome)}",
     ]
 
 
 def _longer(run: Run, outcome: Outcome) -> str:
-    """The options that double the limits that ended the run: twice what it has done, or more."""
+    """The options that double the limits that ended the run: twice what it has done, or more.
+
+    Nothing for a run that was interrupted.
+    """
+    if outcome == "stopped":
+        return ""
     train, progress = run.config.train, run.progress
     done: dict[str, float] = {}
     if outcome == "patience":
@@ -111,7 +114,11 @@ def _longer(run: Run, outcome: Outcome) -> str:
             "max_seconds": progress.elapsed_s,
         }
     limits = {key: max(value, done[key]) for key in done if (value := getattr(train, key))}
-    return "".join(f" --set train.{key}={2 * limit:.12g}" for key, limit in limits.items())
+    options = {"max_steps": "--steps ", "max_epochs": "--epochs "}
+    return "".join(
+        f" {options.get(key) or f'--set train.{key}='}{2 * limit:.12g}"
+        for key, limit in limits.items()
+    )
 
 
 def _count(number: int, noun: str) -> str:

@@ -6,8 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.arguments import RUNS
 from charlm.cli.output import print_line, print_note, print_table
+from charlm.cli.shared_options import RUNS
 from charlm.cli.streams import is_standard_output
 from charlm.errors import CharlmError, DataError
 
@@ -30,7 +30,7 @@ def inspect(options: argparse.Namespace) -> int:
     from charlm.checkpoint.weights import load_model
     from charlm.cli.describe import describe_model
     from charlm.evaluation.scoring import text_to_score
-    from charlm.insight.report import check_free, write_report
+    from charlm.insight.report import check_free, is_report, write_report
     from charlm.insight.survey import survey
 
     if not 2 <= options.length <= MOST_CHARS:
@@ -41,8 +41,10 @@ def inspect(options: argparse.Namespace) -> int:
     with open_checkpoint(path) as checkpoint:
         meta = checkpoint.meta
         out = options.out or (None if options.json else path.parent / "report.html")
+        own = out is not None and options.out is None and is_report(out)
+        overwrite = options.force or own  # its own report, at its own place
         if out is not None:
-            check_free(out, options.force)
+            check_free(out, overwrite)
         ids, unknown = text_to_score(meta, paths, split, options.on_unknown == "skip", print_note)
         before, ngram_text = _text_for_ngrams(meta, split, own=not paths)
         model = load_model(checkpoint, options.device, print_note)
@@ -59,11 +61,11 @@ def inspect(options: argparse.Namespace) -> int:
         "ngram_text": ngram_text,
     }
     if out is not None:
-        size = write_report(out, found, about | {"vocab": [*map(ord, meta.vocab)]}, options.force)
+        size = write_report(out, found, about | {"vocab": [*map(ord, meta.vocab)]}, overwrite)
     if options.json:
         print_line(json.dumps(about | found.numbers()))
     elif out is not None and not is_standard_output(out):
-        _print(found, about, f"{out} ({size / 1e6:.1f} MB)")
+        _print(found, about, f"{out} ({size / 1e6:.1f} MB)", out.absolute().as_uri())
     return 0
 
 
@@ -85,11 +87,12 @@ def _text_for_ngrams(meta: Meta, split: Split, own: bool) -> tuple[Ids | None, s
     return ids, f"the last {len(ids):,} characters of the training text"
 
 
-def _print(found: Survey, about: dict[str, Any], report: str) -> None:
+def _print(found: Survey, about: dict[str, Any], report: str, link: str) -> None:
     unknown = about["unknown_chars"]
     print_table(
         {
             "report": report,
+            "open": link,
             "text": f"{about['source']}, {len(found.text):,} characters"
             + f", {unknown:,} unknown characters skipped" * bool(unknown),
             "loss": f"{found.bits_per_char:.4f} bits/char",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,11 +26,13 @@ type a line, and the model continues it; an empty line continues the text
 /top_k K  /top_p P  /min_p P            the same; "off" removes the limit
 /length N   characters in a turn; 0: until Ctrl-C
 /seed N     set the seed
+/settings   print all settings; a setting without a value prints that one
 /reset      start a new text
 /help       print this help
 //text      a line that starts with a slash
 Ctrl-C stops the model, Ctrl-D ends the program"""
 SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "length")
+COMMANDS = ("help", "settings", "seed", "reset", *SETTINGS)
 
 
 def run_interactive(model: Model, spec: SampleSpec, prompt: Ids, seed: int) -> int:
@@ -53,14 +57,31 @@ def _next_line() -> str | None:
     sys.stdout.flush()
     while True:
         try:
-            if sys.stdin.isatty() and sys.stderr.isatty():
-                print("> ", end="", file=sys.stderr, flush=True)
-            line = sys.stdin.readline()
+            return _read_line()
+        except EOFError:
+            return None
         except KeyboardInterrupt:
             print(file=sys.stderr)
             print_message("Ctrl-D ends the program")
-        else:
-            return line.rstrip("\r\n") if line else None
+
+
+def _read_line() -> str:
+    """Read a line. On a terminal, it can be edited, and the arrow keys bring back earlier ones.
+
+    Raises:
+        EOFError: the input has ended.
+    """
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        with suppress(ImportError):  # Windows has none
+            import readline  # from now on, `input` uses it
+
+            readline.parse_and_bind("tab: self-insert")  # not the names of files
+        return input("> ")
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        print("> ", end="", file=sys.stderr, flush=True)
+    if not (line := sys.stdin.readline()):
+        raise EOFError
+    return line.rstrip("\r\n")
 
 
 class _Session:
@@ -81,22 +102,23 @@ class _Session:
         if not line.startswith("/") or line.startswith("//"):
             self.continue_text(self._model.vocab.encode(line.removeprefix("/")))
             return
-        command, _, value = line[1:].partition(" ")
-        value = value.strip()
+        name, _, value = line[1:].partition(" ")
+        command, value = name.replace("-", "_"), value.strip()
+        if command not in COMMANDS:
+            close = difflib.get_close_matches(command, COMMANDS, 1, cutoff=0.5)
+            hint = f", perhaps /{close[0]}" if close else ""
+            raise CharlmError(f"/{name}: no such command{hint}; /help lists the commands")
         if command == "help":
             print(HELP, file=sys.stderr)
         elif command == "reset":
             self._conversation = self._model.converse(self._seed)
-        elif command == "seed":
-            try:
-                self._seed = sample_options.seed(value)
-            except argparse.ArgumentTypeError as error:
-                raise CharlmError(f"seed: {error}") from error
-            self._conversation.set_seed(self._seed)
-        elif command in SETTINGS:
-            self._set(command, value)
+            print_message("a new text begins")
+        elif command == "settings":
+            print_message(", ".join(map(self._shown, (*SETTINGS, "seed"))))
         else:
-            raise CharlmError(f"/{command}: no such command; /help lists the commands")
+            if value:
+                self._set(command, value)
+            print_message(self._shown(command))
 
     def continue_text(self, ids: Ids) -> None:
         """Read ids, then sample until the end of the turn or until Ctrl-C."""
@@ -112,6 +134,13 @@ class _Session:
         """Change a setting for the next turns."""
         from charlm.config.files import updated
 
+        if key == "seed":
+            try:
+                self._seed = sample_options.seed(value)
+            except argparse.ArgumentTypeError as error:
+                raise CharlmError(f"seed: {error}") from error
+            self._conversation.set_seed(self._seed)
+            return
         if value == "off" and key in ("top_k", "top_p", "min_p"):
             sample = self._spec.sample.model_copy(update={key: None})
         else:
@@ -121,3 +150,8 @@ class _Session:
                 raise CharlmError(f"{key}: {value!r:.80} is not a number") from error
             sample = updated(self._spec.sample, **{key: number})
         self._spec = replace(self._spec, sample=sample, length=sample.length or None)
+
+    def _shown(self, key: str) -> str:
+        """`temperature 0.8`, or `top_k off`."""
+        value = self._seed if key == "seed" else getattr(self._spec.sample, key)
+        return f"{key} {'off' if value is None else value}"

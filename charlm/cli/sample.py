@@ -10,9 +10,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from charlm.cli.arguments import RUNS
 from charlm.cli.interactive import run_interactive
 from charlm.cli.output import print_line, print_message, print_note, print_status
+from charlm.cli.shared_options import RUNS
 from charlm.cli.streaming import Stream
 from charlm.errors import CharlmError
 from charlm.units import Likelihood
@@ -183,12 +183,10 @@ def _sample_texts(
     """
     from charlm.sampling.generate import in_order
 
-    if len(request.specs) > 1:
-        print_status(f"temperature {spec.sample.temperature:g}")
     printer = (
         _JsonPrinter(model, request, spec)
         if options.format == "jsonl"
-        else _TextPrinter(model, request, options)
+        else _TextPrinter(model, request, spec, options)
     )
     keep = options.novelty or options.format == "jsonl"
     texts: list[str] = []
@@ -211,15 +209,27 @@ def _sample_texts(
 
 
 class _TextPrinter:
-    """Prints each text after its prompt."""
+    """Prints each text after its prompt. Of several texts, each comes after a line that names it,
+    unless each is a document, which is one line itself, or --no-separator is given."""
 
-    def __init__(self, model: Model, request: Request, options: argparse.Namespace) -> None:
+    def __init__(
+        self, model: Model, request: Request, spec: SampleSpec, options: argparse.Namespace
+    ) -> None:
         self._out, self._request = Stream(coloured=options.show_prob), request
         self._prompt = model.vocab.decode(request.prompt)
+        self._separated = options.separator and not request.of_documents
+        several = len(request.specs) > 1
+        self._temperature = f"temperature {spec.sample.temperature:g}" if several else ""
 
     def begin(self, number: int) -> None:
-        if self._request.count > 1 and not self._request.of_documents:
-            print_status(f"sample {number + 1} of {self._request.count}")
+        count = self._request.count
+        counted = count > 1 and not self._request.of_documents
+        names = [f"sample {number + 1} of {count}"] if counted else []
+        names += [self._temperature] if self._temperature and (counted or number == 0) else []
+        if names and self._separated:
+            self._out.write(f"--- {', '.join(names)}\n")
+        elif names:
+            print_status(", ".join(names))
         self._out.write(self._prompt)
 
     def add(self, text: str, nats: float) -> None:

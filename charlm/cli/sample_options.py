@@ -24,9 +24,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--length", type=int, metavar="N", help="number of characters to sample; 0: no limit"
+        "-l", "--length", type=int, metavar="N", help="number of characters to sample; 0: no limit"
     )
     parser.add_argument(
+        "-t",
         "--temperature",
         type=_numbers,
         metavar="T[,T...]",
@@ -65,6 +66,7 @@ def _add_texts(parser: argparse.ArgumentParser) -> None:
         help="seed of the random numbers (default: random); the same seed gives the same text",
     )
     parser.add_argument(
+        "-n",
         "--num-samples",
         type=_integer(1, MAX_TEXTS),
         metavar="N",
@@ -93,6 +95,12 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         choices=["text", "jsonl"],
         default="text",
         help="jsonl: one JSON object per text, each in one line (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-separator",
+        dest="separator",
+        action="store_false",
+        help="do not print a line such as `--- sample 2 of 3` before each of several texts",
     )
     parser.add_argument(
         "--score", action="store_true", help="also print the log-likelihood of each sampled text"

@@ -7,8 +7,8 @@ import json
 import math
 from typing import TYPE_CHECKING
 
-from charlm.cli.arguments import RUNS
 from charlm.cli.output import print_line, print_note, print_table
+from charlm.cli.shared_options import RUNS
 from charlm.errors import CharlmError
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """The settings of a run: a tree of frozen, validated groups.
 
-The description of a field is its only documentation. `charlm train --help`, the JSON Schema and
-configs/README.md are generated from these descriptions. files.py reads and writes configs, and
-yaml_io.py their YAML. explain.py turns validation errors into messages.
+The description of a field is its only documentation. `charlm train --help-settings`, the JSON
+Schema and configs/README.md are generated from these descriptions. files.py reads and writes
+configs, and yaml_io.py their YAML. explain.py turns validation errors into messages.
 """
 
 from charlm.config.base import Group

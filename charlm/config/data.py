@@ -74,6 +74,21 @@ def _supported_encoding(name: str) -> str:
 _UNSUPPORTED = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7")
 
 
+# settings whose names were changed; files, checkpoints and --set may have the old ones
+OLD_NAMES = {"min_count": "vocab_min_count", "max_size": "vocab_size"}
+
+
+def with_new_names(raw: Any) -> Any:
+    """Replace the old names in a raw group `data`, but not that of a setting that has both names:
+    it is then an unknown key."""
+    if not isinstance(raw, dict):
+        return raw
+    return {
+        new if (new := OLD_NAMES.get(key, key)) not in raw else key: value
+        for key, value in raw.items()
+    }
+
+
 class DataConfig(Group):
     """Settings of the text."""
 
@@ -139,12 +154,12 @@ class DataConfig(Group):
         description="keep: line ends stay as they are; lf: CRLF and CR are read as LF; needs "
         "data.unit char",
     )
-    min_count: PositiveInt = Field(
+    vocab_min_count: PositiveInt = Field(
         1,
         description="minimum number of occurrences in the text; rarer characters are not in the "
         "vocabulary and are read as U+FFFD; needs data.unit char",
     )
-    max_size: VocabSize | None = Field(
+    vocab_size: VocabSize | None = Field(
         None,
         description="maximum number of characters in the vocabulary, including U+FFFD; the most "
         "frequent characters are kept and all others are read as U+FFFD; null for no limit; needs "
@@ -154,7 +169,8 @@ class DataConfig(Group):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, raw: Any) -> Any:
-        """With val_path, the default of val_fraction is 0."""
+        """Old names become new ones. With val_path, the default of val_fraction is 0."""
+        raw = with_new_names(raw)
         if isinstance(raw, dict) and raw.get("val_path") is not None:
             return {"val_fraction": 0.0} | raw
         return raw
@@ -180,7 +196,7 @@ class DataConfig(Group):
     @property
     def is_limited(self) -> bool:
         """Whether the vocabulary is limited, so that rare characters share one id."""
-        return self.min_count > 1 or self.max_size is not None
+        return self.vocab_min_count > 1 or self.vocab_size is not None
 
 
-_CHAR_ONLY = ("encoding", "errors", "normalize", "newlines", "min_count", "max_size")
+_CHAR_ONLY = ("encoding", "errors", "normalize", "newlines", "vocab_min_count", "vocab_size")

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from charlm.config.data import OLD_NAMES
+from charlm.config.elsewhere import NAMES_ELSEWHERE
 from charlm.config.reference import settings
 from charlm.config.shown import plain, shown
 
@@ -87,6 +89,9 @@ _EXPECTED = {
 
 def _unknown_key(keys: list[str], tags: list[str]) -> str:
     *group, leaf = keys
+    if group == ["data"] and leaf in OLD_NAMES:
+        new = f"data.{OLD_NAMES[leaf]}"
+        return f"data.{leaf}: this is the old name of {new}, which is given too; leave it out"
     kind = tags[-1] if tags else None
     known = [
         key
@@ -100,6 +105,8 @@ def _unknown_key(keys: list[str], tags: list[str]) -> str:
         return f"{'.'.join(keys)}: unknown key for kind {kind}; it exists only for {kinds}"
     if leaf in leaves:
         hint = f"did you mean {leaves[leaf]}?"
+    elif leaf in NAMES_ELSEWHERE:
+        hint = f"did you mean {NAMES_ELSEWHERE[leaf]}?"
     elif close := difflib.get_close_matches(leaf, siblings, 1):
         hint = f"did you mean {'.'.join([*group, close[0]])}?"
     elif close := difflib.get_close_matches(leaf, leaves, 1):

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from charlm.config.data import MAX_PATH
+from charlm.config.data import MAX_PATH, OLD_NAMES, with_new_names
 from charlm.config.explain import MAX_PROBLEMS, explain
+from charlm.config.kinds import drop_other_kinds, for_kind, kind_of
 from charlm.config.reference import settings
 from charlm.config.run import Config
 from charlm.config.shown import plain, shown
@@ -32,6 +34,7 @@ def load_config(
     overrides: Iterable[str] = (),
     name: str | None = None,
     data: Mapping[str, Any] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Config:
     """Return the Config of a YAML file.
 
@@ -40,6 +43,7 @@ def load_config(
         name: name of the run, which has priority over all others. The last choice is the name of
             the file, but that of a pipe or of a file in /dev is no name for a run.
         data: settings of the group `data`, which have priority over the file.
+        note: is called with a line for the user if the overrides make settings useless.
 
     Raises:
         ConfigError: the file cannot be read, or it is wrong; one line per wrong setting.
@@ -55,7 +59,7 @@ def load_config(
     if data and isinstance(settings.get("data") or {}, dict):
         settings["data"] = {**(settings.get("data") or {}), **data}
     hint = _NAMED_AFTER_FILE if is_named else _NOT_NAMED
-    return parse_config(settings, overrides, name, where, "" if "name" in raw else hint)
+    return parse_config(settings, overrides, name, where, "" if "name" in raw else hint, note)
 
 
 _NAMED_AFTER_FILE = (
@@ -65,6 +69,21 @@ _NOT_NAMED = (
     "; only a file gives its name to the run, so write `name: NAME` into the config, or give "
     "name=NAME"
 )
+
+
+def is_config(path: Path) -> bool:
+    """Whether a path is a config and not a text: its name ends in .yaml or .yml, and it has a group
+    of settings. A file that does not exist or is empty counts as a config, by its name alone."""
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return False
+    if not os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises an error for a long name)
+        return not os.path.exists(path)  # noqa: PTH110
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES)
+    return not content.strip() or bool(_GROUP.search(content))
+
+
+_GROUP = re.compile(rb"^[ {]*(?:name|data|model|train|eval|sample)[ ]*:", re.MULTILINE)
 
 
 def _read(path: Path, where: str) -> str:
@@ -105,19 +124,30 @@ def parse_config(
     name: str | None = None,
     where: str = "",
     name_hint: str = "",
+    note: Callable[[str], None] | None = None,
 ) -> Config:
     """Return the Config of nested dictionaries.
 
     Args:
-        overrides: `KEY=VALUE` settings, which have priority over `raw`.
+        overrides: `KEY=VALUE` settings, which have priority over `raw`; also `KEY|KEY=VALUE`, for
+            the first key that the kind of model has.
         name: name of the run, which has priority over all others.
         where: name of the source, for the message.
         name_hint: end of the message about a wrong or missing name, if it is that of `raw`.
+        note: see `load_config`.
 
     Raises:
         ConfigError: settings are wrong; one line per wrong setting, and `where` at the start.
     """
     merged = dict(raw)
+    if "data" in merged:
+        merged["data"] = with_new_names(merged["data"])
+    given = list(overrides)
+    kind = kind_of("model", raw, given)
+    overrides = [for_kind(override, kind) for override in given]
+    for line in drop_other_kinds(merged, overrides):
+        if note is not None:
+            note(line)
     for override in overrides:
         _set(merged, override)
     if name is not None:
@@ -162,6 +192,8 @@ def _set(raw: dict[str, Any], override: str) -> None:
     """Apply one override `a.b=value` to nested dictionaries: `raw` in place, copies inside it."""
     dotted, equals, text = override.partition("=")
     *groups, leaf = dotted.strip().split(".")
+    if groups == ["data"]:
+        leaf = OLD_NAMES.get(leaf, leaf)
     if not equals or not leaf or not all(groups):
         raise ConfigError(f"set={plain(override)}: write KEY=VALUE, such as train.max_steps=500")
     for i, group in enumerate(groups):
@@ -171,7 +203,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
             raise ConfigError(f"set={plain(override)}: {path} is not a group of settings")
         raw[group] = dict(inner)
         raw = raw[group]
-    raw[leaf] = _value(dotted.strip(), text)
+    raw[leaf] = _value(".".join([*groups, leaf]), text)
 
 
 def _value(key: str, text: str) -> Any:

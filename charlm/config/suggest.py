@@ -50,28 +50,6 @@ def suggest(path: tuple[str, ...], chars: int) -> dict[str, Any]:
     }
 
 
-def drop_other_kinds(settings: dict[str, Any], overrides: list[str]) -> None:
-    """Remove, in place, the suggested groups whose kind the overrides change.
-
-    Their keys belong to the suggested kind, and are wrong for the new one.
-
-    Args:
-        settings: what `suggest` returned.
-        overrides: `KEY=VALUE` settings.
-    """
-    kinds = {}
-    for override in overrides:
-        key, _, value = override.partition("=")
-        kinds[key.strip()] = value.strip()
-    train = settings["train"]
-    for parent, name in ((settings, "model"), (train, "optimizer"), (train, "schedule")):
-        key = f"{name}.kind" if parent is settings else f"train.{name}.kind"
-        if kinds.get(key, parent[name]["kind"]) != parent[name]["kind"]:
-            del parent[name]
-    if kinds.get("model.kind") == "gpt":
-        del train["seq_len"]  # a gpt uses model.context
-
-
 def fit_to_model(settings: dict[str, Any], of: Config) -> None:
     """Replace, in place, the suggested model by that of a checkpoint, with what belongs to it.
 
@@ -87,7 +65,7 @@ def fit_to_model(settings: dict[str, Any], of: Config) -> None:
 
 # the characters that its vocabulary has, and what its optimizer and evaluations were chosen for
 _OF_MODEL = {
-    "data": ("unit", "documents", "normalize", "newlines", "min_count", "max_size"),
+    "data": ("unit", "documents", "normalize", "newlines", "vocab_min_count", "vocab_size"),
     "train": ("batches", "seq_len", "optimizer"),
     "eval": ("protocol",),
 }

@@ -92,7 +92,9 @@ class Warmup(Group):
 
     kind: str
     warmup_steps: NonNegativeInt = Field(
-        0, description="number of steps at the start in which the learning rate rises linearly"
+        0,
+        description="number of steps at the start in which the learning rate rises linearly; if "
+        "the run is not longer than that, a tenth of its steps",
     )
 
 
@@ -258,12 +260,6 @@ class TrainConfig(Group):
     )
 
     def problems(self) -> Iterator[str]:
-        warmup = self.schedule.warmup_steps
-        if self.max_steps is not None and warmup >= self.max_steps:
-            yield (
-                f"schedule.warmup_steps: {warmup} is not below train.max_steps {self.max_steps}, "
-                "so the warm-up would never end; lower it"
-            )
         if self.fresh_state and self.batches != "streams":
             yield (
                 "fresh_state: this setting needs train.batches streams, but train.batches is "

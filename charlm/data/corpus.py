@@ -85,6 +85,7 @@ class Corpus:
             data.path and data.val_path) have their hashes joined with commas.
         vocab: the vocabulary of the ids.
         parts: the ids of each part.
+        counts: how often each character occurs.
         n_distinct: the number of different characters.
         n_unknown: the number of the N characters that a limited vocabulary does not have. They
             are read as `UNKNOWN`.
@@ -95,6 +96,7 @@ class Corpus:
     sha256: str
     vocab: Vocab
     parts: dict[Split, TextIds]
+    counts: Counter[str]
     n_distinct: int
     n_unknown: int
     notices: list[str] = field(default_factory=list)
@@ -202,6 +204,7 @@ def open_corpus(
         sha256=",".join(text.facts.sha256 if text else "" for text in given).rstrip(","),
         vocab=vocab,
         parts=_parts(texts, vocab, data),
+        counts=counts,
         n_distinct=len(counts),
         n_unknown=sum(count for char, count in counts.items() if char not in chars),
         notices=[notice for text in texts for notice in text.notices],
@@ -217,10 +220,12 @@ def _choose_vocab(counts: Counter[str], data: DataConfig, known: Vocab | None) -
     if data.unit == "byte":
         return Vocab.of_bytes()
     line_end = "\n" if data.documents == "lines" else ""  # always kept: it ends every document
-    chars = [char for char, count in counts.items() if count >= data.min_count or char == line_end]
+    chars = [
+        char for char, count in counts.items() if count >= data.vocab_min_count or char == line_end
+    ]
     if data.is_limited:
         chars.sort(key=lambda char: (char != line_end, -counts[char], char))
-        n_kept = len(chars) if data.max_size is None else data.max_size - 1
+        n_kept = len(chars) if data.vocab_size is None else data.vocab_size - 1
         chars = [*[char for char in chars if char != UNKNOWN][:n_kept], UNKNOWN]
     vocab = Vocab("".join(sorted(chars)), limited=data.is_limited)
     return vocab if known is None else known.extended(vocab)

@@ -282,6 +282,8 @@ def _line_ends(lf: int, crlf: int, lone_cr: int) -> list[Oddity]:
         found.append(Oddity("CRLF line ends", "\r\n", crlf, advice))
     if lone_cr:
         advice = "carriage returns without a line feed after them: data.newlines=lf"
+        if not lf:
+            advice = "the only line ends, so the text is one long line: data.newlines=lf"
         found.append(Oddity("lone carriage returns", "\r", lone_cr, advice))
     return found
 
@@ -294,5 +296,5 @@ def _rare(counts: Mapping[str, int]) -> list[Oddity]:
         return []
     percent = f"{share:.2%}" if share >= 0.0001 else "under 0.01%"
     advice = f"occur fewer than {RARE} times: {len(rare):,} characters, {percent} of the text"
-    advice += ": data.min_count"
+    advice += ": data.vocab_min_count"
     return [_oddity("rare characters", rare, counts, advice)]

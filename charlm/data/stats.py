@@ -10,9 +10,9 @@ import numpy as np
 
 from charlm.config import DataConfig
 from charlm.data.build import hashed_bytes
-from charlm.data.corpus import Corpus, Split, open_corpus
-from charlm.data.oddities import oddities
-from charlm.data.vocab import CHUNK_CHARS, Ids, Vocab
+from charlm.data.corpus import Corpus, open_corpus
+from charlm.data.findings import odd_characters, structure
+from charlm.data.vocab import Ids, Vocab
 from charlm.data.yardsticks import compressed_bits, entropies, ngram_bits
 
 MAX_TRAIN_CHARS, MAX_VAL_CHARS = 8_000_000, 200_000  # limits for the yardsticks
@@ -26,11 +26,10 @@ def measure(data: DataConfig) -> dict[str, Any]:
     Raises:
         DataError: the text cannot be read as `data` says.
     """
-    corpus = open_corpus(data.model_copy(update={"min_count": 1, "max_size": None}))
-    counts, crlf = _count(corpus)
-    chars = sum(counts.values())
+    corpus = open_corpus(data.model_copy(update={"vocab_min_count": 1, "vocab_size": None}))
+    counts = Counter({char: n for char in corpus.vocab.chars if (n := corpus.counts[char])})
+    chars = len(corpus)
     by_char = counts if data.unit == "char" else Counter[str]()
-    odd = oddities(by_char, crlf, by_char["\r"] - crlf) if by_char else []
     return {
         "source": corpus.source,
         "sha256": corpus.sha256,
@@ -41,25 +40,10 @@ def measure(data: DataConfig) -> dict[str, Any]:
         "parts": {split: len(corpus.split(split)) for split in ("train", "val", "test")},
         "distinct": len(counts),
         "most_frequent": "".join(char for char, _ in counts.most_common(40)),
-        "oddities": [asdict(oddity) for oddity in odd],
+        "oddities": [asdict(oddity) for oddity in odd_characters(corpus, data)],
         "yardsticks": _yardsticks(corpus),
-        "notices": corpus.notices,
+        "notices": corpus.notices + structure(corpus, data),
     }
-
-
-def _count(corpus: Corpus) -> tuple[Counter[str], int]:
-    """The number of occurrences of each character, and of the pair CR LF."""
-    counts, crlf = np.zeros(len(corpus.vocab), np.int64), 0
-    cr, lf = (corpus.vocab.chars.find(char) for char in "\r\n")
-    splits: tuple[Split, ...] = ("train", "val", "test")
-    for split in ("all",) if "all" in corpus.parts else splits:
-        ids = corpus.parts[split]
-        for start in range(0, len(ids), CHUNK_CHARS):
-            chunk = ids[start : start + CHUNK_CHARS + 1]  # one more, so that no pair is missed
-            crlf += int(((chunk[:-1] == cr) & (chunk[1:] == lf)).sum()) if cr >= 0 else 0
-            counts += np.bincount(chunk[:CHUNK_CHARS], minlength=len(counts))
-    present = {char: int(n) for char, n in zip(corpus.vocab.chars, counts, strict=True) if n}
-    return Counter(present), crlf
 
 
 def _yardsticks(corpus: Corpus) -> dict[str, Any]:

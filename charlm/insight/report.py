@@ -64,6 +64,15 @@ def check_free(path: Path, overwrite: bool) -> None:
         raise _unwritable(path, f"no permission to write in {folder}")
 
 
+def is_report(path: Path) -> bool:
+    """Whether a file is a page that `write_report` wrote."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(4096)
+    return b"Content-Security-Policy" in head and b": inspection report</title>" in head
+
+
 def _is_device(path: Path) -> bool:
     """Whether a path is a device or a pipe, such as /dev/stdout: written to, and never replaced."""
     return path.exists() and not path.is_file()

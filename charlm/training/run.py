@@ -20,6 +20,7 @@ class Run:
 
     Attributes:
         folder: locked by this process; see `charlm.checkpoint.run_folder`.
+        schedule: that of the config, with a warm-up that ends within the run.
         resumed: the open checkpoint that the run continues from; None for a new run.
     """
 
@@ -35,3 +36,5 @@ class Run:
         train = self.config.train
         self.steps_per_epoch = steps_per_epoch(self.corpus.split("train"), train)
         self.limits = Limits.of(train, self.steps_per_epoch)
+        warmup = self.limits.warmup_steps(train.schedule)
+        self.schedule = train.schedule.model_copy(update={"warmup_steps": warmup})

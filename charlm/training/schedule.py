@@ -30,6 +30,11 @@ class Limits:
             limits.append(math.ceil(round(train.max_epochs * steps_per_epoch, 6)))
         return cls(steps=min(limits, default=None), seconds=train.max_seconds)
 
+    def warmup_steps(self, schedule: ScheduleConfig) -> int:
+        """Return the length of the warm-up: a tenth of a run that is not longer than its own."""
+        steps = schedule.warmup_steps
+        return steps if self.steps is None or steps < self.steps else self.steps // 10
+
     def fraction(self, step: int, seconds: float, warmup_steps: int = 0) -> float:
         """Return the share of the run that is done, 0 to 1, not counting `warmup_steps`."""
         shares = [0.0]

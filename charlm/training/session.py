@@ -69,7 +69,7 @@ def start(
 
     Raises:
         CheckpointError: init_from cannot be read.
-        ConfigError: the model in init_from has another architecture; the warm-up is too long.
+        ConfigError: the model in init_from has another architecture.
         DataError, DeviceError: the text or the device is not available.
     """
     if device in ("auto", "cpu") and choose_device(device) == CPU:
@@ -83,8 +83,12 @@ def start(
     config, fit_notices = _fit_batch(config, corpus)
     notices = corpus.notices + notices + fit_notices
     run = Run(folder, config, corpus, choose_compute(config.train, model, device), _versions())
-    _check_warmup(run)
-    notices += [*run.compute.notices, *_clock_notices(config), *_validation_notices(corpus)]
+    notices += [
+        *run.compute.notices,
+        *_warmup_notices(run),
+        *_clock_notices(config),
+        *_validation_notices(corpus),
+    ]
     return Session(run, model, notices)
 
 
@@ -96,8 +100,8 @@ def _fit_batch(config: Config, corpus: Corpus) -> tuple[Config, list[str]]:
     """
     if corpus.n_distinct > 1 == len(corpus.vocab):
         raise DataError(
-            f"{corpus.source}: data.min_count {config.data.min_count} leaves no character of this "
-            "text in the vocabulary; lower it"
+            f"{corpus.source}: data.vocab_min_count {config.data.vocab_min_count} leaves no "
+            "character of this text in the vocabulary; lower it"
         )
     if corpus.n_distinct < 2:
         raise DataError(
@@ -108,15 +112,14 @@ def _fit_batch(config: Config, corpus: Corpus) -> tuple[Config, list[str]]:
     return config.model_copy(update={"train": train}), notices
 
 
-def _check_warmup(run: Run) -> None:
-    """Raise ConfigError if the warm-up is longer than the run. With a limit in epochs this is known
-    only when the text is."""
-    warmup = run.config.train.schedule.warmup_steps
-    if run.limits.steps is not None and warmup >= run.limits.steps:
-        raise ConfigError(
-            f"train.schedule.warmup_steps: {warmup} is not below the {run.limits.steps} steps of "
-            "the run; the learning rate would never reach its full value"
-        )
+def _warmup_notices(run: Run) -> list[str]:
+    given, taken = run.config.train.schedule.warmup_steps, run.schedule.warmup_steps
+    if given == taken:
+        return []
+    return [
+        f"train.schedule.warmup_steps: {given} is not below the {run.limits.steps} steps of the "
+        f"run, so the warm-up is shortened to {taken}"
+    ]
 
 
 def resume(
@@ -154,7 +157,8 @@ def resume(
     train = config.train.model_copy(update={"threads": threads})
     compute = choose_compute(train, model, _recorded_device(meta, device), meta)
     run = Run(folder, config, corpus, compute, _versions(), meta.progress.model_copy(), last)
-    notices = corpus.notices + _resume_notices(meta, run) + _clock_notices(config)
+    notices = corpus.notices + _resume_notices(meta, run) + _warmup_notices(run)
+    notices += _clock_notices(config)
     return Session(run, model, notices)
 
 

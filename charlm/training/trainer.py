@@ -125,11 +125,11 @@ class Trainer:
     def _step(self) -> None:
         """Take one optimizer step; time and count it."""
         started = self._clock()
-        progress, train = self.progress, self.config.train
+        progress, schedule = self.progress, self.run.schedule
         scale = lr_scale(
-            train.schedule,
+            schedule,
             progress.step,
-            self.limits.fraction(progress.step, progress.elapsed_s, train.schedule.warmup_steps),
+            self.limits.fraction(progress.step, progress.elapsed_s, schedule.warmup_steps),
             progress.step / self.run.steps_per_epoch,
         )
         step = self.stepper.step(*self.batches.batch(progress.step), scale)
@@ -145,7 +145,7 @@ class Trainer:
         progress.step += 1
         now = self._clock()
         progress.elapsed_s += now - started
-        if _due(progress.step, train.log_every):
+        if _due(progress.step, self.config.train.log_every):
             self._record_training(step)
         fraction = self.limits.fraction(progress.step, progress.elapsed_s)
         for observer in self.observers:

@@ -37,10 +37,13 @@ CPU = ("--device", "cpu")  # a GPU may change the last bits or print a note
 
 SURFACE = {
     "": "--help --version",
-    "train": "--help --config --data --set --name --out --device --resume --init-from",
+    "train": "--help TEXT --config --data --set --name --out --device --resume --init-from --model "
+    "--layers --hidden-size --seq-len --dropout --batch-size --optimizer --lr --steps --epochs "
+    "--eval-every --seed --threads --help-settings",
     "sample": "--help CHECKPOINT --prompt --prompt-file --interactive --length --temperature "
     "--top-k --top-p --min-p --repetition-penalty --seed --num-samples --batch --stop --show-prob "
-    "--format --score --novelty --past-context --engine --precision --on-unknown --device",
+    "--format --no-separator --score --novelty --past-context --engine --precision --on-unknown "
+    "--device",
     "eval": "--help CHECKPOINT --data --split --protocol --window --json --on-unknown --device",
     "info": "--help CHECKPOINT --json",
     "inspect": "--help CHECKPOINT --text --split --length --out --force --json --on-unknown "
@@ -53,6 +56,7 @@ SURFACE = {
     "config check": "--help FILE --set",
     "config schema": "--help",
     "config reference": "--help",
+    "help": "--help VERB",
 }
 
 
@@ -90,11 +94,29 @@ def test_help_has_examples_that_the_parser_accepts(charlm: Charlm, verb: str) ->
         assert make_parser().parse_args(shlex.split(command)[1:]).verb.startswith(verb)
 
 
-def test_help_of_train_lists_every_setting_with_its_meaning(charlm: Charlm) -> None:
-    help_text = charlm("train", "--help").out
+def test_help_settings_lists_every_setting_with_its_meaning(charlm: Charlm) -> None:
+    result = charlm("train", "--help-settings")
+    assert (result.status, result.err) == (0, "")
     for setting in settings():
-        assert f"\n  {setting.key}" in help_text
-        assert setting.meaning in help_text
+        assert f"\n  {setting.key}" in result.out
+        assert setting.meaning in result.out
+
+
+@pytest.mark.parametrize("verb", SURFACE)
+def test_help_fits_on_few_screens(
+    charlm: Charlm, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    help_text = charlm(*verb.split(), "--help").out
+    assert len(help_text.splitlines()) < 100
+    assert charlm("help", *verb.split()).out == help_text
+
+
+@pytest.mark.parametrize("verb", ["", "data", "config"])
+def test_a_verb_alone_that_needs_another_prints_its_help(charlm: Charlm, verb: str) -> None:
+    result = charlm(*verb.split())
+    assert (result.status, result.err) == (0, "")
+    assert result == charlm(*verb.split(), "--help")
 
 
 def test_the_readme_describes_every_verb_as_the_help_does() -> None:
@@ -126,7 +148,10 @@ print("IMPORTED", *sys.modules, file=sys.stderr)
         ("--help", HEAVY),
         ("--version", HEAVY),
         ("sample --help", HEAVY),
-        ("train --help", ("torch", "numpy")),
+        ("", HEAVY),
+        ("help sample", HEAVY),
+        ("train --help", HEAVY),
+        ("train --help-settings", ("torch", "numpy")),
         ("config schema", ("torch", "numpy")),
         ("info", ("torch",)),
         ("sample --seed 1", ("torch", "tqdm", "tensorboard", "pooch")),
@@ -338,9 +363,11 @@ def test_the_seed_does_not_matter_in_greedy_sampling(
 
 def test_several_samples_are_different_texts(charlm: Charlm, tiny_run: TinyRun) -> None:
     common = ("sample", tiny_run("lstm"), "--seed", 1, "--length", 20)
-    three = charlm(*common, "--num-samples", 3).out
+    three = charlm(*common, "-n", 3, "--no-separator").out
     texts = [three[start : start + 20] for start in (0, 21, 42)]
     assert three == "\n".join(texts)
+    separated = [f"--- sample {i + 1} of 3\n{text}" for i, text in enumerate(texts)]
+    assert charlm(*common, "-n", 3).out == "\n".join(separated)
     assert texts[0] == charlm(*common).out
     assert len(set(texts)) == 3
 

@@ -54,6 +54,7 @@ def place(workplace: Path, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPa
     files = {
         "long.txt": (fox * 100).encode(),
         "known.txt": (fox * 20).encode(),
+        "-dash.txt": (fox * 20).encode(),
         "short.txt": b"The old king sees.",
         "one.txt": b"T",
         "one.list": b"one document\n",
@@ -71,6 +72,7 @@ def place(workplace: Path, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPa
         "corpora/tinyshakespeare.txt": (fox * 100).encode(),
         "empty.yaml": b"name: a\n",
         "number.yaml": b"{name: 5, data: {path: long.txt}}\n",
+        "old.yaml": b"{data: {path: long.txt, max_size: 5, vocab_size: 5}}\n",
         "quoted.yaml": b"{name: '5', data: {path: long.txt}}\n",
     }
     for name, content in files.items():
@@ -213,6 +215,8 @@ NOT_RUN = {
     "give it once": "a pipe; tests/data/test_sources.py has it",
     "get it with: charlm data fetch": "a network; a test above saves it by hand",
     "/help lists the commands": "a test above has it",
+    "held out: the last": "no hint",
+    "see ": "the help of a verb; test_bad_input.py has it",
     "restore that text": "a text that was changed",
     "remove them from the file": "a text to change",
     "nearest known": "no hint",
@@ -223,7 +227,9 @@ OPTIONS = {
     verb: {option for action in parser._actions for option in action.option_strings}
     for verb, parser in parsers(make_parser())
 }
-HELP = {"charlm.cli.arguments", "charlm.cli.sample_options"}
+HELP = {
+    f"charlm.cli.{it}" for it in ("arguments", "sample_options", "shared_options", "train_options")
+}
 KEYS = {setting.key for setting in settings()}
 GROUPS = {key.rpartition(".")[0] for key in KEYS}
 

@@ -96,7 +96,7 @@ MISTAKES = {
     "report: there is no folder nowhere; use --out FILE for another file",
     "inspect checkpoints/lstm --out one.txt/page.html": "one.txt/page.html: cannot write",
     "inspect checkpoints/lstm --out checkpoints --force": "checkpoints: is a folder",
-    "inspect missing": "missing: no such checkpoint or run folder",
+    "inspect missing": "missing: no such checkpoint or run; runs in checkpoints/: lstm",
     "inspect checkpoints/lstm --text a.txt --split val": "not allowed with argument",
 }
 

@@ -59,7 +59,14 @@ def test_several_temperatures_are_sampled_one_after_the_other(
     common = ("sample", tiny_run("lstm"), *COMMON, "--temperature")
     each = [charlm(*common, t).out for t in ("0", "0.5", "2")]
     assert len(set(each)) == 3
-    assert charlm(*common, "0,0.5,2").out == "\n".join(each)
+    assert charlm(*common, "0,0.5,2", "--no-separator").out == "\n".join(each)
+    separated = [f"--- temperature {t}\n{text}" for t, text in zip((0, 0.5, 2), each, strict=True)]
+    assert charlm(*common, "0,0.5,2").out == "\n".join(separated)
+    both = charlm(*common, "0,0.5", "-n", 2).out
+    named = [(i, t) for t in (0, 0.5) for i in (1, 2)]
+    assert re.findall(r"^--- (.*)$", both, re.MULTILINE) == [
+        f"sample {i} of 2, temperature {t}" for i, t in named
+    ]
 
 
 def test_a_text_without_limit_ends_at_the_stop_string(charlm: Charlm, tiny_run: TinyRun) -> None:
@@ -91,7 +98,7 @@ def test_a_prompt_may_be_longer_than_the_context(charlm: Charlm, tiny_run: TinyR
 
 def test_the_json_lines_have_all_keys(charlm: Charlm, tiny_run: TinyRun) -> None:
     common = ("sample", tiny_run("gru"), *COMMON, "--num-samples", 2, "--prompt", "ANNE")
-    plain = charlm(*common).out
+    plain = charlm(*common, "--no-separator").out
     *lines, last = charlm(*common, "--format", "jsonl", "--score", "--novelty").out.splitlines()
     texts = [json.loads(line) for line in lines]
     assert "\n".join(it["prompt"] + it["text"] for it in texts) == plain
@@ -199,7 +206,7 @@ def test_interactive_continues_what_is_typed(
 ) -> None:
     once = charlm("sample", tiny_run("lstm"), *COMMON, "--prompt", "ANNE").out
     result = interactive("ANNE", "BORIS", "/reset", "/seed 1", "ANNE")
-    assert (result.status, result.err) == (0, "")
+    assert (result.status, result.err) == (0, "charlm: a new text begins\ncharlm: seed 1\n")
     first, rest = result.out[:21], result.out[21:]
     assert "ANNE" + first == once + "\n"
     assert len(rest) == 42
@@ -212,6 +219,35 @@ def test_interactive_settings_can_be_changed(
     greedy = charlm("sample", tiny_run("gru"), "--temperature", 0, "--length", 9, "--prompt", "The")
     result = interactive("/temperature 0", "/length 9", "/top_k 3", "/top_k off", "The", kind="gru")
     assert "The" + result.out == greedy.out + "\n"
+
+
+def test_interactive_answers_what_is_set(interactive: Interactive) -> None:
+    lines = ("/temperature", "/temperature 0.5", "/top-k 3", "/seed 4", "/settings", "/top_k off")
+    result = interactive(*lines, kind="gru")
+    assert (result.status, result.out) == (0, "")
+    assert result.err.replace("charlm: ", "").splitlines() == [
+        *("temperature 0.8", "temperature 0.5", "top_k 3", "seed 4"),
+        "temperature 0.5, top_k 3, top_p off, min_p off, repetition_penalty 1.0, length 20, seed 4",
+        "top_k off",
+    ]
+
+
+def test_interactive_lines_can_be_edited_and_brought_back(tiny_run: TinyRun) -> None:
+    """On a terminal: a backspace, and then the arrow up."""
+    pytest.importorskip("readline")
+    command = [sys.executable, "-m", "charlm", "sample", str(tiny_run("rnn")), "--interactive"]
+    ours, theirs = pty.openpty()
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env):
+        os.close(theirs)
+        shown = b""
+        for keys in (b"/temperature 0.x\x7f5\r", b"\x1b[A\r", b"\x04"):
+            shown += b"\n"
+            while not shown.endswith(b"> "):
+                shown += os.read(ours, 1000)
+            os.write(ours, keys)
+    os.close(ours)
+    assert shown.count(b"charlm: temperature 0.5\r\n") == 2
 
 
 def test_interactive_slides_past_the_context(
@@ -237,6 +273,7 @@ def test_interactive_slides_past_the_context(
         (f"/seed {2**64}", f"seed: '{2**64}' should be an integer from 0 to "),
         (f"/seed {'9' * 5000}", "seed: '999"),
         ("/fly", "/fly: no such command; /help lists the commands"),
+        ("/temp 3", "/temp: no such command, perhaps /temperature; /help lists the commands"),
         ("[", "the vocabulary does not have '['"),
     ],
 )
@@ -301,7 +338,7 @@ def test_interactive_ctrl_c_stops_only_the_turn(tiny_run: TinyRun) -> None:
     assert process.stdout.read(1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(b"/length 5\nBORIS\n", timeout=60)
-    assert (process.returncode, err) == (0, b"")
+    assert (process.returncode, err) == (0, b"charlm: length 5\n")
     assert re.search(rb"\n.{5}\n$", out, re.DOTALL)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from charlm.cli.terminal import View
+from charlm.cli.terminal import View, _short
 from charlm.observer import Record
 from tests.training.helpers import make_config, start
 
@@ -48,3 +48,33 @@ def test_each_line_is_in_a_log_file_at_once(view: View, monkeypatch: pytest.Monk
     assert log.getvalue() == b"model\\x1b\ntext\n"
     view.sample(3, "the")
     assert log.getvalue().endswith(b"the\n---\n")
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (120, "step 6/12, epoch {epoch} · loss 1.25 · 51k chars/s · 0:00 left"),
+        (60, "step 6/12, epoch {epoch} · loss 1.25 · 51k chars/s · 0:00 left"),
+        (50, "step 6/12, epoch {epoch} · loss 1.25 · 0:00 left"),
+        (35, "step 6/12 · loss 1.25 · 0:00 left"),
+        (25, "step 6/12 · 0:00 left"),
+        (9, "step 6/12"),
+        (3, "step 6/12"),
+    ],
+)
+def test_the_line_of_progress_fits(view: View, columns: int, shown: str) -> None:
+    view.progress(0.5)
+    view.progress(1.0)
+    view.record(Record(6, "train", 1.2512, 1.8, 100, 1.0, chars_per_s=51_234.5))
+    view.record(Record(6, "val", 9.9, 9.9, 100, 1.0))
+    view._run.progress.step = 6
+    text, room = view._status(columns)
+    assert text == shown.format(epoch=f"{6 / view._run.steps_per_epoch:.1f}")
+    assert room == columns - len(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "short"), [(7.4, "7"), (999.4, "999"), (51_234, "51k"), (1_250_000, "1.2M")]
+)
+def test_a_speed_is_short(number: float, short: str) -> None:
+    assert _short(number) == short

@@ -80,10 +80,10 @@ def test_a_path_that_is_not_a_string_is_refused(raw: object) -> None:
         (["unit=byte", "errors=replace"], "errors", "data.unit is byte"),
         (["unit=byte", "normalize=NFC"], "normalize", "data.unit is byte"),
         (["unit=byte", "newlines=lf"], "newlines", "data.unit is byte"),
-        (["unit=byte", "min_count=2"], "min_count", "data.unit is byte"),
-        (["unit=byte", "max_size=50"], "max_size", "data.unit is byte"),
-        (["max_size=1"], "max_size", "greater than or equal to 2"),
-        (["min_count=0"], "min_count", "greater than or equal to 1"),
+        (["unit=byte", "vocab_min_count=2"], "vocab_min_count", "data.unit is byte"),
+        (["unit=byte", "vocab_size=50"], "vocab_size", "data.unit is byte"),
+        (["vocab_size=1"], "vocab_size", "greater than or equal to 2"),
+        (["vocab_min_count=0"], "vocab_min_count", "greater than or equal to 1"),
         (["documents=line"], "documents", "should be 'none' or 'lines'"),
         (["normalize=NFD"], "normalize", "should be 'none', 'NFC' or 'NFKC'"),
     ],
@@ -109,12 +109,12 @@ def test_all_contradictions_are_reported() -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["unit=byte", "encoding=utf-8", "min_count=1", "newlines=keep"],  # the defaults
+        ["unit=byte", "encoding=utf-8", "vocab_min_count=1", "newlines=keep"],  # the defaults
         ["unit=byte", "documents=lines", "separator=--"],
         ["val_path=b", "test_fraction=0.9"],
         ["val_path=b", "val_fraction=0"],
         ["val_path=b", "test_path=c"],
-        ["max_size=2", "min_count=3"],
+        ["vocab_size=2", "vocab_min_count=3"],
     ],
 )
 def test_settings_close_to_a_contradiction_are_accepted(overrides: list[str]) -> None:
@@ -130,7 +130,12 @@ def test_val_fraction_is_0_by_default_with_val_path() -> None:
 
 @pytest.mark.parametrize(
     ("overrides", "limited"),
-    [([], False), (["min_count=2"], True), (["max_size=99"], True), (["min_count=1"], False)],
+    [
+        ([], False),
+        (["vocab_min_count=2"], True),
+        (["vocab_size=99"], True),
+        (["vocab_min_count=1"], False),
+    ],
 )
 def test_a_vocabulary_is_limited_if_characters_share_an_id(
     overrides: list[str], limited: bool
@@ -180,7 +185,7 @@ TEXTS = SOME | st.lists(SOME, min_size=1, max_size=3)
             "documents": st.sampled_from(["none", "lines"]),
             "errors": st.sampled_from(["strict", "replace"]),
             "encoding": st.sampled_from(["utf-8", "utf-16", "cp1252"]),
-            "max_size": st.none() | st.integers(2, 99),
+            "vocab_size": st.none() | st.integers(2, 99),
         },
     )
 )
@@ -234,3 +239,26 @@ def test_a_glob_that_starts_with_a_bracket_is_a_string() -> None:
     config = parse_config({"name": "a"}, ["data.path=[a-z]*.c", "data.include=[x, y]"])
     assert config.data.path == ("[a-z]*.c",)
     assert config.data.include == ("x", "y")
+
+
+# --- old names -------------------------------------------------------------------------------
+
+OLD = {"min_count": "vocab_min_count", "max_size": "vocab_size"}
+
+
+@pytest.mark.parametrize(("old", "new"), OLD.items())
+def test_an_old_name_is_accepted_everywhere(old: str, new: str, tmp_path: Path) -> None:
+    expected = data_of(f"data.{new}=7")
+    assert getattr(expected, new) == 7
+    assert data_of(f"data.{old}=7") == expected
+    assert DataConfig.model_validate({"path": "a", old: 7}) == expected  # as in a checkpoint
+    (tmp_path / "a.yaml").write_text(f"data: {{path: a, {old}: 5}}\n", encoding="utf-8")
+    for name in (old, new):  # replaces that of the file, whatever its name there
+        assert load_config(tmp_path / "a.yaml", [f"data.{name}=7"]).data == expected
+    assert f" {old}:" not in to_yaml(load_config(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize(("old", "new"), OLD.items())
+def test_a_setting_given_by_both_names_is_refused(old: str, new: str) -> None:
+    with pytest.raises(ConfigError, match=f"data.{old}: this is the old name of data.{new}"):
+        parse_config({"name": "a", "data": {"path": "a", old: 3, new: 7}})

@@ -10,7 +10,7 @@ import pytest
 from charlm.config import Config
 from charlm.config.explain import MAX_PROBLEMS
 from charlm.config.files import load_config, parse_config, to_yaml
-from charlm.config.suggest import drop_other_kinds, suggest
+from charlm.config.suggest import suggest
 from charlm.errors import ConfigError
 from tests.config.hostile import KEYS, hostile_file, hostile_override
 
@@ -70,7 +70,6 @@ def test_a_hostile_override_is_applied_or_refused_in_printable_lines(
 def test_an_override_of_a_suggestion_is_applied_or_refused(key: str, suffix: str) -> None:
     overrides = [f"{key}{suffix}=gpt"]
     settings = suggest(("a.txt",), 1000)
-    drop_other_kinds(settings, overrides)
     try:
         parse_config(settings, overrides)
     except ConfigError as error:

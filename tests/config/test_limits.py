@@ -191,7 +191,7 @@ def test_every_number_has_both_bounds_in_the_schema() -> None:
 NUMBERS = {
     key: node
     for key in (
-        *("data.min_count", "data.max_size", "model.n_layer", "model.hidden_size"),
+        *("data.vocab_min_count", "data.vocab_size", "model.n_layer", "model.hidden_size"),
         *("train.batch_size", "train.seq_len", "train.max_steps", "train.max_epochs"),
         *("train.max_seconds", "train.patience", "train.seed", "train.threads"),
         *("train.optimizer.lr", "train.optimizer.weight_decay", "train.optimizer.eps"),

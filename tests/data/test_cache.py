@@ -205,7 +205,14 @@ def test_a_text_read_in_another_way_is_another_text(
 
 
 def test_every_setting_that_changes_how_bytes_are_read_is_in_the_key() -> None:
-    splitting = {"val_path", "test_path", "val_fraction", "test_fraction", "min_count", "max_size"}
+    splitting = {
+        "val_path",
+        "test_path",
+        "val_fraction",
+        "test_fraction",
+        "vocab_min_count",
+        "vocab_size",
+    }
     finding = {"path", "include", "exclude"}
     reading = DataConfig.model_fields.keys() - splitting - finding
     named: Any = {name: name for name in reading}

@@ -250,7 +250,7 @@ def limited_by_hand(text: str, min_count: int, max_size: int | None) -> str:
 def test_a_limited_vocabulary_has_the_most_frequent_characters_and_u_fffd_for_the_rest(
     folder: Path, text: str, min_count: int, max_size: int | None
 ) -> None:
-    corpus = corpus_of(text, folder, min_count=min_count, max_size=max_size)
+    corpus = corpus_of(text, folder, vocab_min_count=min_count, vocab_size=max_size)
     if min_count == 1 and max_size is None:
         assert corpus.vocab == Vocab("".join(sorted(set(text))))
     else:
@@ -264,9 +264,9 @@ def test_a_limited_vocabulary_has_the_most_frequent_characters_and_u_fffd_for_th
 
 def test_characters_are_counted_over_all_texts(tmp_path: Path) -> None:
     val = write(tmp_path, "bcc", "val.txt")
-    corpus = corpus_of("aab", tmp_path, val_path=val, min_count=2)
+    corpus = corpus_of("aab", tmp_path, val_path=val, vocab_min_count=2)
     assert (corpus.vocab.chars, corpus.n_unknown) == ("abc" + UNKNOWN, 0)
-    corpus = corpus_of("aab", tmp_path, val_path=val, min_count=3)
+    corpus = corpus_of("aab", tmp_path, val_path=val, vocab_min_count=3)
     assert (corpus.vocab.chars, corpus.n_unknown) == (UNKNOWN, 6)
 
 
@@ -289,7 +289,7 @@ def test_a_limited_vocabulary_is_unchanged_with_extend_false(
     folder: Path, text: str, min_count: int
 ) -> None:
     old = Vocab("zb" + UNKNOWN + "a", limited=True)
-    config = config_of(write(folder, text), min_count=min_count)
+    config = config_of(write(folder, text), vocab_min_count=min_count)
     unchanged, extended = (open_corpus(config, old, extend) for extend in (False, True))
     assert unchanged.vocab == old
     assert text_of(unchanged) == "".join(char if char in old.chars else UNKNOWN for char in text)
@@ -319,7 +319,7 @@ def test_any_bytes_are_their_own_ids(folder: Path, content: bytes) -> None:
 def test_a_limited_vocabulary_of_a_list_keeps_the_line_end(tmp_path: Path) -> None:
     lines = "".join("abc" * 9 + f" {i}\n" for i in range(99))
     path = write(tmp_path, lines)
-    for limit in ({"max_size": 4}, {"min_count": 200}):
+    for limit in ({"vocab_size": 4}, {"vocab_min_count": 200}):
         corpus = open_corpus(config_of(path, documents="lines", **limit))
         assert "\n" in corpus.vocab.chars
         assert len(corpus.vocab) <= 5

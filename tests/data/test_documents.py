@@ -170,7 +170,7 @@ def test_a_separate_validation_list_is_shuffled_too(tmp_path: Path) -> None:
 def test_characters_are_counted_in_the_documents_only(tmp_path: Path) -> None:
     """The line ends of blank lines are not counted."""
     text = "\n\n\naa\nb\n\nab"
-    corpus = list_of(text, tmp_path, min_count=3)
+    corpus = list_of(text, tmp_path, vocab_min_count=3)
     assert (corpus.vocab.chars, corpus.n_unknown) == ("\na" + UNKNOWN, 2)
     data = DataConfig.model_validate({"path": str(tmp_path / "list.txt"), "documents": "lines"})
     facts = open_encoded(find_sources(data.path, data), data).facts

@@ -155,7 +155,7 @@ def test_many_rare_characters_are_counted_with_their_share() -> None:
     (oddity,) = rare(21, 4, 9916)
     assert (oddity.kind, oddity.count, len(oddity.chars)) == ("rare characters", 84, 21)
     assert "21 characters, 0.84% of the text" in oddity.advice
-    assert "data.min_count" in oddity.advice
+    assert "data.vocab_min_count" in oddity.advice
     assert "under 0.01%" in rare(21, 1, 10**9)[0].advice
 
 

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from charlm.config import DataConfig
-from charlm.data import stats
+from charlm.data import findings, stats
 from charlm.data.yardsticks import compressed_bits, entropies, ngram_bits
 
 WORDS = "the cat sat on the mat, and the dog sat on the cät; " * 20
@@ -69,7 +69,7 @@ def test_the_statistics_of_a_small_text(tmp_path: Path) -> None:
 @example("a\r\nb" * 5, 2)
 def test_counts_do_not_depend_on_the_chunk_size(folder: Path, text: str, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stats, "CHUNK_CHARS", chunk)
+        patch.setattr(findings, "CHUNK_CHARS", chunk)
         patch.setattr(stats, "compressed_bits", lambda *_: {})  # they are slow
         found = measure(text, folder, val_fraction=0)
     crlf, lf, cr = text.count("\r\n"), text.count("\n"), text.count("\r")
@@ -102,7 +102,7 @@ def test_the_forty_most_frequent_characters_are_shown(tmp_path: Path) -> None:
 
 def test_all_characters_are_measured_even_with_a_limited_vocabulary(tmp_path: Path) -> None:
     plain = measure(WORDS, tmp_path)
-    assert measure(WORDS, tmp_path, min_count=50, max_size=5) == plain
+    assert measure(WORDS, tmp_path, vocab_min_count=50, vocab_size=5) == plain
     assert plain["distinct"] == len(set(WORDS))
 
 

@@ -171,7 +171,7 @@ def test_a_limited_vocabulary_reads_all_unknown_characters_as_one(
     folder: Path, text: str, chunk_chars: int
 ) -> None:
     text += "ax"
-    meta = meta_of("-", UNKNOWN + KNOWN, min_count=2)
+    meta = meta_of("-", UNKNOWN + KNOWN, vocab_min_count=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "CHUNK_CHARS", chunk_chars)
         for skip in (False, True):

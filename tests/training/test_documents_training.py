@@ -238,7 +238,7 @@ def test_a_model_of_bytes_is_trained_resumed_and_scored(
 def test_a_model_of_a_limited_vocabulary_is_trained_resumed_and_scored(
     tiny_text: Path, tmp_path: Path
 ) -> None:
-    config = make_config(tiny_text, "lstm", "data.max_size=9", "eval.max_chars=null")
+    config = make_config(tiny_text, "lstm", "data.vocab_size=9", "eval.max_chars=null")
     corpus, folder = train_and_check(config, tmp_path)
     assert len(corpus.vocab) == 9
     assert saved_weights(folder / LAST)["head.weight"].shape[0] == 9

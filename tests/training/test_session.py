@@ -118,12 +118,23 @@ def test_init_from_another_architecture_is_refused(tiny_text: Path, tmp_path: Pa
     start(other_dropout, tmp_path / "new", "cpu", init_from=folder)
 
 
-def test_a_warm_up_longer_than_the_epochs_of_a_run_is_refused(
-    tiny_text: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("limit", "steps"), [("train.max_epochs=0.21", 119), ("train.max_steps=50", 50)]
+)
+def test_a_warm_up_that_is_not_shorter_than_the_run_is_shortened(
+    limit: str, steps: int, tiny_text: Path, tmp_path: Path
 ) -> None:
-    ends = ("train.max_steps=null", "train.max_epochs=0.01", "train.schedule.warmup_steps=50")
-    with pytest.raises(ConfigError, match="warmup_steps"):
-        start(make_config(tiny_text, "lstm", *ends), tmp_path, "cpu")
+    for warmup in (steps - 1, steps, 1000):
+        overrides = ("train.max_steps=null", limit, f"train.schedule.warmup_steps={warmup}")
+        ready = start(make_config(tiny_text, "lstm", *overrides), tmp_path, "cpu")
+        assert ready.run.limits.steps == steps
+        said = [notice for notice in ready.notices if "warm-up" in notice]
+        if warmup < steps:
+            assert (ready.run.schedule.warmup_steps, said) == (warmup, [])
+        else:
+            assert ready.run.schedule.warmup_steps == steps // 10
+            assert f"warmup_steps: {warmup} is not below the {steps} steps" in said[0]
+        assert ready.run.config.train.schedule.warmup_steps == warmup  # may be resumed for longer
 
 
 # --- a batch that fits the text --------------------------------------------------------------
@@ -193,7 +204,7 @@ def test_a_text_with_nothing_to_learn_is_refused(tmp_path: Path) -> None:
 
 def test_a_vocabulary_of_one_character_is_refused(tiny_text: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        start(make_config(tiny_text, "lstm", "data.min_count=99999"), tmp_path, "cpu")
+        start(make_config(tiny_text, "lstm", "data.vocab_min_count=99999"), tmp_path, "cpu")
 
 
 @pytest.mark.parametrize(("before", "after"), [("char", "byte"), ("byte", "char")])
@@ -217,8 +228,8 @@ def test_init_from_a_model_of_another_unit_is_refused(
         "model.hidden_size=16",
         "model.dropout=0.3",
         "data.val_fraction=0.2",
-        "data.min_count=2",
-        "data.max_size=9",
+        "data.vocab_min_count=2",
+        "data.vocab_size=9",
         "data.separator=x",
         "train.batch_size=8",
         "train.seq_len=16",

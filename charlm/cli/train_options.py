@@ -1,0 +1,83 @@
+"""The options of `charlm train`."""
+
+from __future__ import annotations
+
+import argparse
+
+from charlm.cli.output import print_lines
+from charlm.cli.parser import Parser
+
+# Options that set a setting: the keys, the value and what it is. Of `a|b`, the first is set that
+# the kind of model has.
+_SETTINGS = {
+    "--model": ("model.kind", "KIND", "kind of model: lstm, gru, rnn or gpt"),
+    "--layers": ("model.n_layer", "N", "number of layers"),
+    "--hidden-size": (
+        "model.hidden_size|model.n_embd",
+        "N",
+        "number of hidden units per layer; for a gpt, model.n_embd",
+    ),
+    "--seq-len": (
+        "model.context|train.seq_len",
+        "N",
+        "number of characters per sequence; for a gpt, model.context",
+    ),
+    "--dropout": (
+        "model.output_dropout|model.dropout",
+        "P",
+        "dropout probability; of a recurrent network, on the input and the output of its layers",
+    ),
+    "--batch-size": ("train.batch_size", "N", "number of sequences per step"),
+    "--optimizer": ("train.optimizer.kind", "KIND", "muon, adamw, adam, rmsprop or sgd"),
+    "--lr": ("train.optimizer.lr", "R", "learning rate"),
+    "--steps": ("train.max_steps", "N", "number of steps; replaces other limits of the run"),
+    "--epochs": ("train.max_epochs", "N", "passes over the text; replaces other limits of the run"),
+    "--eval-every": ("eval.every", "N", "number of steps between two evaluations"),
+    "--seed": ("train.seed", "N", "seed of all random numbers"),
+    "--threads": ("train.threads", "N", "number of CPU threads"),
+}
+_LIMITS = ("train.max_steps", "train.max_epochs", "train.max_seconds")
+
+
+def add(parser: Parser) -> None:
+    """Add the options that set a setting, and --help-settings."""
+    group = parser.add_argument_group("settings that are changed most (--set changes all others)")
+    for option, (_, value, about) in _SETTINGS.items():
+        group.add_argument(option, metavar=value, help=about)
+    parser.flags = {key: it for it, (keys, *_) in _SETTINGS.items() for key in keys.split("|")}
+    parser.add_argument(
+        "--help-settings", action=_PrintSettings, nargs=0, help="list all settings, and exit"
+    )
+
+
+def overrides(options: argparse.Namespace) -> list[str]:
+    """The settings that the options give, as `KEY=VALUE`; those of --set are the last."""
+    given = {
+        keys: value
+        for option, (keys, *_) in _SETTINGS.items()
+        if (value := getattr(options, option[2:].replace("-", "_"))) is not None
+    }
+    if not given.keys().isdisjoint(_LIMITS):
+        given = dict.fromkeys(_LIMITS, "null") | given
+    dropout = "model.output_dropout|model.dropout"
+    if dropout in given:
+        given["model.input_dropout|model.dropout"] = given[dropout]
+    return [*(f"{keys}={value}" for keys, value in given.items()), *options.set]
+
+
+class _PrintSettings(argparse.Action):
+    """Prints all settings with their meaning and default, and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from charlm.config.reference import settings
+
+        lines = [
+            "settings for a config and for --set. In brackets: the kinds that have the setting,\n"
+            "if not all have it. In parentheses: the default.\n"
+        ]
+        for setting in settings():
+            only = f" [{', '.join(setting.only)}]" if setting.only else ""
+            default = f" ({setting.default})" if setting.default else ""
+            lines.append(f"  {setting.key}{only}\n      {setting.meaning}{default}\n")
+        print_lines("".join(lines))
+        parser.exit()
