@@ -12,7 +12,7 @@ from torch import nn
 from charlm.kernels.muon import MuonKernel, MuonUpdate
 from charlm.training.muon import BatchedMuon, FastMuon, orthogonal
 from tests.kernels import VARIANTS, load
-from tests.kernels.fused_muon import ROUNDING, distance, iterated, matrix_of
+from tests.kernels.newton_schulz import ROUNDING, distance, iterated, matrix_of
 
 SHAPES = [(32, 32), (64, 96), (96, 64), (256, 64), (64, 256), (512, 128), (1024, 256), (544, 512)]
 
