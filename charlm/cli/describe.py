@@ -141,7 +141,8 @@ def describe_checkpoint(path: Path, meta: Meta) -> dict[str, str]:
         "step": _step(progress),
         **({} if newest is None else {"last": f"{LAST}, at step {_step(newest)}"}),
         "best": _best(progress),
-        "trained on": f"{meta.device}, {_count(meta.threads, 'thread')}, {meta.precision}",
+        "trained on": f"{meta.device}, {_count(meta.threads, 'thread')}, {meta.precision}, "
+        f"{meta.kernel} layers",
         "versions": ", ".join(f"{name} {version}" for name, version in meta.versions.items()),
     }
 

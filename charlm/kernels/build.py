@@ -164,7 +164,7 @@ def _run(command: list[str]) -> None:
             umask=0o077,  # nobody else opens the library before it is complete
         )
     except FileNotFoundError as error:
-        raise NoKernelError(f"there is no {command[0]}") from error
+        raise NoKernelError(f"the compiler {command[0]} is not installed") from error
     except OSError as error:
         raise NoKernelError(f"{command[0]} does not start: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
