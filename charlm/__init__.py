@@ -1,38 +1,32 @@
 """charlm: train character-level language models, sample from them, and inspect them.
 
-from charlm import load
+import charlm
 
-model = load("checkpoints/shakespeare-lstm")
-print(model.sample("ROMEO:", length=200, temperature=0.8))
+model = charlm.train("mybook.txt", minutes=2)
+print(model.sample("Once ", length=200, temperature=0.8))
+
+The functions are imported when they are first used: `import charlm` itself imports neither torch
+nor numpy.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from charlm.version import __version__
 
 if TYPE_CHECKING:
-    from charlm.api import Model
+    from charlm.api import Model, evaluate, inspect, load, runs, train
 
-__all__ = ["__version__", "load"]
+__all__ = ["Model", "__version__", "evaluate", "inspect", "load", "runs", "train"]
 
 
-def load(
-    checkpoint: str | Path | None = None, *, engine: str = "auto", device: str = "auto"
-) -> Model:
-    """Load a trained model to sample from it and to score texts; see charlm.api.Model.
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("charlm.api"), name)
 
-    Args:
-        checkpoint: a file, or a run folder (its best checkpoint, otherwise its last). The default
-            is the newest run under checkpoints/.
-        engine: native, numpy, torch or auto; see charlm.sampling.engines.
-        device: auto, cpu, cuda, cuda:N or mps.
 
-    Raises:
-        CharlmError: the checkpoint, engine or device is not available.
-    """
-    from charlm import api
-
-    return api.load(checkpoint, engine, device)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

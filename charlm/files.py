@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -166,14 +167,41 @@ def locked(folder: Path, wait: bool, without: bool = True) -> Iterator[bool]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield _lock(descriptor, wait, without)
+        yield _lock_exclusively(descriptor, wait, without)
     finally:
         os.close(descriptor)  # this also releases the lock
 
 
-def _lock(descriptor: int, wait: bool, without: bool) -> bool:
+def _lock_exclusively(descriptor: int, wait: bool, without: bool) -> bool:
+    if wait:
+        return _lock(descriptor, fcntl.LOCK_EX, without)
+    for pause_s in (0, 0.05, 0.1):  # `is_locked` of another process has a lock for a moment
+        time.sleep(pause_s)
+        if _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, without):
+            return True
+    return False
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process has locked a folder; False if that cannot be told.
+
+    For a moment this takes a shared lock, for which `locked` waits.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    if fcntl is None:
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return not _lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, without=True)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, how: int, without: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, how)
     except BlockingIOError:
         return False
     except OSError as error:  # some network file systems

@@ -140,3 +140,14 @@ def _physical_memory() -> list[int]:
         return [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     except (AttributeError, OSError, ValueError):
         return []
+
+
+def limit_spinning(spins: int) -> None:
+    """Let idle OpenMP threads spin only briefly before they sleep.
+
+    By default they spin for milliseconds. If another process needs the core, training then becomes
+    20 times slower. The variable must be set before torch is imported. A value set by the user is
+    kept.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(spins))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import stat
@@ -20,6 +21,7 @@ from charlm.files import (
     cache_folder,
     check_private,
     flush,
+    is_locked,
     locked,
     open_private,
     private_folder,
@@ -275,3 +277,24 @@ def test_a_user_without_a_home_folder_has_a_cache(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     assert cache_folder() == temporary / f"charlm-{os.getuid()}"
+
+
+def test_a_locked_folder_is_seen_and_not_disturbed(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path)
+    with locked(tmp_path, wait=False) as has_lock:
+        assert has_lock
+        assert is_locked(tmp_path)
+        assert is_locked(tmp_path)
+        with locked(tmp_path, wait=False) as second:
+            assert not second
+    assert not is_locked(tmp_path)
+
+
+def test_a_look_at_a_lock_does_not_refuse_one_that_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)  # as `is_locked` of another process, for a moment
+    monkeypatch.setattr("charlm.files.time.sleep", lambda s: os.close(descriptor) if s else None)
+    with locked(tmp_path, wait=False) as has_lock:
+        assert has_lock

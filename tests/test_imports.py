@@ -30,6 +30,8 @@ SMALL = {"numpy", "pydantic", "yaml"}
         ("data list", set()),
         ("config schema", SMALL - {"numpy"}),
         ("info RUN", SMALL | {"safetensors"}),
+        ("runs RUN", SMALL),
+        ("compare RUN RUN --json", SMALL),
         ("sample RUN --engine numpy --length 5", SMALL | {"safetensors"}),
         ("sample RUN --length 5", SMALL | {"safetensors"}),
         ("data stats TEXT", SMALL),

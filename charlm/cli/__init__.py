@@ -10,17 +10,17 @@ Each verb imports what it needs when it is called, so that `charlm --help` is fa
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from charlm.cli import config, data, inspect, sample, train, use
+from charlm.cli import compare, config, data, inspect, runs, sample, train, use
 from charlm.cli.arguments import make_parser
 from charlm.cli.output import message
 from charlm.cli.streams import OutputError, discard_output, standard_streams
 from charlm.errors import SMALLER_BATCH, SMALLER_MODEL, CharlmError, name_of_file
+from charlm.machine import limit_spinning
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             with _flushed_output():
                 make_parser().parse_args(arguments, options)
-                _limit_spinning(options.verb)
+                # sampling does more between two steps, and uses one thread when that is faster
+                limit_spinning(50_000 if options.verb == "sample" else 5_000)
                 return _VERBS.get(options.verb, _help)(options)
         except OutputError as error:
             discard_output()
@@ -82,18 +83,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _limit_spinning(verb: str) -> None:
-    """Let idle OpenMP threads spin only briefly before they sleep.
-
-    By default they spin for milliseconds. If another process needs the core, training then becomes
-    20 times slower. Sampling may spin longer: it does more between two steps, and it uses one
-    thread when that is faster. The variable must be set before torch is imported. A value set by
-    the user is kept.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "50000" if verb == "sample" else "5000")
-
-
 def _help(options: argparse.Namespace) -> int:
     """Print the help of a verb; also for `charlm` and `charlm data` alone."""
     words = options.words if options.verb == "help" else options.verb.split()
@@ -107,6 +96,8 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "eval": use.evaluate,
     "info": use.info,
     "inspect": inspect.inspect,
+    "runs": runs.runs,
+    "compare": compare.compare,
     "data stats": data.stats,
     "data list": data.list_texts,
     "data fetch": data.fetch,

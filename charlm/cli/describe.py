@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from charlm.checkpoint.format import BEST, LAST, Meta, Progress
 from charlm.checkpoint.read import read_meta
-from charlm.config import DataConfig, GPTConfig, RecurrentConfig
+from charlm.config import DataConfig
+from charlm.config.describe import counted, describe_model
 from charlm.units import bits
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ def describe_run(ready: Session) -> list[str]:
     limits = run.limits
     ends = [f"{limits.steps:,} steps"] if limits.steps else []
     ends += [f"{limits.seconds:g} s"] if limits.seconds else []
-    threads = f", {_count(run.compute.threads, 'thread')}" * (run.compute.device.type == "cpu")
+    threads = f", {counted(run.compute.threads, 'thread')}" * (run.compute.device.type == "cpu")
     names = dict.fromkeys([run.compute.kernel, run.compute.muon_kernel])
     kernel = "".join(f", {name} kernel" for name in names if name != "torch")
     epochs = (limits.steps or 0) / run.steps_per_epoch
     per_step = f"{train.batch_size} x {train.seq_len} characters"
     if train.batches == "items":
-        per_step = _count(train.batch_size, "document")
+        per_step = counted(train.batch_size, "document")
     return [
         f"model   {describe_model(config.model)}, {ready.model.count_parameters():,} parameters",
         f"text    {corpus.source}, {len(corpus):,} {_units(config.data)} ({shares}), "
@@ -60,21 +61,14 @@ def _vocabulary(corpus: Corpus) -> str:
     )
 
 
-def describe_model(model: RecurrentConfig | GPTConfig) -> str:
-    """`lstm, 2 layers of 128`."""
-    layers = _count(model.n_layer, "layer")
-    if isinstance(model, GPTConfig):
-        return f"gpt, {layers} of {model.n_embd}, {model.n_head} heads, context {model.context}"
-    return f"{model.kind}, {layers} of {model.hidden_size}"
-
-
 def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: str) -> list[str]:
     """How the run ended, where its files are, and the commands to use next."""
     progress, folder = run.progress, shlex.quote(str(run.folder))
     on = "" if device == "auto" else f" --device {device}"
+    failed = counted(progress.evals_since_best, "evaluation")
     how = {
         "finished": "finished",
-        "patience": f"stopped: no improvement in {_count(progress.evals_since_best, 'evaluation')}",
+        "patience": f"stopped: no improvement in {failed}",
         "stopped": "interrupted",
     }[outcome]
     if outcome == "finished" and progress.step == began_at:
@@ -83,7 +77,7 @@ def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: s
     if progress.best_loss is not None:
         lines.append(f"best    {_best(progress)}")
     if progress.skipped_steps:
-        skipped = _count(progress.skipped_steps, "step")
+        skipped = counted(progress.skipped_steps, "step")
         lines.append(f"skipped {skipped} whose loss or gradient was not finite")
     kept = run.folder / (BEST if (run.folder / BEST).exists() else LAST)
     return [
@@ -121,10 +115,6 @@ def _longer(run: Run, outcome: Outcome) -> str:
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
 def describe_checkpoint(path: Path, meta: Meta) -> dict[str, str]:
     """The rows of the table that `charlm info` prints."""
     progress, units = meta.progress, _units(meta.config.data)
@@ -141,7 +131,7 @@ def describe_checkpoint(path: Path, meta: Meta) -> dict[str, str]:
         "step": _step(progress),
         **({} if newest is None else {"last": f"{LAST}, at step {_step(newest)}"}),
         "best": _best(progress),
-        "trained on": f"{meta.device}, {_count(meta.threads, 'thread')}, {meta.precision}, "
+        "trained on": f"{meta.device}, {counted(meta.threads, 'thread')}, {meta.precision}, "
         f"{meta.kernel} layers",
         "versions": ", ".join(f"{name} {version}" for name, version in meta.versions.items()),
     }

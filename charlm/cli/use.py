@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from typing import TYPE_CHECKING
 
 from charlm.cli.output import print_line, print_note, print_table
@@ -25,27 +24,16 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def _evaluate(checkpoint: Checkpoint, options: argparse.Namespace) -> int:
-    from charlm.checkpoint.weights import load_model
+    from charlm.api.evaluating import score_text
     from charlm.config.files import updated
-    from charlm.evaluation import evaluate as evaluation
-    from charlm.evaluation.scoring import text_to_score
 
     path, meta = checkpoint.path, checkpoint.meta
     split: Split = options.split or ("all" if options.data else "val")
     config = updated(meta.config.eval, protocol=options.protocol, window=options.window)
     if options.window and config.protocol != "windows":
         raise CharlmError("--window: it needs --protocol windows")
-    ids, unknown = text_to_score(
-        meta, options.data or (), split, options.on_unknown == "skip", print_note
-    )
-    if unknown:
-        print_note(f"{unknown:,} unknown characters skipped")
-    model = load_model(checkpoint, options.device, print_note)
-    score = evaluation.evaluate(model, ids, config, meta.config.train.seed)
-    if not math.isfinite(score.nats):
-        raise CharlmError(
-            f"{path}: the loss is not finite: the weights are broken; use another checkpoint"
-        )
+    skip, paths = options.on_unknown == "skip", options.data or ()
+    score, unknown = score_text(checkpoint, config, paths, split, skip, options.device, print_note)
     result = {
         "checkpoint": str(path),
         "data": " ".join(options.data or meta.config.data.path),

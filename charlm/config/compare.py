@@ -1,7 +1,8 @@
-"""Comparing two groups of settings."""
+"""Comparing groups of settings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,12 +13,18 @@ def differences(old: BaseModel, new: BaseModel) -> dict[str, tuple[Any, Any]]:
 
     A setting that one of them lacks has the value None there.
     """
-    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
-    return {
-        key: (before.get(key), after.get(key))
-        for key in before | after
-        if before.get(key) != after.get(key)
-    }
+    return {key: (before, after) for key, (before, after) in varying([old, new]).items()}
+
+
+def varying(groups: Sequence[BaseModel]) -> dict[str, list[Any]]:
+    """Return the values of each setting that is not the same in all groups, by its dotted name.
+
+    A setting that a group lacks has the value None there.
+    """
+    flat = [_flat(group.model_dump(mode="json")) for group in groups]
+    keys = dict.fromkeys(key for settings in flat for key in settings)
+    values = {key: [settings.get(key) for settings in flat] for key in keys}
+    return {key: each for key, each in values.items() if any(it != each[0] for it in each)}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -171,20 +171,31 @@ def _config_error(where: str, problems: list[str], errors: int) -> ConfigError:
     return ConfigError(f"{heading}{count}:", *problems)
 
 
-def updated(group: _Group, **changes: Any) -> _Group:
+def as_option(problem: str) -> str:
+    """The line `top_k: 0 should be ...` for the user of the command line."""
+    return f"--{problem.replace('_', '-')}"
+
+
+def as_argument(problem: str) -> str:
+    """The line `top_k: 0 should be ...` for the user of the library."""
+    return problem.replace(": ", "=", 1)
+
+
+def updated(group: _Group, named: Callable[[str], str] = as_option, /, **changes: Any) -> _Group:
     """Return a copy of a group with other values.
 
     Args:
+        named: names the value in a line about it.
         changes: the new values; None leaves a setting as it is.
 
     Raises:
-        ConfigError: values are wrong; one line per value, named like its command-line option.
+        ConfigError: values are wrong; one line per value.
     """
     given = {key: value for key, value in changes.items() if value is not None}
     try:
         return type(group).model_validate(group.model_dump() | given)
     except ValidationError as error:
-        problems = [f"--{line.replace('_', '-')}" for line in explain(error)]
+        problems = [*map(named, explain(error))]
         raise _config_error("", problems, error.error_count()) from error
 
 

@@ -25,9 +25,9 @@ from charlm.config import GPTConfig
 from charlm.config.shapes import weight_shapes
 from charlm.errors import BrokenModelError, CheckpointError
 from charlm.sampling.engines import ENGINES
+from tests.api.test_model import loaded
 from tests.checkpoint import Tree, change_header, change_metadata, parts, set_in, write_parts
 from tests.conftest import KINDS, Charlm, TinyRun
-from tests.test_api import loaded
 from tests.training.helpers import saved_model
 
 PEAK = 4 << 20  # bytes that opening a small file may take

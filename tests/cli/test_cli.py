@@ -48,6 +48,8 @@ SURFACE = {
     "info": "--help CHECKPOINT --json",
     "inspect": "--help CHECKPOINT --text --split --length --out --force --json --on-unknown "
     "--device",
+    "runs": "--help DIR --json",
+    "compare": "--help RUN --json",
     "data": "--help",
     "data stats": "--help PATH --set --json",
     "data list": "--help",
@@ -255,7 +257,7 @@ def test_the_json_of_info_has_all_keys(charlm: Charlm, tiny_run: TinyRun) -> Non
     meta = json.loads(charlm("info", tiny_run("lstm"), "--json").out)
     assert set(meta) == {
         *("path", "format", "config", "vocab", "corpus", "parameters", "progress", "log_sizes"),
-        *("device", "precision", "threads", "kernel", "muon", "versions"),
+        *("device", "precision", "threads", "kernel", "muon", "muon_kernel", "versions"),
     }
     assert (meta["format"], meta["progress"]["step"], meta["device"]) == (2, 6, "cpu")
     assert set(meta["versions"]) == {"charlm", "python", "torch", "numpy", "cpu"}

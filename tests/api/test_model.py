@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,4 +153,73 @@ def test_forked_processes_sample_the_same_text(tiny_run: TinyRun, engine: str) -
 def test_importing_charlm_imports_nothing_heavy() -> None:
     ended = python("-c", "import charlm, sys; print(*sys.modules)")
     assert not set(ended.stdout.split()) & {"torch", "numpy", "pydantic"}
-    assert charlm.__all__ == ["__version__", "load"]
+    light = "from charlm import evaluate, inspect, load, runs, train; import sys"
+    ended = python("-c", f"{light}; print(*sys.modules)")
+    assert not set(ended.stdout.split()) & {"torch", "tensorboard", "tqdm", "pooch"}
+
+
+def test_the_library_offers_its_functions() -> None:
+    for name in charlm.__all__:
+        assert name in dir(charlm)
+        assert getattr(charlm, name).__doc__ or name == "__version__"
+    with pytest.raises(AttributeError, match="has no attribute 'lod'"):
+        charlm.lod  # noqa: B018
+
+
+# --- sampling ---------------------------------------------------------------------------------
+
+
+def test_several_texts_are_those_of_the_command(charlm: Charlm, tiny_run: TinyRun) -> None:
+    options = ("--length", 20, "--seed", 4, "--num-samples", 35, "--format", "jsonl")
+    lines = charlm("sample", tiny_run("gru"), "--prompt", "ANNE:", *options).out.splitlines()
+    texts = load(tiny_run("gru")).sample("ANNE:", length=20, seed=4, num_samples=35)
+    assert texts == [json.loads(line)["text"] for line in lines]
+    assert len(set(texts)) > 1
+
+
+def test_a_length_of_0_means_no_limit_as_on_the_command_line(tiny_run: TinyRun) -> None:
+    model = load(tiny_run("lstm"))
+    for length in (0, None):
+        endless = model.stream("ANNE:", length=length, seed=3)
+        assert "".join(itertools.islice(endless, 300)) == model.sample("ANNE:", length=300, seed=3)
+        with pytest.raises(ValueError, match=f"^length={length}: the text would never end; "):
+            model.sample("ANNE:", length=length)
+        ended = model.sample("ANNE:", length=length, stop="e", seed=3)
+        assert ended == model.sample("ANNE:", length=300, seed=3).partition("e")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"length": -1}, "ValueError length=-1 should be from 0 to 1,000,000,000,000,000"),
+        ({"length": 10**30}, "ValueError length= should be from 0 to 1,000,000,000,000,000"),
+        ({"length": 2.5}, "TypeError length= should be an integer, not float"),
+        ({"length": True}, "TypeError length= should be an integer, not bool"),
+        ({"length": "5"}, "TypeError length= should be an integer, not str"),
+        ({"legnth": 3}, "TypeError sample() got an unexpected keyword argument 'legnth'; did you "
+         "mean length=?"),
+        ({"xyz": 3}, "TypeError sample() got an unexpected keyword argument 'xyz'"),
+        ({"temperature": -1}, "ConfigError temperature=-1 should be greater than or equal to 0"),
+        ({"temperature": "hot"}, "ConfigError temperature='hot' should be a number"),
+        ({"top_k": 0}, "ConfigError top_k=0 should be greater than or equal to 1"),
+        ({"seed": -1}, "ValueError seed=-1 should be from 0 to 18,446,744,073,709,551,615"),
+        ({"seed": "1"}, "TypeError seed= should be an integer, not str"),
+        ({"stop": ""}, "ValueError stop= should be a string that is not empty, or None"),
+        ({"stop": b"x"}, "TypeError stop= should be a string, not bytes"),
+        ({"num_samples": 0}, "ValueError num_samples=0 should be from 1 to 1,000,000"),
+        ({"prompt": 5}, "TypeError prompt= should be a string, not int"),
+    ],
+)  # fmt: skip
+def test_arguments_are_checked_in_pythons_words(
+    arguments: dict[str, Any], message: str, tiny_run: TinyRun
+) -> None:
+    with pytest.raises((CharlmError, TypeError, ValueError)) as caught:
+        load(tiny_run("rnn"), engine="numpy").sample(**arguments)
+    assert f"{caught.type.__name__} {caught.value}" == message
+
+
+def test_numbers_may_be_those_of_numpy(tiny_run: TinyRun) -> None:
+    model = load(tiny_run("rnn"), engine="numpy")
+    numbers: dict[str, Any] = {"length": 20, "seed": 3, "top_k": 5, "temperature": 0.5}
+    arrays: dict[str, Any] = {key: np.asarray(value)[()] for key, value in numbers.items()}
+    assert model.sample(**arrays) == model.sample(**numbers)

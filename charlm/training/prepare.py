@@ -1,0 +1,145 @@
+"""From what a user asks for to a run that is ready: its folder, its settings and its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from charlm.checkpoint.format import LAST
+from charlm.checkpoint.read import Checkpoint, find_checkpoint, read_meta
+from charlm.checkpoint.run_folder import CONFIG, edited_config, new_run, stopped_run
+from charlm.config import Config, DataConfig
+from charlm.config.compare import differences
+from charlm.config.files import parse_config
+from charlm.config.suggest import fit_to_model, name_for, suggest
+from charlm.data.cache import bytes_to_read
+from charlm.data.corpus import open_corpus, open_texts
+from charlm.data.findings import findings
+from charlm.data.sources import find_sources
+from charlm.training import session
+from charlm.training.session import Session
+
+LARGE_MB = 300  # reading and encoding this takes a second or two
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks to train.
+
+    Attributes:
+        config: all settings; None for settings that are chosen for the text, or, of a run to
+            resume, for its own.
+        data: the paths of the text. With a config, they are in it already.
+        minutes: how long to train with chosen settings; None for what the settings say.
+        overrides: `KEY=VALUE` settings for chosen settings and those of a run to resume.
+        name: of the run; None for the name of the config or of the text.
+        out: the folder of the run folders.
+        resume: continue a run: that in the folder `run`, else that of the name, else the newest.
+        init_from: a checkpoint whose weights to start with.
+    """
+
+    config: Config | None = None
+    data: tuple[str, ...] = ()
+    minutes: float | None = None
+    overrides: Sequence[str] = ()
+    name: str | None = None
+    out: Path = Path("checkpoints")
+    device: str = "auto"
+    resume: bool = False
+    run: Path | None = None
+    init_from: Path | None = None
+
+
+@contextmanager
+def prepare(request: Request, notify: Callable[[str], None]) -> Iterator[Session]:
+    """Lock the run folder; then read the checkpoint and the texts, and build the run.
+
+    Args:
+        notify: is called with lines about what takes long or was edited. The other lines for the
+            user are in the session.
+
+    Raises:
+        CharlmError: the run cannot start; see `session.start` and `session.resume`.
+    """
+    if request.resume:
+        with stopped_run(request.run or _run_to_resume(request)) as last:
+            config = request.config or _resumed_config(request, last, notify)
+            _note_large_text(config.data, notify)
+            named = None if request.config else request.data
+            yield session.resume(config, last, request.device, named)
+        return
+    chosen = _chosen_settings(request)
+    config = chosen(0)  # everything but the size of a chosen model is correct
+    folder = request.out / config.name
+    with new_run(folder):
+        _note_large_text(config.data, notify)
+        texts = open_texts(config.data)
+        if request.config is None:
+            config = chosen(len(open_corpus(config.data, opened=texts).split("train")))
+        ready = session.start(config, folder, request.device, request.init_from, texts)
+        about_text = findings(ready.run.corpus, ready.run.config.data)
+        yield replace(ready, notices=ready.notices + about_text)
+
+
+def _run_to_resume(request: Request) -> Path:
+    """The run of the name or the config, else the one named after the text, else the newest."""
+    if name := request.config.name if request.config else request.name:
+        return Path(request.out / name)
+    if request.data and (request.out / name_for(request.data) / LAST).is_file():
+        return Path(request.out / name_for(request.data))
+    return find_checkpoint(None, request.out).parent
+
+
+def _resumed_config(request: Request, last: Checkpoint, notify: Callable[[str], None]) -> Config:
+    """The settings of a resumed run without a config: of its config.yaml or its checkpoint."""
+    recorded, folder = last.meta.config, last.path.parent
+    edited = edited_config(folder, recorded)
+    if edited is not None:
+        changes = differences(recorded, edited.model_copy(update={"name": recorded.name}))
+        listed = ", ".join(f"{key} is {new!r}, was {old!r}" for key, (old, new) in changes.items())
+        notify(f"{folder / CONFIG} was edited: {listed}")
+    settings = (edited or recorded).model_dump(mode="json")
+    if request.data:
+        settings["data"]["path"] = list(request.data)
+    settings["name"] = folder.name
+    hint = "; this is the name of the run folder, so rename it"
+    return parse_config(settings, request.overrides, name_hint=hint)
+
+
+def _chosen_settings(request: Request) -> Callable[[int], Config]:
+    """Return a function that gives the settings of a new run.
+
+    Its argument is the number of characters to train on.
+    """
+    if (given := request.config) is not None:
+        return lambda _: given
+    first = request.init_from
+    like = read_meta(find_checkpoint(first)).config if first else None
+
+    def chosen(chars: int) -> Config:
+        settings = suggest(request.data, chars)
+        if request.minutes is not None:
+            _limit_time(settings["train"], request.minutes)
+        if like is not None:
+            fit_to_model(settings, like)
+        return parse_config(settings, request.overrides, request.name)
+
+    return chosen
+
+
+def _limit_time(train: dict[str, Any], minutes: float) -> None:
+    """Let suggested settings of training end after this time, and not after a number of steps."""
+    for limit in ("max_steps", "max_epochs", "expected_minutes"):
+        train.pop(limit, None)
+    train["max_seconds"] = 60 * minutes
+
+
+def _note_large_text(data: DataConfig, notify: Callable[[str], None]) -> None:
+    """Notify if the text must be read and encoded first and that takes a while."""
+    paths = [path for path in (data.path, data.val_path, data.test_path) if path]
+    size = sum(bytes_to_read(find_sources(path, data), data) for path in paths) / 1e6
+    if size > LARGE_MB:
+        notify(f"reading and encoding {size:,.0f} MB of text")
