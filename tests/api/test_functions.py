@@ -72,7 +72,7 @@ def test_inspect_is_the_command(charlm: Charlm, workplace: Path) -> None:
         ("evaluate(window=5)", 'window=5 needs protocol="windows"'),
         ('evaluate(on_unknown="no")', "on_unknown='no' should be one of error, skip"),
         ("evaluate(data=5)", "data= should be a path or a list of paths"),
-        ('evaluate("missing")', "missing: no such checkpoint or run folder"),
+        ('evaluate("missing")', "missing: no such checkpoint or run"),
         ("inspect(length=1)", "length=1 should be from 2 to 100,000"),
         ("inspect(length=1.5)", "length= should be an integer, not float"),
         ('inspect(split="vel")', "split='vel' should be one of train, val, test, all"),

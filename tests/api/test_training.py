@@ -198,7 +198,7 @@ def test_an_edited_config_is_used_and_reported(
         ({"device": None}, "TypeError device= should be a string, not NoneType"),
         ({"resume": True, "init_from": "x"}, "ValueError resume= continues a run that has weights"),
         ({"resume": True, "name": "x"}, "CheckpointError x: no last.safetensors to resume from"),
-        ({"init_from": "x"}, "CheckpointError x: no such checkpoint or run folder"),
+        ({"init_from": "x"}, "CheckpointError x: no such checkpoint or run"),
         ({"data": "missing.txt"}, "DataError missing.txt: "),
         ({"data": "missing.txt", "config": "no.yaml"}, "ConfigError no.yaml: cannot read this"),
     ],
