@@ -73,14 +73,12 @@ def is_known(option: str, options: Collection[str]) -> bool:
     return name in options or _OPTIONS.get(name) in options
 
 
-def option_hint(
-    option: str, value: str | None, options: Collection[str], flags: Mapping[str, str]
-) -> str:
+def option_hint(option: str, value: str, options: Collection[str], flags: Mapping[str, str]) -> str:
     """The end of the message about an option that does not exist: what may have been meant.
 
     Args:
         option: as it was given, without its value.
-        value: what was given for it; None for nothing.
+        value: what was given for it; empty for nothing.
         options: those that the verb has.
         flags: the options of the verb that set a setting, by the dotted name of the setting.
     """

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from charlm.cli.meant import is_known, option_hint, verb_hint
@@ -84,11 +85,16 @@ class Parser(argparse.ArgumentParser):
             hint = "; give all texts in one place, not before and after an option" * several
             self.error(f"unexpected argument: {shlex.join(unknown)}{hint}")
         option, equals, value = options[0].partition("=")
-        after = self._given[self._given.index(options[0]) + 1 :][:1]
-        if not equals and after and not after[0].startswith("-"):
-            value = after[0]
+        if not equals:
+            value = self._value_after(options[0])
+            value = "" if value.startswith("-") else value
         hint = option_hint(option, value, self._option_string_actions, self.flags)
         self.error(f"no such option: {option}{hint}")
+
+    def _value_after(self, *options: str) -> str:
+        """The argument after the first of these options; empty if there is none."""
+        pairs = pairwise([*self._given, ""])
+        return next((after for word, after in pairs if word in options), "")
 
     def _hint_about_dash(self, message: str) -> str:
         """The hint for an option whose value begins with a dash, as an option does."""
@@ -96,8 +102,7 @@ class Parser(argparse.ArgumentParser):
         if not found:
             return ""
         names = found[1].split("/")
-        at = next((i for i, word in enumerate(self._given) if word in names), len(self._given))
-        value = self._given[at + 1] if at + 1 < len(self._given) else ""
+        value = self._value_after(*names)
         if not value.startswith("-") or value.partition("=")[0] in self._option_string_actions:
             return ""
         example = f"{names[-1]}={shlex.quote(value)}"

@@ -52,7 +52,9 @@ class View(Observer):
         if not self._terminal:
             return
         if self._bar is None:
-            self._bar = tqdm(total=1.0, initial=fraction, dynamic_ncols=True, leave=False)
+            self._bar = tqdm(
+                total=1.0, initial=fraction, bar_format="{desc}", dynamic_ncols=True, leave=False
+            )
         status, room = self._status(shutil.get_terminal_size().columns - 1)
         self._bar.bar_format = "{desc}  |{bar}|" if room >= LEAST_BAR else "{desc}"
         self._bar.set_description_str(status, refresh=False)
