@@ -96,12 +96,15 @@ def _has_checkpoint(folder: Path) -> bool:
 
 
 def _known_runs(given: Path, runs: Path) -> str:
-    """The end of the message about a run that does not exist: those with a similar name, or all."""
+    """The end of the message about a run that does not exist: one with a similar name, or all.
+
+    For a path, which may be meant to be elsewhere, the others are not listed.
+    """
     names = sorted(path.parent.name for path in runs.glob(f"*/{LAST}"))
     if close := difflib.get_close_matches(given.name, names, 1):
         return f"; did you mean {close[0]}?"
     some = ", ".join(names[:MOST_RUNS]) + ", ..." * (len(names) > MOST_RUNS)
-    return f"; runs in {runs}/: {some}" if names else ""
+    return f"; runs in {runs}/: {some}" if names and given.name == str(given) else ""
 
 
 def _newest_run(runs: Path) -> Path:

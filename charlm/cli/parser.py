@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any, NoReturn
 
 from charlm.cli.meant import is_known, option_hint, verb_hint
@@ -36,7 +36,8 @@ class Parser(argparse.ArgumentParser):
         """Parse arguments. A verb itself refuses those that it does not know."""
         self._given = list(sys.argv[1:] if args is None else args)
         # otherwise `-length 9` would be `-l ength 9`
-        if long := [word for word in self._given if self._has_one_dash_only(word)]:
+        own = takewhile(lambda it: it.startswith("-") or not self._verbs(), self._given)
+        if long := [word for word in own if self._has_one_dash_only(word)]:
             self._refuse(long)
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:

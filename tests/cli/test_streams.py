@@ -41,7 +41,7 @@ CLOSED = [
 ]
 VERBS = (
     "info checkpoints/lstm",
-    "info missing",
+    "info other/missing",
     "sample checkpoints/lstm --engine numpy --seed 1 --prompt €",
     "sample checkpoints/lstm --engine numpy --seed 1 --on-unknown skip --prompt €the",
     "sample checkpoints/lstm --engine numpy --interactive",
@@ -108,7 +108,7 @@ def test_output_that_cannot_be_written_is_reported(workplace: Path, command: str
 
 @LINUX
 def test_messages_that_cannot_be_written_change_nothing_else(workplace: Path) -> None:
-    assert shell("info missing", "2>/dev/full").returncode == 2
+    assert shell("info other/missing", "2>/dev/full").returncode == 2
     command = "train --config lstm.yaml --name new --device cpu --init-from checkpoints/lstm"
     ended = shell(command, "2>/dev/full")
     assert ended.returncode == 0
