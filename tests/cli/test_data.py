@@ -167,7 +167,7 @@ def test_stats_list_odd_characters_and_end_with_a_config(here: Path, charlm: Cha
     for words in ("950 characters", "replacement", "CRLF", "data.newlines=lf", "invisible"):
         assert words in result.out
     assert not {"\x07", "\u200b", "\r"} & set(result.out)  # reported, but not printed
-    config = result.out.partition("--data uses:\n\n")[2]
+    config = result.out.partition("charlm train uses:\n\n")[2]
     assert parse_config(yaml.safe_load(config)).data.separator == "x"
 
 
