@@ -240,7 +240,7 @@ MISTAKES = {
     "eval --window 0 --protocol windows": "--window: 0 should be greater than or equal to 1",
     # the command line itself
     "trian": "charlm: 'trian': no such verb; did you mean train?; see charlm --help",
-    "xyz": "'xyz': no such verb; choose train, sample, eval, info, inspect, runs, compare, data, config, help",
+    "xyz": "'xyz': no such verb; choose train, sample, eval, info, inspect, runs, compare, data, ",
     "data fetsh": "charlm data: 'fetsh': no such action; did you mean fetch?",
     "help trian": "charlm: 'trian': no such verb; did you mean train?",
     "help train x": "charlm train: x: charlm train has no actions",
