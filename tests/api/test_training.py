@@ -114,8 +114,20 @@ def test_an_interrupted_run_is_saved_and_goes_on(
     model = charlm.train(resume=True, name=kind, out=tmp_path, device="cpu")
     assert model.meta.progress.step == 6
     assert_same_run(tmp_path / kind, tiny_run(kind))
-    longer = charlm.train(resume=True, out=tmp_path, device="cpu", set={"train.max_steps": 8})
+    longer = charlm.train(resume=kind, out=tmp_path, device="cpu", set={"train.max_steps": 8})
     assert read_meta(longer.path.parent / LAST).progress.step == 8
+
+
+def test_a_run_starts_from_the_weights_of_a_run_by_its_name(
+    tiny_run: TinyRun, tiny_text: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run("gru"), tmp_path / "gru")
+    off = {"train.max_steps": 1, "train.max_epochs": None, "eval.sample_every": None}
+    model = charlm.train(tiny_text, init_from="gru", out=tmp_path, device="cpu", set=off)
+    assert model.config.model == read_meta(tiny_run("gru") / LAST).config.model
+    assert model.path.parent == tmp_path / "tiny"
+    with pytest.raises(ValueError, match=r"^name=x: resume= names another run; leave out name=$"):
+        charlm.train(resume=tmp_path / "gru", name="x")
 
 
 def test_a_second_interrupt_is_at_once(tiny_config: TinyConfig, tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ def test_an_old_checkpoint_samples(version: int, engine: str) -> None:
 def test_a_run_resumed_from_an_old_checkpoint_ends_with_the_same_weights(
     version: int, tmp_path: Path
 ) -> None:
-    """Up to the last bits, which depend on the CPU that wrote the file."""
+    """Up to the last bits, which depend on the CPU that wrote the file: those of bfloat16, in which
+    format 1 has Muon's products."""
     folder = tmp_path / "format"
     folder.mkdir()
     shutil.copy(file_of(version, 20), folder / LAST)
@@ -77,7 +78,7 @@ def test_a_run_resumed_from_an_old_checkpoint_ends_with_the_same_weights(
     ours, theirs = (saved_weights(it) for it in (folder / LAST, file_of(version, 40)))
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-3)
 
 
 def test_every_upgrade_raises_the_format_by_one_and_the_current_format_is_kept() -> None:

@@ -137,7 +137,7 @@ def test_what_differs_is_shown(charlm: Charlm, folder: Path) -> None:
 
 def test_the_comparison_as_json(charlm: Charlm, folder: Path) -> None:
     names = ("rnn", "gru", "lstm")
-    out = charlm("compare", *(folder / name for name in names), "--json").out
+    out = charlm("compare", *names, "--json").out
     found = json.loads(out)
     assert [run["name"] for run in found["runs"]] == [*names]
     assert found["settings"] == {"model.kind": [*names]}
