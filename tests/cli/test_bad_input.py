@@ -240,11 +240,7 @@ MISTAKES = {
     "eval --window 0 --protocol windows": "--window: 0 should be greater than or equal to 1",
     # the command line itself
     "trian": "charlm: 'trian': no such verb; did you mean train?; see charlm --help",
-<<<<<<< HEAD
     "xyz": "'xyz': no such verb; choose train, sample, eval, ",
-=======
-    "xyz": "'xyz': no such verb; choose train, sample, eval, info, inspect, runs, compare, data, ",
->>>>>>> 090e2373343fbc10311d81b1218bd3165e4ab601
     "data fetsh": "charlm data: 'fetsh': no such action; did you mean fetch?",
     "help trian": "charlm: 'trian': no such verb; did you mean train?",
     "help train x": "charlm train: x: charlm train has no actions",
