@@ -242,7 +242,10 @@ def test_without_a_compiler_numpy_samples_the_same_text(
 ) -> None:
     expected = charlm.load(tiny_run("lstm")).sample(length=50, seed=1)
     monkeypatch.setattr(code, "variants", lambda: [OTHER])
-    for compiler, reason in (("false", "false fails: "), ("missing-cc", "there is no missing-cc")):
+    for compiler, reason in (
+        ("false", "false fails: "),
+        ("missing-cc", "the compiler missing-cc is"),
+    ):
         monkeypatch.setenv("CC", compiler)
         model = charlm.load(tiny_run("lstm"))
         assert model.engine == "numpy"
