@@ -15,12 +15,16 @@ def test_the_benchmark_of_training_runs_to_its_end(tmp_path: Path) -> None:
     ended = python(ROOT / "scripts" / "bench_train.py", *options)
     assert (ended.returncode, ended.stderr) == (0, "")
     found = json.loads(ended.stdout)
-    assert [(it["name"].split(",")[0], it["unit"], it["work"]) for it in found["results"]] == [
-        ("step of an LSTM 1x64", "chars", 2 * 32 * 64),
-        ("step of an LSTM 2x64", "chars", 2 * 50 * 50),
+    assert [
+        (it["name"].split(", batch")[0], it["unit"], it["work"]) for it in found["results"]
+    ] == [
+        ("step, lstm 1x64, Muon", "chars", 2 * 32 * 64),
+        ("step, gru 1x64, Muon", "chars", 2 * 32 * 64),
+        ("step, rnn 1x64, Muon", "chars", 2 * 32 * 64),
+        ("step, lstm 2x64, RMSProp", "chars", 2 * 50 * 50),
         ("step of a GPT 4x128", "chars", 2 * 12 * 64),
         ("step of a GPT 4x128", "chars", 2 * 12 * 64),
-        ("5 steps of quickstart", "steps", 5),
+        ("5 steps of quickstart, bare / as a run", "steps", 5),
     ]
     assert all(len(it["ours"]) == len(it["theirs"]) == 1 for it in found["results"])
     assert {"cpu", "instructions", "cores", "load", "python"} == found["machine"].keys()
