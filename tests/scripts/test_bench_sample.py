@@ -24,5 +24,6 @@ def test_without_a_compiler_it_says_so_in_one_line() -> None:
     ended = python(BENCH, "--quick", env={"CC": "/nonexistent/cc"})
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == (
-        "bench sample: it measures the engine in C, and the compiler /nonexistent/cc is not installed\n"
+        "bench sample: it measures the engine in C, and the compiler /nonexistent/cc is not "
+        "installed\n"
     )
