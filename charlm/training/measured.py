@@ -32,7 +32,7 @@ def measured(key: str, names: Sequence[str], measure: Callable[[str], float]) ->
         The shortest seconds by name; all are measured in turn, since other processes may disturb
         some. A cache that cannot be used changes nothing but the time this takes.
     """
-    machine = [platform.machine(), platform.processor(), *sorted(cpu_features())]
+    machine = [platform.node(), platform.machine(), *sorted(cpu_features())]
     text = "\0".join([key, *names, sources_digest(), *machine])
     name = f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.seconds"
     with suppress(OSError, ValueError, RecursionError):
