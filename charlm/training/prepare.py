@@ -14,6 +14,7 @@ from charlm.checkpoint.run_folder import CONFIG, edited_config, new_run, stopped
 from charlm.config import Config, DataConfig
 from charlm.config.compare import differences
 from charlm.config.files import parse_config
+from charlm.config.shown import shown
 from charlm.config.suggest import fit_to_model, name_for, suggest
 from charlm.data.cache import bytes_to_read
 from charlm.data.corpus import open_corpus, open_texts
@@ -99,7 +100,9 @@ def _resumed_config(request: Request, last: Checkpoint, notify: Callable[[str], 
     edited = edited_config(folder, recorded)
     if edited is not None:
         changes = differences(recorded, edited.model_copy(update={"name": recorded.name}))
-        listed = ", ".join(f"{key} is {new!r}, was {old!r}" for key, (old, new) in changes.items())
+        listed = ", ".join(
+            f"{key} is {shown(new)}, was {shown(old)}" for key, (old, new) in changes.items()
+        )
         notify(f"{folder / CONFIG} was edited: {listed}")
     settings = (edited or recorded).model_dump(mode="json")
     if request.data:

@@ -18,6 +18,7 @@ from charlm.checkpoint.weights import copy_weights, read_model
 from charlm.config import Config, CosineSchedule, WSDSchedule
 from charlm.config.base import changeable
 from charlm.config.compare import differences
+from charlm.config.shown import shown
 from charlm.data.amounts import fit_batch
 from charlm.data.corpus import Corpus, Texts, open_corpus
 from charlm.data.vocab import describe
@@ -171,7 +172,7 @@ def _refuse_changes(old: Config, new: Config, path: Path, ignored: tuple[str, ..
     """Raise ConfigError if settings differ that change what is computed, except `ignored`."""
     may_change = tuple(f"{name}." for name in changeable(Config))
     changed = [
-        f"{key} ({before!r}, now {after!r})"
+        f"{key} ({shown(before)}, now {shown(after)})"
         for key, (before, after) in differences(old, new).items()
         if not f"{key}.".startswith(may_change) and key not in ignored
     ]
@@ -276,7 +277,7 @@ def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
             "ids have other meanings; use the same data.unit"
         )
     changed = [
-        f"model.{key} is {after!r} here and {before!r} there"
+        f"model.{key} is {shown(after)} here and {shown(before)} there"
         for key, (before, after) in differences(old.model, new.model).items()
         if not key.endswith("dropout")
     ]

@@ -301,3 +301,13 @@ def test_the_validation_and_test_texts_may_not_be_swapped(tiny_text: Path, tmp_p
 def test_a_folder_without_a_checkpoint_cannot_be_resumed(tiny_text: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"no {LAST} to resume from"):
         resume(make_config(tiny_text), tmp_path / "run", "cpu")
+
+
+def test_a_long_setting_that_may_not_change_is_shown_shortened(
+    tiny_text: Path, tmp_path: Path
+) -> None:
+    folder = new_run(make_config(tiny_text), tmp_path, stop_at=3)
+    longer = f"data.separator={'x' * 100_000}"
+    with pytest.raises(ConfigError, match=r"cannot change data\.separator") as caught:
+        resume(make_config(tiny_text, "lstm", longer), folder, "cpu")
+    assert len(str(caught.value)) < 1000
