@@ -59,7 +59,8 @@ class KernelChooser:
         return None if self._train.kernels == "on" else recorded
 
     def _variants(self, was: str | None) -> list[Variant]:
-        """The variants to try: that of the run before, or all where there is none or it is gone."""
+        """The variants to try: the one of the run before; all, if there was no run before or this
+        CPU does not have its variant."""
         usable = self._kernels.variants(self._train.precision) if was != TORCH else []
         return [variant for variant in usable if variant.name == was] or usable
 
@@ -136,9 +137,10 @@ class KernelChooser:
         found = dict(self._correct_muon(self._variants(was)))
         if was in found:
             return _with_muon_kernel(compute, found, was)
+        names = list(found)
         if self._train.kernels != "on" or not found:
             compute = pytorch(compute)
-        names = [*found, TORCH] if self._train.kernels != "on" else list(found)
+            names.append(TORCH)
         if len(names) == 1:
             return _with_muon_kernel(compute, found, names[0])
         shapes = [tuple(it.shape) for it in self._model.hidden_matrices()]

@@ -325,6 +325,8 @@ def test_a_muon_kernel_that_is_wrong_is_not_used(tiny_text: Path) -> None:
     compute = choose_lstm(tiny_text, kernels, muon)
     assert (compute.fused_muon, compute.muon_kernel) == (None, "torch")
     assert "Muon's orthogonal factor is" in compute.notices[0]
+    asked = choose_lstm(tiny_text, kernels, muon, "train.kernels=on")
+    assert (asked.kernel, asked.muon_kernel) == ("amx", "torch")
 
 
 # --- precision -------------------------------------------------------------------------------
