@@ -10,7 +10,6 @@
    sums and norms are float32; factors of products are numbers. */
 
 #include "gradients.h"
-#include "threads.h"
 
 int blocks_allowed(void) { return tiles_allowed(); }
 

@@ -18,7 +18,7 @@ size_t cells_depth(void) { return DEPTH; }
 
 enum { FEW = 16 };      /* sequences of a thread; with fewer, it reads more than it computes */
 enum { NEAR = 1 << 20 }; /* bytes of weights that a core keeps near; of more, its threads share */
-/* Sums of so many units and sequences stay in the L1 cache. */
+/* The largest block of units and sequences whose sums stay in the L1 cache. */
 enum { UNITS = 2 * WIDTH, BATCH = ROWS > 16 ? ROWS : 16 };
 
 typedef struct {
@@ -59,18 +59,18 @@ static Part part_of(const Layer *l, int me, int of) {
   int parts = of; /* of the sequences: a divisor of `of` */
   while (parts > 1 && (of % parts || (size_t)parts * few > l->B)) parts--;
   const int sharing = of / parts, row_part = me / sharing, unit_part = me % sharing;
-  const size_t rows = round_up(l->B, STEP) / STEP, groups = round_up(l->D, LANES) / LANES;
-#define SHARE(n, i, of_) ((n) * (size_t)(i) / (size_t)(of_))
-  return (Part){l, SHARE(rows, row_part, parts) * STEP,
-                smaller(SHARE(rows, row_part + 1, parts) * STEP, l->B),
-                SHARE(groups, unit_part, sharing) * LANES,
-                smaller(SHARE(groups, unit_part + 1, sharing) * LANES, l->D), sharing};
+  Part part = {.l = l, .sharing = sharing};
+  share(l->B, STEP, row_part, parts, &part.row, &part.row_end);
+  share(l->D, LANES, unit_part, sharing, &part.unit, &part.unit_end);
+  return part;
 }
 
 /* Thread `me` packs some groups of columns. */
 static void pack_forward(const Layer *l, int me, int of) {
   const size_t D = l->D, groups = round_up(D, LANES) / LANES, all = gates_of(l->kind) * groups;
-  for (size_t i = SHARE(all, me, of); i < SHARE(all, me + 1, of); i++) {
+  size_t from, to;
+  share(all, 1, me, of, &from, &to);
+  for (size_t i = from; i < to; i++) {
     const size_t gate = i / groups, unit = i % groups * LANES;
     right_t(l->W_hh + (gate * D + unit) * D, D, smaller(LANES, D - unit), D,
             l->packed + gate * packed_size(D, D) + unit * round_up(D, DEPTH));
@@ -78,11 +78,10 @@ static void pack_forward(const Layer *l, int me, int of) {
 }
 
 static void pack_backward(const Layer *l, int me, int of) {
-  const size_t D = l->D, groups = round_up(D, LANES) / LANES, K = gates_of(l->kind) * D;
-  for (size_t i = SHARE(groups, me, of); i < SHARE(groups, me + 1, of); i++) {
-    const size_t unit = i * LANES;
-    right(l->W_hh + unit, D, smaller(LANES, D - unit), K, l->packed + unit * round_up(K, DEPTH));
-  }
+  const size_t D = l->D, K = gates_of(l->kind) * D;
+  size_t from, to;
+  share(D, LANES, me, of, &from, &to);
+  if (from < to) right(l->W_hh + from, D, to - from, K, l->packed + from * round_up(K, DEPTH));
 }
 
 /* --- forward --------------------------------------------------------------------------------- */
@@ -252,11 +251,12 @@ static void scatter(const void *job, int me, int of) {
   const Layer *l = job;
   const size_t all = gates_of(l->kind) * l->D;
   enum { COLUMNS = 256 }; /* at a time, so that the sums stay in the cache */
-  const size_t blocks = round_up(all, COLUMNS) / COLUMNS;
   float *out = (float *)l->table;
-  for (size_t i = SHARE(blocks, me, of); i < SHARE(blocks, me + 1, of); i++)
+  size_t first, end;
+  share(all, COLUMNS, me, of, &first, &end);
+  for (size_t from = first; from < end; from += COLUMNS)
     for (size_t row = 0; row < l->T * l->B; row++) {
-      const size_t from = i * COLUMNS, to = smaller(from + COLUMNS, all);
+      const size_t to = smaller(from + COLUMNS, end);
       float *sums = out + (size_t)l->ids[row] * l->x_stride;
       const number *dz = l->dz + row * l->dz_stride;
 #pragma omp simd

@@ -8,14 +8,10 @@
 
    Threads share the outputs of every product, the rows of every norm, and the heads. */
 
-#include <float.h>
-#include <math.h>
-
-#include "functions.h"
 #include "linear.h"
+#include "transformer.h"
 
 enum { LAYERNORM, RMSNORM };
-enum { GELU, RELU2, SWIGLU };
 
 typedef struct {
   const float *gain, *bias; /* (D,); no bias in an RMSNorm, or without biases */
@@ -43,75 +39,14 @@ typedef struct {
   float *logits; /* (B, V), after the last character */
 } Network;
 
-/* x / sqrt(mean x^2 + eps), n numbers. */
-static void root_mean_square(const float *x, size_t n, float eps, float *y) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (size_t i = 0; i < n; i++) sum += x[i] * x[i];
-  const float scale = 1 / sqrtf(sum / (float)n + eps);
-#pragma omp simd
-  for (size_t i = 0; i < n; i++) y[i] = x[i] * scale;
-}
-
-static void normalise(const Network *n, const Norm *norm, const float *x, float *restrict y) {
-  const size_t D = n->D;
-  if (n->norm_kind == LAYERNORM) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < D; i++) sum += x[i];
-    const float mean = sum / (float)D;
-#pragma omp simd
-    for (size_t i = 0; i < D; i++) y[i] = x[i] - mean;
-    root_mean_square(y, D, 1e-5f, y);
-  } else {
-    root_mean_square(x, D, FLT_EPSILON, y);
-  }
-#pragma omp simd
-  for (size_t i = 0; i < D; i++) y[i] = y[i] * norm->gain[i] + (norm->bias ? norm->bias[i] : 0);
-}
-
-/* x Phi(x), Phi(x) = (1 + erf(x / sqrt 2)) / 2, erf by Abramowitz & Stegun 7.1.26: with
-   z = |x| / sqrt 2 it is max(x, 0) - |x| (1 - erf z) / 2. */
-INLINE float gelu(float x) {
-  const float z = fabsf(x) * 0.70710678f, t = 1 / (1 + 0.3275911f * z);
-  float p = 1.061405429f;
-  p = p * t - 1.453152027f;
-  p = p * t + 1.421413741f;
-  p = p * t - 0.284496736f;
-  p = p * t + 0.254829592f;
-  return (x > 0 ? x : 0) - .5f * fabsf(x) * p * t * power_of_e(-z * z);
-}
-
-/* The MLP's hidden units of one row, y (F,), from up x (F,), or from gate x and up x (2 F,). */
-static void activate(const Network *n, const float *restrict up, float *restrict y) {
-  const size_t F = n->F;
-  switch (n->mlp) {
-    case GELU:
-#pragma omp simd
-      for (size_t i = 0; i < F; i++) y[i] = gelu(up[i]);
-      break;
-    case RELU2:
-#pragma omp simd
-      for (size_t i = 0; i < F; i++) y[i] = up[i] < 0 ? 0 : up[i] * up[i]; /* NaN stays */
-      break;
-    default:
-#pragma omp simd
-      for (size_t i = 0; i < F; i++) y[i] = up[i] * sigmoid(up[i]) * up[F + i];
-  }
-}
-
-/* Normalise (qk_norm) and rotate (rope) a query or a key (K,) at position `at`. */
+/* Normalize (qk_norm) and rotate (rope) a query or a key (K,) at position `at`. */
 static void prepare_vector(const Network *n, const float *from, size_t at, float *restrict to) {
   const size_t K = n->D / n->H, half = K / 2;
-  if (n->qk_norm) root_mean_square(from, K, FLT_EPSILON, to);
-  else memcpy(to, from, K * sizeof(float));
+  memcpy(to, from, K * sizeof(float));
+  if (n->qk_norm) normalize_vector(to, K);
   if (!n->angles) return;
   const float *cosine = n->angles + at * half, *sine = cosine + n->context * half;
-  for (size_t i = 0; i < half; i++) {
-    const float a = to[i], b = to[half + i];
-    to[i] = a * cosine[i] - b * sine[i];
-    to[half + i] = a * sine[i] + b * cosine[i];
-  }
+  rotate(to, cosine, sine, half, 1);
 }
 
 /* scores (P,) become their softmax. */
@@ -194,11 +129,14 @@ typedef struct {
 } Part;
 
 /* y = norm(x), for `rows` rows of x that lie `stride` apart. */
-static void normalise_rows(const Part *part, const Norm *norm, const float *x, size_t rows,
+static void normalize_rows(const Part *part, const Norm *norm, const float *x, size_t rows,
                            size_t stride) {
   const Network *n = part->n;
-  for (size_t r = (size_t)part->me; r < rows; r += (size_t)part->of)
-    normalise(n, norm, x + r * stride, n->y + r * n->D);
+  for (size_t r = (size_t)part->me; r < rows; r += (size_t)part->of) {
+    const float *row = x + r * stride;
+    const Moments m = norm_moments(row, n->D, n->norm_kind == LAYERNORM);
+    normalize(row, m, n->D, norm->gain, norm->bias, n->y + r * n->D);
+  }
   barrier(part->of);
 }
 
@@ -207,7 +145,7 @@ static void apply(const Part *part, const Matrix *m, size_t rows, float *out, in
   const Rows y = {rows, m->I, part->n->y, part->n->packed};
   size_t from, to;
   prepare(m, &y, part->me, part->of);
-  share(m->O, part->me, part->of, &from, &to);
+  share(m->O, SHARE, part->me, part->of, &from, &to);
   product(m, &y, from, to, out + from, m->O, more);
   barrier(part->of);
 }
@@ -217,21 +155,22 @@ static void read_part(const void *job, int me, int of) {
   const Network *n = job;
   const size_t N = n->B * n->T, width = n->mlp == SWIGLU ? 2 * n->F : n->F;
   for (const Layer *l = n->layers; l < n->layers + n->n_layer; l++) {
-    normalise_rows(&part, &l->attention_norm, n->x, N, n->D);
+    normalize_rows(&part, &l->attention_norm, n->x, N, n->D);
     apply(&part, &l->qkv, N, n->wide, 0);
-    const size_t heads = n->B * n->H;
-    for (size_t i = heads * (size_t)me / (size_t)of; i < heads * (size_t)(me + 1) / (size_t)of; i++)
+    size_t from, to;
+    share(n->B * n->H, 1, me, of, &from, &to);
+    for (size_t i = from; i < to; i++)
       attend(n, l, i / n->H, i % n->H, n->scores + (size_t)me * n->capacity);
     barrier(of);
     apply(&part, &l->out, N, n->x, 1);
-    normalise_rows(&part, &l->mlp_norm, n->x, N, n->D);
+    normalize_rows(&part, &l->mlp_norm, n->x, N, n->D);
     apply(&part, &l->up, N, n->wide, 0);
     for (size_t r = (size_t)me; r < N; r += (size_t)of)
-      activate(n, n->wide + r * width, n->y + r * n->F);
+      activate((int)n->mlp, n->wide + r * width, n->F, n->y + r * n->F);
     barrier(of);
     apply(&part, &l->down, N, n->x, 1);
   }
-  normalise_rows(&part, &n->norm, n->x + (n->T - 1) * n->D, n->B, n->T * n->D);
+  normalize_rows(&part, &n->norm, n->x + (n->T - 1) * n->D, n->B, n->T * n->D);
   apply(&part, &n->head, n->B, n->logits, 0);
 }
 

@@ -4,13 +4,7 @@
    thread computes a part of each dW. So a sum has the same order for any number of threads. */
 
 #include "blocks.h"
-
-/* The part of `count` that is this thread's, in units of `unit`. */
-static void share(size_t count, size_t unit, int me, int of, size_t *from, size_t *to) {
-  const size_t units = round_up(count, unit) / unit;
-  *from = smaller(units * (size_t)me / (size_t)of * unit, count);
-  *to = smaller(units * (size_t)(me + 1) / (size_t)of * unit, count);
-}
+#include "threads.h"
 
 /* out (M, N) = dy^T x, or += where `more`, over R rows of dy (R, M) and x (R, N). */
 static void add_transposed(const Room *w, const number *dy, size_t dy_stride, const number *x,

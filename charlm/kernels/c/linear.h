@@ -31,13 +31,6 @@ typedef struct {
   number *packed; /* workspace of rows_bytes(N, I) bytes, see `prepare` */
 } Rows;
 
-/* Numbers [from, to) of n for thread `me`. */
-INLINE void share(size_t n, int me, int of, size_t *from, size_t *to) {
-  const size_t pieces = (n + SHARE - 1) / SHARE;
-  *from = pieces * (size_t)me / (size_t)of * SHARE;
-  *to = smaller(pieces * (size_t)(me + 1) / (size_t)of * SHARE, n);
-}
-
 /* --- packed factors -------------------------------------------------------------------------- */
 
 /* The K of packed factors: PARTS blocks of DEPTH numbers for each DEPTH float32 numbers. */
@@ -88,9 +81,8 @@ INLINE Rows some_rows(const Rows *rows, size_t n, size_t most, size_t I) {
    packs some of the numbers of every row. */
 static void prepare(const Matrix *m, const Rows *rows, int me, int of) {
   if (!m->packed) return;
-  const size_t pieces = round_up(m->I, DEPTH) / DEPTH;
-  const size_t from = pieces * (size_t)me / (size_t)of * DEPTH;
-  const size_t to = smaller(pieces * (size_t)(me + 1) / (size_t)of * DEPTH, m->I);
+  size_t from, to;
+  share(m->I, DEPTH, me, of, &from, &to);
   const Source s = {rows->x + from, rows->stride, rows->N, to - from, 1};
   if (from < to) pack_parts(s, 0, rows->packed + PARTS * from, row_size(m->I));
   barrier(of);
@@ -108,16 +100,6 @@ static void by_tiles(const Matrix *m, const Rows *rows, size_t from, size_t to, 
       for (size_t o = from; o < to; o++)
         y[r * stride + o - from] = (more ? y[r * stride + o - from] : 0) + m->b[o];
   multiply(rows->packed, row_size(m->I), w, N, to - from, K, y, stride, more || m->b);
-}
-
-INLINE float total(vec v) {
-#if defined __AVX512F__
-  return _mm512_reduce_add_ps((__m512)v);
-#else
-  float sum = 0;
-  for (int i = 0; i < LANES; i++) sum += v[i];
-  return sum;
-#endif
 }
 
 /* R rows of x times C rows of W, all I long. */
@@ -139,7 +121,7 @@ INLINE void dots(const size_t R, const size_t C, const float *x, size_t stride, 
   for (size_t r = 0; r < R; r++)
     UNROLL
     for (size_t c = 0; c < C; c++) {
-      float s = total(sum[r][c]);
+      float s = sum_of_lanes(sum[r][c]);
       for (size_t k = whole; k < I; k++) s += w[c * I + k] * x[r * stride + k];
       float *out = y + r * y_stride + c;
       *out = (more ? *out : 0) + (s + (m->b ? m->b[o + c] : 0));

@@ -29,9 +29,8 @@ size_t matmul_workspace(int threads, const Product *p) {
 
 /* Pack a thread's share of the columns of B from k on, `length` of each. */
 static void pack_B(const Product *p, size_t k, size_t length, int me, int of, number *to) {
-  const size_t groups = round_up(p->N, LANES) / LANES;
-  const size_t from = groups * (size_t)me / (size_t)of * LANES;
-  const size_t end = smaller(groups * (size_t)(me + 1) / (size_t)of * LANES, p->N);
+  size_t from, end;
+  share(p->N, LANES, me, of, &from, &end);
   if (from >= end) return;
   const size_t stride = p->B_stride;
   to += from * round_up(length, DEPTH);
@@ -47,9 +46,9 @@ static void pack_A(const Product *p, size_t i, size_t rows, size_t k, size_t len
 
 static void work(const void *job, int me, int of) {
   const Product *p = job;
-  const size_t N = round_up(p->N, LANES), pieces = round_up(p->M, PIECE) / PIECE;
-  const size_t from = pieces * (size_t)me / (size_t)of * PIECE;
-  const size_t end = smaller(pieces * (size_t)(me + 1) / (size_t)of * PIECE, p->M);
+  const size_t N = round_up(p->N, LANES);
+  size_t from, end;
+  share(p->M, PIECE, me, of, &from, &end);
   number *piece = p->packed + packed_size(p->N, p->K) + (size_t)me * size_of_piece(p);
   for (size_t k = 0; k < p->K; k += CHUNK)
     pack_B(p, k, smaller(CHUNK, p->K - k), me, of, p->packed + k * N);

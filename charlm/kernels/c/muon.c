@@ -180,15 +180,14 @@ static void add_gram(const Job *job, const Panel *panel, float *sums, int more) 
   }
 }
 
-/* Where the share of thread or part `me` begins; it ends where that of me + 1 begins. */
-INLINE size_t share(size_t things, size_t me, size_t of) { return things * me / of; }
-
 /* Compute X after `done` iterations, a X + U X, and its G; or apply the last X. */
 static void pass(const Job *job, int done, const Factor *U, float a, int me, int of) {
-  const size_t parts = done < STEPS ? job->parts : (size_t)of, columns = job->n / DEPTH;
-  const size_t first = share(parts, (size_t)me, (size_t)of);
-  for (size_t p = first; p < share(parts, (size_t)me + 1, (size_t)of); p++) {
-    const size_t from = share(columns, p, parts) * DEPTH, to = share(columns, p + 1, parts) * DEPTH;
+  const size_t parts = done < STEPS ? job->parts : (size_t)of;
+  size_t first, end;
+  share(parts, 1, me, of, &first, &end);
+  for (size_t p = first; p < end; p++) {
+    size_t from, to;
+    share(job->n, DEPTH, (int)p, (int)parts, &from, &to);
     float *sums = job->sums + p * size_of_strips(count_strips(job->m));
     double squares = 0;
     for (size_t j = from; j < to; j += PANEL) {
@@ -252,7 +251,7 @@ static void *take(char *workspace, size_t *used, size_t count, size_t size) {
   return workspace ? workspace + from : NULL;
 }
 
-/* The job of a matrix, and how many bytes of the workspace it uses with so many threads. */
+/* The job of a matrix, and the number of bytes of the workspace that it uses. */
 static Job job_of(const Step *step, const Matrix *matrix, char *workspace, int threads,
                   size_t *used) {
   const int tall = matrix->rows > matrix->columns;

@@ -119,7 +119,7 @@ static void read_part(const Part *part) {
     if (n->n_layer == 1) barrier(part->of); /* otherwise they have waited before they need the new h */
   }
   size_t from, to;
-  share(n->V, part->me, part->of, &from, &to);
+  share(n->V, SHARE, part->me, part->of, &from, &to);
   for (size_t text = 0; text < part->texts; text += TEXTS) {
     const Rows h = some_rows(&below, text, TEXTS, D);
     product(&n->head, &h, from, to, n->logits + (part->first + text) * n->V + from, n->V, 0);
@@ -134,11 +134,11 @@ static void read_all(const void *job, int me, int of) {
   Part part = {.n = n, .me = me, .of = of, .texts = n->B, .to = n->D};
   if (n->head.packed && n->B >= TEXTS * (size_t)of && weights * sizeof(float) <= NEAR) {
     size_t end;
-    share(n->B, me, of, &part.first, &end);
+    share(n->B, SHARE, me, of, &part.first, &end);
     part.texts = end - part.first;
     part.me = 0, part.of = 1;
   }
-  share(n->D, part.me, part.of, &part.from, &part.to);
+  share(n->D, SHARE, part.me, part.of, &part.from, &part.to);
   read_part(&part);
 }
 

@@ -25,6 +25,14 @@ typedef void Work(const void *job, int me, int of);
 /* What a thread does before its work, and after. */
 typedef void Chore(void);
 
+/* Numbers [from, to) of `count`: the part of thread `me`, in whole units of `unit`. */
+static inline void share(size_t count, size_t unit, int me, int of, size_t *from, size_t *to) {
+  const size_t units = (count + unit - 1) / unit;
+  *from = units * (size_t)me / (size_t)of * unit;
+  *to = units * (size_t)(me + 1) / (size_t)of * unit;
+  if (*to > count) *to = count;
+}
+
 /* Wait until all `of` threads that share the work are here. */
 static inline void barrier(int of) {
   if (of > 1) openmp.barrier();
