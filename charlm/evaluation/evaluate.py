@@ -29,6 +29,10 @@ from charlm.randomness import generator
 from charlm.units import Likelihood
 
 
+WARMUP = 512  # characters from which a row of a stream gets its state
+MIN_ROW = 1024  # characters of a row
+
+
 class InterruptedEvaluationError(Exception):
     """The evaluation was stopped before its end."""
 
@@ -48,6 +52,7 @@ def evaluate(
     seed: int,
     should_stop: Callable[[], bool] = lambda: False,
     chars_at_once: int = 8192,
+    rows: int = 1,
 ) -> Score:
     """Score a text by the protocol of `config`. The model and the global generator do not change.
 
@@ -57,6 +62,8 @@ def evaluate(
         should_stop: is called before each batch; evaluation stops where it returns True.
         chars_at_once: the number of characters in a batch, which limits the memory for logits. It
             changes no more than rounding.
+        rows: the largest number of pieces that a recurrent network reads side by side with the
+            protocol `stream`. More are faster; see `_score_stream`.
 
     Raises:
         DataError: the text has fewer than two characters, or the protocol is `items` and the text
@@ -72,7 +79,7 @@ def evaluate(
         if config.protocol == "items":
             return _score_documents(reader, ids)
         if model.context is None:
-            return _score_stream(reader, ids)
+            return _score_stream(reader, ids, rows)
         return _score_sliding(reader, ids, model.context)
 
 
@@ -110,13 +117,28 @@ class _Reader:
         return Score(self.nats, self.chars, protocol, description)
 
 
-def _score_stream(reader: _Reader, ids: AnyIds) -> Score:
-    """Read the whole text once, and carry the state from batch to batch."""
+def _score_stream(reader: _Reader, ids: AnyIds, rows: int) -> Score:
+    """Read the text once, and carry the state from batch to batch.
+
+    In several rows, each row but the first starts with the last WARMUP characters of the row
+    before it. They are not scored: they give the row a state.
+    """
+    n = len(ids) - 1
+    rows = max(1, min(rows, n // MIN_ROW))
+    warmup = WARMUP if rows > 1 else 0
+    scored = -(-(n - warmup) // rows)  # of each row; the first one scores its warmup, too
+    length = warmup + scored
+    starts = scored * np.arange(rows)[:, None]  # (B, 1)
     state: State | None = None
-    for start in range(0, len(ids) - 1, reader.chars_at_once):
-        chunk = ids[start : start + reader.chars_at_once + 1][None]  # (1, T+1)
-        state = reader.read(chunk[:, :-1], chunk[:, 1:], state)
-    return reader.score("stream", "one pass, the state carried through the whole text")
+    for first in range(0, length, step := max(1, reader.chars_at_once // rows)):
+        columns = np.arange(first, min(first + step, length) + 1)  # (T+1,)
+        positions = starts + columns
+        batch = ids[np.minimum(positions, n)].astype(np.int64)  # (B, T+1)
+        unscored = (positions[:, 1:] > n) | ((columns[1:] <= warmup) & (starts > 0))
+        state = reader.read(batch[:, :-1], np.where(unscored, IGNORED, batch[:, 1:]), state)
+    if rows == 1:
+        return reader.score("stream", "one pass, the state carried through the whole text")
+    return reader.score("stream", f"{rows} rows, each after {warmup} characters of the row before")
 
 
 def _score_sliding(reader: _Reader, ids: AnyIds, context: int) -> Score:

@@ -29,6 +29,7 @@ from charlm.training.telemetry import RunLog
 from charlm.units import bits
 
 MAX_BAD_STEPS = 10  # in a row before the run stops; see `Step.bad`
+ROWS = 16  # that a recurrent network reads side by side in an evaluation
 Outcome = Literal["finished", "patience", "stopped"]
 Sampler = Callable[[CharModel, int], str]
 """Returns a text that the model generates at a step."""
@@ -173,7 +174,9 @@ class Trainer:
         if len(ids) < 2 or progress.evaluated_at == progress.step:
             return True
         try:
-            score = evaluate(self.model, ids, config.eval, config.train.seed, self.should_stop)
+            score = evaluate(
+                self.model, ids, config.eval, config.train.seed, self.should_stop, rows=ROWS
+            )
         except InterruptedEvaluationError:
             return False
         progress.evaluated_at = progress.step
