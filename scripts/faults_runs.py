@@ -288,7 +288,7 @@ def _tensor_differences(name: str, path: Path, other: Path) -> Iterator[str]:
     wrong = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
     if wrong:
         yield f"tensors: {name}: {len(wrong)} of {len(theirs)} differ, such as {wrong[0]}"
-    times = ("elapsed_s", "logged_elapsed_s")
+    times = ("elapsed_s", "logged_elapsed_s", "wall_s", "evaluated_s", "sampled_s")
     progress, expected = (
         {key: value for key, value in it["progress"].items() if key not in times}
         for it in (meta, other_meta)

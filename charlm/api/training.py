@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,8 @@ def train(
     Args:
         data: the text: a file, a folder, a glob, the name of a well-known text, or several of
             these. Without a config, settings are chosen for it.
-        minutes: how long to train with these settings, evaluation not counted.
+        minutes: how long this may take, with everything. The settings are chosen for the text,
+            this time and the speed of this machine.
         config: a YAML file, or settings as nested dictionaries or as a Config.
         set: further settings by their dotted names, such as {"model.hidden_size": 512}.
         name: the name of the run; the default is that of the config, otherwise that of the text.
@@ -68,6 +70,7 @@ def train(
         CharlmError: the run cannot start or go on; see charlm.errors.
         KeyboardInterrupt: it was interrupted, and has been saved.
     """
+    started = time.monotonic()
     limit_spinning(5_000)
     from charlm.training.prepare import prepare
 
@@ -75,7 +78,8 @@ def train(
     with prepare(request, arguments.notify) as ready, _interruptible() as interrupted:
         for notice in ready.notices:
             arguments.notify(notice)
-        outcome = make_trainer(ready, [_Log(), *observers], interrupted.is_set).train()
+        trainer = make_trainer(ready, [_Log(), *observers], interrupted.is_set, started)
+        outcome = trainer.train()
     folder = ready.run.folder
     if interrupted.is_set() and outcome == "stopped":
         raise KeyboardInterrupt(f"{folder} is saved at step {ready.run.progress.step:,}")
@@ -83,16 +87,23 @@ def train(
 
 
 def make_trainer(
-    ready: Session, observers: Sequence[Observer], should_stop: Callable[[], bool]
+    ready: Session,
+    observers: Sequence[Observer],
+    should_stop: Callable[[], bool],
+    started: float,
 ) -> Trainer:
-    """The trainer of a run, which also samples and records units for TensorBoard."""
+    """The trainer of a run, which also samples and records units for TensorBoard.
+
+    Args:
+        started: see `Trainer`; by time.monotonic().
+    """
     from charlm.insight.watch import Watch
     from charlm.sampling.preview import preview
 
     run = ready.run
     watch = [Watch(run.folder, run.corpus.split("val"), ready.model)] * run.config.eval.insight
     sampler = functools.partial(preview, run.config, run.corpus.vocab)
-    return ready.trainer([*observers, *watch], should_stop, sampler)
+    return ready.trainer([*observers, *watch], should_stop, sampler, started=started)
 
 
 class _Log(Observer):

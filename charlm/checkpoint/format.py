@@ -46,13 +46,17 @@ class Progress(BaseModel):
 
     step: Count = 0
     elapsed_s: Seconds = 0.0  # training only, without evaluation and saving
+    wall_s: Seconds = 0.0  # with everything, from the start of the command; resumed runs are added
     skipped_steps: Count = 0
     bad_in_a_row: Count = 0
     best_loss: Loss | None = None  # nats per character on the validation split
     best_step: Count | None = None
     evals_since_best: Count = 0
     evaluated_at: Count | None = None  # the step of the last evaluation
+    evaluated_s: Seconds = 0.0  # and its time, see `Trainer`
+    eval_chars: Count | None = None  # the number of characters of an evaluation, if it was chosen
     sampled_at: Count | None = None  # the step of the last sample
+    sampled_s: Seconds = 0.0
     finished: bool = False
     logged_at: Count = 0  # the step at which the training loss was last recorded
     logged_elapsed_s: Seconds = 0.0
@@ -68,6 +72,7 @@ class Progress(BaseModel):
     def _check_best(self) -> Self:
         if (self.best_loss is None) != (self.best_step is None):
             raise ValueError("best_loss and best_step belong together")
+        self.wall_s = max(self.wall_s, self.elapsed_s)  # older files have no wall_s
         return self
 
 

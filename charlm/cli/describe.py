@@ -101,11 +101,11 @@ def _longer(run: Run, outcome: Outcome) -> str:
     done: dict[str, float] = {}
     if outcome == "patience":
         done["patience"] = progress.evals_since_best
-    if run.limits.reached(progress.step, progress.elapsed_s):
+    if run.limits.reached(progress.step, progress.wall_s):
         done |= {
             "max_steps": progress.step,
             "max_epochs": progress.step / run.steps_per_epoch,
-            "max_seconds": progress.elapsed_s,
+            "max_seconds": progress.wall_s,
         }
     limits = {key: max(value, done[key]) for key in done if (value := getattr(train, key))}
     options = {"max_steps": "--steps ", "max_epochs": "--epochs "}

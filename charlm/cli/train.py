@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 def train(options: argparse.Namespace) -> int:
     """Train a run to its end, or until a signal arrives."""
+    started = time.monotonic()
     from charlm.api.training import make_trainer
     from charlm.cli import describe, terminal
     from charlm.training.prepare import prepare
@@ -33,7 +35,8 @@ def train(options: argparse.Namespace) -> int:
             view.notice(notice)
         # SIGHUP: the terminal was closed
         with collected("SIGINT", "SIGTERM", "SIGHUP") as received:
-            outcome = make_trainer(ready, [view], lambda: bool(received) or view.closed).train()
+            trainer = make_trainer(ready, [view], lambda: bool(received) or view.closed, started)
+            outcome = trainer.train()
         if received:  # charlm is about to end, and a second Ctrl-C ends it at once
             signal.signal(signal.SIGINT, signal.SIG_DFL)
     for line in describe.describe_end(run, outcome, began_at, options.out, options.device):

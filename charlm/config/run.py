@@ -29,9 +29,10 @@ from charlm.config.train import TrainConfig
 class EvalConfig(Group):
     """Settings of the evaluation during training, and the defaults of `charlm eval`."""
 
-    every: Annotated[PositiveInt | None, MayChange()] = Field(
-        250,
-        description="number of steps between two evaluations; null for one evaluation at the end",
+    every: Annotated[PositiveInt | Literal["auto"] | None, MayChange()] = Field(
+        "auto",
+        description="number of steps between two evaluations; auto for 10 evaluations in a run; "
+        "null for one at the end",
     )
     protocol: Literal["stream", "windows", "items"] = Field(
         "stream",
@@ -46,14 +47,16 @@ class EvalConfig(Group):
         "windows",
     )
     n_windows: Length = Field(2000, description="number of windows; for protocol windows")
-    max_chars: AtLeastTwo | None = Field(
-        None,
+    max_chars: AtLeastTwo | Literal["auto"] | None = Field(
+        "auto",
         description="number of characters, from the start of the validation split, that are scored "
-        "during training; null for the whole split",
+        "during training; auto for so many that 10 evaluations take less than 5% of the time; null "
+        "for the whole split",
     )
-    sample_every: Annotated[PositiveInt | None, MayChange()] = Field(
-        500,
-        description="number of steps between two text samples during training; null for no samples",
+    sample_every: Annotated[PositiveInt | Literal["auto"] | None, MayChange()] = Field(
+        "auto",
+        description="number of steps between two text samples during training; auto for 5 samples "
+        "in a run; null for no samples",
     )
     insight: bool = Field(
         True,

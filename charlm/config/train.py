@@ -191,9 +191,9 @@ class TrainConfig(Group):
     )
     max_seconds: Annotated[PositiveFloat | None, MayChange()] = Field(
         None,
-        description="maximum training time in seconds, without evaluation; the schedule then "
-        "depends on the time, so a repeated run gives similar but not equal results; null for no "
-        "limit",
+        description="maximum duration of the run in seconds, with evaluation, samples and the "
+        "start of the program; the schedule then depends on the time, so a repeated run gives "
+        "similar but not equal results; null for no limit",
     )
     patience: Annotated[PositiveInt | None, MayChange()] = Field(
         None,

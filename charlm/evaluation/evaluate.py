@@ -28,9 +28,11 @@ from charlm.models.base import evaluating
 from charlm.randomness import generator
 from charlm.units import Likelihood
 
-
 WARMUP = 512  # characters from which a row of a stream gets its state
 MIN_ROW = 1024  # characters of a row
+
+
+Forward = Callable[[Tensor, State | None], tuple[Tensor, State]]
 
 
 class InterruptedEvaluationError(Exception):
@@ -53,6 +55,7 @@ def evaluate(
     should_stop: Callable[[], bool] = lambda: False,
     chars_at_once: int = 8192,
     rows: int = 1,
+    forward: Forward | None = None,
 ) -> Score:
     """Score a text by the protocol of `config`. The model and the global generator do not change.
 
@@ -64,6 +67,7 @@ def evaluate(
             changes no more than rounding.
         rows: the largest number of pieces that a recurrent network reads side by side with the
             protocol `stream`. More are faster; see `_score_stream`.
+        forward: computes the model's logits in another way, such as a kernel.
 
     Raises:
         DataError: the text has fewer than two characters, or the protocol is `items` and the text
@@ -72,7 +76,7 @@ def evaluate(
     """
     if len(ids) < 2:
         raise DataError(f"evaluation needs a text of 2 characters or more, this has {len(ids)}")
-    reader = _Reader(model, should_stop, chars_at_once)
+    reader = _Reader(model, forward or model, should_stop, chars_at_once)
     with evaluating(model), torch.inference_mode():
         if config.protocol == "windows":
             return _score_windows(reader, ids, config, seed)
@@ -87,16 +91,21 @@ class _Reader:
     """Reads batches, and sums their losses in float64 on the CPU."""
 
     def __init__(
-        self, model: CharModel, should_stop: Callable[[], bool], chars_at_once: int
+        self,
+        model: CharModel,
+        forward: Forward,
+        should_stop: Callable[[], bool],
+        chars_at_once: int,
     ) -> None:
-        self.model, self._should_stop, self.chars_at_once = model, should_stop, chars_at_once
+        self.model, self._forward = model, forward
+        self._should_stop, self.chars_at_once = should_stop, chars_at_once
         self.nats, self.chars = 0.0, 0
 
     def read(self, x: Ids, y: Ids, state: State | None = None, skip: int = 0) -> State:
         """Read x (B, T), and score the targets y (B, T) without the first `skip` of each row."""
         if self._should_stop():
             raise InterruptedEvaluationError
-        logits, state = self.model(self._tensor(x), state)
+        logits, state = self._forward(self._tensor(x), state)
         self.nats += float(summed_nll(logits[:, skip:], self._tensor(y[:, skip:])))
         self.chars += int((y[:, skip:] != IGNORED).sum())
         return state

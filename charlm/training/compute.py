@@ -52,6 +52,19 @@ class Compute:
         return torch.autocast(self.device.type, dtype=DTYPES[self.precision])
 
 
+def kernel_forward(model: CharModel, compute: Compute) -> Forward | None:
+    """Return the forward pass of charlm's own kernel without gradients; None if there is none."""
+    if compute.fused is None:
+        return None
+    forward = compute.fused(model)
+
+    def computed(x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        with compute.autocast():
+            return forward(x, state)
+
+    return computed
+
+
 def forward_of(model: CharModel, compute: Compute, keep_state: bool = True) -> Forward:
     """Return the forward pass of a training step.
 

@@ -34,7 +34,9 @@ class Run:
 
     def __post_init__(self) -> None:
         train = self.config.train
-        self.steps_per_epoch = steps_per_epoch(self.corpus.split("train"), train)
+        ids = self.corpus.split("train")
+        self.steps_per_epoch = steps_per_epoch(ids, train)
+        self.chars_per_step = len(ids) / self.steps_per_epoch  # the mean, for documents
         self.limits = Limits.of(train, self.steps_per_epoch)
         warmup = self.limits.warmup_steps(train.schedule)
         self.schedule = train.schedule.model_copy(update={"warmup_steps": warmup})

@@ -49,9 +49,10 @@ class Session:
         should_stop: Callable[[], bool],
         sampler: Sampler | None = None,
         clock: Callable[[], float] = time.monotonic,
+        started: float | None = None,
     ) -> Trainer:
         """Return the trainer of this run; see `Trainer` for the arguments."""
-        return Trainer(self.run, self.model, observers, should_stop, sampler, clock)
+        return Trainer(self.run, self.model, observers, should_stop, sampler, clock, started)
 
 
 def start(

@@ -16,20 +16,23 @@ from charlm.checkpoint.run_folder import kept_checkpoint, remove_kept, write_con
 from charlm.checkpoint.write import save
 from charlm.data.batches import make_batches
 from charlm.errors import BrokenModelError, TrainingError
-from charlm.evaluation.evaluate import InterruptedEvaluationError, evaluate
+from charlm.evaluation.evaluate import InterruptedEvaluationError
 from charlm.models import CharModel
 from charlm.observer import Observer, Record
 from charlm.randomness import torch_seed
+from charlm.training import validation
 from charlm.training.compiled import compiled_forward
 from charlm.training.estimate import Estimate
+from charlm.training.pace import Pace
 from charlm.training.run import Run
 from charlm.training.schedule import lr_scale
 from charlm.training.step import Step, Stepper
 from charlm.training.telemetry import RunLog
+from charlm.training.validation import EVALUATIONS
 from charlm.units import bits
 
 MAX_BAD_STEPS = 10  # in a row before the run stops; see `Step.bad`
-ROWS = 16  # that a recurrent network reads side by side in an evaluation
+SAMPLES = 5  # in a run, if eval.sample_every is auto
 Outcome = Literal["finished", "patience", "stopped"]
 Sampler = Callable[[CharModel, int], str]
 """Returns a text that the model generates at a step."""
@@ -48,6 +51,8 @@ class Trainer:
         should_stop: asked before every step, and during an evaluation.
         sampler: generates the text that is shown; None for no samples.
         clock: returns seconds, never fewer than before.
+        started: what the clock returned when the command began; `train.max_seconds` counts from
+            there. The default is now.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class Trainer:
         should_stop: Callable[[], bool] = lambda: False,
         sampler: Sampler | None = None,
         clock: Callable[[], float] = time.monotonic,
+        started: float | None = None,
     ) -> None:
         self.run, self.config, self.progress = run, run.config, run.progress
         self.model = model.to(run.compute.device)
@@ -66,7 +72,6 @@ class Trainer:
         ids = run.corpus.split("train")
         self.batches = make_batches(ids, train, device)
         self.limits = run.limits
-        self.chars_per_step = len(ids) / run.steps_per_epoch  # the mean, for documents
         self.stepper = Stepper(
             self.model, train, run.compute, carries_state=self.batches.carries_state
         )
@@ -76,6 +81,9 @@ class Trainer:
         self.observers = [self.log, *observers]
         self._estimate = Estimate(train, self.limits)
         self._last_saved = clock()
+        started = self._last_saved if started is None else started
+        self.pace = Pace(self.limits, self.progress, clock, started)
+        self._overfits = False  # and the user knows
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -105,14 +113,19 @@ class Trainer:
                     observer.close()
 
     def _loop(self) -> Outcome:
-        progress, every = self.progress, self.config.eval
+        progress, pace, config = self.progress, self.pace, self.config.eval
         self.model.train()
         while True:
-            over = self.limits.reached(progress.step, progress.elapsed_s)
-            if (over or _due(progress.step, every.every)) and not self._evaluate():
+            over = pace.is_over()
+            evaluated, sampled = progress.evaluated_at, progress.sampled_at
+            if (
+                over or pace.is_due(config.every, EVALUATIONS, evaluated, progress.evaluated_s)
+            ) and not self._evaluate():
                 over = False  # the resumed run evaluates, samples, and ends then
-            elif over or _due(progress.step, every.sample_every):
+            elif over or pace.is_due(config.sample_every, SAMPLES, sampled, progress.sampled_s):
                 self._sample()
+            if over:
+                pace.end()
             lost_patience = self._lost_patience()
             progress.finished = over or lost_patience
             stop = progress.finished or self.should_stop()
@@ -130,7 +143,7 @@ class Trainer:
         scale = lr_scale(
             schedule,
             progress.step,
-            self.limits.fraction(progress.step, progress.elapsed_s, schedule.warmup_steps),
+            self.pace.fraction(schedule.warmup_steps),
             progress.step / self.run.steps_per_epoch,
         )
         step = self.stepper.step(*self.batches.batch(progress.step), scale)
@@ -146,9 +159,9 @@ class Trainer:
         progress.step += 1
         now = self._clock()
         progress.elapsed_s += now - started
-        if _due(progress.step, self.config.train.log_every):
+        if _is_multiple(progress.step, self.config.train.log_every):
             self._record_training(step)
-        fraction = self.limits.fraction(progress.step, progress.elapsed_s)
+        fraction = self.pace.fraction()
         for observer in self.observers:
             observer.progress(fraction)
         if line := self._estimate.after_step(now):
@@ -169,17 +182,19 @@ class Trainer:
         Returns:
             False if `should_stop` ended the evaluation. A resumed run then repeats it.
         """
-        progress, config = self.progress, self.config
-        ids = self.run.corpus.split("val").head(config.eval.max_chars)
-        if len(ids) < 2 or progress.evaluated_at == progress.step:
+        progress = self.progress
+        if progress.evaluated_at == progress.step:
             return True
         try:
-            score = evaluate(
-                self.model, ids, config.eval, config.train.seed, self.should_stop, rows=ROWS
-            )
+            with self.pace.timed("evaluation"):
+                score = validation.score(
+                    self.run, self.model, self.pace.fraction(), self.should_stop
+                )
         except InterruptedEvaluationError:
             return False
-        progress.evaluated_at = progress.step
+        progress.evaluated_at, progress.evaluated_s = progress.step, self.pace.seconds()
+        if score is None:
+            return True
         loss = score.nats_per_char
         if not math.isfinite(loss):
             self._notify(f"step {progress.step}: the validation loss is not finite")
@@ -192,6 +207,10 @@ class Trainer:
             self._save(BEST)
         else:
             progress.evals_since_best += 1
+            line = validation.overfitting(progress, loss, self.pace.fraction())
+            if line and not self._overfits:
+                self._notify(line)
+                self._overfits = True
         return True
 
     def _lost_patience(self) -> bool:
@@ -205,11 +224,12 @@ class Trainer:
         if sampler is None or every is None or progress.sampled_at == progress.step:
             return
         try:
-            text = sampler(self.model, progress.step)
+            with self.pace.timed("sample"):
+                text = sampler(self.model, progress.step)
         except BrokenModelError as error:
             self._notify(f"step {progress.step}: {error}")
             return
-        progress.sampled_at = progress.step
+        progress.sampled_at, progress.sampled_s = progress.step, self.pace.seconds()
         for observer in self.observers:
             observer.sample(progress.step, text)
 
@@ -217,7 +237,7 @@ class Trainer:
         """Record the mean loss since the last record, without the steps that were skipped."""
         progress = self.progress
         if progress.loss_count:
-            chars = (progress.step - progress.logged_at) * self.chars_per_step
+            chars = (progress.step - progress.logged_at) * self.run.chars_per_step
             seconds = progress.elapsed_s - progress.logged_elapsed_s
             self._record(
                 "train",
@@ -235,7 +255,7 @@ class Trainer:
             split=split,
             loss=loss,
             bits_per_char=bits(loss),
-            chars_seen=round(self.progress.step * self.chars_per_step),
+            chars_seen=round(self.progress.step * self.run.chars_per_step),
             elapsed_s=round(self.progress.elapsed_s, 3),
             **measured,
         )
@@ -249,10 +269,10 @@ class Trainer:
         minutes = (self._clock() - self._last_saved) / 60
         last = (
             stop
-            or _due(step, train.save_every)
+            or _is_multiple(step, train.save_every)
             or (train.save_minutes is not None and minutes >= train.save_minutes)
         )
-        kept = _due(step, train.keep_every)
+        kept = _is_multiple(step, train.keep_every)
         if not (last or kept):
             return
         if not self.stepper.is_sound(*self.batches.batch(step)):
@@ -270,6 +290,7 @@ class Trainer:
 
     def _save(self, name: str) -> None:
         self.progress.scaler = self.stepper.scaler.state_dict()
+        self.progress.wall_s = self.pace.wall_s()
         path = self.run.folder / name
         save(path, self._meta(), self.stepper.tensors())
         for observer in self.observers:
@@ -325,5 +346,5 @@ class Trainer:
             observer.notice(text)
 
 
-def _due(step: int, every: int | None) -> bool:
+def _is_multiple(step: int, every: int | None) -> bool:
     return every is not None and step > 0 and step % every == 0

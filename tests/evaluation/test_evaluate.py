@@ -18,6 +18,7 @@ from charlm.config import EvalConfig
 from charlm.data.corpus import TextIds
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
+from charlm.evaluation import evaluate as module
 from charlm.evaluation.evaluate import InterruptedEvaluationError, Score, evaluate
 from charlm.models import CharModel, State
 from charlm.randomness import generator
@@ -89,6 +90,29 @@ def test_stream_is_one_pass_that_carries_the_state(chars_at_once: int, kind: str
     assert score.nats == pytest.approx(one_by_one(model, ids), rel=1e-6)
     assert score.nats == pytest.approx(by_sampling_logits(model, ids), rel=1e-6)
     assert (score.chars, score.protocol) == (40, "stream")
+
+
+@pytest.mark.parametrize(("n", "rows"), [(41, 3), (40, 4), (33, 2), (100, 16), (18, 2), (9, 2)])
+@pytest.mark.parametrize("chars_at_once", [4, 50, 8192])
+def test_rows_of_a_stream_start_with_the_end_of_the_row_before(
+    n: int, rows: int, chars_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warmup, shortest = 4, 8
+    monkeypatch.setattr(module, "WARMUP", warmup)
+    monkeypatch.setattr(module, "MIN_ROW", shortest)
+    model, ids = make_model("lstm"), text(n)
+    score = evaluate(model, ids, STREAM, seed=0, chars_at_once=chars_at_once, rows=rows)
+    rows = max(1, min(rows, (n - 1) // shortest))
+    warmup = warmup if rows > 1 else 0
+    part = math.ceil((n - 1 - warmup) / rows)  # targets of a row
+    total = 0.0
+    for row in range(rows):
+        piece = ids[row * part : row * part + warmup + part + 1]
+        total += one_by_one(model, piece)
+        if row and len(piece) > 1:  # without the targets that the row before has scored
+            total -= one_by_one(model, piece[: warmup + 1])
+    assert score.nats == pytest.approx(total, rel=1e-5)
+    assert score.chars == n - 1
 
 
 @settings(max_examples=40, deadline=None)

@@ -26,7 +26,7 @@ from charlm.evaluation.evaluate import Score
 from charlm.models import CharModel, build_model
 from charlm.observer import Observer
 from charlm.sampling.preview import preview
-from charlm.training import session, trainer
+from charlm.training import session, validation
 from charlm.training.session import Session
 from charlm.training.trainer import Outcome
 from tests.models import model_config
@@ -148,7 +148,7 @@ def assert_same_run(folder: Path, reference: Path) -> None:
         assert ours.keys() == theirs.keys()
         differ = [key for key in ours if not torch.equal(ours[key], theirs[key])]
         assert not differ, f"{name}: {differ}"
-        times = {"elapsed_s", "logged_elapsed_s"}
+        times = {"elapsed_s", "logged_elapsed_s", "wall_s", "evaluated_s", "sampled_s"}
         done, expected = (
             read_meta(each / name).progress.model_dump(exclude=times)
             for each in (folder, reference)
@@ -190,7 +190,7 @@ def script_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     """Make the evaluations during training return these losses, one after another."""
     scripted = iter(losses)
     monkeypatch.setattr(
-        trainer, "evaluate", lambda *_: Score(10 * next(scripted), 10, "stream", "")
+        validation, "evaluate", lambda *_, **__: Score(10 * next(scripted), 10, "stream", "")
     )
 
 

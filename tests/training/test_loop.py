@@ -73,19 +73,6 @@ def test_a_run_without_progress_loses_patience_and_this_is_reported(
     assert "no improvement in 2 evaluations" in said[0]
 
 
-def test_a_run_with_a_time_limit_ends_by_the_clock_and_its_learning_rate_follows_it(
-    tiny_text: Path, tmp_path: Path
-) -> None:
-    settings = ("train.max_steps=null", "train.max_seconds=8", "train.schedule.kind=cosine")
-    config = make_config(tiny_text, "rnn", *settings)
-    folder = new_run(config, tmp_path, clock=ticking(1.0))  # a second for each step
-    progress = read_meta(folder / LAST).progress
-    assert (progress.step, progress.elapsed_s, progress.finished) == (8, 8.0, True)
-    rates = [record["lr"] for record in metrics(folder, "train")]
-    assert rates[4] == pytest.approx(rates[0] * (0.1 + 0.9 / 2))
-    assert rates == sorted(rates, reverse=True)
-
-
 def test_a_run_by_epochs_reads_the_text_that_number_of_times(
     tiny_text: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,74 @@
+"""When a run evaluates, samples and ends: by its steps, or by the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from charlm.checkpoint.format import Progress
+from charlm.training.schedule import Limits
+
+Every = int | Literal["auto"] | None
+
+
+class Pace:
+    """
+    Args:
+        clock: returns seconds, never fewer than before.
+        started: what the clock returned when the command began.
+    """
+
+    def __init__(
+        self, limits: Limits, progress: Progress, clock: Callable[[], float], started: float
+    ) -> None:
+        self._limits, self._progress, self._clock = limits, progress, clock
+        self._zero = started - progress.wall_s  # the start of the run, had it never been stopped
+        self._took: dict[str, float] = {}  # what the end of the run repeats: seconds
+
+    def wall_s(self) -> float:
+        """The seconds of the run so far, with everything that it did."""
+        return self._clock() - self._zero
+
+    def seconds(self) -> float:
+        """The seconds that the run would have taken if it ended now, with a last evaluation and a
+        last sample. `train.max_seconds` limits them."""
+        return self.wall_s() + sum(self._took.values())
+
+    def is_over(self) -> bool:
+        return self._limits.reached(self._progress.step, self.seconds())
+
+    def end(self) -> None:
+        """Count the run as long as its limit if the time is up, so that a resumed run is over."""
+        limit = self._limits.seconds
+        if limit is not None and self.seconds() >= limit:
+            self._zero = min(self._zero, self._clock() - limit)
+
+    def fraction(self, warmup_steps: int = 0) -> float:
+        """The share of the run that is done; see `Limits.fraction`."""
+        return self._limits.fraction(self._progress.step, self.seconds(), warmup_steps)
+
+    def is_due(self, every: Every, times: int, last_step: int | None, last_s: float) -> bool:
+        """Whether it is time for what is done every so many steps, or so many times in a run.
+
+        Args:
+            every: a number of steps; `auto` for `times`; None for never.
+            times: how many times in a run.
+            last_step, last_s: when it was last done, in steps and `seconds`.
+        """
+        step = self._progress.step
+        if every == "auto":
+            before = self._limits.fraction(last_step or 0, last_s)
+            return _whole(times * self.fraction()) > _whole(times * before)
+        return every is not None and step > 0 and step % every == 0
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Measure what the end of the run does once more."""
+        started = self._clock()
+        yield
+        self._took[what] = self._clock() - started
+
+
+def _whole(number: float) -> int:
+    return int(number + 1e-9)  # 0.1 + 0.2 counts as 0.3

@@ -1,0 +1,78 @@
+"""The evaluations during training: how much text they read, and what they say about overfitting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from charlm.checkpoint.format import BEST, Progress
+from charlm.evaluation.evaluate import Score, evaluate
+from charlm.models import CharModel
+from charlm.training.compute import kernel_forward
+from charlm.training.run import Run
+
+ROWS = 16  # that a recurrent network reads side by side
+EVALUATIONS = 10  # in a run, if eval.every is auto
+# Each reads this share of the characters that the run trains on. Reading a character takes at most
+# two thirds of the time of training on it, so all evaluations take less than 5% of the time.
+SHARE = 1 / 150
+MIN_CHARS = 1000
+OVERFITTING = 1.005  # times the best loss
+
+
+def score(
+    run: Run, model: CharModel, fraction: float, should_stop: Callable[[], bool]
+) -> Score | None:
+    """Score the validation split, or its first characters.
+
+    The forward pass is that of training if charlm's own kernel computes it, otherwise PyTorch's in
+    float32.
+
+    Args:
+        fraction: the share of the run that is done.
+
+    Returns:
+        None if the validation split is too short.
+
+    Raises:
+        InterruptedEvaluationError: `should_stop` returned True.
+    """
+    config, split = run.config, run.corpus.split("val")
+    if len(split) < 2:
+        return None
+    max_chars = config.eval.max_chars
+    if max_chars == "auto":
+        max_chars = run.progress.eval_chars = run.progress.eval_chars or _chars(run, fraction)
+    return evaluate(
+        model,
+        split.head(max_chars),
+        config.eval,
+        config.train.seed,
+        should_stop,
+        rows=ROWS,
+        forward=kernel_forward(model, run.compute),
+    )
+
+
+def _chars(run: Run, fraction: float) -> int:
+    """The number of characters that all evaluations of a run read."""
+    of_run = run.progress.step * run.chars_per_step / max(fraction, 1e-9)
+    return max(MIN_CHARS, round(SHARE * of_run))
+
+
+def overfitting(progress: Progress, loss: float, fraction: float) -> str:
+    """A line for the user if the validation loss has risen for a third of the run, else empty.
+
+    Args:
+        loss: of the evaluation that was just done.
+        fraction: the share of the run that is done.
+    """
+    step, best_step, best = progress.step, progress.best_step, progress.best_loss
+    if best is None or best_step is None or loss <= OVERFITTING * best:
+        return ""
+    if fraction * (step - best_step) / step < 1 / 3:
+        return ""
+    return (
+        f"step {step:,}: the validation loss has risen since step {best_step:,}, from {best:.4f} "
+        f"to {loss:.4f}: the model overfits, and {BEST} is that of step {best_step:,}; a higher "
+        "dropout (--dropout 0.3), a smaller model or fewer steps can give a better one"
+    )
