@@ -57,9 +57,10 @@ examples:
   charlm train --resume wide --steps 5000
   charlm train configs/mine.yaml --init-from wide
 
-Without a config, charlm chooses settings for the size of the text; `charlm data stats` prints
-them. The run folder is DIR/NAME, for example checkpoints/mybook. Ctrl-C saves the run after the
-current step and prints the command that resumes it. A second Ctrl-C ends charlm immediately.
+Without a config, charlm chooses settings for the text, the time and the speed of this machine;
+`charlm data stats` prints them. The run folder is DIR/NAME, for example checkpoints/mybook. Ctrl-C
+saves the run after the current step and prints the command that resumes it. A second Ctrl-C ends
+charlm immediately.
 `charlm train --help-settings` and configs/README.md list all settings.
 """,
         usage="[TEXT ...] [CONFIG.yaml] [options]",
@@ -103,6 +104,13 @@ def _add_sources(parser: Parser) -> None:
         metavar="TEXT",
         help="text to train on: files, folders, globs, - for standard input, or names from `charlm "
         "data list`; a config is also found here, by its ending .yaml",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="how long the run may take, with everything; the settings are chosen for the text, "
+        "this time and the speed of this machine (default: about 3 minutes)",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with the settings")
     parser.add_argument(

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from charlm.cli.output import print_line, print_lines, print_note, print_table
 from charlm.errors import CharlmError
+
+if TYPE_CHECKING:
+    from charlm.config.suggest import Choice
 
 
 def stats(options: argparse.Namespace) -> int:
     """Print a description of a text."""
     from charlm.config.files import parse_config
-    from charlm.config.suggest import suggest
+    from charlm.config.suggest import DEFAULT_SECONDS, suggest
     from charlm.data.stats import measure
 
     path = tuple(options.path)
@@ -22,16 +26,34 @@ def stats(options: argparse.Namespace) -> int:
     found = measure(config.data)
     for notice in found["notices"]:
         print_note(notice)
+    choices = _choices(path, found["parts"]["train"])
+    found["choices"] = [
+        {"minutes": seconds / 60} | asdict(choice) for seconds, choice in choices.items()
+    ]
     settings = config.data.model_dump(mode="json", exclude_defaults=True)
-    found["suggestion"] = suggest(path, found["parts"]["train"]) | {"data": settings}
+    found["suggestion"] = suggest(path, choices[DEFAULT_SECONDS]) | {"data": settings}
     if options.json:
         print_line(json.dumps(found))
     else:
-        _print_stats(found)
+        _print_stats(found, choices)
     return 0
 
 
-def _print_stats(found: dict[str, Any]) -> None:
+def _choices(path: tuple[str, ...], chars: int) -> dict[float, Choice]:
+    """The settings that `charlm train` chooses, by the seconds of the run."""
+    from charlm.config.files import parse_config
+    from charlm.config.suggest import DEFAULT_SECONDS, LAPTOP, choose, suggest
+    from charlm.training.speed import measure_speed
+
+    kind = "lstm"
+    train = parse_config(suggest(path, choose(kind, 0, 60, LAPTOP))).train
+    speed = measure_speed(kind, train, "auto")
+    times = (60.0, DEFAULT_SECONDS, 600.0, 3600.0)
+    return {seconds: choose(kind, chars, seconds, speed) for seconds in times}
+
+
+def _print_stats(found: dict[str, Any], choices: dict[float, Choice]) -> None:
+    from charlm.config.suggest import describe_choice
     from charlm.config.yaml_io import write_yaml
     from charlm.data.findings import shown_chars
 
@@ -46,8 +68,13 @@ def _print_stats(found: dict[str, Any]) -> None:
     for oddity in found["oddities"]:
         shown = shown_chars(oddity["chars"])
         rows[oddity["kind"]] = f"{oddity['count']:,} ({shown}): {oddity['advice']}"
-    print_table(rows | _describe_yardsticks(found["yardsticks"]))
-    print_lines("\na config to start with, with the settings that charlm train uses:\n\n")
+    rows |= _describe_yardsticks(found["yardsticks"])
+    for seconds, choice in choices.items():
+        rows[f"{seconds / 60:g} min"] = f"{describe_choice(choice)}, {choice.epochs:.2g} passes" + (
+            ", which take less time" * choice.enough
+        )
+    print_table(rows)
+    print_lines("\na config to start with, with the settings for a run of 3 minutes:\n\n")
     print_lines(write_yaml(found["suggestion"]))
 
 

@@ -64,9 +64,11 @@ def _request(options: argparse.Namespace) -> Request:
             "train: give a text, a config, or --resume to continue a run, for example: "
             "charlm train mybook.txt"
         )
+    _check_minutes(options)
     return Request(
         config=config,
         data=tuple(options.data),
+        minutes=options.minutes,
         overrides=options.set,
         name=options.name,
         out=options.out,
@@ -75,6 +77,30 @@ def _request(options: argparse.Namespace) -> Request:
         run=run,
         init_from=options.init_from,
     )
+
+
+def _check_minutes(options: argparse.Namespace) -> None:
+    """
+    Raises:
+        CharlmError: the time is no number that a run can have, or something else limits the run.
+    """
+    from charlm.config.base import LARGEST, SMALLEST
+
+    minutes = options.minutes
+    if minutes is None:
+        return
+    if not SMALLEST <= minutes <= LARGEST / 60:
+        raise CharlmError(
+            f"--minutes {minutes:g}: should be above 0 and at most {LARGEST / 60:,.0f}"
+        )
+    seconds = f"--set train.max_seconds={60 * minutes:.12g}"
+    if options.config or options.resume is not None:
+        raise CharlmError(
+            "--minutes chooses settings for a text; with a config, and for a run to resume, use "
+            f"{seconds}"
+        )
+    if given := train_options.limits(options):
+        raise CharlmError(f"--minutes and {given[0]} both limit the run; give one of them")
 
 
 def _sort_texts(options: argparse.Namespace) -> None:

@@ -50,6 +50,11 @@ def add(parser: Parser) -> None:
     )
 
 
+def limits(options: argparse.Namespace) -> list[str]:
+    """The limits of the run that the options set."""
+    return [it for it in options.set if it.partition("=")[0].strip() in _LIMITS]
+
+
 def overrides(options: argparse.Namespace) -> list[str]:
     """The settings that the options give, as `KEY=VALUE`; those of --set are the last."""
     given = {

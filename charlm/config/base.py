@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -73,6 +75,12 @@ Width = Annotated[int, Field(ge=1, le=100_000), _INTEGER]
 Layers = Annotated[int, Field(ge=1, le=1000), _INTEGER]
 Threads = Annotated[int, Field(ge=1, le=1024), _INTEGER]
 VocabSize = Annotated[int, Field(ge=2, le=0x110000), _INTEGER]  # as many characters as Unicode has
+# A number, or `auto`. The tags are no part of a setting's name; see `explain`.
+NUMBER_TAG = "number"
+_AUTO = Annotated[Literal["auto"], Tag("auto")]
+_NUMBER_OR_AUTO = Discriminator(lambda value: "auto" if value == "auto" else NUMBER_TAG)
+PositiveIntOrAuto = Annotated[Annotated[PositiveInt, Tag(NUMBER_TAG)] | _AUTO, _NUMBER_OR_AUTO]
+AtLeastTwoOrAuto = Annotated[Annotated[AtLeastTwo, Tag(NUMBER_TAG)] | _AUTO, _NUMBER_OR_AUTO]
 Seed = Annotated[int, Field(ge=0, lt=2**64), _INTEGER]
 
 

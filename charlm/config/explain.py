@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from charlm.config.base import NUMBER_TAG
 from charlm.config.data import OLD_NAMES
 from charlm.config.elsewhere import NAMES_ELSEWHERE
 from charlm.config.reference import settings
@@ -38,6 +39,8 @@ def _explain(detail: ErrorDetails, hints: Mapping[str, str]) -> list[str]:
     # pydantic puts the kind into the path, right after the name of the group
     tags = [loc[i] for i in range(1, len(loc)) if loc[i - 1] in _TAGGED]
     keys = [part for i, part in enumerate(loc) if i == 0 or loc[i - 1] not in _TAGGED]
+    if keys[-1:] == [NUMBER_TAG]:
+        keys.pop()
     dotted, given = ".".join(keys), detail["input"]
     context = detail.get("ctx", {})
     match detail["type"]:

@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from charlm.config.base import (
-    AtLeastTwo,
+    AtLeastTwoOrAuto,
     Group,
     Length,
     MayChange,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    PositiveIntOrAuto,
     Ratio,
     Temperature,
     Text,
@@ -29,7 +30,7 @@ from charlm.config.train import TrainConfig
 class EvalConfig(Group):
     """Settings of the evaluation during training, and the defaults of `charlm eval`."""
 
-    every: Annotated[PositiveInt | Literal["auto"] | None, MayChange()] = Field(
+    every: Annotated[PositiveIntOrAuto | None, MayChange()] = Field(
         "auto",
         description="number of steps between two evaluations; auto for 10 evaluations in a run; "
         "null for one at the end",
@@ -47,13 +48,13 @@ class EvalConfig(Group):
         "windows",
     )
     n_windows: Length = Field(2000, description="number of windows; for protocol windows")
-    max_chars: AtLeastTwo | Literal["auto"] | None = Field(
+    max_chars: AtLeastTwoOrAuto | None = Field(
         "auto",
         description="number of characters, from the start of the validation split, that are scored "
         "during training; auto for so many that 10 evaluations take less than 5% of the time; null "
         "for the whole split",
     )
-    sample_every: Annotated[PositiveInt | Literal["auto"] | None, MayChange()] = Field(
+    sample_every: Annotated[PositiveIntOrAuto | None, MayChange()] = Field(
         "auto",
         description="number of steps between two text samples during training; auto for 5 samples "
         "in a run; null for no samples",

@@ -1,52 +1,238 @@
-"""Default settings for a text that has no config, chosen by its length."""
+"""Default settings for a text that has no config, chosen by its length, the time and the speed.
+
+The constants come from `scripts/fit_defaults`, which trains models of many sizes on several texts.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from charlm.config.describe import describe_model
+from charlm.config.model import GPTConfig, RecurrentConfig
 from charlm.config.names import MAX_NAME_BYTES, is_name_char, name_problem
 from charlm.config.run import Config
 
-# maximum number of characters, hidden_size, batch_size, max_epochs, dropout
-_BY_SIZE = (
-    (10_000, 64, 2, 20.0, 0.4),
-    (40_000, 128, 4, 25.0, 0.3),
-    (150_000, 128, 8, 20.0, 0.3),
-    (500_000, 256, 16, 6.0, 0.1),
-    (3_000_000, 512, 32, 3.0, 0.0),
-)
-_STEPS = 1500  # max_steps of a text that is longer than all of these
+DEFAULT_SECONDS = 180.0  # of a run whose time the user does not limit
+_TRAINING = 0.9  # of the time; the rest is for the start, evaluations and samples
 
 
-def suggest(path: tuple[str, ...], chars: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Kind:
+    """How the best size of a kind of model grows.
+
+    Attributes:
+        widths: hidden_size or n_embd, to choose from.
+        n_layer: number of layers.
+        matrices: weights of a layer per width**2.
+        seq_len: characters per sequence.
+        chars_per_weight: the fewest characters to train on for each weight of the layers.
+    """
+
+    widths: tuple[int, ...]
+    n_layer: int
+    matrices: int
+    seq_len: int
+    chars_per_weight: float
+
+    def weights(self, width: int) -> int:
+        """The number of weights of the layers, without the embedding and the output layer."""
+        return self.n_layer * self.matrices * width**2
+
+
+_RECURRENT_WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+MOST_WEIGHTS = 30  # for each character of the text
+KINDS = {
+    "lstm": _Kind(_RECURRENT_WIDTHS, 1, 8, 64, 1.5),
+    "gru": _Kind(_RECURRENT_WIDTHS, 1, 6, 64, 2.0),
+    "rnn": _Kind(_RECURRENT_WIDTHS, 1, 2, 64, 6.0),
+    "gpt": _Kind((32, 64, 96, 128, 192, 256, 384, 512, 768), 4, 12, 128, 3.0),
+}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The speed of training models of a kind on a machine, by their width D.
+
+    Attributes:
+        per_width: seconds per character and D, of elementwise functions.
+        per_weight: seconds per character and D**2, of matrix products.
+        per_step: seconds per step and D**3, of Muon.
+    """
+
+    per_width: float
+    per_weight: float
+    per_step: float
+
+    def chars(self, width: int, seconds: float, chars_per_step: int) -> float:
+        """The number of characters to train on in a time."""
+        per_char = self.per_width * width + self.per_weight * width**2
+        return seconds / (per_char + self.per_step * width**3 / chars_per_step)
+
+
+LAPTOP = Speed(1e-7, 2e-11, 2e-10)  # of an LSTM on two cores, about
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A size of a model, and how long it is trained.
+
+    Attributes:
+        chars: number of characters to train on, repetitions counted.
+        epochs: number of passes over the text.
+        enough: whether more time would not lower the loss, since the text is too short.
+    """
+
+    kind: str
+    width: int
+    n_layer: int
+    seq_len: int
+    batch_size: int
+    dropout: float
+    chars: int
+    epochs: float
+    enough: bool
+
+    @property
+    def steps(self) -> int:
+        """The number of steps, rounded to two digits."""
+        steps = max(20, self.chars // (self.batch_size * self.seq_len))
+        unit: int = 10 ** (len(str(steps)) - 2)
+        return round(steps / unit) * unit
+
+    @property
+    def model(self) -> RecurrentConfig | GPTConfig:
+        if self.kind == "gpt":
+            return GPTConfig(
+                n_layer=self.n_layer,
+                n_head=max(1, self.width // 32),
+                n_embd=self.width,
+                context=self.seq_len,
+                dropout=self.dropout,
+            )
+        return RecurrentConfig.model_validate(
+            {"kind": self.kind, "n_layer": self.n_layer, "hidden_size": self.width}
+            | {"input_dropout": self.dropout, "output_dropout": self.dropout}
+        )
+
+
+def choose(kind: str, chars: int, seconds: float, speed: Speed) -> Choice:
+    """Choose the size of a model for a text and a time: the largest one that can be trained on
+    enough characters, and is not too large for the text.
+
+    Args:
+        kind: lstm, gru, rnn or gpt.
+        chars: number of characters of the training part.
+        seconds: how long the run may take.
+        speed: of training such models on this machine.
+    """
+    of, chars = KINDS[kind], max(chars, 2)
+    width, read = of.widths[0], 0.0
+    for candidate in of.widths:
+        weights = of.weights(candidate)
+        longest = _longest(of, chars, candidate, _TRAINING * seconds, speed)
+        most = chars * _most_epochs(weights / chars)
+        enough = min(longest, most) >= of.chars_per_weight * weights
+        if candidate > width and not (enough and weights <= MOST_WEIGHTS * chars):
+            break
+        width, read, is_enough = candidate, min(longest, most), longest > most
+    epochs = read / chars
+    return Choice(
+        kind=kind,
+        width=width,
+        n_layer=of.n_layer,
+        seq_len=of.seq_len,
+        batch_size=_batch_size(read, chars, of.seq_len),
+        dropout=_dropout(epochs, of.weights(width) / chars),
+        chars=round(read),
+        epochs=epochs,
+        enough=is_enough,
+    )
+
+
+def explain(choice: Choice, chars: int, seconds: float) -> list[str]:
+    """Three lines for the user: what was chosen, and why.
+
+    Args:
+        chars: number of characters of the training part.
+        seconds: how long the run may take.
+    """
+    minutes = f"{seconds / 60:g} minute{'s' * (seconds != 60)}"
+    about = f", {choice.epochs:.2g} passes over the text"
+    reason = (
+        "a larger model would see too few characters in this time; more minutes give a larger one"
+    )
+    if choice.enough:
+        reason = "the run ends earlier: more passes over a text of this length do not help"
+    return [
+        f"chosen for {chars:,} characters in {minutes}: {describe_choice(choice)}",
+        f"this machine can train it on {choice.chars:,} characters{about}",
+        reason,
+    ]
+
+
+def describe_choice(choice: Choice) -> str:
+    """`lstm, 1 layer of 256, dropout 0.3, batches of 32`."""
+    sizes = f"dropout {choice.dropout:g}, batches of {choice.batch_size}"
+    return f"{describe_model(choice.model)}, {sizes}"
+
+
+def _longest(of: _Kind, chars: int, width: int, seconds: float, speed: Speed) -> float:
+    """The number of characters in a time; the batch and it depend on each other."""
+    read = 3e6
+    for _ in range(3):
+        batch_size = _batch_size(read, chars, of.seq_len)
+        read = speed.chars(width, seconds, batch_size * of.seq_len)
+    return read
+
+
+def _most_epochs(weights_per_char: float) -> float:
+    """The number of passes after which the best dropout no longer prevents overfitting."""
+    return 60 / math.sqrt(max(0.3, weights_per_char))
+
+
+def _dropout(epochs: float, weights_per_char: float) -> float:
+    """A large model and many passes overfit, and dropout prevents it."""
+    pressure = epochs * math.sqrt(weights_per_char)
+    rate = 0.16 * math.log(max(pressure, 1e-9) / 2.3)
+    return min(0.65, max(0.0, round(20 * rate) / 20))
+
+
+_BATCH_SIZES = (4, 8, 16, 32, 64, 128)
+
+
+def _batch_size(read: float, chars: int, seq_len: int) -> int:
+    """A batch that grows with the square root of the length of a run, but not beyond the text."""
+    ideal = 32 * math.sqrt(read / 3e6) * 64 / seq_len
+    nearest = min(_BATCH_SIZES, key=lambda size: abs(math.log(size / ideal)))
+    return max(1, min(nearest, chars // (4 * seq_len)))
+
+
+def suggest(path: tuple[str, ...], choice: Choice, seconds: float | None = None) -> dict[str, Any]:
     """Return a config for a text, as nested dictionaries.
-
-    It has one LSTM layer and the optimizer Muon. Training takes minutes on two cores.
 
     Args:
         path: what the user gave as the text, see `data.path`.
-        chars: number of characters of the training part.
+        seconds: a limit of the time; None for a number of steps.
     """
-    fits = [row for row in _BY_SIZE if chars <= row[0]]
-    _, hidden_size, batch_size, epochs, dropout = fits[0] if fits else _BY_SIZE[-1]
-    limit = {"max_epochs": epochs} if fits else {"max_steps": _STEPS}
+    limit: dict[str, float] = {} if seconds is None else {"max_seconds": seconds}
+    if seconds is None or choice.enough:
+        limit["max_steps"] = choice.steps
     return {
         "name": name_for(path),
         "data": {"path": path[0] if len(path) == 1 else list(path)},
-        "model": {"kind": "lstm", "n_layer": 1, "hidden_size": hidden_size}
-        | {"input_dropout": dropout, "output_dropout": dropout},
+        "model": {"kind": choice.kind} | choice.model.model_dump(exclude_defaults=True),
         "train": {
-            "batch_size": batch_size,
-            "seq_len": 64,
-            "expected_minutes": 10,
+            "batch_size": choice.batch_size,
+            "seq_len": choice.seq_len,
             **limit,
             "optimizer": {"kind": "muon", "lr": 0.02, "weight_decay": 0.1, "adamw_lr": 4e-3},
             "schedule": {"kind": "wsd", "warmup_steps": 10},
         },
-        "eval": {"every": 100, "sample_every": 200},
     }
 
 
@@ -60,7 +246,7 @@ def fit_to_model(settings: dict[str, Any], of: Config) -> None:
     recorded = of.model_dump(mode="json")
     settings["model"] = recorded["model"]
     for group, names in _OF_MODEL.items():
-        settings[group] |= {name: recorded[group][name] for name in names}
+        settings.setdefault(group, {}).update({name: recorded[group][name] for name in names})
 
 
 # the characters that its vocabulary has, and what its optimizer and evaluations were chosen for

@@ -19,7 +19,9 @@ MAX_BYTES = 4096
 ROUNDS = 3
 
 
-def measured(key: str, names: Sequence[str], measure: Callable[[str], float]) -> dict[str, float]:
+def measured(
+    key: str, names: Sequence[str], measure: Callable[[str], float], rounds: int = ROUNDS
+) -> dict[str, float]:
     """The seconds that each of some ways to do the same takes on this machine.
 
     Args:
@@ -27,6 +29,7 @@ def measured(key: str, names: Sequence[str], measure: Callable[[str], float]) ->
             earlier measurement is the same.
         names: of the ways.
         measure: returns the seconds of one, by its name; called only if they are not in the cache.
+        rounds: how many times each is measured.
 
     Returns:
         The shortest seconds by name; all are measured in turn, since other processes may disturb
@@ -40,8 +43,8 @@ def measured(key: str, names: Sequence[str], measure: Callable[[str], float]) ->
             found: dict[str, float] = json.loads(file.read(MAX_BYTES))
         if _is_valid(found, names):
             return found
-    rounds = [{name: measure(name) for name in names} for _ in range(ROUNDS)]
-    seconds = {name: min(each[name] for each in rounds) for name in names}
+    times = [{name: measure(name) for name in names} for _ in range(rounds)]
+    seconds = {name: min(each[name] for each in times) for name in names}
     with suppress(OSError):
         folder = private_folder("kernels", create=True)
         content = json.dumps(seconds).encode()

@@ -6,22 +6,34 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from charlm.checkpoint.format import LAST
 from charlm.checkpoint.read import Checkpoint, find_checkpoint, read_meta
 from charlm.checkpoint.run_folder import CONFIG, edited_config, new_run, stopped_run
 from charlm.config import Config, DataConfig
 from charlm.config.compare import differences
+from charlm.config.describe import describe_model
 from charlm.config.files import parse_config
+from charlm.config.kinds import kind_of
 from charlm.config.shown import shown
-from charlm.config.suggest import fit_to_model, name_for, suggest
+from charlm.config.suggest import (
+    DEFAULT_SECONDS,
+    KINDS,
+    LAPTOP,
+    Choice,
+    choose,
+    explain,
+    fit_to_model,
+    name_for,
+    suggest,
+)
 from charlm.data.cache import bytes_to_read
 from charlm.data.corpus import open_corpus, open_texts
 from charlm.data.findings import findings
 from charlm.data.sources import find_sources
 from charlm.training import session
 from charlm.training.session import Session
+from charlm.training.speed import measure_speed
 
 LARGE_MB = 300  # reading and encoding this takes a second or two
 
@@ -72,17 +84,18 @@ def prepare(request: Request, notify: Callable[[str], None]) -> Iterator[Session
             named = None if request.config else request.data
             yield session.resume(config, last, request.device, named)
         return
-    chosen = _chosen_settings(request)
-    config = chosen(0)  # everything but the size of a chosen model is correct
+    config = request.config or _chosen(request)[0]
     folder = request.out / config.name
     with new_run(folder):
         _note_large_text(config.data, notify)
         texts = open_texts(config.data)
+        lines: list[str] = []
         if request.config is None:
-            config = chosen(len(open_corpus(config.data, opened=texts).split("train")))
+            chars = len(open_corpus(config.data, opened=texts).split("train"))
+            config, lines = _chosen(request, chars)
         ready = session.start(config, folder, request.device, request.init_from, texts)
         about_text = findings(ready.run.corpus, ready.run.config.data)
-        yield replace(ready, notices=ready.notices + about_text)
+        yield replace(ready, notices=[*lines, *ready.notices, *about_text])
 
 
 def _run_to_resume(request: Request) -> Path:
@@ -112,32 +125,34 @@ def _resumed_config(request: Request, last: Checkpoint, notify: Callable[[str], 
     return parse_config(settings, request.overrides, name_hint=hint)
 
 
-def _chosen_settings(request: Request) -> Callable[[int], Config]:
-    """Return a function that gives the settings of a new run.
+def _chosen(request: Request, chars: int | None = None) -> tuple[Config, list[str]]:
+    """Return settings that are chosen for a text, and lines that say why.
 
-    Its argument is the number of characters to train on.
+    Args:
+        chars: number of characters to train on; None if it is not known yet. Then the sizes of the
+            model and of the run are not correct, and nothing is measured.
     """
-    if (given := request.config) is not None:
-        return lambda _: given
     first = request.init_from
     like = read_meta(find_checkpoint(first)).config if first else None
+    kind = like.model.kind if like else kind_of("model", {}, request.overrides)
+    kind = kind if kind in KINDS else "lstm"  # parse_config refuses another one
+    seconds = None if request.minutes is None else 60 * request.minutes
 
-    def chosen(chars: int) -> Config:
-        settings = suggest(request.data, chars)
-        if request.minutes is not None:
-            _limit_time(settings["train"], request.minutes)
+    def config_of(choice: Choice) -> Config:
+        settings = suggest(request.data, choice, seconds)
         if like is not None:
             fit_to_model(settings, like)
         return parse_config(settings, request.overrides, request.name)
 
-    return chosen
-
-
-def _limit_time(train: dict[str, Any], minutes: float) -> None:
-    """Let suggested settings of training end after this time, and not after a number of steps."""
-    for limit in ("max_steps", "max_epochs", "expected_minutes"):
-        train.pop(limit, None)
-    train["max_seconds"] = 60 * minutes
+    config = config_of(choose(kind, 0, 60, LAPTOP))
+    if chars is None:
+        return config, []
+    speed = measure_speed(kind, config.train, request.device)
+    choice = choose(kind, chars, seconds or DEFAULT_SECONDS, speed)
+    config = config_of(choice)
+    if describe_model(config.model) != describe_model(choice.model):  # the user chose
+        return config, []
+    return config, explain(choice, chars, seconds or DEFAULT_SECONDS)
 
 
 def _note_large_text(data: DataConfig, notify: Callable[[str], None]) -> None:

@@ -102,6 +102,7 @@ class Trainer:
             if self.run.resumed is not None:
                 self._restore(self.run.resumed)
             else:
+                self.progress.evaluated_s = self.progress.sampled_s = self.pace.seconds()
                 torch.manual_seed(torch_seed(self.config.train.seed, "dropout"))
                 self._save(LAST)  # so that a run folder always has a checkpoint
             self.log.open(self.progress.step)

@@ -10,7 +10,7 @@ import pytest
 from charlm.config import Config
 from charlm.config.explain import MAX_PROBLEMS
 from charlm.config.files import load_config, parse_config, to_yaml
-from charlm.config.suggest import suggest
+from charlm.config.suggest import LAPTOP, choose, suggest
 from charlm.errors import ConfigError
 from tests.config.hostile import KEYS, hostile_file, hostile_override
 
@@ -69,7 +69,7 @@ def test_a_hostile_override_is_applied_or_refused_in_printable_lines(
 @pytest.mark.parametrize("key", KEYS)
 def test_an_override_of_a_suggestion_is_applied_or_refused(key: str, suffix: str) -> None:
     overrides = [f"{key}{suffix}=gpt"]
-    settings = suggest(("a.txt",), 1000)
+    settings = suggest(("a.txt",), choose("lstm", 1000, 60, LAPTOP))
     try:
         parse_config(settings, overrides)
     except ConfigError as error:

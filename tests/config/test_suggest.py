@@ -2,61 +2,91 @@
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import astuple
 
-import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charlm.config import Config, RecurrentConfig
-from charlm.config import suggest as module
+from charlm.config import RecurrentConfig
 from charlm.config.files import parse_config
-from charlm.config.suggest import name_for, suggest
-from charlm.data.amounts import fit_batch, steps_per_epoch
-from charlm.training.schedule import Limits
+from charlm.config.suggest import KINDS, LAPTOP, Speed, choose, explain, name_for, suggest
 
 ANY_TEXT = st.text(st.characters(), min_size=1)  # with lone surrogates, as in file names
 
 
-def suggested(chars: int, *path: str) -> Config:
-    return parse_config(suggest(path or ("a.txt",), chars))
+SPEEDS = st.builds(
+    Speed, st.floats(0, 1e-5), st.floats(1e-13, 1e-8), st.floats(0, 1e-8)
+)  # from a fast GPU to a slow laptop
+CHARS, SECONDS = st.integers(0, 10**10), st.floats(0.01, 1e6)
 
 
-@given(path=st.lists(ANY_TEXT, min_size=1, max_size=3), chars=st.integers(0, 10**12))
-@example(["a.txt"], 30_000)
-@example(["-"], 30_001)
-@example(["builtin:python"], 10**9)
-def test_a_suggestion_is_a_valid_config_of_the_text(path: list[str], chars: int) -> None:
-    config = parse_config(suggest(tuple(path), chars))
+@given(
+    st.lists(ANY_TEXT, min_size=1, max_size=3),
+    *(st.sampled_from(sorted(KINDS)), CHARS, SECONDS, SPEEDS),
+)
+def test_a_suggestion_is_a_valid_config_of_the_text(
+    path: list[str], kind: str, chars: int, seconds: float, speed: Speed
+) -> None:
+    choice = choose(kind, chars, seconds, speed)
+    config = parse_config(suggest(tuple(path), choice))
     assert config.data.path == tuple(path)
-    limits = [config.train.max_steps, config.train.max_epochs, config.train.max_seconds]
-    assert sum(limit is not None for limit in limits) == 1
+    assert config.model == choice.model
+    assert config.model.kind == kind
+    assert (config.train.max_steps, config.train.max_seconds) == (choice.steps, None)
+    timed = parse_config(suggest(tuple(path), choice, seconds)).train
+    assert timed.max_seconds == seconds
+    assert timed.max_steps == (choice.steps if choice.enough else None)
+    assert choice.steps > 1.5 * config.train.schedule.warmup_steps
 
 
-def test_a_longer_text_gets_a_larger_model_and_less_dropout() -> None:
-    borders = [row[0] for row in module._BY_SIZE]
-    configs = [suggested(chars) for border in borders for chars in (border, border + 1)]
-    for less, more in itertools.pairwise(configs):
-        assert isinstance(less.model, RecurrentConfig)
-        assert isinstance(more.model, RecurrentConfig)
-        assert less.model.hidden_size <= more.model.hidden_size
-        assert less.train.batch_size <= more.train.batch_size
-        assert less.model.output_dropout >= more.model.output_dropout
-    for row, config in zip(module._BY_SIZE, configs[::2], strict=True):
-        model, train = config.model.model_dump(), config.train
-        found = (model["hidden_size"], train.batch_size, train.max_epochs, model["input_dropout"])
-        assert found == row[1:]
-    assert (configs[-1].train.max_epochs, configs[-2].train.max_steps) == (None, None)
+@given(st.sampled_from(sorted(KINDS)), CHARS, SECONDS, SPEEDS)
+def test_a_chosen_run_takes_less_than_its_time(
+    kind: str, chars: int, seconds: float, speed: Speed
+) -> None:
+    choice = choose(kind, chars, seconds, speed)
+    possible = speed.chars(choice.width, seconds, choice.batch_size * choice.seq_len)
+    if choice.chars > 1e4:  # a shorter run has batches of the smallest size
+        assert choice.chars <= possible
 
 
-@given(st.integers(65, 2000) | st.integers(65, 10**9))
-def test_a_suggested_run_is_longer_than_its_warm_up(chars: int) -> None:
-    ids = np.broadcast_to(np.uint8(0), chars)
-    train, _ = fit_batch(ids, suggested(chars).train)
-    steps = Limits.of(train, steps_per_epoch(ids, train)).steps
-    assert steps is not None
-    assert steps > 1.5 * train.schedule.warmup_steps
+@given(st.sampled_from(sorted(KINDS)), CHARS, SECONDS, SPEEDS, st.floats(1, 100))
+def test_more_time_and_a_longer_text_give_no_smaller_model(
+    kind: str, chars: int, seconds: float, speed: Speed, times: float
+) -> None:
+    width = choose(kind, chars, seconds, speed).width
+    assert choose(kind, chars, times * seconds, speed).width >= width
+    assert choose(kind, round(times * chars), seconds, speed).width >= width
+    faster = Speed(*(it / times for it in astuple(speed)))
+    assert choose(kind, chars, seconds, faster).width >= width
+
+
+def test_what_is_read_often_gets_dropout_and_a_long_text_does_not() -> None:
+    short, long = (choose("lstm", chars, 300, LAPTOP) for chars in (30_000, 100_000_000))
+    assert short.dropout > 0.3
+    assert (long.dropout, long.enough) == (0, False)
+    assert long.epochs < 1
+
+
+def test_a_short_text_needs_no_more_than_some_time() -> None:
+    hour, day = (choose("lstm", 30_000, seconds, LAPTOP) for seconds in (3600, 86400))
+    assert hour == day
+    assert hour.enough
+    assert "earlier" in explain(hour, 30_000, 3600)[2]
+
+
+def test_the_explanation_says_what_was_chosen_and_for_what() -> None:
+    choice = choose("gpt", 2_000_000, 600, LAPTOP)
+    first, second, third = explain(choice, 2_000_000, 600)
+    assert first.startswith("chosen for 2,000,000 characters in 10 minutes: gpt, 4 layers of ")
+    assert f"{choice.chars:,} characters" in second
+    assert third.startswith("a larger model would see too few characters in this time")
+
+
+def test_speed_is_the_time_of_the_layers_and_of_the_optimizer() -> None:
+    speed = Speed(per_width=2e-6, per_weight=3e-9, per_step=5e-8)
+    step_s = 50 * (2e-6 * 10 + 3e-9 * 100) + 5e-8 * 1000
+    assert speed.chars(10, 7.0, 50) == pytest.approx(7.0 / step_s * 50)
 
 
 @given(path=st.lists(ANY_TEXT, min_size=1, max_size=2))
@@ -97,10 +127,10 @@ def test_a_run_is_named_after_its_text(path: str, name: str) -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 def test_overrides_can_set_another_kind_than_suggested(model: str, optimizer: str) -> None:
     overrides = [f"model.kind={model}", f"train.optimizer.kind={optimizer}"]
-    settings = suggest(("a.txt",), 1000)
-    config = parse_config(settings, overrides)
+    choice = choose("lstm", 1000, 60, LAPTOP)
+    config = parse_config(suggest(("a.txt",), choice), overrides)
     assert (config.model.kind, config.train.optimizer.kind) == (model, optimizer)
     if optimizer == "muon":
         assert config.train.optimizer.weight_decay == 0.1
     if isinstance(config.model, RecurrentConfig) and model == "lstm":
-        assert config.model.hidden_size == 64
+        assert config.model.hidden_size == choice.width
