@@ -129,7 +129,13 @@ def tiny_config(tiny_text: Path) -> TinyConfig:
             "model": {"kind": kind, "n_layer": 2, **network},
             "train": {"batch_size": 4, "max_steps": 6, "log_every": 2, "threads": 1, **length}
             | {"precision": "fp32", "compile": "off", "kernels": "off"},
-            "eval": {"every": 3, "sample_every": 6, "window": 16, "n_windows": 10},
+            "eval": {
+                "every": 3,
+                "sample_every": 6,
+                "window": 16,
+                "n_windows": 10,
+                "max_chars": None,
+            },
             "sample": {"length": 30},
         }
 

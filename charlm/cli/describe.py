@@ -75,7 +75,9 @@ def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: s
         how = "already finished"
     lines = [f"{how} at step {progress.step:,}, after {progress.elapsed_s:,.0f} s of training"]
     if progress.best_loss is not None:
-        lines.append(f"best    {_best(progress)}")
+        scored, val = progress.eval_chars or 0, len(run.corpus.split("val"))
+        part = f", of {scored:,} of {val:,} characters" if 0 < scored < val else ""
+        lines.append(f"best    {_best(progress)}{part}")
     if progress.skipped_steps:
         skipped = counted(progress.skipped_steps, "step")
         lines.append(f"skipped {skipped} whose loss or gradient was not finite")

@@ -163,9 +163,7 @@ def explain(choice: Choice, chars: int, seconds: float) -> list[str]:
     """
     minutes = f"{seconds / 60:g} minute{'s' * (seconds != 60)}"
     about = f", {choice.epochs:.2g} passes over the text"
-    reason = (
-        "a larger model would see too few characters in this time; more minutes give a larger one"
-    )
+    reason = "a larger model would see too few characters in this time, but more minutes give one"
     if choice.enough:
         reason = "the run ends earlier: more passes over a text of this length do not help"
     return [

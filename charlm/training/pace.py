@@ -25,6 +25,8 @@ class Pace:
         self._limits, self._progress, self._clock = limits, progress, clock
         self._zero = started - progress.wall_s  # the start of the run, had it never been stopped
         self._took: dict[str, float] = {}  # what the end of the run repeats: seconds
+        self._first_step = progress.step
+        self._was_over = limits.reached(progress.step, progress.wall_s)
 
     def wall_s(self) -> float:
         """The seconds of the run so far, with everything that it did."""
@@ -36,7 +38,11 @@ class Pace:
         return self.wall_s() + sum(self._took.values())
 
     def is_over(self) -> bool:
-        return self._limits.reached(self._progress.step, self.seconds())
+        """Whether a limit is reached. A run that was not over takes at least one step, even if its
+        start took all its time."""
+        step = self._progress.step
+        is_new = step == self._first_step and not self._was_over
+        return not is_new and self._limits.reached(step, self.seconds())
 
     def end(self) -> None:
         """Count the run as long as its limit if the time is up, so that a resumed run is over."""

@@ -73,6 +73,6 @@ def overfitting(progress: Progress, loss: float, fraction: float) -> str:
         return ""
     return (
         f"step {step:,}: the validation loss has risen since step {best_step:,}, from {best:.4f} "
-        f"to {loss:.4f}: the model overfits, and {BEST} is that of step {best_step:,}; a higher "
-        "dropout (--dropout 0.3), a smaller model or fewer steps can give a better one"
+        f"to {loss:.4f}: the model overfits, and {BEST} is that of step {best_step:,}; "
+        "try a higher dropout (--dropout 0.3), a smaller model or fewer steps"
     )

@@ -48,7 +48,7 @@ def test_training_needs_no_config(here: Path, charlm: Charlm) -> None:
 
 def test_training_on_a_hundred_bytes_prints_a_note(here: Path, charlm: Charlm) -> None:
     (here / "small.txt").write_text("abcdefghij" * 10, encoding="utf-8")
-    result = charlm("train", "--data", "small.txt", *SMALL)
+    result = charlm("train", "--data", "small.txt", *SMALL, "--batch-size", "2")
     assert result.status == 0
     assert "train.batch_size is 1, not 2" in result.err
 
@@ -149,7 +149,7 @@ def test_the_json_of_stats_has_all_keys(charlm: Charlm, tiny_text: Path) -> None
     found = json.loads(result.out)
     assert set(found) == {
         *("source", "sha256", "unit", "chars", "utf8_bytes", "lines", "parts", "distinct"),
-        *("most_frequent", "oddities", "yardsticks", "suggestion", "notices"),
+        *("most_frequent", "oddities", "yardsticks", "choices", "suggestion", "notices"),
     }
     text = tiny_text.read_text("utf-8")
     assert (found["chars"], found["lines"]) == (len(text), text.count("\n"))
@@ -167,7 +167,7 @@ def test_stats_list_odd_characters_and_end_with_a_config(here: Path, charlm: Cha
     for words in ("950 characters", "replacement", "CRLF", "data.newlines=lf", "invisible"):
         assert words in result.out
     assert not {"\x07", "\u200b", "\r"} & set(result.out)  # reported, but not printed
-    config = result.out.partition("charlm train uses:\n\n")[2]
+    config = result.out.partition("a run of 3 minutes:\n\n")[2]
     assert parse_config(yaml.safe_load(config)).data.separator == "x"
 
 

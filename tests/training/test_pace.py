@@ -105,6 +105,20 @@ def test_what_came_before_the_first_step_counts(tiny_text: Path, tmp_path: Path)
     assert ready.run.progress.step == 3
 
 
+def test_a_run_whose_start_took_all_its_time_takes_one_step(
+    tiny_text: Path, tmp_path: Path
+) -> None:
+    settings = (*BY_CLOCK, "eval.every=null", "train.max_seconds=")
+    clock = Clock()
+    ready = start(make_config(tiny_text, "rnn", *settings[:-1], f"{settings[-1]}3"), tmp_path)
+    ready.trainer([clock], lambda: False, None, clock, started=-50.0).train()
+    assert ready.run.progress.step == 1
+    longer = make_config(tiny_text, "rnn", *settings[:-1], f"{settings[-1]}60")
+    resumed = resume(longer, ready.run.folder)
+    resumed.trainer([clock], lambda: False, None, clock, started=clock.now - 50.0).train()
+    assert resumed.run.progress.step == 2
+
+
 def test_a_resumed_run_has_the_time_that_is_left(tiny_text: Path, tmp_path: Path) -> None:
     config = make_config(tiny_text, "rnn", *BY_CLOCK, "train.max_seconds=8", "eval.every=null")
     clock = Clock()
