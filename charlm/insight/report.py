@@ -38,6 +38,7 @@ SCRIPTS = (
     "guesses.js",
     "colour.js",
     "pair.js",
+    "stretch.js",
     "found.js",
     "attention.js",
     "bits.js",

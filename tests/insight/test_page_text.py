@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from charlm.checkpoint.format import BEST
 from charlm.checkpoint.read import open_checkpoint
 from charlm.checkpoint.weights import read_model
+from charlm.insight.record import Array
 from tests.insight.browser import Page
 from tests.insight.pages import arrays_of, data_of, needs_chromium
 
@@ -75,7 +77,10 @@ def test_text_and_guesses_fit_on_the_screen_of_a_phone(
 def test_a_second_unit_is_shown_beside_the_first(page: Page, hostile: dict[str, Path]) -> None:
     report = hostile["lstm"] / "report.html"
     page.open(report)
-    page.run("colours = id => [...document.querySelectorAll(`#${id} i`)].map(i => i.className)")
+    page.run(
+        "colours = id => [...document.querySelectorAll(`#${id} i`)]"
+        ".map(i => i.className.replace('picked', '').trim())"
+    )
     page.run(
         "pick = (id, value) => { const it = document.getElementById(id); it.value = value;"
         "['change', 'input'].forEach(name => it.dispatchEvent(new Event(name))); }"
@@ -104,4 +109,96 @@ def test_a_second_unit_is_shown_beside_the_first(page: Page, hostile: dict[str, 
     click(page, "show-second")
     assert page.run("document.getElementById('text-2')") is None
     assert page.run("document.querySelectorAll('#detail .value').length") == 1
+    assert page.problems == []
+
+
+# --- a stretch -------------------------------------------------------------------------------
+
+
+def windows_on(on: Array, first: int, length: int) -> list[bool]:
+    """For each window that does not overlap the stretch, whether it is on throughout."""
+    starts = [s for s in range(len(on) - length + 1) if abs(s - first) >= length]
+    return [bool(on[start : start + length].all()) for start in starts]
+
+
+def find_units(report: Path, first: int, last: int) -> tuple[list[tuple[Any, ...]], float]:
+    """The units (share, kind, layer, index, sign, where on) that are on in a stretch, best first,
+    and the mean number in another window. A slow second way, from the arrays of the page."""
+    units, found, expected = data_of(report)["units"], [], 0.0
+    rows = zip(units["rows"], units["scales"], units["shown"], strict=True)
+    for (row, scale, shown), steps in zip(rows, arrays_of(report)["units"], strict=True):
+        values = steps.astype(np.float64) * scale / units["levels"]
+        for sign in (1, -1):
+            on = (sign * values >= 0.5 * shown * (1 - 1e-12)) & (values != 0)
+            share = float(np.mean(windows_on(on, first, last - first + 1) or [False]))
+            expected += share
+            if on[first : last + 1].all():
+                found.append((share, *row, sign, on))
+    return sorted(found, key=lambda each: each[0]), expected
+
+
+@pytest.mark.parametrize(("kind", "first", "last"), [("lstm", 30, 33), ("gpt", 101, 101)])
+def test_a_selected_stretch_shows_the_units_that_are_on_there_and_elsewhere(
+    kind: str, first: int, last: int, page: Page, hostile: dict[str, Path]
+) -> None:
+    report, length = hostile[kind] / "report.html", last - first + 1
+    page.open(report)
+    page.run("spans = document.querySelectorAll('#text i')")
+    page.run(f"getSelection().setBaseAndExtent(spans[{first}], 0, spans[{last}], 1)")
+    page.wait_for(
+        "document.getElementById('stretch-result').textContent.includes("
+        f"'from position {first + 1}.')"
+    )
+    found, expected = find_units(report, first, last)
+    said = page.run("document.getElementById('stretch-result').textContent")
+    assert f"{len(found)} unit{'s' * (len(found) != 1)} on throughout" in said
+    assert f"{expected:.1f} on average" in said
+    cells = page.run(
+        "[...document.querySelectorAll('#stretch-result table')].map(table => [...table.rows]"
+        ".slice(1).map(row => [...row.cells].map(cell => cell.textContent)))"
+    )
+    assert len(found) > 1
+    shares = [float(row[1].split()[0]) for row in cells[0]]
+    assert shares == pytest.approx([100 * each[0] for each in found[:8]], abs=0.0501)
+    for name, _, _ in cells[0]:  # each is on there, on the side that its sign says
+        assert any(name == named(page, each) for each in found)
+
+    used = [each for each in found[:5] if each[0] < 0.5]
+    counts = np.sum([each[-1] for each in used], axis=0)
+    sums = {s: int(counts[s : s + length].sum()) for s in range(len(counts) - length + 1)}
+    places: list[int] = []
+    for start in sorted(sums, key=lambda s: (-sums[s], s)):
+        if all(abs(start - other) >= length for other in (first, *places)) and sums[start]:
+            places.append(start)
+    expected_shares = [100 * sums[s] / length / len(used) for s in places[:8]]
+    assert [float(row[1].split()[0]) for row in cells[1]] == pytest.approx(expected_shares, abs=0.5)
+    page.run(
+        "document.querySelectorAll('#stretch-result table')[1].querySelector('button').click()"
+    )
+    at = "[...document.querySelectorAll('#text i')].findIndex(i => i.matches('.current'))"
+    assert page.run(at) == places[0]
+    assert page.problems == []
+
+
+def named(page: Page, unit: tuple[Any, ...]) -> str:
+    _, kind, layer, index, sign, _ = unit
+    name = page.run(f"unitName({{kind: '{kind}', layer: {layer}, index: {index}}})")
+    return "\u2212" * (sign < 0) + str(name)
+
+
+def test_a_stretch_can_be_selected_with_the_keyboard(page: Page, hostile: dict[str, Path]) -> None:
+    page.open(hostile["rnn"] / "report.html")
+    page.run("document.getElementById('text').focus()")
+    at = page.run("[...document.querySelectorAll('#text i')].findIndex(i => i.matches('.current'))")
+    picked = (
+        "[...document.querySelectorAll('#text i')].flatMap((i, n) => i.matches('.picked') ? n : [])"
+    )
+    for _ in range(3):
+        page.press("ArrowRight", shift=True)
+    page.wait_for(f"({picked}).length === 4")
+    assert page.run(picked) == list(range(at, at + 4))
+    for _ in range(5):
+        page.press("ArrowLeft", shift=True)
+    page.wait_for(f"({picked}).length === 3")
+    assert page.run(picked) == list(range(at - 2, at + 1))
     assert page.problems == []

@@ -51,6 +51,14 @@ class Colouring {
     this.change({ name: `rise without ${name}`, valueAt: (i) => `${signed(values[i])} bits` });
   }
 
+  /** Colour by how many of some units are on, each {unit, sign}. */
+  on(units) {
+    const counts = countOn(this, units), name = `of ${count(units.length, "unit")} on`;
+    this.view.paint((i) => amount(counts[i] / units.length));
+    amountLegend(this.legend, "Units on", `${units.length}`);
+    this.change({ name, valueAt: (i) => `${counts[i]}` });
+  }
+
   /** One row (N,) of an array (rows, N). */
   row(name, which) {
     const N = this.view.chars.length;

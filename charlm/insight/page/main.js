@@ -12,6 +12,7 @@ async function main() {
   const arrays = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await unpack(name)])));
   const colouring = textSection(arrays);
   state.chars = colouring.view.chars;
+  stretchSection(colouring);
   foundSection(colouring);
   ablationSection(colouring);
   gatesSection(colouring);
