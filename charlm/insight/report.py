@@ -39,6 +39,8 @@ SCRIPTS = (
     "colour.js",
     "pair.js",
     "stretch.js",
+    "network.js",
+    "words.js",
     "found.js",
     "attention.js",
     "bits.js",

@@ -18,6 +18,7 @@ from charlm.insight.attention import AttentionWindow, HeadScore, attention_windo
 from charlm.insight.features import Feature, read_features
 from charlm.insight.gates import GateUse, gate_use
 from charlm.insight.growth import Growth, read_growth
+from charlm.insight.network import EmbeddingMap, Part, embedding_map, parts_of
 from charlm.insight.record import Activations, Array, Starts, record, record_units
 from charlm.insight.search import Found, Unit, search
 from charlm.models import GPT, CharModel, build_model
@@ -50,6 +51,8 @@ class Survey:
 
     Attributes:
         text: one character for each id.
+        network: the parts of the network, from the input to the output.
+        embeddings: the characters of the vocabulary on a plane.
         bits: (N,), the surprisal of each character; NaN for the first.
         found: one result for each feature, discoveries first.
         attention: None without a GPT. Then `heads` is empty, too.
@@ -58,6 +61,8 @@ class Survey:
     """
 
     text: str
+    network: list[Part]
+    embeddings: EmbeddingMap
     activations: Activations
     bits: Array
     found: list[Found]
@@ -85,6 +90,8 @@ class Survey:
         return {
             "chars": len(self.text),
             "bits_per_char": self.bits_per_char,
+            "network": [asdict(part) for part in self.network],
+            "embeddings": _lists(asdict(self.embeddings)),
             "search": [self._search_numbers(each) for each in self.found],
             "ablations": [self._ablation_numbers(each) for each in self.ablations],
             "gates": [_lists(asdict(use)) for use in self.gates],
@@ -141,6 +148,8 @@ def survey(
     char_bits = np.asarray(bits(1.0) * activations.nats)
     return Survey(
         text,
+        parts_of(model),
+        embedding_map(model, meta.vocab),
         activations,
         char_bits,
         found,

@@ -182,8 +182,8 @@ def test_a_selected_stretch_shows_the_units_that_are_on_there_and_elsewhere(
 
 def named(page: Page, unit: tuple[Any, ...]) -> str:
     _, kind, layer, index, sign, _ = unit
-    name = page.run(f"unitName({{kind: '{kind}', layer: {layer}, index: {index}}})")
-    return "\u2212" * (sign < 0) + str(name)
+    name = str(page.run(f"unitName({{kind: '{kind}', layer: {layer}, index: {index}}})"))
+    return ("\u2212" if sign < 0 else "") + name
 
 
 def test_a_stretch_can_be_selected_with_the_keyboard(page: Page, hostile: dict[str, Path]) -> None:

@@ -23,7 +23,7 @@ function foundSection(colouring) {
       "A minus sign marks a unit that is low where the feature is high.",
     ),
     ...(rows.length
-      ? [paragraph(verdict), table(heads, rows)]
+      ? [paragraph(verdict), dense(table(heads, rows))]
       : [paragraph("No feature can be scored: the text is too short or too uniform.")]),
   );
 }

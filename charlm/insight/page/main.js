@@ -13,11 +13,13 @@ async function main() {
   const colouring = textSection(arrays);
   state.chars = colouring.view.chars;
   stretchSection(colouring);
+  networkSection();
   foundSection(colouring);
   ablationSection(colouring);
   gatesSection(colouring);
   await attentionSection();
   bitsSection(colouring);
+  mapSection();
   growthSection();
   const first = data.search.find((each) => each.discovery);
   const [kind, layer, index] = data.units.rows[0];

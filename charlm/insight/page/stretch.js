@@ -160,7 +160,7 @@ function placesTable(colouring, used, first, last) {
     goTo("the-text");
   };
   const rows = otherPlaces(colouring, used, first, last).map(({ start, share }) => [
-    make("bdi", { class: "char" }, around(view.chars, start, start + last - first)), percent(share), bar(share),
+    make("bdi", { class: "char long" }, around(view.chars, start, start + last - first)), percent(share), bar(share),
     make("button", { onclick: () => show(start) }, "show"),
   ]);
   const title = used.length === 1 ? "Where else the first of these is on" : `Where else the first ${used.length} of these are on`;
