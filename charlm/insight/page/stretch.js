@@ -6,7 +6,7 @@ const MAX_UNITS = 8, MAX_PLACES = 8; // in the tables
 const USED = 5; // units that the other places are searched for,
 const MOST_SHARE = 0.5; // if they are not on in most other stretches, too
 const MOST_SHOWN = 60; // characters of the stretch
-const EXAMPLE = 6; // characters that are selected at first
+const EXAMPLE = 6; // characters that are selected at first, at most
 
 /**
  * The units that are on at every character from `first` to `last`, best first: those that are on in the fewest other
@@ -107,9 +107,17 @@ function stretchSection(colouring) {
     ),
     result,
   );
-  const first = Math.min(40, Math.max(0, view.chars.length - EXAMPLE));
-  view.pick(first, Math.min(view.chars.length, first + EXAMPLE) - 1);
+  view.pick(...exampleStretch(colouring));
   show();
+}
+
+/** A stretch at which some units are on, as an example; of EXAMPLE characters, or fewer. */
+function exampleStretch(colouring) {
+  const N = colouring.view.chars.length, first = Math.max(0, Math.min(40, N - EXAMPLE));
+  for (let last = Math.min(N, first + EXAMPLE) - 1; last > first; last--) {
+    if (unitsOn(colouring, first, last).found.length) return [first, last];
+  }
+  return [first, first];
 }
 
 /** The first and last position of the browser's selection in a text; null if there is none. */
