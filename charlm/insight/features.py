@@ -23,10 +23,16 @@ Reals = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature of a text of N characters: its name, and its values (N,)."""
+    """A feature of a text of N characters.
+
+    Attributes:
+        values: (N,).
+        structure: whether it is one of `structure.read_structure`.
+    """
 
     name: str
     values: Bools | Reals
+    structure: bool = False
 
     @property
     def is_real(self) -> bool:
@@ -34,14 +40,17 @@ class Feature:
 
 
 def read_features(text: str) -> list[Feature]:
-    """The features of a text. If two have the same values on this text, only the first."""
-    features: list[Feature] = []
-    for name, compute in FEATURES.items():
-        values = compute(text)
-        assert values.shape == (len(text),)
-        if not any(np.array_equal(values, other.values) for other in features):
-            features.append(Feature(name, values))
-    return features
+    """The features of a text, whatever its contents. Of equal ones only the first."""
+    return distinct(Feature(name, compute(text)) for name, compute in FEATURES.items())
+
+
+def distinct(features: Iterable[Feature]) -> list[Feature]:
+    """The features without those that have the same values as an earlier one."""
+    kept: list[Feature] = []
+    for feature in features:
+        if not any(np.array_equal(feature.values, other.values) for other in kept):
+            kept.append(feature)
+    return kept
 
 
 # --- quotes and comments ---------------------------------------------------------------------
@@ -201,17 +210,17 @@ def start_of_word(text: str) -> Bools:
 
 def position_in_word(text: str) -> Reals:
     """Letters of the word so far; 0 outside a word."""
-    return _run_length(_each(text, str.isalpha))
+    return run_length(_each(text, str.isalpha))
 
 
 def in_capitals(text: str) -> Bools:
     """In a run of capitals, from the second on."""
-    return _run_length(_each(text, str.isupper)) > 1
+    return run_length(_each(text, str.isupper)) > 1
 
 
 def in_number(text: str) -> Bools:
     """In a run of digits, from the second on."""
-    return _run_length(_each(text, str.isdecimal)) > 1
+    return run_length(_each(text, str.isdecimal)) > 1
 
 
 def _each(text: str, holds: Callable[[str], bool]) -> Bools:
@@ -230,7 +239,7 @@ def _shifted(values: Bools) -> Bools:
     return previous
 
 
-def _run_length(values: Bools) -> Reals:
+def run_length(values: Bools) -> Reals:
     """The length (N,) of the run of True values that ends at each position."""
     positions = np.arange(1, len(values) + 1)
     last_false = np.maximum.accumulate(np.where(values, 0, positions))

@@ -10,7 +10,9 @@ The best of thousands of units always scores high. So a unit has to beat three b
 computed in the same way, on the same halves:
 
     chance         the best unit for the feature shifted along the text, over SHIFTS shifts. A
-                   shifted feature keeps its runs, but has no relation to the text.
+                   shifted feature keeps its runs, but has no relation to the text. A feature that
+                   comes back in the same phase after a shift, as a column of a table with lines of
+                   equal length does, is instead cut into blocks, and these are shuffled.
     last two       a table of the feature's mean after each pair of characters. It needs no memory.
     untrained      the best unit of the same network with untrained weights, over several networks.
                    Such a network still carries the last few characters.
@@ -24,7 +26,7 @@ Shapes: N characters of the text, T characters of one half, L layers, D units of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +39,8 @@ from charlm.insight.record import Array
 SHIFTS = 40
 MARGIN = 0.25
 LEAST_GAIN = 0.05  # in correlation, for a baseline that is nearly perfect
+BLOCKS = 16  # of a shuffled feature
+MAX_ALIKE = 0.5  # correlation of a feature with itself after a shift
 MIN_CHARS, MIN_RUNS = 20, 3  # with a feature, and without it, in each half
 Floats = NDArray[np.float64]
 
@@ -62,6 +66,7 @@ class Found:
     """The result of the search for one feature. All scores have the same measure.
 
     Attributes:
+        structure: whether it is a feature of the structure of the text.
         measure: "AUC" or "Spearman".
         units: the units with the highest scores, best first.
         chance, last_characters, untrained: the scores of the baselines.
@@ -69,6 +74,7 @@ class Found:
     """
 
     feature: str
+    structure: bool
     measure: str
     units: tuple[Unit, ...]
     chance: float
@@ -87,7 +93,7 @@ def search(
     units: dict[str, Array],
     ids: Ids,
     features: Sequence[Feature],
-    untrained: Sequence[dict[str, Array]],
+    untrained: Iterable[dict[str, Array]],
     keep: int = 5,
 ) -> list[Found]:
     """Score all units against the features of a text.
@@ -95,7 +101,8 @@ def search(
     Args:
         units: by kind, (L, N, D).
         ids: (N,), the text.
-        untrained: the units of the same network with untrained weights, on the same text.
+        untrained: the units of the same network with untrained weights, on the same text. With many
+            features, ten such networks are needed: the best of three is too easy to beat by luck.
         keep: the number of units in each result.
 
     Returns:
@@ -110,9 +117,8 @@ def search(
     halves = _Halves(units)
     scores, signs = halves.score(values, real)  # (features, units)
     chance = np.full(len(features), -1.0)
-    N = len(ids)
-    for shift in np.linspace(N / 10, N - N / 10, SHIFTS).astype(int):
-        chance = np.maximum(chance, halves.score(np.roll(values, shift, axis=1), real)[0].max(1))
+    for unrelated in _unrelated(values):
+        chance = np.maximum(chance, halves.score(unrelated, real)[0].max(1))
     fresh = np.full(len(features), -1.0)
     for each in untrained:
         fresh = np.maximum(fresh, _Halves(each).score(values, real)[0].max(1))
@@ -125,6 +131,7 @@ def search(
         found.append(
             Found(
                 feature=feature.name,
+                structure=feature.structure,
                 measure="Spearman" if feature.is_real else "AUC",
                 units=tuple(
                     Unit(*halves.units[u], int(signs[f, u]), _in_measure(scores[f, u], feature))
@@ -167,6 +174,32 @@ def _can_be_scored(feature: Feature) -> bool:
         if not enough or runs < MIN_RUNS:
             return False
     return True
+
+
+def _unrelated(values: Floats) -> Iterator[Floats]:
+    """Features (features, N) without a relation to the text, SHIFTS times: each one shifted, or its
+    blocks shuffled if it is periodic."""
+    N = values.shape[1]
+    shifts = np.linspace(N / 10, N - N / 10, SHIFTS).astype(int)
+    periodic = np.array([_is_periodic(each, shifts) for each in values])
+    for seed, shift in enumerate(shifts):
+        shifted = np.roll(values, shift, axis=1)
+        if periodic.any():
+            rng = np.random.default_rng(seed)
+            cuts = np.sort(rng.choice(np.arange(1, N), min(BLOCKS, N) - 1, replace=False))
+            blocks = np.split(np.arange(N), cuts)
+            order = np.concatenate([blocks[i] for i in rng.permutation(len(blocks))])
+            shifted[periodic] = values[periodic][:, order]
+        yield shifted
+
+
+def _is_periodic(values: Floats, shifts: NDArray[np.int64]) -> bool:
+    """Whether a feature (N,) is like itself after one of the shifts. It must have several runs in
+    each block: a feature with few long runs is only shifted, because shuffling would break them."""
+    if (np.diff(values) != 0).sum() < 4 * BLOCKS or values.std() == 0:
+        return False
+    normal = (values - values.mean()) / (values.std() * np.sqrt(len(values)))
+    return any(abs(float(normal @ np.roll(normal, shift))) > MAX_ALIKE for shift in shifts)
 
 
 def _last_characters(ids: Ids, values: Floats, is_real: bool) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,17 @@ from charlm.data.vocab import Ids
 from charlm.insight import surprisal
 from charlm.insight.ablate import Ablation, ablate
 from charlm.insight.attention import AttentionWindow, HeadScore, attention_window, score_heads
-from charlm.insight.features import Feature, read_features
+from charlm.insight.features import Feature, distinct, read_features
 from charlm.insight.gates import GateUse, gate_use
 from charlm.insight.growth import Growth, read_growth
+from charlm.insight.network import EmbeddingMap, Part, embedding_map, parts_of
 from charlm.insight.record import Activations, Array, Starts, record, record_units
 from charlm.insight.search import Found, Unit, search
+from charlm.insight.structure import read_structure
 from charlm.models import GPT, CharModel, build_model
 from charlm.units import bits
 
-UNTRAINED = 3  # networks with untrained weights, for the baselines
+UNTRAINED, UNTRAINED_GPTS = 10, 3  # networks with untrained weights, for units and for heads
 MAX_ABLATED = 6  # units
 
 
@@ -50,6 +52,8 @@ class Survey:
 
     Attributes:
         text: one character for each id.
+        network: the parts of the network, from the input to the output.
+        embeddings: the characters of the vocabulary on a plane.
         bits: (N,), the surprisal of each character; NaN for the first.
         found: one result for each feature, discoveries first.
         attention: None without a GPT. Then `heads` is empty, too.
@@ -58,6 +62,8 @@ class Survey:
     """
 
     text: str
+    network: list[Part]
+    embeddings: EmbeddingMap
     activations: Activations
     bits: Array
     found: list[Found]
@@ -85,6 +91,8 @@ class Survey:
         return {
             "chars": len(self.text),
             "bits_per_char": self.bits_per_char,
+            "network": [asdict(part) for part in self.network],
+            "embeddings": _lists(asdict(self.embeddings)),
             "search": [self._search_numbers(each) for each in self.found],
             "ablations": [self._ablation_numbers(each) for each in self.ablations],
             "gates": [_lists(asdict(use)) for use in self.gates],
@@ -131,23 +139,22 @@ def survey(
     ids, starts = text_ids[:], text_ids.starts
     text = "".join(map(meta.vocab.__getitem__, ids))
     activations = record(model, ids, starts)
-    fresh = [
-        build_model(meta.config.model, len(meta.vocab), seed).to(model.device).eval()
-        for seed in range(UNTRAINED)
-    ]
-    features = read_features(text)
-    found = search(activations.units, ids, features, [record_units(each, ids) for each in fresh])
-    gpts = [each for each in (model, *fresh) if isinstance(each, GPT)]
+    features = distinct([*read_features(text), *read_structure(text)])
+    fresh = (record_units(each, ids) for each in _untrained(model, meta, UNTRAINED))
+    found = search(activations.units, ids, features, fresh)
+    gpts = [each for each in _untrained(model, meta, UNTRAINED_GPTS) if isinstance(each, GPT)]
     char_bits = np.asarray(bits(1.0) * activations.nats)
     return Survey(
         text,
+        parts_of(model),
+        embedding_map(model, meta.vocab),
         activations,
         char_bits,
         found,
         _ablate_best(model, ids, starts, found, features),
         gate_use(activations.gates),
-        attention_window(gpts[0], ids) if gpts else None,
-        score_heads(gpts[0], ids, text, gpts[1:]) if gpts else [],
+        attention_window(model, ids) if isinstance(model, GPT) else None,
+        score_heads(model, ids, text, gpts) if isinstance(model, GPT) else [],
         {
             "class": surprisal.by_class(text, char_bits),
             "position in word": surprisal.by_word_position(text, char_bits),
@@ -158,6 +165,12 @@ def survey(
         [] if ngram_ids is None else surprisal.compare_ngrams(activations.nats, ngram_ids, ids),
         read_growth(folder),
     )
+
+
+def _untrained(model: CharModel, meta: Meta, count: int) -> Iterator[CharModel]:
+    """The same network with untrained weights, `count` times; one at a time, to save memory."""
+    for seed in range(count):
+        yield build_model(meta.config.model, len(meta.vocab), seed).to(model.device).eval()
 
 
 def _ablate_best(

@@ -66,9 +66,11 @@ class Page:
                        "return [b.x + b.width / 2, b.y + b.height / 2]; })()")  # fmt: skip
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
 
-    def press(self, key: str) -> None:
+    def press(self, key: str, shift: bool = False) -> None:
+        """Press and release a key, with or without Shift."""
+        keys = {"key": key, "code": key, "modifiers": 8 * shift}
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+            self.call("Input.dispatchKeyEvent", type=kind, **keys)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command and return its answer. Events that come before it are recorded."""

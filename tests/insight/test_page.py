@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
-import zlib
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,81 +13,12 @@ import pytest
 from charlm.checkpoint.format import BEST
 from charlm.checkpoint.read import open_checkpoint
 from charlm.checkpoint.weights import read_model
-from charlm.insight.record import Array, record
-from tests.conftest import TinyConfig, train_with
-from tests.insight.browser import CHROMIUM, Page, browsing
+from charlm.insight.record import record
+from tests.insight.browser import Page
+from tests.insight.pages import Elements, arrays_of, data_of, elements, needs_chromium
 from tests.test_visible import is_hidden
 
-HOSTILE = (
-    '</script><script>document.title="owned"</script>\n'
-    "<img src=x onerror=alert(1)> &lt;b&gt; \"quotes\" 'it' `x` ${y} {{data}}\n"
-    "\x07\x1b[31mred\x7f \u202eback\u202c \u2066iso\u2069 \u200b \ufeff \u2028\n"
-    "שלום عربى e\u0301 \U0001f600 中\r\n\tend -->\n"
-)
-
-
-@pytest.fixture(scope="module")
-def hostile(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """By kind, a run folder with a page. The text contains markup and control characters."""
-    from charlm.cli import main
-
-    out = tmp_path_factory.mktemp("hostile")
-    text = out / "<img src=x>\x1b[2J\u202e\u2028\n.txt"
-    text.write_bytes((HOSTILE * 60).encode("utf-8"))
-    runs = {}
-    for kind in ("lstm", "gpt"):
-        raw = tiny_config(kind) | {"data": {"path": str(text), "val_fraction": 0.2}}
-        runs[kind] = train_with(raw, out)
-        with (runs[kind] / "samples.txt").open("a", encoding="utf-8") as file:
-            file.write(f"--- step 7\n{HOSTILE}\n\n")
-        assert main(["inspect", str(runs[kind]), "--length", "700", "--device", "cpu"]) == 0
-    return runs
-
-
 TAGS = "html head meta link title style body header h1 p nav noscript main script"
-
-
-class Elements(HTMLParser):
-    """The elements of a page, each with its attributes and its text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None], str]] = []
-        self._open = False
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs), ""))
-        self._open = True
-
-    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002
-        self._open = False
-
-    def handle_data(self, data: str) -> None:
-        if self._open:
-            tag, attributes, before = self.found[-1]
-            self.found[-1] = (tag, attributes, before + data)
-
-
-def elements(page: Path, tag: str) -> list[tuple[dict[str, str | None], str]]:
-    found = Elements(page.read_text(encoding="utf-8")).found
-    return [(attributes, text) for name, attributes, text in found if name == tag]
-
-
-def arrays_of(page: Path) -> dict[str, Array]:
-    found = {}
-    for attributes, text in elements(page, "script"):
-        if attributes.get("type") == "application/octet-stream":
-            raw = zlib.decompress(base64.b64decode(text))
-            shape = [int(size) for size in str(attributes["data-shape"]).split("x")]
-            values = np.frombuffer(raw, f"<{attributes['data-kind']}").reshape(shape)
-            found[str(attributes["id"]).removeprefix("array-")] = values
-    return found
-
-
-def data_of(page: Path) -> dict[str, Any]:
-    (text,) = [t for a, t in elements(page, "script") if a.get("type") == "application/json"]
-    return dict(json.loads(text))
 
 
 # --- contents ---------------------------------------------------------------------------------
@@ -148,14 +74,6 @@ def test_what_the_page_says_about_the_text_is_visible(hostile: dict[str, Path]) 
 
 
 # --- behaviour -------------------------------------------------------------------------------
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def page(hostile: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browsing(tmp_path_factory.mktemp("profile")) as page:
-        yield page
 
 
 def colours(page: Page) -> list[str]:

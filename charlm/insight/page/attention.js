@@ -21,7 +21,8 @@ async function attentionSection() {
     make("h3", {}, `The first ${T} characters`),
     paragraph(
       "Each row is a query, and each column is a key. Row t shows the weights after the network has read character t. " +
-        "Point at the map, or at a character of the text, to see its weights.",
+        "The characters at the top are the keys, those on the left are the queries. Point at the map, or at a character " +
+        "of the text, to see its weights.",
     ),
     ...map.elements,
     paragraph(
@@ -55,6 +56,36 @@ function headTable(choose) {
   return table(["target", "best head", ...numbers, "discovery", "next best head"], rows);
 }
 
+const LABEL = 11; // pixels: the size of a character on an axis
+const MAP_SIDE = 512; // pixels at most
+
+/**
+ * The sizes of a map of T characters, in pixels. The characters of an axis are in so many lanes that they do not overlap.
+ */
+function mapLayout(T, available) {
+  const lanesOf = (side) => Math.ceil(LABEL / (side / T)), marginOf = (side) => lanesOf(side) * LABEL + 4;
+  let side = MAP_SIDE;
+  while (side + marginOf(side) > available && side > 100) side -= 8;
+  return { side, cell: side / T, margin: marginOf(side), lanes: lanesOf(side) };
+}
+
+/** Make a canvas `size` pixels wide and high, sharp on every screen, and fill it; returns its pen. */
+function clearCanvas(canvas, size, colour) {
+  const ratio = devicePixelRatio || 1, pen = canvas.getContext("2d");
+  canvas.width = canvas.height = Math.round(size * ratio);
+  canvas.style.width = canvas.style.height = `${size}px`;
+  pen.scale(ratio, ratio);
+  pen.fillStyle = colour;
+  pen.fillRect(0, 0, size, size);
+  return pen;
+}
+
+/** A character on an axis: in one sign. */
+function axisName(char) {
+  const name = visible(char);
+  return Array.from(name).length > 2 ? "\u25a1" : name;
+}
+
 /** The attention of one head as a map (T, T), beside its text and the numbers of one query. */
 class AttentionMap {
   /** `arrays` has the attention (L, H, T, T), and queries, keys and values (L, H, T, K). */
@@ -62,13 +93,11 @@ class AttentionMap {
     this.arrays = arrays;
     const { layers: L, heads: H, length: T } = data.attention;
     this.chars = state.chars.slice(0, T);
-    this.layer = make("select", { id: "map-layer", onchange: () => this.draw() }, ...options(L));
-    this.head = make("select", { id: "map-head", onchange: () => this.draw() }, ...options(H));
-    this.cell = Math.max(2, Math.floor(448 / T)); // pixels
-    const size = T * this.cell;
+    this.layer = make("select", { id: "map-layer", onchange: () => this.paint() }, ...options(L));
+    this.head = make("select", { id: "map-head", onchange: () => this.paint() }, ...options(H));
     const about = { role: "img", "aria-label": "Attention weight of each key (column) for each query (row)" };
-    this.canvas = make("canvas", { width: size, height: size, ...about });
-    this.canvas.addEventListener("pointermove", (event) => this.onPointer(event));
+    this.canvas = make("canvas", { onpointermove: (event) => this.onPointer(event), ...about });
+    addEventListener("resize", () => this.paint());
     this.detail = make("div", { class: "detail", role: "status" });
     this.key = null; // the key under the pointer; null for the key with the largest weight
     this.view = new TextView(this.chars, "The first characters", () => {
@@ -77,18 +106,18 @@ class AttentionMap {
     });
     const legend = make("div", { class: "legend" });
     amountLegend(legend, "Attention weight", "100 % (square-root scale)");
-    const text = make("div", { class: "grow" }, this.view.element);
+    const map = make("div", { class: "map" }, this.canvas), text = make("div", { class: "grow" }, this.view.element);
     this.elements = [
       make("div", { class: "controls" }, labelled("layer", this.layer), labelled("head", this.head)),
       legend,
-      make("div", { class: "beside" }, make("div", { class: "charts" }, this.canvas, text), this.detail),
+      make("div", { class: "beside" }, make("div", { class: "charts" }, map, text), this.detail),
     ];
   }
 
   choose(layer, head) {
     this.layer.value = layer;
     this.head.value = head;
-    this.draw();
+    this.paint();
   }
 
   weight(query, key) {
@@ -104,20 +133,37 @@ class AttentionMap {
     return Array.from(this.arrays[name].subarray(from, from + K), (value) => value * scales[name]);
   }
 
-  draw() {
-    const style = getComputedStyle(document.documentElement), pen = this.canvas.getContext("2d");
-    const { cell } = this, T = this.chars.length;
-    pen.fillStyle = style.getPropertyValue("--paper");
-    pen.fillRect(0, 0, T * cell, T * cell);
-    pen.fillStyle = style.getPropertyValue("--ink");
-    for (let query = 0; query < T; query++) {
-      for (let key = 0; key <= query; key++) {
-        pen.globalAlpha = Math.sqrt(this.weight(query, key));
-        pen.fillRect(key * cell, query * cell, cell, cell);
+  /** Draw the map with its axes: the keys above it, and the queries on its left. */
+  draw(query, weights) {
+    const T = this.chars.length, style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(`--${name}`);
+    const { side, cell, margin, lanes } = (this.layout = mapLayout(T, this.canvas.parentElement.clientWidth));
+    const pen = clearCanvas(this.canvas, margin + side, colour("paper"));
+    const edge = (i) => margin + Math.round(i * cell);
+    const box = (left, top, right, bottom, alpha) => {
+      pen.globalAlpha = alpha;
+      pen.fillRect(left, top, right - left, bottom - top);
+    };
+    pen.fillStyle = colour("more");
+    for (let q = 0; q < T; q++) {
+      for (let k = 0; k <= q; k++) {
+        box(edge(k), edge(q), edge(k + 1), edge(q + 1), Math.sqrt(this.weight(q, k)));
       }
     }
+    // above each column, its weight for the chosen query; on the left, the chosen query
+    weights.forEach((weight, k) => box(edge(k), 0, edge(k + 1), margin - 2, Math.sqrt(weight)));
+    pen.fillStyle = colour("accent");
+    box(0, edge(query), margin - 2, edge(query + 1), 1);
     pen.globalAlpha = 1;
-    this.paint();
+    pen.font = `${LABEL}px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace`;
+    pen.textAlign = "center";
+    pen.textBaseline = "middle";
+    pen.fillStyle = colour("ink");
+    this.chars.forEach((char, i) => {
+      const along = margin + (i + 0.5) * cell, across = ((i % lanes) + 0.5) * LABEL;
+      pen.fillText(axisName(char), along, across);
+      pen.fillText(axisName(char), across, along);
+    });
   }
 
   /** Show the weights of the selected query; without one, those of the last character. */
@@ -125,16 +171,17 @@ class AttentionMap {
     const query = this.view.current < 0 ? this.chars.length - 1 : this.view.current;
     this.view.paint((i) => (i <= query ? amount(Math.sqrt(this.weight(query, i))) : ""));
     const weights = this.chars.map((_, i) => (i <= query ? this.weight(query, i) : 0));
+    this.draw(query, weights);
     const key = this.key ?? weights.indexOf(Math.max(...weights));
     this.detail.replaceChildren(...this.describe(query, key, weights));
   }
 
   onPointer(event) {
-    const box = this.canvas.getBoundingClientRect(), T = this.chars.length;
-    const indexAt = (offset, size) => Math.max(0, Math.min(T - 1, Math.floor((offset / size) * T)));
-    const query = indexAt(event.clientY - box.top, box.height);
+    const box = this.canvas.getBoundingClientRect(), T = this.chars.length, { margin, cell } = this.layout;
+    const indexAt = (offset) => Math.max(0, Math.min(T - 1, Math.floor((offset - margin) / cell)));
+    const query = indexAt(event.clientY - box.top);
     this.view.select(query);
-    this.key = Math.min(query, indexAt(event.clientX - box.left, box.width));
+    this.key = Math.min(query, indexAt(event.clientX - box.left));
     this.paint();
   }
 

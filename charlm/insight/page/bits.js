@@ -8,7 +8,7 @@ function bitsSection(colouring) {
     colouring.view.reveal(position);
   };
   const passages = data.worst_passages.map(({ start, stop, bits }) => [
-    make("bdi", { class: "char" }, onOneLine(state.chars.slice(start, stop))),
+    make("bdi", { class: "char long" }, onOneLine(state.chars.slice(start, stop))),
     bits.toFixed(2),
     make("button", { onclick: () => show(start) }, "show"),
   ]);

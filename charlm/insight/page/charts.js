@@ -27,6 +27,12 @@ function table(heads, rows, caption = null) {
   );
 }
 
+/** A table with many columns, in smaller letters. */
+function dense(element) {
+  element.classList.add("dense");
+  return element;
+}
+
 /** A bar for a share from 0 to 1. It repeats a number beside it, so screen readers skip it. */
 function bar(share, kind = "") {
   const inner = make("i");
@@ -35,7 +41,7 @@ function bar(share, kind = "") {
 }
 
 /** A score as a dot between `low` and 1, with a mark for each of its baselines. */
-function dotRow(score, baselines, low, width = 190) {
+function dotRow(score, baselines, low, width = 110) {
   const x = (value) => 6 + ((Math.max(low, value) - low) / (1 - low)) * (width - 12);
   const shapes = { chance: "M-4,-5 L4,5 M-4,5 L4,-5", last_characters: "M0,-6 L0,6", untrained: "M-5,4 L0,-5 L5,4 Z" };
   return svg(

@@ -12,19 +12,25 @@ class Colouring {
     this.chosen = null; // {name, valueAt(position)}, and for a unit also {unit}
   }
 
-  has({ kind, layer, index }) {
-    return this.rows.has(`${kind} ${layer} ${index}`);
+  /** The row of a unit in the arrays; undefined if the page leaves it out. */
+  rowOf({ kind, layer, index }) {
+    return this.rows.get(`${kind} ${layer} ${index}`);
+  }
+
+  /** The values (N,) of a unit, in steps of its scale. */
+  values(unit) {
+    return this.row("units", this.rowOf(unit));
   }
 
   unit(unit) {
-    const row = this.rows.get(`${unit.kind} ${unit.layer} ${unit.index}`);
+    const row = this.rowOf(unit);
     if (row === undefined) {
       const why = "is left out to limit the size of this page. Use a smaller --length to see every unit.";
       this.legend.replaceChildren(`${unitName(unit)} ${why}`);
       return;
     }
     const { levels, scales, shown } = data.units;
-    const values = this.row("units", row), step = scales[row] / levels;
+    const values = this.values(unit), step = scales[row] / levels;
     this.view.paint((i) => shade((values[i] * step) / shown[row]));
     signedLegend(this.legend, shown[row], `Activation of ${unitName(unit)}`);
     this.change({ unit, name: unitName(unit), valueAt: (i) => signed(values[i] * step) });
@@ -45,6 +51,14 @@ class Colouring {
     this.change({ name: `rise without ${name}`, valueAt: (i) => `${signed(values[i])} bits` });
   }
 
+  /** Colour by how many of some units are on, each {unit, sign}. */
+  on(units) {
+    const counts = countOn(this, units), name = `of ${count(units.length, "unit")} on`;
+    this.view.paint((i) => amount(counts[i] / units.length));
+    amountLegend(this.legend, "Units on", `${units.length}`);
+    this.change({ name, valueAt: (i) => `${counts[i]}` });
+  }
+
   /** One row (N,) of an array (rows, N). */
   row(name, which) {
     const N = this.view.chars.length;
@@ -62,32 +76,32 @@ function textSection(arrays) {
   const chars = Array.from(arrays.ids.values, (id) => String.fromCodePoint(data.about.vocab[id]));
   const detail = make("div", { class: "detail", id: "detail", role: "status" });
   const legend = make("div", { class: "legend", id: "legend" });
-  const view = new TextView(chars, "The text", (i) => {
-    detail.replaceChildren(...describe(arrays, chars, colouring.chosen, i));
-  });
+  const describeAt = (i) => detail.replaceChildren(...describe(arrays, chars, pair.chosen(), i));
+  const view = new TextView(chars, "The text", describeAt);
   const colouring = new Colouring(arrays, view, legend);
+  const pair = new Pair(colouring, describeAt), guesses = new Guesses(arrays, view);
   view.element.id = "text";
   section(
     "the-text", "The text, coloured by a unit",
     paragraph(
       `${count(chars.length, "character")} of ${data.about.source}. The colour of a character shows the activation of ` +
-        "a unit after the network read it. Point at a character, or use the arrow keys, to see its numbers.",
+        "a unit after the network read it. Point at a character, or use the arrow keys, to see its numbers. ",
+      make("a", { href: "#words" }, "What do these words mean?"),
     ),
-    controls(colouring), legend, make("div", { class: "beside" }, view.element, detail),
+    controls(colouring, pair, guesses), legend, guesses.legend, pair.element,
+    make("div", { class: "beside" }, make("div", { class: "texts" }, view.element, pair.box), detail),
   );
   return colouring;
 }
 
-/** The numbers of one character: the chosen value, the loss, and the most likely next characters. */
+/** The numbers of one character: the chosen values, the loss, and the most likely next characters. */
 function describe(arrays, chars, chosen, i) {
-  const loss = arrays.bits.values[i], guesses = arrays.guesses.shape[1];
+  const loss = arrays.bits.values[i];
   const line = chars.slice(0, i).filter((char) => char === "\n").length + 1;
   const column = i - (i ? chars.lastIndexOf("\n", i - 1) : -1);
-  const rows = Array.from({ length: guesses }, (_, k) => {
-    const char = String.fromCodePoint(data.about.vocab[arrays.guesses.values[i * guesses + k]]);
-    const probability = arrays.probabilities.values[i * guesses + k] / 65535;
-    return [boxed(char), percent(probability, 1), bar(probability, char === chars[i + 1] ? "next" : "")];
-  });
+  const rows = guessesAt(arrays, i).map(({ char, probability }) => [
+    boxed(char), percent(probability, 1), bar(probability, char === chars[i + 1] ? "next" : ""),
+  ]);
   const next = () => {
     const bits = arrays.bits.values[i + 1].toFixed(2);
     return paragraph("The next character is ", boxed(chars[i + 1]), ` (${bits} bits).`);
@@ -96,27 +110,44 @@ function describe(arrays, chars, chosen, i) {
     make("div", {}, make("bdi", { class: "big char" }, visible(chars[i])), ` line ${line}, column ${column}`),
     make(
       "dl", {},
-      make("dt", {}, chosen.name), make("dd", { id: "value" }, chosen.valueAt(i)),
+      ...chosen.flatMap(({ name, valueAt }) => [make("dt", {}, name), make("dd", { class: "value" }, valueAt(i))]),
       make("dt", {}, "loss"), make("dd", {}, loss < 0 ? "none (first character)" : `${loss.toFixed(2)} bits`),
     ),
-    table(["", { number: "probability" }, ""], rows, "Most likely next characters"),
+    make("div", { class: "guesses" }, table(["", { number: "probability" }, ""], rows, "Most likely next characters")),
     ...(i + 1 < chars.length ? [next()] : []),
   ];
 }
 
-/** The controls that choose a unit. They always show the chosen one. */
-function controls(colouring) {
+/** The controls above the text. */
+function controls(colouring, pair, guesses) {
+  const { view } = colouring;
+  return make(
+    "div", { class: "controls" },
+    labelled("discoveries", foundPicker(colouring)), ...unitControls(colouring),
+    check("show-guesses", "guesses under each character", (on) => {
+      pair.show(false);
+      guesses.show(on);
+    }),
+    check("show-second", "two units side by side", (on) => {
+      guesses.show(false);
+      pair.show(on);
+    }),
+    check("show-marks", "underline strong values (dotted: below 0)", (on) => view.element.classList.toggle("marks", on)),
+  );
+}
+
+/** Controls that choose the unit of a colouring. They always show the chosen one. */
+function unitControls(colouring, suffix = "") {
   const kinds = data.units.kinds;
   const sizeOf = (kind) => kinds.find((each) => each.kind === kind);
   const choices = kinds.map((each) => make("option", { value: each.kind }, NAMES[each.kind]));
   choices.push(make("option", { value: "bits" }, "surprisal"));
-  const kind = make("select", { id: "kind", onchange: () => pick() }, ...choices);
-  const layer = make("select", { id: "layer", onchange: () => pick() });
-  const index = make("input", { id: "index", type: "number", min: 0, value: 0, oninput: () => pick() });
-  const back = make("button", { id: "previous", "aria-label": "previous unit", onclick: () => step(-1) }, "\u2190");
-  const on = make("button", { id: "next", "aria-label": "next unit", onclick: () => step(1) }, "\u2192");
-  const marks = make("input", { type: "checkbox" });
-  marks.addEventListener("change", () => colouring.view.element.classList.toggle("marks", marks.checked));
+  const kind = make("select", { id: `kind${suffix}`, onchange: () => pick() }, ...choices);
+  const layer = make("select", { id: `layer${suffix}`, onchange: () => pick() });
+  const index = make("input", { id: `index${suffix}`, type: "number", min: 0, value: 0, oninput: () => pick() });
+  const arrow = (id, name, sign, by) =>
+    make("button", { id: id + suffix, "aria-label": `${name} unit`, onclick: () => step(by) }, sign);
+  const back = arrow("previous", "previous", "\u2190", -1), on = arrow("next", "next", "\u2192", 1);
 
   const fill = () => {
     const { layers } = sizeOf(kind.value);
@@ -132,7 +163,6 @@ function controls(colouring) {
     index.value = (Number(index.value) + by + size) % size;
     pick();
   };
-  const found = foundPicker(colouring);
   colouring.listeners.push(({ unit, name }) => {
     if (unit) {
       kind.value = unit.kind;
@@ -143,17 +173,22 @@ function controls(colouring) {
     } else if (name === "surprisal") kind.value = "bits";
     for (const control of [layer, index, back, on]) control.disabled = kind.value === "bits";
   });
-  return make(
-    "div", { class: "controls" },
-    labelled("discoveries", found), labelled("colour by", kind), labelled("layer", layer),
+  return [
+    labelled("colour by", kind), labelled("layer", layer),
     make("label", {}, "unit", make("span", { class: "together" }, back, index, on)),
-    make("label", { class: "check" }, marks, "underline strong values (dotted: below 0)"),
-  );
+  ];
+}
+
+/** A checkbox that calls `onchange(checked)`. */
+function check(id, label, onchange) {
+  const box = make("input", { type: "checkbox", id });
+  box.addEventListener("change", () => onchange(box.checked));
+  return make("label", { class: "check" }, box, label);
 }
 
 /** A menu of the discoveries. */
 function foundPicker(colouring) {
-  const found = data.search.filter((each) => each.discovery && colouring.has(each.units[0]));
+  const found = data.search.filter((each) => each.discovery && colouring.rowOf(each.units[0]) !== undefined);
   const none = make("option", { value: "" }, found.length ? "choose a feature" : "none");
   const names = found.map((each, i) => make("option", { value: i }, `${each.feature}: ${unitName(each.units[0])}`));
   const picker = make("select", { id: "found-units" }, none, ...names);

@@ -1,14 +1,16 @@
 // The discovered units, their ablation, and the use of the gates.
 
 function foundSection(colouring) {
-  const rows = data.search.map((each) => foundRow(colouring, each));
+  const row = (each) => foundRow(colouring, each);
   const some = data.search.filter((each) => each.discovery).length;
+  const shown = data.search.filter((each) => each.discovery || !each.structure);
+  const others = data.search.filter((each) => !each.discovery && each.structure); // many, and alike
   const heads = [
     "feature", "best unit", { number: "score" }, "no relation \u2192 perfect", { number: "\u2715 chance" },
     { number: "| last two" }, { number: "\u25b3 untrained" }, "measure", "next best unit",
   ];
   const verdict = some
-    ? `Discoveries: ${some} of ${count(rows.length, "feature")}. The other features are grey.`
+    ? `Discoveries: ${some} of ${count(data.search.length, "feature")}. The other features are grey.`
     : "No unit is a discovery.";
   section(
     "found", "Units that track a feature",
@@ -20,12 +22,17 @@ function foundSection(colouring) {
       make("b", {}, "chance"), ", the best unit after the feature was shifted along the text; ",
       make("b", {}, "last two"), ", a table of the last two characters; and ",
       make("b", {}, "untrained"), ", the best unit of untrained networks of the same size. ",
-      "A minus sign marks a unit that is low where the feature is high.",
+      "A minus sign marks a unit that is low where the feature is high. Besides features of prose and code, there are " +
+        "features of what this text itself repeats: its key characters, columns, kinds of lines, classes and periods.",
     ),
-    ...(rows.length
-      ? [paragraph(verdict), table(heads, rows)]
-      : [paragraph("No feature can be scored: the text is too short or too uniform.")]),
+    ...(data.search.length ? [paragraph(verdict)] : [paragraph("No feature can be scored: the text is too short or too uniform.")]),
+    ...(shown.length ? [dense(table(heads, shown.map(row)))] : []),
+    ...(others.length ? [make("details", {}, make("summary", {}, more(others.length)), dense(table(heads, others.map(row))))] : []),
   );
+}
+
+function more(number) {
+  return `${count(number, "further feature")} of the structure of the text, without a discovery`;
 }
 
 function foundRow(colouring, each) {

@@ -12,11 +12,14 @@ async function main() {
   const arrays = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await unpack(name)])));
   const colouring = textSection(arrays);
   state.chars = colouring.view.chars;
+  stretchSection(colouring);
+  networkSection();
   foundSection(colouring);
   ablationSection(colouring);
   gatesSection(colouring);
   await attentionSection();
   bitsSection(colouring);
+  mapSection();
   growthSection();
   const first = data.search.find((each) => each.discovery);
   const [kind, layer, index] = data.units.rows[0];

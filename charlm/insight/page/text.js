@@ -20,6 +20,8 @@ class TextView {
     this.chars = chars;
     this.current = -1; // the selected position
     this.onselect = onselect;
+    this.stretch = null; // the selected stretch, [first, last]
+    this.others = []; // views of the same text that show the same position and scroll together
     this.baseClasses = []; // of each character, whatever its colour
     this.spans = chars.map((char, i) => this.span(char, i));
     this.classes = new Array(chars.length).fill("");
@@ -28,6 +30,7 @@ class TextView {
       "aria-label": `${label}. Use the arrow keys to move.`,
       onmousemove: (event) => this.onPointer(event), onclick: (event) => this.onPointer(event),
       onkeydown: (event) => this.onKey(event), onfocus: () => this.current < 0 && this.select(0),
+      onscroll: () => this.others.forEach(({ element }) => (element.scrollTop = this.element.scrollTop)),
     });
     this.spans.forEach((span, i) => this.element.append(span, ...(chars[i] === "\n" ? ["\n"] : [])));
     this.lines = [0]; // where each line begins
@@ -56,15 +59,27 @@ class TextView {
 
   setClass(i) {
     const current = i === this.current ? "current" : "";
-    this.spans[i].className = `${this.baseClasses[i]} ${this.classes[i]} ${current}`.trim();
+    const picked = this.stretch && i >= this.stretch[0] && i <= this.stretch[1] ? "picked" : "";
+    this.spans[i].className = `${this.baseClasses[i]} ${this.classes[i]} ${current} ${picked}`.trim();
   }
 
   select(position) {
+    for (const view of [this, ...this.others]) view.mark(position);
+    this.onselect(position);
+  }
+
+  mark(position) {
     const before = this.current;
     this.current = position;
     if (before >= 0) this.setClass(before);
     this.setClass(position);
-    this.onselect(position);
+  }
+
+  /** Mark the characters `first` to `last` as the selected stretch. */
+  pick(first, last) {
+    const before = this.stretch ?? [0, -1];
+    this.stretch = [first, last];
+    for (const [from, to] of [before, this.stretch]) for (let i = from; i <= to; i++) this.setClass(i);
   }
 
   /** Select a character, and scroll to it if it is not in view. */
@@ -79,7 +94,7 @@ class TextView {
 
   /** On mousemove, not mouseover: text that scrolls under a resting pointer selects nothing. */
   onPointer(event) {
-    const position = event.target.position;
+    const position = positionOf(event.target);
     if (position !== undefined && position !== this.current) this.select(position);
   }
 
@@ -95,8 +110,22 @@ class TextView {
     };
     if (!(event.key in targets) || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
-    this.reveal(Math.min(last, Math.max(0, targets[event.key])));
+    const target = Math.min(last, Math.max(0, targets[event.key]));
+    if (event.shiftKey) this.extend(at, target);
+    this.reveal(target);
   }
+
+  /** Move the end of the browser's selection from `at` to `target`; without a selection, begin one at `at`. */
+  extend(at, target) {
+    const selection = getSelection(), from = positionOf(selection.anchorNode) ?? at;
+    const anchor = selection.isCollapsed ? at : from;
+    selection.setBaseAndExtent(this.spans[anchor], anchor > target ? 1 : 0, this.spans[target], anchor > target ? 0 : 1);
+  }
+}
+
+/** The position of the character that a node belongs to; undefined for none. */
+function positionOf(node) {
+  return (node?.nodeType === Node.TEXT_NODE ? node.parentElement : node)?.closest?.("i")?.position;
 }
 
 /** The shades of the steps `from` to STEPS, side by side. */
