@@ -28,8 +28,8 @@ BEST_TAG = "loss/val_best"
 # One chart for both splits. TensorBoard's other tabs have a chart for each tag.
 CHARTS = {
     "loss": {
-        "nats per character": ["Multiline", ["loss/(train|val)$"]],
-        "bits per character": ["Multiline", ["bits_per_char/(train|val)$"]],
+        "nats per character": ["Multiline", ["loss(/train|/val)?$"]],
+        "bits per character": ["Multiline", ["bits_per_char(/train|/val)?$"]],
     }
 }
 
