@@ -37,9 +37,9 @@ CHARTS = {
 class Board:
     """Writes the events of a run.
 
-    The events of a run are in its folder, so its entry in TensorBoard's list has its name. A run
-    that was begun by version 0.1.0 has three entries instead, for the folders train, val and
-    insight in tb/. It keeps them, because TensorBoard joins no curves of two entries.
+    The events of a run are in its folder, so its entry in TensorBoard's list has its name. Older
+    versions of charlm wrote to the folders train, val and insight in tb/, which are three entries.
+    A run that has them keeps them, because TensorBoard joins no curves of two entries.
 
     Args:
         folder: the run folder.
