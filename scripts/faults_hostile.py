@@ -114,7 +114,9 @@ class _Case:
 
     def checkpoint(self) -> None:
         """A run folder whose checkpoint is hostile, and every command that opens one."""
-        shutil.copytree(self.base.folder, self.runs / "run", ignore=shutil.ignore_patterns("tb"))
+        shutil.copytree(
+            self.base.folder, self.runs / "run", ignore=shutil.ignore_patterns("*tfevents*")
+        )
         last, base = self.runs / "run" / "last.safetensors", self.base.folder
         how = write_hostile(
             self.rng, base / "last.safetensors", last, self.text_path, self.elsewhere

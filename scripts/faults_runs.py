@@ -273,7 +273,8 @@ def differences(folder: Path, other: Path) -> Iterator[str]:
     if (folder / "samples.txt").read_bytes() != (other / "samples.txt").read_bytes():
         yield "samples: samples.txt differs"
     files, expected = (
-        {path.name for path in each.iterdir() if path.name != "tb"} for each in (folder, other)
+        {path.name for path in each.iterdir() if "tfevents" not in path.name}
+        for each in (folder, other)
     )
     if files - expected:
         yield f"leftover: {sorted(files - expected)}"

@@ -101,9 +101,12 @@ def make_trainer(
     from charlm.sampling.preview import preview
 
     run = ready.run
-    watch = [Watch(run.folder, run.corpus.split("val"), ready.model)] * run.config.eval.insight
     sampler = functools.partial(preview, run.config, run.corpus.vocab)
-    return ready.trainer([*observers, *watch], should_stop, sampler, started=started)
+    trainer = ready.trainer([*observers], should_stop, sampler, started=started)
+    if run.config.eval.insight:
+        ids = run.corpus.split("val")
+        trainer.observers.append(Watch(lambda: trainer.log.board.insight, ids, ready.model))
+    return trainer
 
 
 class _Log(Observer):

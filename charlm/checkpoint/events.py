@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped]
+from tensorboard.compat.proto import event_pb2, summary_pb2  # type: ignore[import-untyped]
 from tensorboard.summary.writer import record_writer  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
@@ -29,7 +29,7 @@ class EventWriter(SummaryWriter):
         OSError: the folder or the file cannot be written, now or by a method that adds events.
     """
 
-    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+    def __init__(self, folder: Path, purge_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         second, ns = divmod(time.time_ns(), 10**9)
         host = socket.gethostname()
@@ -38,14 +38,21 @@ class EventWriter(SummaryWriter):
         self._file = (folder / name).open("xb")
         self._records = record_writer.RecordWriter(self._file)
         self._write(event_pb2.Event(file_version="brain.Event:2"))
-        if purge_step is not None:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._write(event_pb2.Event(step=purge_step, session_log=start))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(event_pb2.Event(step=purge_step, session_log=start))
         super().__init__(str(folder))
 
-    def add_summary(self, summary: Any, global_step: int, _walltime: float | None = None) -> None:
+    def add_summary(
+        self, summary: Any, global_step: int = 0, _walltime: float | None = None
+    ) -> None:
         """Write an event; the methods of SummaryWriter call this one."""
         self._write(event_pb2.Event(summary=summary, step=global_step))
+
+    def add_png(self, tag: str, png: bytes, step: int) -> None:
+        """Write a picture."""
+        image = summary_pb2.Summary.Image(encoded_image_string=png)
+        value = summary_pb2.Summary.Value(tag=tag, image=image)
+        self.add_summary(summary_pb2.Summary(value=[value]), step)
 
     def close(self) -> None:
         """Close the file."""

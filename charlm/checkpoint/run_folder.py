@@ -4,7 +4,8 @@ last.safetensors           the newest checkpoint, to resume from
 best.safetensors           the checkpoint with the lowest validation loss
 step-00001000.safetensors  kept checkpoints (train.keep_every)
 config.yaml                the settings of the run
-metrics.jsonl samples.txt tb/   what was logged
+metrics.jsonl samples.txt  what was logged
+events.out.tfevents.*      the same for TensorBoard, one file for each session
 """
 
 from __future__ import annotations

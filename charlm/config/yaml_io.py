@@ -89,8 +89,8 @@ class _Dumper(yaml.SafeDumper):
     """Quotes every string that this loader or YAML 1.1 would read as another type."""
 
     def represent_str(self, value: str) -> yaml.ScalarNode:
-        """Characters that are not visible need double quotes, in which they can be escaped."""
-        hidden = visible(value, keep="\n") != value
+        """Line ends and characters that are not visible are escaped, which needs double quotes."""
+        hidden = visible(value) != value
         return self.represent_scalar(f"{_TAG}str", value, style='"' if hidden else None)
 
 

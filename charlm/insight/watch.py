@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ import torch
 from charlm.checkpoint.write import writing
 from charlm.data.corpus import TextIds
 from charlm.insight.gates import gate_use
-from charlm.insight.record import Array
+from charlm.insight.pictures import attention_pictures
 from charlm.insight.trace import Trace, trace
 from charlm.models import CharModel
 from charlm.observer import Observer, Record
@@ -31,10 +30,10 @@ SHARE = 0.01  # of the training time
 
 
 class Watch(Observer):
-    """Writes to tb/insight in a run folder.
+    """Writes to TensorBoard's file of a run.
 
     Args:
-        folder: the run folder.
+        writer: returns the writer of the file; called when the run has begun.
         ids: the validation split.
         model: the model that is trained.
         clock: returns seconds, never fewer than before.
@@ -42,34 +41,24 @@ class Watch(Observer):
 
     def __init__(
         self,
-        folder: Path,
+        writer: Callable[[], EventWriter],
         ids: TextIds,
         model: CharModel,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder, self._model, self._clock = folder / "tb" / "insight", model, clock
+        self._writer, self._model, self._clock = writer, model, clock
         self._ids = ids[: min(CHARS, model.context or CHARS)]  # (T,)
-        self._tb: EventWriter | None = None
         self._total_s = self._last_s = 0.0  # the time of all calls, and of the last one
 
     def record(self, record: Record) -> None:
         if record.split != "val" or self._total_s + self._last_s > SHARE * record.elapsed_s:
             return
         started = self._clock()
-        with writing(self._folder):
-            self._write(self._writer(record.step), record.step)
+        tb = self._writer()
+        with writing(Path(tb.log_dir)):
+            self._write(tb, record.step)
         self._last_s = self._clock() - started
         self._total_s += self._last_s
-
-    def _writer(self, step: int) -> EventWriter:
-        """The TensorBoard writer, opened at the first use. In a resumed run TensorBoard then drops
-        older events from this step on."""
-        if self._tb is None:
-            from charlm.checkpoint.events import EventWriter  # takes a second to import
-
-            purge = step if self._folder.exists() else None
-            self._tb = EventWriter(self._folder, purge)
-        return self._tb
 
     def _write(self, tb: EventWriter, step: int) -> None:
         ids = torch.from_numpy(self._ids.astype(np.int64))[None].to(self._model.device)  # (1, T)
@@ -79,7 +68,9 @@ class Watch(Observer):
                 tb.add_histogram(f"units/{kind}/layer {layer + 1}", values, step)
         self._write_gates(tb, traced, step)
         if traced.attention is not None:
-            tb.add_image("attention", _mosaic(traced.attention[:, 0].float().cpu().numpy()), step)
+            attention = traced.attention[:, 0].float().cpu().numpy()  # (L, H, T, T)
+            for layer, png in enumerate(attention_pictures(attention)):
+                tb.add_png(f"attention/layer {layer + 1}", png, step)
 
     def _write_gates(self, tb: EventWriter, traced: Trace, step: int) -> None:
         gates = {name: gate[:, 0].float().cpu().numpy() for name, gate in traced.gates.items()}
@@ -89,17 +80,3 @@ class Watch(Observer):
                 tb.add_histogram(f"gates/{tag}", values, step)
                 tb.add_scalar(f"left-saturated/{tag}", use.left[layer].mean(), step)
                 tb.add_scalar(f"right-saturated/{tag}", use.right[layer].mean(), step)
-
-    def close(self) -> None:
-        if self._tb is not None:
-            with suppress(OSError):  # a full disk was already reported
-                self._tb.close()
-
-
-def _mosaic(attention: Array) -> Array:
-    """One image (1, L * (T+2), H * (T+2)) of attention (L, H, T, T): a row for each layer, a column
-    for each head. Brightness is the square root of the weight; white is a weight of 1."""
-    cells = np.pad(np.sqrt(attention), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0.3)
-    L, H, height, width = cells.shape
-    image = cells.transpose(0, 2, 1, 3).reshape(L * height, H * width)
-    return (255 * image[None]).astype(np.uint8)

@@ -1,9 +1,8 @@
-"""The log files of a run folder: metrics.jsonl, samples.txt and TensorBoard's tb/."""
+"""The log files of a run folder: metrics.jsonl, samples.txt and TensorBoard's."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from contextlib import suppress
 from dataclasses import asdict
@@ -12,18 +11,17 @@ from typing import TYPE_CHECKING, TextIO
 
 import torch
 
+from charlm.checkpoint.format import Progress
 from charlm.checkpoint.write import writing
 from charlm.config import Config
-from charlm.config.files import to_yaml
 from charlm.observer import Observer, Record
-from charlm.visible import SAMPLE, visible
 
 if TYPE_CHECKING:
-    from charlm.checkpoint.events import EventWriter
+    from charlm.training.board import Board
 
 
 class RunLog(Observer):
-    """Writes metrics.jsonl, samples.txt and TensorBoard's tb/ into a run folder.
+    """Writes metrics.jsonl, samples.txt and TensorBoard's files into a run folder.
 
     A resumed run cuts off what was written after the checkpoint and writes it again, so that the
     files do not show that the run was stopped.
@@ -33,6 +31,7 @@ class RunLog(Observer):
     """
 
     FILES = ("metrics.jsonl", "samples.txt")
+    board: Board  # from open() on
 
     def __init__(
         self, folder: Path, config: Config, device: torch.device, sizes: dict[str, int]
@@ -40,13 +39,11 @@ class RunLog(Observer):
         self._folder, self._config, self._device = folder, config, device
         self._sizes = sizes
         self._files: dict[str, TextIO] = {}
-        self._tb: dict[str, EventWriter] = {}
 
-    def open(self, step: int) -> None:
-        """Open the files for a new run, or for one that continues after `step`."""
-        from charlm.checkpoint.events import EventWriter  # takes a second to import
+    def open(self, progress: Progress) -> None:
+        """Open the files for a new run, or for one that continues after this progress."""
+        from charlm.training.board import Board  # takes a second to import
 
-        fresh = not (self._folder / "tb").exists()
         with writing(self._folder):
             for name in self.FILES:
                 path = self._folder / name
@@ -54,14 +51,7 @@ class RunLog(Observer):
                 self._files[name] = path.open(
                     "a", encoding="utf-8", errors="surrogateescape", newline=""
                 )
-            for split in ("train", "val"):  # two TensorBoard runs, so that one chart has both
-                # purge_step hides events of earlier sessions from that step on. TensorBoard ignores
-                # the first one of a run, so the first session needs one too.
-                purge = 0 if fresh else step + 1
-                self._tb[split] = EventWriter(self._folder / "tb" / split, purge)
-            if fresh:
-                settings = _fenced("yaml", to_yaml(self._config).removesuffix("\n"))
-                self._tb["train"].add_text("config", settings, 0)
+            self.board = Board(self._folder, self._config, progress)
 
     def sizes(self) -> dict[str, int]:
         """Flush all files; return the bytes written to metrics.jsonl and samples.txt so far."""
@@ -82,14 +72,12 @@ class RunLog(Observer):
         }
         with writing(self._folder):
             self._append("metrics.jsonl", json.dumps(fields) + "\n")
-            for tag, value in scalars.items():
-                if value is not None:
-                    self._tb[record.split].add_scalar(tag, value, record.step)
+            self.board.measured(record.split, record.step, scalars)
 
     def sample(self, step: int, text: str) -> None:
         with writing(self._folder):
             self._append("samples.txt", f"--- step {step}\n{text}\n\n")
-            self._tb["train"].add_text("sample", _fenced("text", visible(text, SAMPLE)), step)
+            self.board.sample(text, step)
 
     def _append(self, name: str, text: str) -> None:
         """Write and flush, so that a `kill -9` loses nothing."""
@@ -97,16 +85,11 @@ class RunLog(Observer):
         self._files[name].flush()
 
     def close(self) -> None:
-        files: list[TextIO | EventWriter] = [*self._files.values(), *self._tb.values()]
-        for file in files:
+        for file in self._files.values():
             with suppress(OSError):  # a full disk was reported before
                 file.close()
-
-
-def _fenced(kind: str, text: str) -> str:
-    """Markdown that shows a text as it is: the fence is longer than any run of its character."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}{kind}\n{text}\n{fence}"
+        if hasattr(self, "board"):
+            self.board.close()
 
 
 def _cut(path: Path, size: int) -> None:

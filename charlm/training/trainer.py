@@ -105,7 +105,7 @@ class Trainer:
                 self.progress.evaluated_s = self.progress.sampled_s = self.pace.seconds()
                 torch.manual_seed(torch_seed(self.config.train.seed, "dropout"))
                 self._save(LAST)  # so that a run folder always has a checkpoint
-            self.log.open(self.progress.step)
+            self.log.open(self.progress)
             try:
                 self._compile()
                 return self._loop()

@@ -124,7 +124,8 @@ def test_threads_that_use_one_model_sample_the_same_texts(
 
 
 FORKED = """
-import os, signal, sys
+import os, signal, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of os.fork with threads, since Python 3.12
 from charlm import load
 model = load(sys.argv[1], engine=sys.argv[2], device="cpu")
 if sys.argv[2] == "native":

@@ -13,6 +13,7 @@ import sqlite3
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,12 @@ def archived(file: io.BytesIO) -> None:
         archive.addfile(tarfile.TarInfo("text.txt"))
 
 
+def database() -> bytes:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("create table t (x)")
+        return connection.serialize()
+
+
 NOISE = random.Random(0).randbytes(2_000)
 ARRAY = np.frombuffer(NOISE, np.float32)
 FORMATS = {
@@ -251,7 +258,7 @@ FORMATS = {
     "jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF\0" + NOISE,
     "x-elf": b"\x7fELF\2\1\1" + bytes(9) + NOISE,
     "vnd.apache.parquet": b"PAR1\x15\4\x15" + NOISE,
-    "x-sqlite3": sqlite3.connect(":memory:").execute("create table t (x)").connection.serialize(),
+    "x-sqlite3": database(),
     "npy": saved(lambda file: np.save(file, ARRAY)),
     "safetensors": safetensors.numpy.save({"weight": ARRAY}),
     "an old Microsoft Office file": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16) + NOISE,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from charlm.checkpoint.events import EventWriter
 from charlm.checkpoint.format import LAST
 from charlm.insight.trace import trace
 from charlm.insight.watch import Watch
@@ -20,18 +21,27 @@ from tests.conftest import TinyConfig, train_with
 from tests.training.helpers import KINDS, make_config, resume, same_tensors, start, train
 
 
-def watch_of(ready: Session, clock: Callable[[], float] = lambda: 0.0) -> Watch:
-    """A watch that takes no time by default, so that it skips no evaluation."""
-    return Watch(ready.run.folder, ready.run.corpus.split("val"), ready.model, clock)
+class OwnFile(Watch):
+    """A watch that writes to its own file, and not to that of the run.
+
+    It takes no time by default, so that it skips no evaluation.
+    """
+
+    def __init__(self, ready: Session, clock: Callable[[], float] = lambda: 0.0) -> None:
+        self.file = EventWriter(ready.run.folder / "watched", ready.run.progress.step + 1)
+        super().__init__(lambda: self.file, ready.run.corpus.split("val"), ready.model, clock)
+
+    def close(self) -> None:
+        self.file.close()
 
 
-def read_events(folder: Path) -> Any:
+def read_events(folder: Path, name: str = "watched") -> Any:
     from tensorboard.backend.event_processing import (  # type: ignore[import-untyped]
         event_accumulator as reader,
     )
 
     everything = {"histograms": 0, "scalars": 0}  # 0: keep all
-    return reader.EventAccumulator(str(folder / "tb" / "insight"), everything).Reload()
+    return reader.EventAccumulator(str(folder / name), everything).Reload()
 
 
 def run(text: Path, kind: str, out: Path, watched: bool, stop_at: int | None = None) -> Path:
@@ -41,7 +51,7 @@ def run(text: Path, kind: str, out: Path, watched: bool, stop_at: int | None = N
     train(
         ready,
         stop_at,
-        [watch_of(ready)] if watched else [],
+        [OwnFile(ready)] if watched else [],
     )
     return ready.run.folder
 
@@ -52,14 +62,14 @@ def test_a_watched_run_has_the_same_weights(kind: str, tiny_text: Path, tmp_path
     run(tiny_text, kind, tmp_path / "watched", watched=True)  # resumed
     alone = run(tiny_text, kind, tmp_path / "alone", watched=False)
     assert same_tensors(watched / LAST, alone / LAST)
-    assert not (alone / "tb" / "insight").exists()
+    assert not read_events(alone, ".").Tags()["histograms"]
     events = read_events(watched)
     units = {"gpt": ("mlp", "x"), "lstm": ("h", "c")}.get(kind, ("h",))
     gates = {"gru": ("reset", "update"), "lstm": ("input", "forget", "output")}.get(kind, ())
     names = [f"units/{name}" for name in units] + [f"gates/{name}" for name in gates]
     tags = events.Tags()
     assert set(tags["histograms"]) == {f"{name}/layer {i}" for name in names for i in (1, 2)}
-    assert tags["images"] == (["attention"] if kind == "gpt" else [])
+    assert tags["images"] == [f"attention/layer {i}" for i in (1, 2) if kind == "gpt"]
     for tag in tags["histograms"]:
         # sorted: event files of the same second are read in any order
         assert sorted(event.step for event in events.Histograms(tag)) == [4, 8, 12]
@@ -67,7 +77,7 @@ def test_a_watched_run_has_the_same_weights(kind: str, tiny_text: Path, tmp_path
 
 def test_the_events_have_the_values_of_the_trace(tiny_text: Path, tmp_path: Path) -> None:
     ready = start(make_config(tiny_text, "lstm"), tmp_path, "cpu")
-    watch = watch_of(ready)
+    watch = OwnFile(ready)
     watch.record(Record(3, "train", 1.0, 1.0, 1, 1.0))  # ignored: a training loss
     watch.record(Record(3, "val", 1.0, 1.0, 1, 1.0))
     watch.close()
@@ -84,7 +94,7 @@ def test_the_events_have_the_values_of_the_trace(tiny_text: Path, tmp_path: Path
 
 def test_it_takes_no_more_than_its_share_of_the_time(tiny_text: Path, tmp_path: Path) -> None:
     ready = start(make_config(tiny_text, "rnn"), tmp_path, "cpu")
-    watch = watch_of(ready, itertools.count(step=5).__next__)  # each call takes five seconds
+    watch = OwnFile(ready, itertools.count(step=5).__next__)  # each call takes five seconds
     for step, elapsed in enumerate((100.0, 900.0, 1001.0, 1002.0, 1499.0, 1501.0)):
         watch.record(Record(step, "val", 1.0, 1.0, 1, elapsed))
     watch.close()
@@ -99,4 +109,4 @@ def test_a_setting_turns_it_on_and_off(
     raw = tiny_config("rnn")
     raw["eval"] |= {"insight": wanted}
     folder = train_with(raw, tmp_path)
-    assert (folder / "tb" / "insight").exists() == wanted
+    assert bool(read_events(folder, ".").Tags()["histograms"]) == wanted

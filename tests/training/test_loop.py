@@ -208,7 +208,7 @@ def test_the_newest_kept_checkpoints_stay_and_older_ones_go(
         assert meta.progress.step == step
 
 
-@pytest.mark.parametrize("name", ["run", "tb"])  # tb is also the name of TensorBoard's folder
+@pytest.mark.parametrize("name", ["run", "tb"])  # tb was the name of TensorBoard's folder
 def test_a_run_folder_that_exists_is_never_overwritten(
     name: str, tiny_text: Path, tmp_path: Path
 ) -> None:
