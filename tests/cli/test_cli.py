@@ -38,8 +38,8 @@ CPU = ("--device", "cpu")  # a GPU may change the last bits or print a note
 SURFACE = {
     "": "--help --version",
     "train": "--help TEXT --minutes --config --data --set --name --out --device --resume "
-    "--init-from --model --layers --hidden-size --seq-len --dropout --batch-size --optimizer --lr --steps --epochs "
-    "--eval-every --seed --threads --help-settings",
+    "--init-from --model --layers --hidden-size --seq-len --dropout --batch-size --optimizer --lr "
+    "--steps --epochs --eval-every --seed --threads --help-settings",
     "sample": "--help CHECKPOINT --prompt --prompt-file --interactive --length --temperature "
     "--top-k --top-p --min-p --repetition-penalty --seed --num-samples --batch --stop --show-prob "
     "--format --no-separator --score --novelty --past-context --engine --precision --on-unknown "
