@@ -22,7 +22,7 @@ _TRAINING = 0.9  # of the time; the rest is for the start, evaluations and sampl
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
     """How the best size of a kind of model grows.
 
     Attributes:
@@ -47,10 +47,10 @@ class _Kind:
 _RECURRENT_WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 MOST_WEIGHTS = 30  # for each character of the text
 KINDS = {
-    "lstm": _Kind(_RECURRENT_WIDTHS, 1, 8, 64, 1.5),
-    "gru": _Kind(_RECURRENT_WIDTHS, 1, 6, 64, 2.0),
-    "rnn": _Kind(_RECURRENT_WIDTHS, 1, 2, 64, 6.0),
-    "gpt": _Kind((32, 64, 96, 128, 192, 256, 384, 512, 768), 4, 12, 128, 3.0),
+    "lstm": Kind(_RECURRENT_WIDTHS, 1, 8, 64, 1.5),
+    "gru": Kind(_RECURRENT_WIDTHS, 1, 6, 64, 2.0),
+    "rnn": Kind(_RECURRENT_WIDTHS, 1, 2, 64, 6.0),
+    "gpt": Kind((32, 64, 96, 128, 192, 256, 384, 512, 768), 4, 12, 128, 3.0),
 }
 
 
@@ -74,7 +74,7 @@ class Speed:
         return seconds / (per_char + self.per_step * width**3 / chars_per_step)
 
 
-LAPTOP = Speed(1e-7, 2e-11, 2e-10)  # of an LSTM on two cores, about
+LAPTOP = Speed(2e-8, 2.4e-10, 2e-10)  # of an LSTM on two cores, about
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def choose(kind: str, chars: int, seconds: float, speed: Speed) -> Choice:
     width, read = of.widths[0], 0.0
     for candidate in of.widths:
         weights = of.weights(candidate)
-        longest = _longest(of, chars, candidate, _TRAINING * seconds, speed)
+        longest = chars_in(of, chars, candidate, _TRAINING * seconds, speed)
         most = chars * _most_epochs(weights / chars)
         enough = min(longest, most) >= of.chars_per_weight * weights
         if candidate > width and not (enough and weights <= MOST_WEIGHTS * chars):
@@ -146,8 +146,8 @@ def choose(kind: str, chars: int, seconds: float, speed: Speed) -> Choice:
         width=width,
         n_layer=of.n_layer,
         seq_len=of.seq_len,
-        batch_size=_batch_size(read, chars, of.seq_len),
-        dropout=_dropout(epochs, of.weights(width) / chars),
+        batch_size=batch_size(read, chars, of.seq_len),
+        dropout=dropout(epochs, of.weights(width) / chars),
         chars=round(read),
         epochs=epochs,
         enough=is_enough,
@@ -179,31 +179,34 @@ def describe_choice(choice: Choice) -> str:
     return f"{describe_model(choice.model)}, {sizes}"
 
 
-def _longest(of: _Kind, chars: int, width: int, seconds: float, speed: Speed) -> float:
-    """The number of characters in a time; the batch and it depend on each other."""
+def chars_in(of: Kind, chars: int, width: int, seconds: float, speed: Speed) -> float:
+    """The number of characters to train on in a time, for a text of `chars` characters.
+
+    The size of a batch and this number depend on each other.
+    """
     read = 3e6
     for _ in range(3):
-        batch_size = _batch_size(read, chars, of.seq_len)
-        read = speed.chars(width, seconds, batch_size * of.seq_len)
+        per_step = batch_size(read, chars, of.seq_len) * of.seq_len
+        read = speed.chars(width, seconds, per_step)
     return read
 
 
 def _most_epochs(weights_per_char: float) -> float:
     """The number of passes after which the best dropout no longer prevents overfitting."""
-    return 60 / math.sqrt(max(0.3, weights_per_char))
+    return 140 / math.sqrt(max(0.3, weights_per_char))
 
 
-def _dropout(epochs: float, weights_per_char: float) -> float:
+def dropout(epochs: float, weights_per_char: float) -> float:
     """A large model and many passes overfit, and dropout prevents it."""
     pressure = epochs * math.sqrt(weights_per_char)
-    rate = 0.16 * math.log(max(pressure, 1e-9) / 2.3)
+    rate = 0.145 * math.log(max(pressure, 1e-9) / 4.4)
     return min(0.65, max(0.0, round(20 * rate) / 20))
 
 
 _BATCH_SIZES = (4, 8, 16, 32, 64, 128)
 
 
-def _batch_size(read: float, chars: int, seq_len: int) -> int:
+def batch_size(read: float, chars: int, seq_len: int) -> int:
     """A batch that grows with the square root of the length of a run, but not beyond the text."""
     ideal = 32 * math.sqrt(read / 3e6) * 64 / seq_len
     nearest = min(_BATCH_SIZES, key=lambda size: abs(math.log(size / ideal)))
