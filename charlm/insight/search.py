@@ -279,7 +279,18 @@ def _ranks(values: Array) -> NDArray[np.float32]:
     T = values.shape[1]
     ranks = np.empty(values.shape, np.float32)
     for row, each in zip(ranks, values, strict=True):
-        # float64, because float16 sorts slowly
-        _, index, counts = np.unique(each.astype(float), return_inverse=True, return_counts=True)
-        row[:] = (np.cumsum(counts) - (counts + 1) / 2)[index] - (T - 1) / 2
+        numbers = _half_numbers(each) if values.dtype == np.float16 else _numbers(each)
+        counts = np.bincount(numbers)
+        row[:] = (np.cumsum(counts) - (counts + 1) / 2)[numbers] - (T - 1) / 2
     return ranks
+
+
+def _numbers(values: Array) -> NDArray[np.int64]:
+    """Integers (T,) in the order of the values."""
+    return np.asarray(np.unique(values.astype(float), return_inverse=True)[1])
+
+
+def _half_numbers(values: Array) -> NDArray[np.int64]:
+    """The same for float16, without sorting: their bits, in the order of the numbers."""
+    bits = (values + np.float16(0)).view(np.uint16).astype(np.int64)  # -0.0 + 0.0 is 0.0
+    return np.where(bits < 0x8000, bits + 0x8000, 0xFFFF - bits)
