@@ -292,5 +292,5 @@ def _numbers(values: Array) -> NDArray[np.int64]:
 
 def _half_numbers(values: Array) -> NDArray[np.int64]:
     """The same for float16, without sorting: their bits, in the order of the numbers."""
-    bits = (values + np.float16(0)).view(np.uint16).astype(np.int64)  # -0.0 + 0.0 is 0.0
-    return np.where(bits < 0x8000, bits + 0x8000, 0xFFFF - bits)
+    bits = values.view(np.uint16).astype(np.int64)
+    return np.where(bits <= 0x8000, (bits & 0x7FFF) + 0x8000, 0xFFFF - bits + 1)  # -0.0 is 0.0
