@@ -62,19 +62,20 @@ def _print(found: Survey, about: dict[str, Any], report: str, link: str) -> None
             "found": f"a unit tracks {len(found.discoveries)} of {len(found.found)} features",
         }
     )
-    for each in found.discoveries[:MOST_SHOWN]:
-        print_line(f"  {_describe_found(each)}")
-    for head in _best(found.heads):
-        print_line(f"  {_describe_head(head)}")
+    lines = [(each.feature, _describe_found(each)) for each in found.discoveries[:MOST_SHOWN]]
+    lines += [(head.target, _describe_head(head)) for head in _best(found.heads)]
+    width = max((len(name) for name, _ in lines), default=0)
+    for name, description in lines:
+        print_line(f"  {name:<{width}}  {description}")
 
 
 def _describe_found(found: Found) -> str:
-    """`position in line   c 413 of layer 1, Spearman 0.858 (chance 0.257, ...)`."""
+    """`c 413 of layer 1: Spearman 0.858 (chance 0.257, ...)`."""
     unit = found.units[0]
     return (
-        f"{found.feature:<26} {unit.kind} {unit.index} of layer {unit.layer + 1}: {found.measure} "
-        f"{unit.score:.3f} (chance {found.chance:.3f}, last two characters "
-        f"{found.last_characters:.3f}, untrained {found.untrained:.3f})"
+        f"{unit.kind} {unit.index} of layer {unit.layer + 1}: {found.measure} {unit.score:.3f} "
+        f"(chance {found.chance:.3f}, last two characters {found.last_characters:.3f}, "
+        f"untrained {found.untrained:.3f})"
     )
 
 
@@ -90,6 +91,6 @@ def _best(heads: list[HeadScore]) -> list[HeadScore]:
 
 def _describe_head(head: HeadScore) -> str:
     return (
-        f"{head.target:<26} head {head.head + 1} of layer {head.layer + 1}: {head.score:.0%} of "
+        f"head {head.head + 1} of layer {head.layer + 1}: {head.score:.0%} of "
         f"its attention (even spread {head.chance:.1%}, untrained {head.untrained:.1%})"
     )
