@@ -41,7 +41,8 @@ def test_a_verb_imports_what_it_needs_and_no_more(
     command: str, allowed: set[str], tiny_run: TinyRun, tiny_text: Path
 ) -> None:
     places = {"RUN": str(tiny_run("lstm")), "TEXT": str(tiny_text)}
-    ended = python("-c", RUN, *(places.get(word, word) for word in command.split()))
+    for _ in range(1 + command.startswith("data stats")):  # the first call measures with torch
+        ended = python("-c", RUN, *(places.get(word, word) for word in command.split()))
     assert ended.returncode == 0, ended.stderr
     status, *imported = ended.stdout.split()
     assert status == "0", ended.stderr

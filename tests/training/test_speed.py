@@ -8,6 +8,7 @@ import pytest
 
 from charlm.config import MuonConfig, SGDConfig, TrainConfig
 from charlm.training import speed as module
+from charlm.training import speed_trial
 from charlm.training.speed import measure_speed
 
 SIMPLE = {"kernels": "off", "precision": "fp32", "threads": 1, "verify": False}
@@ -45,7 +46,7 @@ def test_it_is_measured_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None
     first = measure_speed(kind, settings(), "cpu")
     assert all(math.isfinite(it) and it >= 0 for it in (first.per_width, first.per_weight))
     assert 0 < first.chars(64, 1.0, 2048) < 1e9
-    monkeypatch.setattr(module, "choose_compute", None)  # would fail if it was called
+    monkeypatch.setattr(speed_trial, "choose_compute", None)  # would fail if it was called
     assert measure_speed(kind, settings(), "cpu") == first
     with pytest.raises(TypeError):
         measure_speed(kind, settings(threads=2), "cpu")
