@@ -104,7 +104,8 @@ class Trainer:
             else:
                 self.progress.evaluated_s = self.progress.sampled_s = self.pace.seconds()
                 torch.manual_seed(torch_seed(self.config.train.seed, "dropout"))
-                self._save(LAST)  # so that a run folder always has a checkpoint
+                with self.pace.timed("save"):
+                    self._save(LAST)  # so that a run folder always has a checkpoint
             self.log.open(self.progress)
             try:
                 self._compile()
