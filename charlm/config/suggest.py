@@ -229,7 +229,7 @@ def suggest(path: tuple[str, ...], choice: Choice, seconds: float | None = None)
         "model": {"kind": choice.kind} | choice.model.model_dump(exclude_defaults=True),
         "train": {
             "batch_size": choice.batch_size,
-            "seq_len": choice.seq_len,
+            **({} if choice.kind == "gpt" else {"seq_len": choice.seq_len}),  # it has a context
             **limit,
             "optimizer": {"kind": "muon", "lr": 0.02, "weight_decay": 0.1, "adamw_lr": 4e-3},
             "schedule": {"kind": "wsd", "warmup_steps": 10},

@@ -141,6 +141,9 @@ def resume(
         DeviceError: the device is not available.
     """
     path, folder, meta = last.path, last.path.parent, last.meta
+    if config.eval.max_chars == "auto":  # all evaluations of a run read the same characters
+        same = config.eval.model_copy(update={"max_chars": meta.config.eval.max_chars})
+        config = config.model_copy(update={"eval": same})
     _refuse_changes(meta.config, config, path, ignored=_BATCH_KEYS)
     corpus = open_corpus(
         config.data, known=meta.vocabulary, expected=meta.corpus.sha256, named=named

@@ -52,8 +52,9 @@ def test_the_metadata_of_an_old_checkpoint_is_kept(version: int) -> None:
     assert meta.format == FORMAT
     assert meta.progress.step == 20
     kept = meta.model_dump(mode="json")
-    for name in ("vocab", "corpus", "parameters", "progress", "device", "precision", "threads"):
+    for name in ("vocab", "corpus", "parameters", "device", "precision", "threads"):
         assert kept[name] == stored[name], name
+    assert kept["progress"].items() >= stored["progress"].items()  # newer ones know more
 
 
 @pytest.mark.parametrize("version", OLD)

@@ -61,6 +61,13 @@ def test_more_time_and_a_longer_text_give_no_smaller_model(
     assert choose(kind, chars, seconds, faster).width >= width
 
 
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_length_of_a_sequence_can_be_set(kind: str) -> None:
+    settings = suggest(("a.txt",), choose(kind, 10**6, 60, LAPTOP))
+    config = parse_config(settings, ["model.context|train.seq_len=48", f"model.kind={kind}"])
+    assert config.train.seq_len == 48
+
+
 def test_what_is_read_often_gets_dropout_and_a_long_text_does_not() -> None:
     short, long = (choose("lstm", chars, 300, LAPTOP) for chars in (30_000, 100_000_000))
     assert short.dropout > 0.3
