@@ -76,7 +76,8 @@ def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: s
     lines = [f"{how} at step {progress.step:,}, after {progress.elapsed_s:,.0f} s of training"]
     if progress.best_loss is not None:
         scored, val = progress.eval_chars or 0, len(run.corpus.split("val"))
-        part = f", of {scored:,} of {val:,} characters" if 0 < scored < val else ""
+        is_part = 0 < scored < val and run.config.eval.protocol != "windows"
+        part = f", of {scored:,} of {val:,} characters" if is_part else ""
         lines.append(f"best    {_best(progress)}{part}")
     if progress.skipped_steps:
         skipped = counted(progress.skipped_steps, "step")

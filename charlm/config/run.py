@@ -51,8 +51,8 @@ class EvalConfig(Group):
     max_chars: AtLeastTwoOrAuto | None = Field(
         "auto",
         description="number of characters, from the start of the validation split, that are scored "
-        "during training; auto for so many that 10 evaluations take less than 5% of the time; null "
-        "for the whole split",
+        "during training; auto for so many, or so many windows, that 10 evaluations take less than "
+        "5% of the time; null for the whole split",
     )
     sample_every: Annotated[PositiveIntOrAuto | None, MayChange()] = Field(
         "auto",

@@ -36,17 +36,20 @@ def score(
     Raises:
         InterruptedEvaluationError: `should_stop` returned True.
     """
-    config, split = run.config, run.corpus.split("val")
+    config, split = run.config.eval, run.corpus.split("val")
     if len(split) < 2:
         return None
-    max_chars = config.eval.max_chars
+    max_chars = config.max_chars
     if max_chars == "auto":
         max_chars = run.progress.eval_chars = run.progress.eval_chars or _chars(run, fraction)
+        if config.protocol == "windows":  # fewer windows, from the whole split
+            n_windows = min(config.n_windows, -(-max_chars // config.window))
+            config, max_chars = config.model_copy(update={"n_windows": n_windows}), None
     return evaluate(
         model,
         split.head(max_chars),
-        config.eval,
-        config.train.seed,
+        config,
+        run.config.train.seed,
         should_stop,
         rows=ROWS,
         forward=kernel_forward(model, run.compute),

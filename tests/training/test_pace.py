@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from charlm.checkpoint.format import LAST
 from charlm.checkpoint.read import read_meta
+from charlm.config import EvalConfig
 from charlm.data.corpus import TextIds
 from charlm.observer import Observer
 from charlm.training import validation
@@ -187,6 +190,23 @@ def test_an_evaluation_reads_a_small_share_of_what_the_run_reads(
         other = make_config(text, "rnn", setting, "train.max_steps=2", "eval.every=1")
         new_run(other, tmp_path / str(text_length))
         assert set(scored) == {expected}
+
+
+def test_an_evaluation_of_windows_reads_fewer_of_them_from_the_whole_split(
+    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def evaluate(_model: object, ids: TextIds, config: EvalConfig, *_: object, **__: object) -> Any:
+        seen.append((len(ids), config.n_windows))
+        return Likelihood(20.0, 10)
+
+    monkeypatch.setattr(validation, "evaluate", evaluate)
+    windows = ("eval.protocol=windows", "eval.window=16", "eval.n_windows=2000")
+    config = make_config(tiny_text, "rnn", *AUTO, *windows, "train.max_steps=20")
+    ready = start(config, tmp_path)
+    train(ready)
+    assert set(seen) == {(len(ready.run.corpus.split("val")), math.ceil(1000 / 16))}
 
 
 # --- overfitting --------------------------------------------------------------------------------
