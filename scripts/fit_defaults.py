@@ -162,6 +162,9 @@ def report(results: dict[Spec, float], speed: Speed) -> None:
         losses = {width: {n: loss for n, (loss, _) in by.items()} for width, by in best.items()}
         regrets[kind] += regret(kind, piece, losses, speed)
     for kind, rows in regrets.items():
+        if not rows:
+            print(f"\n{kind}: too few runs to compare widths at the same time")
+            continue
         means = np.mean(rows, axis=0)
         cells = "  ".join(f"{r:g}: {it:.4f}" for r, it in zip(RATIOS, means, strict=True))
         print(f"\n{kind}: mean nats above the best width, by chars_per_weight\n  {cells}")
