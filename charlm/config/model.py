@@ -47,6 +47,11 @@ class RecurrentConfig(Group):
         "model.input embedding",
     )
 
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.hidden_size
+
     def problems(self) -> Iterator[str]:
         if self.tie_weights and self.input == "one_hot":
             yield (
@@ -91,6 +96,11 @@ class GPTConfig(Group):
     tie_weights: bool = Field(
         False, description="use one matrix for both the embedding and the output layer"
     )
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.n_embd
 
     @property
     def mlp_width(self) -> int:

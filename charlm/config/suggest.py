@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from charlm.config.describe import describe_model
+from charlm.config.kinds import for_kind
 from charlm.config.model import GPTConfig, RecurrentConfig
 from charlm.config.names import MAX_NAME_BYTES, is_name_char, name_problem
 from charlm.config.run import Config
@@ -109,7 +111,7 @@ class Choice:
         if self.kind == "gpt":
             return GPTConfig(
                 n_layer=self.n_layer,
-                n_head=max(1, self.width // 32),
+                n_head=_heads(self.width),
                 n_embd=self.width,
                 context=self.seq_len,
                 dropout=self.dropout,
@@ -120,7 +122,7 @@ class Choice:
         )
 
 
-def choose(kind: str, chars: int, seconds: float, speed: Speed) -> Choice:
+def choose(kind: str, chars: int, seconds: float, speed: Speed, width: int | None = None) -> Choice:
     """Choose the size of a model for a text and a time: the largest one that can be trained on
     enough characters, and is not too large for the text.
 
@@ -129,10 +131,12 @@ def choose(kind: str, chars: int, seconds: float, speed: Speed) -> Choice:
         chars: number of characters of the training part.
         seconds: how long the run may take.
         speed: of training such models on this machine.
+        width: that of a model that is there already.
     """
     of, chars = KINDS[kind], max(chars, 2)
-    width, read = of.widths[0], 0.0
-    for candidate in of.widths:
+    widths = (width,) if width else of.widths
+    width, read = widths[0], 0.0
+    for candidate in widths:
         weights = of.weights(candidate)
         longest = chars_in(of, chars, candidate, _TRAINING * seconds, speed)
         most = chars * _most_epochs(weights / chars)
@@ -235,6 +239,20 @@ def suggest(path: tuple[str, ...], choice: Choice, seconds: float | None = None)
             "schedule": {"kind": "wsd", "warmup_steps": 10},
         },
     }
+
+
+def _heads(width: int) -> int:
+    """A number of heads of a width of about 32, which must be even for rotary positions."""
+    fits = [n for n in range(1, width // 32 + 1) if width % (2 * n) == 0]
+    return max(fits, default=1)
+
+
+def fit_heads(settings: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Fit the suggested number of heads, in place, to an n_embd that the user sets."""
+    for override in overrides:
+        key, _, value = for_kind(override, settings["model"]["kind"]).partition("=")
+        if key.strip() == "model.n_embd" and value.strip().isdecimal():
+            settings["model"]["n_head"] = _heads(int(value))
 
 
 def fit_to_model(settings: dict[str, Any], of: Config) -> None:

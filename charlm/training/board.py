@@ -149,7 +149,7 @@ def _settings(config: Config) -> dict[str, str | float | None]:
     return {
         "model": model.kind,
         "n_layer": model.n_layer,
-        "width": model.n_embd if isinstance(model, GPTConfig) else model.hidden_size,
+        "width": model.width,
         "n_head": model.n_head if isinstance(model, GPTConfig) else None,
         **{name: getattr(model, name, None) for name in dropouts},
         "optimizer": train.optimizer.kind,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from charlm.config import AdamConfig, GPTConfig, ModelConfig, SGDConfig, TrainConfig
+from charlm.config import AdamConfig, ModelConfig, SGDConfig, TrainConfig
 from charlm.config.shapes import count_weights
 from charlm.errors import SMALLER_BATCH, SMALLER_MODEL, ConfigError
 from charlm.machine import usable_memory
@@ -32,7 +32,6 @@ def bytes_at_least(train: TrainConfig, model: ModelConfig, vocab_size: int | Non
     states = {AdamConfig: 2, SGDConfig: 0}.get(type(train.optimizer), 1)  # numbers per weight
     needed = 4 * (2 + states) * count_weights(model, vocab_size or 1)
     if vocab_size is not None:
-        width = model.n_embd if isinstance(model, GPTConfig) else model.hidden_size
         chars = train.batch_size // train.grad_accum * train.seq_len
-        needed += 2 * chars * (model.n_layer * width + vocab_size)
+        needed += 2 * chars * (model.n_layer * model.width + vocab_size)
     return needed

@@ -23,6 +23,7 @@ from charlm.config.suggest import (
     Choice,
     choose,
     explain,
+    fit_heads,
     fit_to_model,
     name_for,
     suggest,
@@ -140,6 +141,7 @@ def _chosen(request: Request, chars: int | None = None) -> tuple[Config, list[st
 
     def config_of(choice: Choice) -> Config:
         settings = suggest(request.data, choice, seconds)
+        fit_heads(settings, request.overrides)
         if like is not None:
             fit_to_model(settings, like)
         return parse_config(settings, request.overrides, request.name)
@@ -148,11 +150,16 @@ def _chosen(request: Request, chars: int | None = None) -> tuple[Config, list[st
     if chars is None:
         return config, []
     speed = measure_speed(kind, config.train, request.device)
-    choice = choose(kind, chars, seconds or DEFAULT_SECONDS, speed)
+    time = seconds or DEFAULT_SECONDS
+    if like is None:
+        choice = choose(kind, chars, time, speed)
+    else:  # the speed is that of a model with another number of layers
+        share = KINDS[kind].n_layer / like.model.n_layer
+        choice = choose(kind, chars, share * time, speed, like.model.width)
     config = config_of(choice)
     if describe_model(config.model) != describe_model(choice.model):  # the user chose
         return config, []
-    return config, explain(choice, chars, seconds or DEFAULT_SECONDS)
+    return config, explain(choice, chars, time)
 
 
 def _note_large_text(data: DataConfig, notify: Callable[[str], None]) -> None:

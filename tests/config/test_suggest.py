@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import astuple
 
 import pytest
@@ -10,7 +11,16 @@ from hypothesis import strategies as st
 
 from charlm.config import RecurrentConfig
 from charlm.config.files import parse_config
-from charlm.config.suggest import KINDS, LAPTOP, Speed, choose, explain, name_for, suggest
+from charlm.config.suggest import (
+    KINDS,
+    LAPTOP,
+    Speed,
+    choose,
+    explain,
+    fit_heads,
+    name_for,
+    suggest,
+)
 
 ANY_TEXT = st.text(st.characters(), min_size=1)  # with lone surrogates, as in file names
 
@@ -66,6 +76,24 @@ def test_the_length_of_a_sequence_can_be_set(kind: str) -> None:
     settings = suggest(("a.txt",), choose(kind, 10**6, 60, LAPTOP))
     config = parse_config(settings, ["model.context|train.seq_len=48", f"model.kind={kind}"])
     assert config.train.seq_len == 48
+
+
+@pytest.mark.parametrize("seconds", [1, 60, 600, 6000])
+def test_the_width_of_a_gpt_can_be_set(seconds: float) -> None:
+    for width, key in itertools.product(
+        (2, 64, 200, 510, 16384), ("model.n_embd", "model.hidden_size|model.n_embd")
+    ):
+        settings = suggest(("a.txt",), choose("gpt", 10**7, seconds, LAPTOP))
+        overrides = [f"{key}={width}", "model.kind=gpt"]
+        fit_heads(settings, overrides)
+        config = parse_config(settings, overrides)
+        assert config.model.width == width
+
+
+def test_a_model_that_is_there_keeps_its_width() -> None:
+    short, long = (choose("lstm", 10**6, seconds, LAPTOP, width=300) for seconds in (60, 600))
+    assert short.width == long.width == 300
+    assert short.chars < long.chars
 
 
 def test_what_is_read_often_gets_dropout_and_a_long_text_does_not() -> None:
