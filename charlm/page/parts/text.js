@@ -17,14 +17,15 @@ function amount(value) {
 class TextView {
   /** Shows `chars`. `onselect(position)` is called when a character is selected. */
   constructor(chars, label, onselect) {
-    this.chars = chars;
+    this.chars = [];
     this.current = -1; // the selected position
     this.onselect = onselect;
     this.stretch = null; // the selected stretch, [first, last]
     this.others = []; // views of the same text that show the same position and scroll together
     this.baseClasses = []; // of each character, whatever its colour
-    this.spans = chars.map((char, i) => this.span(char, i));
-    this.classes = new Array(chars.length).fill("");
+    this.spans = [];
+    this.classes = [];
+    this.lines = [0]; // where each line begins
     this.element = make("div", {
       class: "text", tabindex: "0", role: "application",
       "aria-label": `${label}. Use the arrow keys to move.`,
@@ -32,9 +33,31 @@ class TextView {
       onkeydown: (event) => this.onKey(event), onfocus: () => this.current < 0 && this.select(0),
       onscroll: () => this.others.forEach(({ element }) => (element.scrollTop = this.element.scrollTop)),
     });
-    this.spans.forEach((span, i) => this.element.append(span, ...(chars[i] === "\n" ? ["\n"] : [])));
-    this.lines = [0]; // where each line begins
-    chars.forEach((char, i) => char === "\n" && i + 1 < chars.length && this.lines.push(i + 1));
+    this.append(chars);
+  }
+
+  /** Add characters at the end. */
+  append(chars) {
+    const added = [];
+    for (const char of chars) {
+      const position = this.chars.length;
+      if (position && this.chars[position - 1] === "\n") this.lines.push(position);
+      this.chars.push(char);
+      this.spans.push(this.span(char, position));
+      this.classes.push("");
+      added.push(this.spans[position], ...(char === "\n" ? ["\n"] : []));
+    }
+    this.element.append(...added);
+  }
+
+  /** Remove all but the first `length` characters. */
+  truncate(length) {
+    if (length >= this.chars.length) return;
+    while (this.element.lastChild !== this.spans[length]) this.element.lastChild.remove();
+    this.spans[length].remove();
+    for (const list of [this.chars, this.spans, this.classes, this.baseClasses]) list.length = length;
+    this.lines = this.lines.filter((start) => start === 0 || start < length);
+    if (this.current >= length) this.current = -1;
   }
 
   span(char, position) {

@@ -7,7 +7,8 @@ const NAMES = { h: "hidden h", c: "cell c", mlp: "MLP unit", x: "residual x" };
 /** An array of the page: its values in row-major order, and its shape. */
 async function unpack(name) {
   const element = document.getElementById(`array-${name}`);
-  const packed = Uint8Array.from(atob(element.textContent), (char) => char.charCodeAt(0));
+  const text = atob(element.textContent), packed = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) packed[i] = text.charCodeAt(i);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   const bytes = await new Response(stream).arrayBuffer();
   element.remove();
