@@ -34,7 +34,7 @@ ALLOWED = {
     "sampling": "errors randomness machine config data kernels models checkpoint evaluation",
     "page": "errors",
     "insight": "errors units visible observer config data models checkpoint evaluation page",
-    "playground": "errors visible config data models checkpoint evaluation page",
+    "playground": "errors visible config data models checkpoint evaluation sampling page",
     "training": "version errors files randomness units visible machine observer devices config "
     "data models kernels checkpoint evaluation",
     "api": "errors units machine visible observer config data models checkpoint evaluation "

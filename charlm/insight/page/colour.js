@@ -1,6 +1,5 @@
 // The text, coloured by a unit, by surprisal, or by the rise of the loss without a unit.
 
-const MAX_SURPRISAL = 8; // bits, for the strongest shade
 const MAX_RISE = 3; // bits, for the strongest shade
 
 /** What colours the text. Sections and controls set it; `listeners` are called at each change. */

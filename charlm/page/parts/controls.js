@@ -20,11 +20,12 @@ function unitControls(colouring, suffix = "") {
   const pick = () => {
     if (kind.value === "bits") return colouring.bits();
     fill();
-    return colouring.unit({ kind: kind.value, layer: Number(layer.value), index: Number(index.value) });
+    return colouring.unit({ kind: kind.value, layer: Number(layer.value), index: Number(index.value) - firstOf(kind.value) });
   };
   const step = (by) => {
     const { size } = sizeOf(kind.value);
-    index.value = (Number(index.value) + by + size) % size;
+    const first = firstOf(kind.value);
+    index.value = first + ((Number(index.value) - first + by + size) % size);
     pick();
   };
   colouring.listeners.push(({ unit, name }) => {
@@ -32,8 +33,10 @@ function unitControls(colouring, suffix = "") {
       kind.value = unit.kind;
       fill();
       layer.value = unit.layer;
-      if (Number(index.value) !== unit.index) index.value = unit.index;
-      index.max = sizeOf(unit.kind).size - 1;
+      const first = firstOf(unit.kind);
+      if (Number(index.value) !== unit.index + first) index.value = unit.index + first;
+      index.min = first;
+      index.max = sizeOf(unit.kind).size - 1 + first;
     } else if (name === "surprisal") kind.value = "bits";
     for (const control of [layer, index, back, on]) control.disabled = kind.value === "bits";
   });

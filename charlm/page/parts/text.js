@@ -1,5 +1,6 @@
 // A text in which each character can be coloured, and selected with the pointer or the arrow keys.
 
+const MAX_SURPRISAL = 8; // bits, for the strongest shade
 const STEPS = 7; // shades on each side of zero, as in style.css
 
 /** The CSS class of a value from -1 to 1. */
@@ -30,7 +31,7 @@ class TextView {
       class: "text", tabindex: "0", role: "application",
       "aria-label": `${label}. Use the arrow keys to move.`,
       onmousemove: (event) => this.onPointer(event), onclick: (event) => this.onPointer(event),
-      onkeydown: (event) => this.onKey(event), onfocus: () => this.current < 0 && this.select(0),
+      onkeydown: (event) => this.onKey(event), onfocus: () => this.current < 0 && this.chars.length && this.select(0),
       onscroll: () => this.others.forEach(({ element }) => (element.scrollTop = this.element.scrollTop)),
     });
     this.append(chars);
@@ -131,7 +132,7 @@ class TextView {
       ArrowRight: at + 1, ArrowLeft: at - 1, ArrowUp: inLine(line - 1), ArrowDown: inLine(line + 1),
       Home: this.lines[line], End: end(line), PageUp: inLine(line - 10), PageDown: inLine(line + 10),
     };
-    if (!(event.key in targets) || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (!this.chars.length || !(event.key in targets) || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
     const target = Math.min(last, Math.max(0, targets[event.key]));
     if (event.shiftKey) this.extend(at, target);
