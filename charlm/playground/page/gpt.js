@@ -10,6 +10,7 @@ class GPT {
     this.F = weights["blocks.0.mlp.out.weight"].length / D;
     this.x = new Float64Array(D);
     this.y = new Float64Array(D);
+    this.out = new Float64Array(D);
     this.qkv = new Float64Array(3 * D);
     this.up = new Float64Array(config.mlp === "swiglu" ? 2 * this.F : this.F);
     this.logits = new Float64Array(V);
@@ -101,7 +102,7 @@ class GPT {
         for (let k = 0; k < K; k++) y[from + k] += weights[p] * values[p * D + from + k];
       }
     }
-    y.set(this.linear(`${name}out`, y, new Float64Array(D)));
+    y.set(this.linear(`${name}out`, y, this.out));
   }
 
   /** Rotary positions of one query or key, qkv[from..from+K]. */

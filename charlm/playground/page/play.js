@@ -4,6 +4,8 @@ const MOST_TAKES = 6; // side by side
 const MOST_CHARS = 20000; // of a take
 const AT_ONCE = 1000; // characters that are asked for at full speed
 
+let desk; // the takes and their controls
+
 class Desk {
   constructor(worker) {
     Object.assign(this, { worker, takes: [], made: 0, prompt: null, selected: null, last: 0 });
@@ -224,7 +226,7 @@ function weightsLine() {
   );
 }
 
-function writeSection(desk) {
+function writeSection() {
   const button = (id, name, onclick) => make("button", { id, onclick }, name);
   section(
     "write", "Write with the model",
@@ -255,8 +257,8 @@ async function main() {
   const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
   const names = weights.names.filter((name) => !name.endsWith(".scales"));
   const packed = Object.fromEntries(names.map((name) => [name, [arrays[name], arrays[`${name}.scales`]]]));
-  const desk = new Desk(worker);
-  writeSection(desk);
+  desk = new Desk(worker);
+  writeSection();
   const gates = kinds.filter((kind) => ["input", "forget", "output", "reset", "update"].includes(kind));
   const words = [...unitWords(kinds, gates, kinds.includes("attention")), "bit", "surprisal (surprise)", "parameter"];
   section("words", "The words of this page", wordList(words));
