@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import charlm
-from charlm.cli import main
+from charlm.checkpoint.read import open_checkpoint
+from charlm.page.file import write_page
+from charlm.playground.page import build_page
 from tests.conftest import KINDS, TinyConfig, TinyRun, train_with
 from tests.insight.browser import Page
 from tests.insight.pages import HOSTILE, Elements, data_of, needs_chromium
@@ -83,7 +85,7 @@ def test_it_predicts_what_the_model_predicts(
     assert bits[0] == -1
     np.testing.assert_allclose(bits[1:], model.surprisal(TEXT[1:], prompt=TEXT[0]), atol=1e-3)
     chars, probabilities = model.next(TEXT[:20])
-    assert "".join(model.config.vocab[i] for i in records[20]["guesses"]) == "".join(chars[:6])
+    assert "".join(model.vocab.chars[i] for i in records[20]["guesses"]) == "".join(chars[:6])
     np.testing.assert_allclose(records[20]["probabilities"], probabilities[:6], atol=1e-5)
 
 
@@ -135,7 +137,7 @@ def test_a_road_that_was_not_taken_continues_in_a_new_take(
     first, second = ground.run("takes.map((take) => take.text())")
     model = charlm.load(tiny_run(kind))
     assert first == TEXT
-    assert second[:21] == TEXT[:20] + model.config.vocab[guess]
+    assert second[:21] == TEXT[:20] + model.vocab.chars[guess]
     # the new take has the state of its own text
     bits = ground.run("takes[1].records.map((record) => record.bits)")
     np.testing.assert_allclose(bits[1:], model.surprisal(second[1:], prompt=second[0]), atol=1e-3)
@@ -197,9 +199,10 @@ def test_units_gates_and_heads_are_those_of_the_model(
         from charlm.insight.trace import trace
 
         ids = torch.from_numpy(model.vocab.encode(text).astype(np.int64))[None]
-        exact = trace(model.torch_model(), ids).attention[1, 0, 1].numpy()  # (T, T)
+        exact = trace(model.torch_model(), ids, with_attention=True)[0].attention
+        assert exact is not None
         for t, row in enumerate(shown):
-            np.testing.assert_allclose(row, exact[t, : t + 1], atol=1e-4)
+            np.testing.assert_allclose(row, exact[1, 0, 1, t, : t + 1].detach().numpy(), atol=1e-4)
 
 
 @needs_chromium
@@ -230,23 +233,26 @@ def hostile_page(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFacto
     """The page of a model whose text, prompt and vocabulary have markup and control characters."""
     out = tmp_path_factory.mktemp("hostile")
     text = out / "<img src=x>\x1b[2J\u202e\n.txt"
-    text.write_bytes((HOSTILE * 60).encode("utf-8") + b"\xff\xfe\n")
+    text.write_bytes((HOSTILE * 60).encode("utf-8"))
     raw = tiny_config("lstm") | {"data": {"path": str(text), "val_fraction": 0.2}}
     raw["sample"] = {"prompt": HOSTILE}
     page = out / "page.html"
-    assert main(["export", str(train_with(raw, out)), "--out", str(page)]) == 0
+    with open_checkpoint(train_with(raw, out) / "best.safetensors") as checkpoint:
+        vocab = checkpoint.meta.vocab.replace("q", "\ud800").replace("k", "\udc9b")
+        checkpoint.meta = checkpoint.meta.model_copy(update={"vocab": vocab})
+        write_page(page, build_page(checkpoint, "int8")[0], "page", False)
     return page
 
 
 @needs_chromium
 def test_hostile_text_is_shown_as_text(ground: Playground, hostile_page: Path) -> None:
     ground.open(hostile_page, speed=8, t="1.5")
-    ground.write(len(HOSTILE) + 300)
+    ground.write(len(HOSTILE) + 600)
     page = ground.page
     assert page.run("document.title") == "lstm: playground"
     assert page.run("document.querySelectorAll('img, iframe, article script').length") == 0
     shown = page.run("document.querySelector('.text').textContent")
-    for piece in ("</script><script>", "<img src=x", "U+0007U+001B[31mred", "U+202Eback"):
+    for piece in ("</script><script>", "<img src=x", "U+001B", "U+202E", "U+D800", "\\x9B"):
         assert piece in shown
     assert not any(map(is_hidden, shown.replace("\n", "")))
     ground.run("takes[0].view.select(0)")

@@ -52,7 +52,8 @@ class Settings {
     for (const [name, control] of Object.entries(names)) {
       if (!found.has(name)) continue;
       // a link may come from anybody: the prompt is shown as an editor shows it
-      this[control].value = Array.from(found.get(name), editable).join("");
+      const text = Array.from(found.get(name), editable).join("");
+      if (name === "prompt" || Number.isFinite(Number(text))) this[control].value = text;
     }
     this.showSpeed();
     const temperatures = (found.get("t") ?? "").split(",").filter((text) => text !== "" && Number.isFinite(Number(text)));

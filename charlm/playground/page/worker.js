@@ -29,7 +29,8 @@ class Take {
     const { context } = this.network;
     this.read = 0;
     if (context === null) {
-      this.marks.length = Math.min(this.marks.length, Math.floor(length / MARK_EVERY));
+      // at least the last character is read again, for its logits
+      this.marks.length = Math.min(this.marks.length, Math.floor(Math.max(0, length - 1) / MARK_EVERY));
       if (this.marks.length) this.network.restore(this.marks.at(-1));
       else this.network.restart();
       this.read = this.marks.length * MARK_EVERY;
