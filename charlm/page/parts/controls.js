@@ -7,7 +7,7 @@ function unitControls(colouring, suffix = "") {
   const choices = kinds.map((each) => make("option", { value: each.kind }, NAMES[each.kind]));
   choices.push(make("option", { value: "bits" }, "surprisal"));
   const kind = make("select", { id: `kind${suffix}`, onchange: () => pick() }, ...choices);
-  const layer = make("select", { id: `layer${suffix}`, onchange: () => pick() });
+  const layer = make("select", { id: `layer${suffix}`, onchange: () => pick() }, ...options(kinds[0].layers));
   const index = make("input", { id: `index${suffix}`, type: "number", min: 0, value: 0, oninput: () => pick() });
   const arrow = (id, name, sign, by) =>
     make("button", { id: id + suffix, "aria-label": `${name} unit`, onclick: () => step(by) }, sign);

@@ -219,11 +219,15 @@ class Desk {
 function weightsLine() {
   const { format, losses, reason } = data.weights;
   if (!losses) return `The weights are in ${format}. What that costs: ${reason}.`;
-  const cost = signed(losses.rounded - losses.exact, 4);
+  const cost = signed(losses.rounded - losses.exact, 5);
   return (
     `The weights are in ${format}. On ${count(losses.chars, "character")} of the validation text the loss is ` +
-    `${losses.rounded.toFixed(4)} nats per character, and ${losses.exact.toFixed(4)} with the exact weights (${cost}).`
+    `${losses.rounded.toFixed(5)} nats per character, and ${losses.exact.toFixed(5)} with the exact weights (${cost}).`
   );
+}
+
+function folded(summary, content) {
+  return make("details", { open: innerWidth > 800 }, make("summary", {}, summary), content);
 }
 
 function writeSection() {
@@ -235,14 +239,15 @@ function writeSection() {
       desk.playAll, button("step", "step", () => desk.step(desk.takes)), button("again", "start over", () => desk.begin()),
       button("add", "add a take", () => desk.addAnother()),
       button("link", "copy a link", () => desk.copy(location.href, "a link with the prompt, the seed and the settings"))),
-    make("div", { class: "controls explained" }, ...desk.settings.elements()),
     desk.status,
+    folded("speed, seed and choice", make("div", { class: "controls explained" }, ...desk.settings.elements())),
+    folded("watch it think: colour the text by a part of the network",
+      make("div", { class: "controls" }, ...unitControls(desk.watch))),
+    desk.legend, make("div", { class: "beside" }, desk.box, desk.detail),
     make("p", { class: "quiet" },
       "Temperature: how freely the model chooses. 0 always takes the likeliest character, 1 follows its probabilities, and " +
         "more is wilder. Surprise: how unlikely a character was to the model, in bits. 1 bit is a probability of 1/2, 3 " +
         "bits are 1/8."),
-    make("div", { class: "controls" }, ...unitControls(desk.watch)), desk.legend,
-    make("div", { class: "beside" }, desk.box, desk.detail),
   );
 }
 
