@@ -15,6 +15,7 @@ from charlm.data.corpus import TextIds
 from charlm.errors import DataError
 from charlm.evaluation.evaluate import evaluate
 from charlm.evaluation.scoring import text_to_score
+from charlm.models import CharModel
 
 OPERATIONS = 3e10  # multiplications for each of the two losses: a few seconds
 LEAST_CHARS, MOST_CHARS = 2_000, 50_000
@@ -51,6 +52,6 @@ def measure_losses(
     return exact, loss(), len(ids) - 1
 
 
-def _loss(model: torch.nn.Module, ids: TextIds) -> float:
+def _loss(model: CharModel, ids: TextIds) -> float:
     config = EvalConfig(protocol="items" if ids.starts is not None else "stream")
     return evaluate(model, ids, config, seed=0, rows=ROWS).nats_per_char

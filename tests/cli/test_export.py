@@ -58,6 +58,15 @@ def test_a_folder_that_is_read_only_is_reported(charlm: Charlm, workplace: Path)
     assert "closed/a.html: cannot write the page: no permission to write in closed" in result.err
 
 
+def test_a_folder_that_is_missing_is_reported(charlm: Charlm, workplace: Path) -> None:
+    result = charlm("export", "lstm", "--out", "nowhere/a.html")
+    assert result.status == 2
+    assert result.err == (
+        "charlm: nowhere/a.html: cannot write the page: there is no folder nowhere; use --out FILE "
+        "for another file\n"
+    )
+
+
 def test_a_model_that_is_too_large_for_a_page_is_refused(
     charlm: Charlm, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +106,12 @@ def test_play_opens_a_page_in_a_temporary_folder(
     opens: bool, charlm: Charlm, workplace: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", lambda url: (opened.append(url), opens)[1])
+
+    def open_page(url: str) -> bool:
+        opened.append(url)
+        return opens
+
+    monkeypatch.setattr(webbrowser, "open", open_page)
     result = charlm("play", "lstm", "--weights", "fp16")
     assert result.status == 0
     (page,) = temporary.glob("charlm-play-*/play.html")
@@ -111,7 +125,7 @@ def test_play_opens_a_page_in_a_temporary_folder(
 
 
 @given(st.integers(0, 2**32), st.sampled_from([1e-30, 1e-3, 1.0, 1e4]))
-def test_rounding_to_int8_changes_no_number_by_more_than_half_a_step(
+def test_rounding_to_int8_errs_by_half_a_step_at_most(
     seed: int, size: float
 ) -> None:
     rows = np.random.default_rng(seed).normal(0, size, (5, 7)).astype(np.float32)

@@ -2,7 +2,7 @@
 
 const MARK_EVERY = 64; // characters between two saved states of a recurrent network
 const GUESSES = 6; // the likeliest characters of each position: five others than the one that was taken
-const PIECE_MS = 25; // after this time an answer is sent, also if it is not complete
+const PIECE_MS = 100; // after this time an answer is sent, also if it is not complete: the page is drawn that often
 
 /** The start of the window of the last of n characters: the rule of charlm/evaluation/windows.py. */
 function windowStart(n, context) {
