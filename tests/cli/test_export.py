@@ -125,9 +125,7 @@ def test_play_opens_a_page_in_a_temporary_folder(
 
 
 @given(st.integers(0, 2**32), st.sampled_from([1e-30, 1e-3, 1.0, 1e4]))
-def test_rounding_to_int8_errs_by_half_a_step_at_most(
-    seed: int, size: float
-) -> None:
+def test_rounding_to_int8_errs_by_half_a_step_at_most(seed: int, size: float) -> None:
     rows = np.random.default_rng(seed).normal(0, size, (5, 7)).astype(np.float32)
     rows[2] = 0
     vector = rows[0].copy()

@@ -144,6 +144,29 @@ def test_a_road_that_was_not_taken_continues_in_a_new_take(
 
 
 @needs_chromium
+def test_it_can_be_used_with_the_keyboard(ground: Playground, made: MadePage) -> None:
+    ground.open(made("lstm", "int8"), prompt=TEXT)
+    ground.page.run("document.querySelector('.text').focus()")
+    for _ in range(3):
+        ground.page.press("ArrowRight")
+    assert ground.run("[desk.selected.position, takes[0].view.current]") == [3, 3]
+    road = ground.page.run("document.querySelectorAll('.road')[1].innerText")
+    ground.page.press("2")
+    ground.wait("takes.length === 2")
+    assert ground.run("takes[1].text().slice(0, 4)").replace(" ", "\u2423") == (
+        TEXT[:3].replace(" ", "\u2423") + road
+    )
+    ground.run("desk.play(takes, false)")
+    ground.page.run("document.querySelectorAll('.text')[1].focus()")
+    ground.page.press("Escape")
+    assert ground.run("desk.selected") is None
+    # what cannot be selected any more is not described any more
+    ground.run("takes[0].view.select(30)")
+    ground.run("takes[0].setText(takes[0].ids.slice(0, 10))")
+    assert ground.run("desk.selected") is None
+
+
+@needs_chromium
 @pytest.mark.parametrize("kind", ["gru", "gpt"])
 def test_an_edited_text_is_read_again_from_the_change(
     kind: str, ground: Playground, made: MadePage, tiny_run: TinyRun

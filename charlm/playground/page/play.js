@@ -156,9 +156,9 @@ class Desk {
   }
 
   onSelect(take, position) {
-    this.selected = position < 0 ? null : { take, position, shown: null };
-    for (const other of this.takes) if (other !== take && other.view.current >= 0 && position >= 0) other.view.leave();
-    if (position >= 0) this.selected = { take, position, shown: null };
+    const others = position < 0 ? [] : this.takes.filter((other) => other !== take && other.view.current >= 0);
+    for (const other of others) other.view.leave();
+    this.selected = position < 0 ? null : { take, position, shown: false };
     if (take) take.dirty = true;
     this.describe();
   }
@@ -174,9 +174,8 @@ class Desk {
     }
     const { take, position } = selected, record = take.records[position];
     if (this.described === record && record && selected.shown) return;
-    Object.assign(selected, { shown: true });
+    selected.shown = true;
     this.described = record;
-    if (position >= take.ids.length) return;
     const branch = (id) => this.branch(take, position, id);
     this.detail.replaceChildren(...describeRoads(take, position, (each) => this.watch.valueAt(each), branch));
   }

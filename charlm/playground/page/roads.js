@@ -24,6 +24,6 @@ function describeRoads(take, i, valueAt, branch) {
       make("dt", {}, "surprise"), make("dd", {}, `${record.bits.toFixed(2)} bits`),
       make("dt", {}, "probability"), make("dd", {}, percent(2 ** -record.bits, 1)), ...values),
     make("div", { class: "guesses" },
-      table(["", { number: "probability" }, ""], rows, "Instead: click one to continue with it in a new take")),
+      table(["", { number: "probability" }, ""], rows, "Instead: click one, or press 1 to 5, to continue with it in a new take")),
   ];
 }

@@ -6,7 +6,7 @@ class Settings {
   constructor(onchange) {
     const { sample } = data;
     const input = (id, attributes) => make("input", { id, onchange, ...attributes });
-    this.prompt = make("textarea", { id: "prompt", rows: 3, dir: "auto", spellcheck: "false", onchange });
+    this.prompt = make("textarea", { id: "prompt", rows: 2, dir: "auto", spellcheck: "false", onchange });
     this.prompt.value = Array.from(sample.prompt, editable).join("");
     this.seed = input("seed", { type: "number", min: 0, max: Number.MAX_SAFE_INTEGER, value: 1 });
     this.topK = input("top-k", { type: "number", min: 1, value: sample.topK ?? "", placeholder: "all" });

@@ -16,6 +16,7 @@ class PlayView extends TextView {
 
   onKey(event) {
     if (event.key === "Escape") this.leave();
+    else if (event.key >= "1" && event.key <= "9") document.querySelectorAll("#detail .road")[event.key - 1]?.click();
     else super.onKey(event);
   }
 
@@ -84,6 +85,8 @@ class Take {
     const lead = this.leads ? [data.about.beginning] : [];
     const message = { what: "text", take: this.number, ids: [...lead, ...ids], lead: lead.length, version: this.version };
     this.desk.worker.postMessage({ ...message, again });
+    const { selected } = this.desk;
+    if (selected?.take === this && selected.position >= ids.length) this.desk.onSelect(null, -1);
   }
 
   /** Take in what the worker has read and written. */
