@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 import charlm
 from charlm.checkpoint.read import open_checkpoint
+from charlm.cli import main
 from charlm.page.file import write_page
 from charlm.playground.page import build_page
 from tests.conftest import KINDS, TinyConfig, TinyRun, train_with
@@ -295,6 +297,36 @@ def test_it_fits_on_a_phone_and_on_a_desk(
 ) -> None:
     page.open(hostile_page, width, height)
     assert page.run("document.documentElement.scrollWidth") <= width
+
+
+@needs_chromium
+def test_the_worker_cannot_send_anything(page: Page, made: MadePage) -> None:
+    page.open(made("rnn", "int8"))
+    # this needs no network, so nothing but the policy refuses it
+    attempt = "fetch('data:text/plain,a').then(() => 'sent', () => 'refused')"
+    page.run(f"self.outcome = null; {attempt}.then((it) => {{ self.outcome = it; }}); 0", True)
+    while (outcome := page.run("self.outcome", worker=True)) is None:
+        time.sleep(0.02)
+    assert outcome == "refused"
+
+
+@needs_chromium
+def test_bytes_are_written_and_copied_as_text(
+    ground: Playground, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    text = tmp_path / "bytes.txt"
+    text.write_text("le café est fermé\n" * 300, encoding="utf-8")
+    raw = tiny_config("gru") | {"data": {"path": str(text), "unit": "byte", "val_fraction": 0.2}}
+    run, out = train_with(raw, tmp_path), tmp_path / "page.html"
+    assert main(["export", str(run), "--weights", "fp32", "--out", str(out)]) == 0
+    ground.open(out, prompt="café", t="0", speed=8)
+    assert ground.run("takes[0].ids") == [*"café".encode()]
+    ground.write(15)
+    assert ground.run("takes[0].text()").startswith("café")
+    ids = ground.run("takes[0].ids")
+    model = charlm.load(run)
+    ids_of_model = (("café" + model.sample("café", length=40, temperature=0)).encode())[:15]
+    assert bytes(ids[:15]) == ids_of_model
 
 
 # --- the file ---------------------------------------------------------------------------------

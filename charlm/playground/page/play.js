@@ -268,6 +268,8 @@ async function main() {
   section("words", "The words of this page", wordList(words));
   section("weights", "The weights", paragraph(weightsLine()));
   worker.postMessage({ what: "open", config, size: about.vocab.length, weights: packed });
+  worker.addEventListener("error", ({ message }) => desk.say(`The model has stopped: ${readable(message ?? "no worker")}`));
+  addEventListener("hashchange", () => location.reload()); // another link to this page
   worker.addEventListener("message", () => {
     desk.open();
     document.documentElement.dataset.ready = "yes";
