@@ -110,7 +110,7 @@ class Take {
 
   /** Edit the text, or take over the edited one. Characters that were not touched keep their ids. */
   onEdit() {
-    const editing = this.editor.hidden, shown = () => this.ids.map((id) => editable(charOf(id)));
+    const editing = this.editor.hidden, shown = () => this.ids.map(editableOf);
     if (editing) {
       this.desk.play([this], false);
       this.editor.value = shown().join("");
@@ -142,5 +142,11 @@ function charOf(id) {
 
 /** A character in an editor: itself, or a sign for one that is not visible and could change what is around it. */
 function editable(char) {
-  return char === "\n" || char === "\t" || char === " " || visible(char) === char || MARK.test(char) ? char : "\ufffd";
+  return char === "\n" || char === "\t" || !INVISIBLE.test(char) ? char : "\ufffd";
+}
+
+/** A character of the model in an editor; a byte that is not ASCII is no character of its own. */
+function editableOf(id) {
+  const char = charOf(id);
+  return data.about.unit === "byte" && char > "\x7f" ? "\ufffd" : editable(char);
 }
