@@ -56,8 +56,8 @@ def _print(out: Path, size: int, about: dict[str, Any]) -> None:
     loss = about["reason"]
     if losses:
         loss = (
-            f"{losses['rounded']:.5f} nats/char with these weights, {losses['exact']:.5f} with "
-            f"exact ones ({losses['chars']:,} characters of the validation text)"
+            f"{losses['rounded']:.4f} nats/char, of which rounding is {losses['cost']:+.5f} "
+            f"({losses['chars']:,} characters of the validation text)"
         )
     print_table(
         {

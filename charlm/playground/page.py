@@ -63,7 +63,8 @@ def _losses(checkpoint: Checkpoint, arrays: dict[str, Any], how: str) -> dict[st
     if isinstance(measured, str):
         return {"losses": None, "reason": f"not measured: {measured}"}
     exact, rounded, chars = measured
-    return {"losses": {"exact": exact, "rounded": rounded, "chars": chars}, "reason": ""}
+    losses = {"exact": exact, "rounded": rounded, "cost": rounded - exact, "chars": chars}
+    return {"losses": losses, "reason": ""}
 
 
 def _describe(meta: Meta) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def test_the_page_is_beside_the_checkpoint(charlm: Charlm, workplace: Path) -> N
     size = PAGE.stat().st_size
     assert f"page  {PAGE} ({size / 1e6:.1f} MB, weights in int8)" in result.out
     assert f"open  {PAGE.absolute().as_uri()}" in result.out
-    assert re.search(r"\d\.\d{5} nats/char with these weights, \d\.\d{5} with exact", result.out)
+    assert re.search(r"loss  \d\.\d{4} nats/char, of which rounding is [+-]0\.\d{5} \(", result.out)
 
 
 def test_an_existing_file_is_not_replaced_without_force(charlm: Charlm, workplace: Path) -> None:

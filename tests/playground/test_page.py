@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,10 +35,11 @@ class Playground:
 
     def open(self, path: Path, **settings: Any) -> None:
         """Open a page with settings in its link."""
-        self.page.problems.clear()
-        self.page.requests.clear()
         fragment = "&".join(f"{name}={quote(str(it))}" for name, it in settings.items())
         self.page.call("Page.navigate", url="about:blank")
+        self.page.run("0")
+        self.page.problems.clear()  # those of an earlier page
+        self.page.requests.clear()
         url = f"{path.as_uri()}#{fragment}"
         self.page.call("Page.navigate", url=url)
         self.page.wait_for("document.documentElement?.dataset.ready === 'yes'")
@@ -325,7 +325,9 @@ def test_bytes_are_written_and_copied_as_text(
     assert ground.run("takes[0].text()").startswith("café")
     ids = ground.run("takes[0].ids")
     model = charlm.load(run)
-    ids_of_model = (("café" + model.sample("café", length=40, temperature=0)).encode())[:15]
+    ids_of_model = (
+        ("café" + model.sample("café", length=40, temperature=0)).encode("utf-8", "surrogateescape")
+    )[:15]
     assert bytes(ids[:15]) == ids_of_model
 
 
@@ -347,6 +349,6 @@ def test_the_page_says_what_its_rounding_costs(made: MadePage, tiny_run: TinyRun
     exact = charlm.evaluate(tiny_run("lstm"))
     assert losses["chars"] == exact.chars
     assert losses["exact"] == pytest.approx(exact.nats_per_char, rel=1e-4)
-    assert 0 < abs(losses["rounded"] - losses["exact"]) < 0.01
-    assert math.isfinite(losses["rounded"])
+    assert losses["rounded"] - losses["exact"] == pytest.approx(losses["cost"], abs=2e-4)
+    assert 0 < abs(losses["cost"]) < 0.01
     assert data_of(made("lstm", "fp32"))["weights"]["losses"] is None

@@ -218,10 +218,9 @@ class Desk {
 function weightsLine() {
   const { format, losses, reason } = data.weights;
   if (!losses) return `The weights are in ${format}. What that costs: ${reason}.`;
-  const cost = signed(losses.rounded - losses.exact, 5);
   return (
     `The weights are in ${format}. On ${count(losses.chars, "character")} of the validation text the loss is ` +
-    `${losses.rounded.toFixed(5)} nats per character, and ${losses.exact.toFixed(5)} with the exact weights (${cost}).`
+    `${losses.rounded.toFixed(4)} nats per character. Rounding the weights changed it by ${signed(losses.cost, 5)}.`
   );
 }
 
