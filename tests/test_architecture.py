@@ -32,14 +32,16 @@ ALLOWED = {
     "checkpoint": "errors files config data devices models",
     "evaluation": "errors randomness units config data models checkpoint",
     "sampling": "errors randomness machine config data kernels models checkpoint evaluation",
-    "insight": "errors units visible observer config data models checkpoint evaluation",
+    "page": "errors",
+    "insight": "errors units visible observer config data models checkpoint evaluation page",
+    "playground": "errors visible config data models checkpoint evaluation sampling page",
     "training": "version errors files randomness units visible machine observer devices config "
     "data models kernels checkpoint evaluation",
     "api": "errors units machine visible observer config data models checkpoint evaluation "
-    "sampling insight training",
+    "sampling page insight training",
     "charlm": "version api",
     "cli": "version errors units machine visible observer config data models checkpoint evaluation "
-    "sampling insight training api",
+    "sampling page insight playground training api",
     "__main__": "cli",
 }
 
@@ -268,7 +270,13 @@ def test_every_module_and_public_name_has_a_docstring(module: str) -> None:
 
 SOURCES = {
     path.name: path.read_text(encoding="utf-8")
-    for pattern in ("insight/page/*.js", "insight/page/*.css", "kernels/c/*.[ch]")
+    for pattern in (
+        "*/page/*.js",
+        "page/parts/*.js",
+        "page/parts/*.css",
+        "*/page/*.css",
+        "kernels/c/*.[ch]",
+    )
     for path in sorted(SOURCE.glob(pattern))
 }
 # a function at the top level, or a method; it ends at a brace with the same indent

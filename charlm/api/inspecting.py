@@ -58,13 +58,14 @@ def inspect(
             written.
     """
     limit_spinning(5_000)
-    from charlm.insight.report import check_free, write_report
+    from charlm.insight.report import write_report
+    from charlm.page.file import check_free
 
     arguments.integer("length", length, 2, MOST_CHARS)
     arguments.one_of("on_unknown", on_unknown, ON_UNKNOWN)
     text, chosen = None if data is None else str(data), choose_split(split, data)
     if out is not None:
-        check_free(Path(out), force)
+        check_free(Path(out), "report", force)
     with open_checkpoint(path_of(checkpoint)) as opened:
         skip = on_unknown == "skip"
         found, about = survey_text(opened, text, chosen, length, skip, device, arguments.notify)

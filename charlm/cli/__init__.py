@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from charlm.cli import compare, config, data, inspect, runs, sample, train, use
+from charlm.cli import compare, config, data, export, inspect, runs, sample, train, use
 from charlm.cli.arguments import make_parser
 from charlm.cli.output import message
 from charlm.cli.streams import OutputError, discard_output, standard_streams
@@ -96,6 +96,8 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "eval": use.evaluate,
     "info": use.info,
     "inspect": inspect.inspect,
+    "play": export.play,
+    "export": export.export,
     "runs": runs.runs,
     "compare": compare.compare,
     "data stats": data.stats,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from charlm.cli import run_options, sample_options, shared_options, train_options
+from charlm.cli import export_options, run_options, sample_options, shared_options, train_options
 from charlm.cli.parser import Parser, Verbs, add_verb
 from charlm.version import __version__
 
@@ -35,6 +35,8 @@ examples:
     _add_eval(verbs)
     _add_info(verbs)
     _add_inspect(verbs)
+    export_options.add_play(verbs)
+    export_options.add_export(verbs)
     run_options.add_runs(verbs)
     run_options.add_compare(verbs)
     _add_data(verbs)

@@ -24,7 +24,8 @@ def inspect(options: argparse.Namespace) -> int:
     """Write a page that shows what a network learned, and print the main results."""
     from charlm.api.inspecting import MOST_CHARS, survey_text
     from charlm.checkpoint.read import find_checkpoint, open_checkpoint
-    from charlm.insight.report import check_free, is_report, write_report
+    from charlm.insight.report import is_report, write_report
+    from charlm.page.file import check_free
 
     if not 2 <= options.length <= MOST_CHARS:
         raise CharlmError(f"--length: {options.length} should be from 2 to {MOST_CHARS}")
@@ -35,7 +36,7 @@ def inspect(options: argparse.Namespace) -> int:
         own = out is not None and options.out is None and is_report(out)
         overwrite = options.force or own  # its own report, at its own place
         if out is not None:
-            check_free(out, overwrite)
+            check_free(out, "report", overwrite)
         skip = options.on_unknown == "skip"
         found, about = survey_text(
             checkpoint, text, split, options.length, skip, options.device, print_note

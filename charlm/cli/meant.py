@@ -24,6 +24,8 @@ _VERBS = {  # of other programs, and what they are here
     "describe": "info",
     "summary": "info",
     "report": "inspect",
+    "demo": "play",
+    "web": "play",
     "visualize": "inspect",
     "stats": "data stats",
     "download": "data fetch",

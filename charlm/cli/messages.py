@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-ARGUMENTS = "data|device|engine|force|init_from|name|on_unknown|out|precision|resume|set|split"
+ARGUMENTS = (
+    "data|device|engine|force|init_from|name|on_unknown|out|precision|resume|set|split|weights"
+)
 
 
 def as_options(message: str, verb: str = "") -> str:

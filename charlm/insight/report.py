@@ -1,20 +1,11 @@
 """Writes a survey as one HTML file that needs only a browser.
 
-The file contains its style, its scripts and its data, and its policy forbids every request. The
-text, and text sampled by the model, may contain anything. They reach the page as JSON, and its
-scripts show them as text only, never as markup.
-
-The data are a JSON object, and arrays for the values of each character and unit: little-endian,
-in row-major order, compressed with zlib, in base64.
+The data are a JSON object, and arrays for the values of each character and unit. charlm.page has
+the format of the file.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import json
-import os
 import zlib
 from importlib import resources
 from pathlib import Path
@@ -22,19 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from charlm.errors import CharlmError
 from charlm.insight.attention import AttentionWindow
 from charlm.insight.record import Array
 from charlm.insight.survey import Survey
+from charlm.page.document import build, read_part
+from charlm.page.file import write_page
 from charlm.visible import visible
 
 LEVELS = (63, 31, 15, 7)  # steps on each side of zero to which the values of units are rounded
 MAX_BYTES = 4_000_000  # of all units together, compressed
 MAX_VALUES = 16_000_000  # units times characters; units above this number are left out
+PARTS = ("data.js", "charts.js", "text.js", "words.js", "controls.js")  # of charlm.page
 SCRIPTS = (
-    "data.js",
-    "charts.js",
-    "text.js",
     "guesses.js",
     "colour.js",
     "pair.js",
@@ -48,27 +38,6 @@ SCRIPTS = (
 )
 
 
-def check_free(path: Path, overwrite: bool) -> None:
-    """Check that a report can be written to `path`.
-
-    Raises:
-        CharlmError: it cannot, or the file exists and `overwrite` is False.
-    """
-    if path.is_dir():
-        raise CharlmError(f"{path}: is a folder; out=FILE needs the name of a file")
-    if _is_device(path):
-        return
-    if path.exists() and not overwrite:
-        raise CharlmError(
-            f"{path}: already exists; use force=True to overwrite it, or out=FILE for another file"
-        )
-    folder = _end_of_links(path).parent
-    if not folder.is_dir():
-        raise _unwritable(path, f"there is no folder {folder}")
-    if not os.access(folder, os.W_OK):
-        raise _unwritable(path, f"no permission to write in {folder}")
-
-
 def is_report(path: Path) -> bool:
     """Whether a file is a page that `write_report` wrote."""
     if not path.is_file():
@@ -76,19 +45,6 @@ def is_report(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(4096)
     return b"Content-Security-Policy" in head and b": inspection report</title>" in head
-
-
-def _is_device(path: Path) -> bool:
-    """Whether a path is a device or a pipe, such as /dev/stdout: written to, and never replaced."""
-    return path.exists() and not path.is_file()
-
-
-def _end_of_links(path: Path) -> Path:
-    """The file that a path is, or would be, after all symbolic links."""
-    end = Path(os.path.realpath(path))
-    if end.is_symlink():
-        raise _unwritable(path, "this link leads to itself")
-    return end if path.is_symlink() else path
 
 
 def write_report(path: Path, survey: Survey, about: dict[str, Any], overwrite: bool) -> int:
@@ -105,32 +61,7 @@ def write_report(path: Path, survey: Survey, about: dict[str, Any], overwrite: b
     Raises:
         CharlmError: the file cannot be written, or it exists and `overwrite` is False.
     """
-    page = build_page(survey, about).encode("utf-8")
-    try:
-        if _is_device(path):
-            path.write_bytes(page)
-        else:
-            _replace(path, page, overwrite)
-    except OSError as error:
-        raise _unwritable(path, str(error.strerror)) from error
-    return len(page)
-
-
-def _replace(path: Path, page: bytes, overwrite: bool) -> None:
-    end = _end_of_links(path)
-    temporary = end.with_name(f".{end.name}.{os.getpid()}.tmp")
-    file = temporary.open("xb")  # fails if there is already something with this name
-    try:
-        with file:
-            file.write(page)
-        check_free(path, overwrite)  # again: another program may have written the file meanwhile
-        temporary.replace(end)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _unwritable(path: Path, why: str) -> CharlmError:
-    return CharlmError(f"{path}: cannot write the report: {why}; use out=FILE for another file")
+    return write_page(path, build_page(survey, about), "report", overwrite)
 
 
 def build_page(survey: Survey, about: dict[str, Any]) -> str:
@@ -139,53 +70,13 @@ def build_page(survey: Survey, about: dict[str, Any]) -> str:
     attention_arrays, attention = _attention(survey.attention)
     about = {key: visible(it) if isinstance(it, str) else it for key, it in about.items()}
     data = survey.numbers() | {"about": about, "units": units, "attention": attention}
-    style = _read("style.css")
-    script = '"use strict";\n' + "".join(_read(name) for name in SCRIPTS)
-    arrays = "\n".join(
-        _array_element(name, array)
-        for name, array in (_characters(survey) | unit_arrays | attention_arrays).items()
+    return build(
+        title=f"{about['name']}: inspection report",
+        style=read_part("style.css"),
+        script="".join([*map(read_part, PARTS), *map(_read, SCRIPTS)]),
+        data=data,
+        arrays=_characters(survey) | unit_arrays | attention_arrays,
     )
-    return _filled(
-        _read("template.html"),
-        title=html.escape(f"{about['name']}: inspection report"),
-        policy=f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"script-src 'sha256-{_sha256(script)}'; style-src 'sha256-{_sha256(style)}'",
-        style=style,
-        script=script,
-        data=_json(data),
-        arrays=arrays,
-    )
-
-
-def _filled(template: str, **parts: str) -> str:
-    """The template with each {{name}} replaced, in one pass: a {{name}} inside a part stays."""
-    pieces = template.split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        filled += [parts[name], rest]
-    return "".join(filled)
-
-
-def _json(data: Any) -> str:
-    """Data as ASCII JSON without `<`, `>` and `&`, so that it cannot end its HTML element."""
-    text = json.dumps(_finite(data), separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finite(data: Any) -> Any:
-    """Data with numbers of five digits, and None for NaN and infinity."""
-    if isinstance(data, float):
-        return float(f"{data:.5g}") if np.isfinite(data) else None
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
-    return data
-
-
-def _sha256(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
 def _read(name: str) -> str:
@@ -193,16 +84,6 @@ def _read(name: str) -> str:
 
 
 # --- arrays ----------------------------------------------------------------------------------
-
-
-def _array_element(name: str, array: Array) -> str:
-    """An array as a script element of a type that browsers do not run."""
-    kind, shape = array.dtype.str.lstrip("<|"), "x".join(map(str, array.shape))
-    packed = base64.b64encode(zlib.compress(array.tobytes(), 6)).decode("ascii")
-    return (
-        f'<script type="application/octet-stream" id="array-{name}" data-kind="{kind}" '
-        f'data-shape="{shape}">{packed}</script>'
-    )
 
 
 def _characters(survey: Survey) -> dict[str, Array]:

@@ -48,6 +48,8 @@ SURFACE = {
     "info": "--help CHECKPOINT --json",
     "inspect": "--help CHECKPOINT --text --split --length --out --force --json --on-unknown "
     "--device",
+    "play": "--help CHECKPOINT --weights",
+    "export": "--help CHECKPOINT --format --out --weights --force",
     "runs": "--help DIR --json",
     "compare": "--help RUN --json",
     "data": "--help",

@@ -202,6 +202,8 @@ NOT_RUN = {
     "if no other program keeps this machine busy, stop with": "slow steps",
     "upgrade charlm": "another version of charlm",
     "use a smaller model": "a full memory",
+    "use --weights int8, which has": "a large model; tests/cli/test_export.py has it",
+    "open the link above in one": "no browser; tests/cli/test_export.py has it",
     "files saved before": "no hint",
     "set TMPDIR to a folder that can be written": "test_bad_input.py has it",
     "free disk space, or set TMPDIR": "the same",

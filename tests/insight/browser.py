@@ -31,11 +31,14 @@ class Page:
         self._session: str | None = None
         self.requests: list[str] = []
         self.problems: list[str] = []
+        self.workers: list[str] = []  # the sessions of the page's Web Workers
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        attach = {"autoAttach": True, "waitForDebuggerOnStart": False, "flatten": True}
+        self.call("Target.setAutoAttach", **attach)
 
     def open(self, path: Path, width: int = 1200, height: int = 900) -> None:
         """Open a file, and wait until it is ready."""
@@ -52,9 +55,14 @@ class Page:
             assert time.monotonic() - started < TIMEOUT, f"timeout: {expression}"
             time.sleep(0.02)
 
-    def run(self, expression: str) -> Any:
-        """The value of an expression in the page."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+    def run(self, expression: str, worker: bool = False) -> Any:
+        """The value of an expression in the page, or in its newest worker."""
+        of_page = self._session
+        try:
+            self._session = self.workers[-1] if worker else of_page
+            answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        finally:
+            self._session = of_page
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -101,6 +109,7 @@ class Page:
             "Network.requestWillBeSent": lambda: self.requests.append(parameters["request"]["url"]),
             "Runtime.exceptionThrown": lambda: self.problems.append(str(parameters)),
             "Runtime.consoleAPICalled": lambda: self.problems.append(str(parameters)),
+            "Target.attachedToTarget": lambda: self.workers.append(parameters["sessionId"]),
             "Log.entryAdded": lambda: self.problems.append(str(parameters["entry"])),
         }
         handlers.get(event.get("method", ""), lambda: None)()

@@ -11,7 +11,7 @@ const CLASS_COLOURS = {
 function networkSection() {
   section(
     "words", "The network, and the words of this page",
-    make("div", { class: "columns" }, make("div", {}, networkDrawing(data.network), totalLine(data.network)), wordList()),
+    make("div", { class: "columns" }, make("div", {}, networkDrawing(data.network), totalLine(data.network)), wordList(words())),
   );
 }
 

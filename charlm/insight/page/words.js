@@ -1,54 +1,9 @@
-// A line for each word of the page that a learner may not know. Only words that this network has.
+// The words of the page that a learner may not know. Only words that this network has.
 
-/** The words as [word, meaning]. */
 function words() {
-  const kinds = data.units.kinds.map((each) => each.kind);
-  const gates = data.gates.map((gate) => gate.name);
-  const gateWords = {
-    input: "how much of the new value a cell takes in",
-    forget: "how much of its old value a cell keeps (1: all of it)",
-    output: "how much of the cell is shown to the rest of the network as h",
-    reset: "how much of the old state goes into the new value",
-    update: "how much of its old state a unit keeps (1: all of it)",
-  };
-  const found = [
-    ["unit", "one number inside the network. It changes with every character that the network reads."],
-    ["activation", "the value of a unit after the network read a character."],
-    ["layer", "a group of units that are computed at once. Layer 2 reads layer 1."],
+  const kinds = data.units.kinds.map((each) => each.kind), gates = data.gates.map((gate) => gate.name);
+  return [
+    ...unitWords(kinds, gates, data.attention), "embedding", "parameter", "bit", "surprisal (surprise)", "loss", "feature",
+    "AUC", "Spearman\u2019s rank correlation", "baseline", "ablation",
   ];
-  if (kinds.includes("h")) {
-    found.push(["hidden h", "the units of a recurrent layer that the next layer and the next step read."]);
-  }
-  if (kinds.includes("c")) found.push(["cell c", "the memory of an LSTM. Each hidden unit h is computed from its cell c."]);
-  if (gates.length) {
-    found.push(["gate", `a number from 0 (shut) to 1 (open) for each unit, which controls its memory.`]);
-    found.push(...gates.map((name) => [`${name} gate`, `${gateWords[name]}.`]));
-  }
-  if (data.attention) {
-    found.push(
-      ["attention", "how a GPT looks back: each character takes in a weighted mean of the characters before it."],
-      ["head", "one attention pattern. Each layer has several heads, which look at different characters."],
-      ["query, key, value", "three vectors of a head for each character. The query of one and the keys of others give the weights of their values."],
-      ["MLP unit", "a unit of the MLP, the part of a block that works on each character alone."],
-      ["residual x", "the vector of a character that is passed from block to block. Each block adds to it."],
-    );
-  }
-  found.push(
-    ["embedding", "a vector of numbers that stands for a character."],
-    ["parameter", "a number that training changed. The parameters are what the network has learned."],
-    ["bit", "1 bit is the surprise at a character that had the probability 1/2; 2 bits: 1/4; 3 bits: 1/8."],
-    ["surprisal (surprise)", "how unexpected a character was to the network, in bits: \u2212log\u2082 of its probability. Low is good."],
-    ["loss", "the mean surprisal over the text. Training makes it smaller."],
-    ["feature", "something about the text that can be computed without the network, such as the position in the line."],
-    ["AUC", "how well a unit tells two kinds of characters apart: 0.5 is guessing, 1 is perfect. It is the probability that the unit is higher where the feature holds than where it does not."],
-    ["Spearman\u2019s rank correlation", "how well a unit rises with a number: 0 is no relation, 1 is always in the same order."],
-    ["baseline", "a score that needs no learned unit, for comparison. A unit has to be clearly better."],
-    ["ablation", "holding a unit at zero to see what gets worse without it."],
-  );
-  return found;
-}
-
-function wordList() {
-  const entries = words().map(([word, meaning]) => make("div", {}, make("dt", {}, word), make("dd", {}, meaning)));
-  return make("dl", { class: "words" }, ...entries);
 }

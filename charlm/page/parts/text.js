@@ -1,5 +1,6 @@
 // A text in which each character can be coloured, and selected with the pointer or the arrow keys.
 
+const MAX_SURPRISAL = 8; // bits, for the strongest shade
 const STEPS = 7; // shades on each side of zero, as in style.css
 
 /** The CSS class of a value from -1 to 1. */
@@ -17,24 +18,47 @@ function amount(value) {
 class TextView {
   /** Shows `chars`. `onselect(position)` is called when a character is selected. */
   constructor(chars, label, onselect) {
-    this.chars = chars;
+    this.chars = [];
     this.current = -1; // the selected position
     this.onselect = onselect;
     this.stretch = null; // the selected stretch, [first, last]
     this.others = []; // views of the same text that show the same position and scroll together
     this.baseClasses = []; // of each character, whatever its colour
-    this.spans = chars.map((char, i) => this.span(char, i));
-    this.classes = new Array(chars.length).fill("");
+    this.spans = [];
+    this.classes = [];
+    this.lines = [0]; // where each line begins
     this.element = make("div", {
       class: "text", tabindex: "0", role: "application",
       "aria-label": `${label}. Use the arrow keys to move.`,
       onmousemove: (event) => this.onPointer(event), onclick: (event) => this.onPointer(event),
-      onkeydown: (event) => this.onKey(event), onfocus: () => this.current < 0 && this.select(0),
+      onkeydown: (event) => this.onKey(event), onfocus: () => this.current < 0 && this.chars.length && this.select(0),
       onscroll: () => this.others.forEach(({ element }) => (element.scrollTop = this.element.scrollTop)),
     });
-    this.spans.forEach((span, i) => this.element.append(span, ...(chars[i] === "\n" ? ["\n"] : [])));
-    this.lines = [0]; // where each line begins
-    chars.forEach((char, i) => char === "\n" && i + 1 < chars.length && this.lines.push(i + 1));
+    this.append(chars);
+  }
+
+  /** Add characters at the end. */
+  append(chars) {
+    const added = [];
+    for (const char of chars) {
+      const position = this.chars.length;
+      if (position && this.chars[position - 1] === "\n") this.lines.push(position);
+      this.chars.push(char);
+      this.spans.push(this.span(char, position));
+      this.classes.push("");
+      added.push(this.spans[position], ...(char === "\n" ? ["\n"] : []));
+    }
+    this.element.append(...added);
+  }
+
+  /** Remove all but the first `length` characters. */
+  truncate(length) {
+    if (length >= this.chars.length) return;
+    while (this.element.lastChild !== this.spans[length]) this.element.lastChild.remove();
+    this.spans[length].remove();
+    for (const list of [this.chars, this.spans, this.classes, this.baseClasses]) list.length = length;
+    this.lines = this.lines.filter((start) => start === 0 || start < length);
+    if (this.current >= length) this.current = -1;
   }
 
   span(char, position) {
@@ -108,7 +132,7 @@ class TextView {
       ArrowRight: at + 1, ArrowLeft: at - 1, ArrowUp: inLine(line - 1), ArrowDown: inLine(line + 1),
       Home: this.lines[line], End: end(line), PageUp: inLine(line - 10), PageDown: inLine(line + 10),
     };
-    if (!(event.key in targets) || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (!this.chars.length || !(event.key in targets) || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
     const target = Math.min(last, Math.max(0, targets[event.key]));
     if (event.shiftKey) this.extend(at, target);

@@ -2,12 +2,14 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const KINDS = { i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array };
-const NAMES = { h: "hidden h", c: "cell c", mlp: "MLP unit", x: "residual x" };
+const NAMES = { h: "hidden h", c: "cell c", mlp: "MLP unit", x: "residual x", attention: "attention of head" };
+for (const gate of ["input", "forget", "output", "reset", "update"]) NAMES[gate] = `${gate} gate`;
 
 /** An array of the page: its values in row-major order, and its shape. */
 async function unpack(name) {
   const element = document.getElementById(`array-${name}`);
-  const packed = Uint8Array.from(atob(element.textContent), (char) => char.charCodeAt(0));
+  const text = atob(element.textContent), packed = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) packed[i] = text.charCodeAt(i);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   const bytes = await new Response(stream).arrayBuffer();
   element.remove();
@@ -95,8 +97,13 @@ function signed(value, digits = 2) {
   return (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(digits);
 }
 
+/** The number of the first unit of a kind: heads are counted from 1, as layers are, and units from 0. */
+function firstOf(kind) {
+  return kind === "attention" ? 1 : 0;
+}
+
 /** `cell c 413`, with the layer if there are several. */
 function unitName({ kind, layer, index }) {
   const layers = data.units.kinds.find((each) => each.kind === kind).layers;
-  return `${NAMES[kind]} ${index}${layers > 1 ? `, layer ${layer + 1}` : ""}`;
+  return `${NAMES[kind]} ${index + firstOf(kind)}${layers > 1 ? `, layer ${layer + 1}` : ""}`;
 }

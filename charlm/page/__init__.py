@@ -1,0 +1,1 @@
+"""Pages for a browser: what `charlm inspect` and `charlm export` share. parts/ has the scripts."""

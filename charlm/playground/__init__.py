@@ -1,0 +1,1 @@
+"""The playground: a page that writes with a model. page/ has its JavaScript."""

@@ -1,0 +1,108 @@
+"""Builds the page that writes with a model."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from charlm.checkpoint.format import Meta
+from charlm.checkpoint.read import Checkpoint
+from charlm.config import GPTConfig
+from charlm.config.describe import describe_model
+from charlm.errors import CharlmError
+from charlm.page.document import build, read_part
+from charlm.playground.weights import check_size, pack, unpack
+from charlm.sampling.generate import beginning
+from charlm.visible import visible
+
+PARTS = ("data.js", "charts.js", "text.js", "words.js", "controls.js")  # of charlm.page
+SCRIPTS = ("takes.js", "roads.js", "watch.js", "settings.js", "play.js")
+WORKER = ("math.js", "recurrent.js", "gpt.js", "draw.js", "worker.js")
+GATES = {"gru": ("reset", "update"), "lstm": ("input", "forget", "output")}
+
+
+def build_page(checkpoint: Checkpoint, how: str) -> tuple[str, dict[str, Any]]:
+    """The HTML of the page of a model.
+
+    Args:
+        how: the format of the weights, one of charlm.playground.weights.FORMATS.
+
+    Returns:
+        The page, and its description of the weights: their format and the measured loss.
+
+    Raises:
+        CharlmError: the model is too large, or its weights are not finite.
+    """
+    check_size(checkpoint, how)
+    weights = checkpoint.weights()
+    if not all(np.isfinite(weight).all() for weight in weights.values()):
+        raise CharlmError(
+            f"{checkpoint.path}: the weights are broken: not all are finite; use another checkpoint"
+        )
+    arrays = pack(weights, how)
+    about = {"format": how, "names": list(arrays)} | _losses(checkpoint, arrays, how)
+    page = build(
+        title=f"{visible(checkpoint.meta.config.name)}: playground",
+        style=read_part("style.css") + _read("play.css"),
+        script="".join([*map(read_part, PARTS), *map(_read, SCRIPTS)]),
+        data=_describe(checkpoint.meta) | {"weights": about},
+        arrays=arrays,
+        worker="".join(map(_read, WORKER)),
+    )
+    return page, about
+
+
+def _losses(checkpoint: Checkpoint, arrays: dict[str, Any], how: str) -> dict[str, Any]:
+    if how == "fp32":
+        return {"losses": None, "reason": "the weights are not rounded"}
+    from charlm.playground.measure import measure_losses
+
+    measured = measure_losses(checkpoint, unpack(arrays))
+    if isinstance(measured, str):
+        return {"losses": None, "reason": f"not measured: {measured}"}
+    exact, rounded, chars = measured
+    losses = {"exact": exact, "rounded": rounded, "cost": rounded - exact, "chars": chars}
+    return {"losses": losses, "reason": ""}
+
+
+def _describe(meta: Meta) -> dict[str, Any]:
+    """What the page knows of a model, without its weights."""
+    config, vocab = meta.config, meta.vocabulary
+    return {
+        "about": {
+            "name": visible(config.name),
+            "model": describe_model(config.model),
+            "parameters": meta.parameters,
+            "step": meta.progress.step,
+            "source": visible(meta.corpus.source),
+            "unit": vocab.unit,
+            "limited": vocab.limited,
+            "vocab": [*map(ord, meta.vocab)],
+            "beginning": int(beginning(vocab, vocab.encode(""))[0]),
+        },
+        "config": config.model.model_dump(),
+        "units": {"kinds": _kinds(meta)},
+        "sample": {
+            "prompt": config.sample.prompt,
+            "temperature": config.sample.temperature,
+            "topK": config.sample.top_k,
+            "topP": config.sample.top_p,
+        },
+    }
+
+
+def _kinds(meta: Meta) -> list[dict[str, Any]]:
+    """The kinds of values that can colour the text: units, gates, and the heads of a GPT."""
+    model = meta.config.model
+    if isinstance(model, GPTConfig):
+        sizes = {"attention": model.n_head, "mlp": model.mlp_width, "x": model.n_embd}
+    else:
+        names = ("h", *("c",) * (model.kind == "lstm"), *GATES.get(model.kind, ()))
+        sizes = dict.fromkeys(names, model.hidden_size)
+    return [{"kind": kind, "layers": model.n_layer, "size": size} for kind, size in sizes.items()]
+
+
+def _read(name: str) -> str:
+    return (resources.files("charlm.playground") / "page" / name).read_text(encoding="utf-8")

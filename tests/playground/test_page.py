@@ -1,0 +1,354 @@
+"""The page: its contents, and, if Chromium is installed, what it writes and how it is used."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+
+import charlm
+from charlm.checkpoint.read import open_checkpoint
+from charlm.cli import main
+from charlm.page.file import write_page
+from charlm.playground.page import build_page
+from tests.conftest import KINDS, TinyConfig, TinyRun, train_with
+from tests.insight.browser import Page
+from tests.insight.pages import HOSTILE, Elements, data_of, needs_chromium
+from tests.playground.conftest import MadePage
+from tests.test_visible import is_hidden
+
+TEXT = "The old king sees the fox. No one sings to my lord!"
+IDLE = "takes.every((take) => !take.unread && !take.asked && take.credit < 1)"
+
+
+class Playground:
+    """A page that is open. `run` evaluates JavaScript in which `takes` are the takes."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def open(self, path: Path, **settings: Any) -> None:
+        """Open a page with settings in its link."""
+        fragment = "&".join(f"{name}={quote(str(it))}" for name, it in settings.items())
+        self.page.call("Page.navigate", url="about:blank")
+        self.page.run("0")
+        self.page.problems.clear()  # those of an earlier page
+        self.page.requests.clear()
+        url = f"{path.as_uri()}#{fragment}"
+        self.page.call("Page.navigate", url=url)
+        self.page.wait_for("document.documentElement?.dataset.ready === 'yes'")
+        self.wait(IDLE)
+
+    def run(self, expression: str) -> Any:
+        return self.page.run(f"(() => {{ const {{ takes }} = desk; return {expression}; }})()")
+
+    def wait(self, expression: str) -> None:
+        self.page.wait_for(f"(() => {{ const {{ takes }} = desk; return {expression}; }})()")
+
+    def click(self, selector: str, which: int = 0) -> None:
+        self.page.run(f"document.querySelectorAll({selector!r})[{which}].click()")
+
+    def write(self, count: int) -> list[str]:
+        """Play until each take has `count` characters; returns the first `count` of each."""
+        self.click("#play")
+        self.wait(f"takes.every((take) => take.ids.length >= {count})")
+        self.click("#play")
+        return list(self.run(f"takes.map((take) => take.text().slice(0, {count}))"))
+
+
+@pytest.fixture
+def ground(page: Page) -> Iterator[Playground]:
+    """The browser; at the end there was no request, no error and no message."""
+    yield Playground(page)
+    assert page.problems == []
+    assert all(url.startswith(("file:", "blob:", "data:", "about:")) for url in page.requests)
+
+
+# --- what it writes ---------------------------------------------------------------------------
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_predicts_what_the_model_predicts(
+    kind: str, ground: Playground, made: MadePage, tiny_run: TinyRun
+) -> None:
+    ground.open(made(kind, "fp32"), prompt=TEXT)  # longer than the context of the GPT
+    model = charlm.load(tiny_run(kind))
+    logits = ground.page.run("[...takes.get(1).network.logits]", worker=True)
+    np.testing.assert_allclose(logits, model.logits(TEXT)[-1], atol=1e-4)
+    records = ground.run("takes[0].records")
+    bits = [record["bits"] for record in records]
+    assert bits[0] == -1
+    np.testing.assert_allclose(bits[1:], model.surprisal(TEXT[1:], prompt=TEXT[0]), atol=1e-3)
+    chars, probabilities = model.next(TEXT[:20])
+    assert "".join(model.vocab.chars[i] for i in records[20]["guesses"]) == "".join(chars[:6])
+    np.testing.assert_allclose(records[20]["probabilities"], probabilities[:6], atol=1e-5)
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_writes_the_same_text(kind: str, ground: Playground, made: MadePage) -> None:
+    settings = {"prompt": "The ", "t": "0.7,1.3", "speed": 8}
+    texts = []
+    for seed in (5, 5, 6):
+        ground.open(made(kind, "int8"), **settings, seed=seed)
+        texts.append(ground.write(60))
+    assert texts[0] == texts[1] != texts[2]
+    assert all(text.startswith("The ") for text in texts[0])
+    assert texts[0][0] != texts[0][1]
+
+
+@needs_chromium
+def test_at_temperature_0_it_writes_what_charlm_sample_writes(
+    ground: Playground, made: MadePage, tiny_run: TinyRun
+) -> None:
+    for kind in ("lstm", "gpt"):
+        for prompt in ("my lord", ""):
+            ground.open(made(kind, "fp32"), prompt=prompt, t="0", speed=8)
+            (text,) = ground.write(50)
+            model = charlm.load(tiny_run(kind))
+            assert text == (prompt + model.sample(prompt, length=50, temperature=0))[:50]
+
+
+# --- how it is used ---------------------------------------------------------------------------
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+def test_a_road_that_was_not_taken_continues_in_a_new_take(
+    kind: str, ground: Playground, made: MadePage, tiny_run: TinyRun
+) -> None:
+    ground.open(made(kind, "fp32"), prompt=TEXT, speed=8)
+    ground.run("takes[0].view.select(20)")
+    others = ground.page.run(
+        "[...document.querySelectorAll('.road')].map((each) => each.innerText)"
+    )
+    assert len(others) == 5
+    assert TEXT[20] not in others
+    guess = ground.run("takes[0].records[20].guesses.find((id) => id !== takes[0].ids[20])")
+    ground.click(".road")
+    ground.wait("takes.length === 2 && takes[1].ids.length > 40")
+    ground.run("desk.play(takes, false)")
+    ground.wait(IDLE)
+    first, second = ground.run("takes.map((take) => take.text())")
+    model = charlm.load(tiny_run(kind))
+    assert first == TEXT
+    assert second[:21] == TEXT[:20] + model.vocab.chars[guess]
+    # the new take has the state of its own text
+    bits = ground.run("takes[1].records.map((record) => record.bits)")
+    np.testing.assert_allclose(bits[1:], model.surprisal(second[1:], prompt=second[0]), atol=1e-3)
+
+
+@needs_chromium
+def test_it_can_be_used_with_the_keyboard(ground: Playground, made: MadePage) -> None:
+    ground.open(made("lstm", "int8"), prompt=TEXT)
+    ground.page.run("document.querySelector('.text').focus()")
+    for _ in range(3):
+        ground.page.press("ArrowRight")
+    assert ground.run("[desk.selected.position, takes[0].view.current]") == [3, 3]
+    road = ground.page.run("document.querySelectorAll('.road')[1].innerText")
+    ground.page.press("2")
+    ground.wait("takes.length === 2")
+    assert ground.run("takes[1].text().slice(0, 4)").replace(" ", "\u2423") == (
+        TEXT[:3].replace(" ", "\u2423") + road
+    )
+    ground.run("desk.play(takes, false)")
+    ground.page.run("document.querySelectorAll('.text')[1].focus()")
+    ground.page.press("Escape")
+    assert ground.run("desk.selected") is None
+    # what cannot be selected any more is not described any more
+    ground.run("takes[0].view.select(30)")
+    ground.run("takes[0].setText(takes[0].ids.slice(0, 10))")
+    assert ground.run("desk.selected") is None
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", ["gru", "gpt"])
+def test_an_edited_text_is_read_again_from_the_change(
+    kind: str, ground: Playground, made: MadePage, tiny_run: TinyRun
+) -> None:
+    ground.open(made(kind, "fp32"), prompt=TEXT * 3)
+    edited = TEXT + TEXT.replace("sees", "loves") + TEXT
+    ground.run("takes[0].onEdit()")
+    ground.run(f"takes[0].editor.value = {json.dumps(edited)}")
+    ground.run("takes[0].onEdit()")
+    ground.wait(IDLE)
+    model = charlm.load(tiny_run(kind))
+    bits = ground.run("takes[0].records.map((record) => record.bits)")
+    assert ground.run("takes[0].text()") == edited
+    np.testing.assert_allclose(bits[1:], model.surprisal(edited[1:], prompt=edited[0]), atol=1e-3)
+
+
+@needs_chromium
+def test_it_steps_by_a_character_and_keeps_the_speed(ground: Playground, made: MadePage) -> None:
+    ground.open(made("rnn", "int8"), prompt="The ")
+    for length in (5, 6):
+        ground.click("#step")
+        ground.wait(f"takes[0].ids.length === {length}")
+        ground.wait(IDLE)
+    assert ground.run("takes[0].playing") is False
+    assert ground.run("takes[0].ids.length") == 6
+    ground.click("#again")
+    ground.wait(IDLE)
+    assert ground.run("takes[0].text()") == "The "
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", KINDS)
+def test_units_gates_and_heads_are_those_of_the_model(
+    kind: str, ground: Playground, made: MadePage, tiny_run: TinyRun
+) -> None:
+    import torch
+
+    from charlm.insight.record import record
+
+    model = charlm.load(tiny_run(kind))
+    text = TEXT[:16]  # the context of the GPT
+    recorded = record(model.torch_model(), model.vocab.encode(text))
+    values = {**recorded.units, **recorded.gates}
+    ground.open(made(kind, "fp32"), prompt=text)
+    for each in data_of(made(kind, "fp32"))["units"]["kinds"]:
+        name = each["kind"]
+        ground.run(f"desk.watch.unit({{ kind: '{name}', layer: 1, index: 1 }})")
+        ground.wait(f"{IDLE} && takes[0].records.length === {len(text)}")
+        shown = ground.run("takes[0].records.map((record) => record.value)")
+        if name != "attention":
+            np.testing.assert_allclose(shown, values[name][1, :, 1], atol=2e-3, err_msg=name)
+            continue
+        from charlm.insight.trace import trace
+
+        ids = torch.from_numpy(model.vocab.encode(text).astype(np.int64))[None]
+        exact = trace(model.torch_model(), ids, with_attention=True)[0].attention
+        assert exact is not None
+        for t, row in enumerate(shown):
+            np.testing.assert_allclose(row, exact[1, 0, 1, t, : t + 1].detach().numpy(), atol=1e-4)
+
+
+@needs_chromium
+def test_the_link_has_the_prompt_the_seed_and_the_settings(
+    ground: Playground, made: MadePage
+) -> None:
+    ground.open(made("rnn", "int8"), prompt="The ", t="0.5,1", seed=9, top_k=4, top_p=0.9, speed=8)
+    texts = ground.write(30)
+    ground.run("desk.onSetting()")
+    link = ground.page.run("location.hash")
+    ground.page.call("Page.navigate", url="about:blank")
+    ground.page.call("Page.navigate", url=made("rnn", "int8").as_uri() + link)
+    ground.page.wait_for("document.documentElement?.dataset.ready === 'yes'")
+    assert ground.write(30) == texts
+    # what a link says is checked
+    ground.open(made("rnn", "int8"), prompt="\x1b[31m\u202eA", t="x,1e9", seed=-3, top_k="no")
+    assert ground.run("desk.settings.of(takes[0])") == {
+        "temperature": 10, "topK": None, "topP": None, "seed": 0,
+    }  # fmt: skip
+    assert not any(map(is_hidden, ground.page.run("document.getElementById('prompt').value")))
+
+
+# --- hostile text -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def hostile_page(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a model whose text, prompt and vocabulary have markup and control characters."""
+    out = tmp_path_factory.mktemp("hostile")
+    text = out / "<img src=x>\x1b[2J\u202e\n.txt"
+    text.write_bytes((HOSTILE * 60).encode("utf-8"))
+    raw = tiny_config("lstm") | {"data": {"path": str(text), "val_fraction": 0.2}}
+    raw["sample"] = {"prompt": HOSTILE}
+    page = out / "page.html"
+    with open_checkpoint(train_with(raw, out) / "best.safetensors") as checkpoint:
+        vocab = checkpoint.meta.vocab.replace("q", "\ud800").replace("k", "\udc9b")
+        checkpoint.meta = checkpoint.meta.model_copy(update={"vocab": vocab})
+        write_page(page, build_page(checkpoint, "int8")[0], "page", False)
+    return page
+
+
+@needs_chromium
+def test_hostile_text_is_shown_as_text(ground: Playground, hostile_page: Path) -> None:
+    ground.open(hostile_page, speed=8, t="1.5")
+    ground.write(len(HOSTILE) + 600)
+    page = ground.page
+    assert page.run("document.title") == "lstm: playground"
+    assert page.run("document.querySelectorAll('img, iframe, article script').length") == 0
+    shown = page.run("document.querySelector('.text').textContent")
+    for piece in ("</script><script>", "<img src=x", "U+001B", "U+202E", "U+D800", "\\x9B"):
+        assert piece in shown
+    assert not any(map(is_hidden, shown.replace("\n", "")))
+    ground.run("takes[0].view.select(0)")
+    assert "<" in page.run("document.getElementById('detail').innerText")
+    before = ground.run("takes[0].text()")
+    ground.run("takes[0].onEdit()")
+    editor = ground.run("takes[0].editor.value")
+    assert not any(map(is_hidden, set(editor) - set("\n\t")))
+    ground.run("takes[0].onEdit()")  # what was not touched stays as it was
+    assert ground.run("takes[0].text()") == before
+
+
+@needs_chromium
+@pytest.mark.parametrize(("width", "height"), [(390, 800), (1280, 900)])
+def test_it_fits_on_a_phone_and_on_a_desk(
+    width: int, height: int, page: Page, hostile_page: Path
+) -> None:
+    page.open(hostile_page, width, height)
+    assert page.run("document.documentElement.scrollWidth") <= width
+
+
+@needs_chromium
+def test_the_worker_cannot_send_anything(page: Page, made: MadePage) -> None:
+    page.open(made("rnn", "int8"))
+    # this needs no network, so nothing but the policy refuses it
+    attempt = "fetch('data:text/plain,a').then(() => 'sent', () => 'refused')"
+    page.run(f"self.outcome = null; {attempt}.then((it) => {{ self.outcome = it; }}); 0", True)
+    while (outcome := page.run("self.outcome", worker=True)) is None:
+        time.sleep(0.02)
+    assert outcome == "refused"
+
+
+@needs_chromium
+def test_bytes_are_written_and_copied_as_text(
+    ground: Playground, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    text = tmp_path / "bytes.txt"
+    text.write_text("le café est fermé\n" * 300, encoding="utf-8")
+    raw = tiny_config("gru") | {"data": {"path": str(text), "unit": "byte", "val_fraction": 0.2}}
+    run, out = train_with(raw, tmp_path), tmp_path / "page.html"
+    assert main(["export", str(run), "--weights", "fp32", "--out", str(out)]) == 0
+    ground.open(out, prompt="café", t="0", speed=8)
+    assert ground.run("takes[0].ids") == [*"café".encode()]
+    ground.write(15)
+    assert ground.run("takes[0].text()").startswith("café")
+    ids = ground.run("takes[0].ids")
+    model = charlm.load(run)
+    ids_of_model = (
+        ("café" + model.sample("café", length=40, temperature=0)).encode("utf-8", "surrogateescape")
+    )[:15]
+    assert bytes(ids[:15]) == ids_of_model
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+def test_the_page_needs_nothing_from_elsewhere(made: MadePage) -> None:
+    content = made("lstm", "int8").read_text(encoding="utf-8")
+    policy = next(str(a["content"]) for _, a, _ in Elements(content).found if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'")
+    assert policy.endswith("worker-src blob:")
+    assert "unsafe" not in policy
+    for word in ("fetch(", "XMLHttpRequest", "WebSocket", "innerHTML", "eval(", "importScripts"):
+        assert word not in content
+
+
+def test_the_page_says_what_its_rounding_costs(made: MadePage, tiny_run: TinyRun) -> None:
+    losses = data_of(made("lstm", "int8"))["weights"]["losses"]
+    exact = charlm.evaluate(tiny_run("lstm"))
+    assert losses["chars"] == exact.chars
+    assert losses["exact"] == pytest.approx(exact.nats_per_char, rel=1e-4)
+    assert losses["rounded"] - losses["exact"] == pytest.approx(losses["cost"], abs=2e-4)
+    assert 0 < abs(losses["cost"]) < 0.01
+    assert data_of(made("lstm", "fp32"))["weights"]["losses"] is None
