@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,8 @@ def _describe(meta: Meta) -> dict[str, Any]:
             "model": describe_model(config.model),
             "parameters": meta.parameters,
             "step": meta.progress.step,
-            "source": visible(meta.corpus.source),
+            # the names of files alone: the folders of its author are nobody's business
+            "source": visible(", ".join(PurePath(path).name for path in config.data.path)),
             "unit": vocab.unit,
             "limited": vocab.limited,
             "vocab": [*map(ord, meta.vocab)],

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import charlm
-from charlm.checkpoint.read import open_checkpoint
+from charlm.checkpoint.format import LAST
+from charlm.checkpoint.read import open_checkpoint, read_meta
 from charlm.cli import main
 from charlm.page.file import write_page
-from charlm.playground.page import build_page
+from charlm.playground.page import _describe, build_page
 from tests.conftest import KINDS, TinyConfig, TinyRun, train_with
 from tests.insight.browser import Page
 from tests.insight.pages import HOSTILE, Elements, data_of, needs_chromium
@@ -342,6 +343,12 @@ def test_the_page_needs_nothing_from_elsewhere(made: MadePage) -> None:
     assert "unsafe" not in policy
     for word in ("fetch(", "XMLHttpRequest", "WebSocket", "innerHTML", "eval(", "importScripts"):
         assert word not in content
+
+
+def test_the_page_names_the_text_without_its_folder(tiny_run: TinyRun, tiny_text: Path) -> None:
+    about = _describe(read_meta(tiny_run("lstm") / LAST))["about"]
+    assert about["source"] == tiny_text.name
+    assert str(tiny_text.parent) not in json.dumps(about)
 
 
 def test_the_page_says_what_its_rounding_costs(made: MadePage, tiny_run: TinyRun) -> None:
