@@ -1,8 +1,10 @@
-"""`python -m charlm.scratch rnn book.txt`: train a network on a text, and watch what it writes."""
+"""Train a network of charlm.scratch on a text, and watch what it writes."""
 
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import signal
 import sys
 import time
@@ -21,28 +23,125 @@ from charlm.scratch.rnn import RNN
 from charlm.scratch.sgd import SGD, Adagrad, Adam, RMSProp
 from charlm.scratch.trainer import Model, Optimizer, Trainer, evaluate, sample
 
-B, T = 32, 32  # sequences, and characters of each at a step
-SHORTEST = 100  # characters
-Rng = np.random.Generator
-MODELS: dict[str, Callable[[Rng, int], Model]] = {
+MODELS: dict[str, Callable[[np.random.Generator, int], Model]] = {
     "mlp": MLP.random,
-    "classic": lambda rng, V: MLP.random(rng, V, units="sigmoid", one_hot=True),
+    "sigmoid": lambda rng, V: MLP.random(rng, V, units="sigmoid", one_hot=True),
     "rnn": RNN.random,
     "lstm": LSTM.random,
     "gru": GRU.random,
-    "gpt": lambda rng, V: GPT.random(rng, V, D=64, L=2, H=4, context=64),
+    "gpt": lambda rng, V: GPT.random(rng, V, D=64, L=2, H=4, context=T),
 }
-OPTIMIZERS: dict[str, tuple[Callable[[], Optimizer], float]] = {  # and the learning rate
+OPTIMIZERS: dict[str, tuple[Callable[[], Optimizer], float]] = {  # and a learning rate
     "sgd": (SGD, 0.1),
     "adagrad": (Adagrad, 0.03),
     "rmsprop": (RMSProp, 0.003),
     "adam": (Adam, 0.005),
 }
+B, T = 16, 64  # sequences, and characters of each that a step reads
+REPORTS, SAMPLE = 10, 300  # reports of a run, and characters of a sample
+SHORTEST, HELD_OUT = 100, 20_000  # characters of a text, and of the rest that reports measure
+
+
+class Mistake(Exception):
+    """A mistake of the user, in one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises `Mistake`."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the mistake, without the lines of usage."""
+        raise Mistake(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train and sample. Returns the exit status: 0, 2 for a mistake, 130 after Ctrl-C."""
-    sys.stdout.reconfigure(errors="replace")
+    """Run the program. Returns the exit status: 0; 2 for a mistake; 130 after Ctrl-C."""
     try:
-        return train(parse(arguments))
-    ...
+        return run(parsed(arguments))
+    except Mistake as mistake:
+        print(f"charlm.scratch: {shown(str(mistake))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options. Raises Mistake."""
+    parser = Parser(prog="python -m charlm.scratch", description=__doc__)
+    parser.add_argument("model", choices=MODELS, help="sigmoid: an mlp with one-hot inputs")
+    parser.add_argument("text", help="a file in UTF-8")
+    parser.add_argument("--minutes", type=positive, default=2.0, help="of training (2)")
+    parser.add_argument("--steps", type=positive, default=math.inf, help="end after this many")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="(adam)")
+    parser.add_argument("--lr", type=positive, help="learning rate at the start; it falls to 0")
+    parser.add_argument("--seed", type=int, default=0, help="of the first weights and samples (0)")
+    return parser.parse_args(arguments)
+
+
+def positive(value: str) -> float:
+    """A number above 0."""
+    if not (number := float(value)) > 0:
+        raise ValueError
+    return number
+
+
+def read(path: str) -> str:
+    """The text of a file. Raises Mistake."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Mistake(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Mistake(f"{path} is not in UTF-8; convert it to UTF-8") from None
+    if len(text) < SHORTEST:
+        raise Mistake(f"{path} has {len(text)} characters; use a text of at least {SHORTEST}")
+    return text
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train on nine tenths of the text, and measure the loss on the rest. Raises Mistake."""
+    text = read(options.text)
+    chars = sorted(set(text))  # V characters
+    number = {char: i for i, char in enumerate(chars)}
+    train, rest = np.split(np.array([number[char] for char in text]), [len(text) * 9 // 10])
+    rng = np.random.default_rng(options.seed)
+    model = MODELS[options.model](rng, len(chars))
+    make_optimizer, lr = OPTIMIZERS[options.optimizer]
+    trainer, lr = Trainer(model, make_optimizer(), train, B, T), options.lr or lr
+    count = sum(weight.size for weight in model.weights.values())
+    print(f"{options.model}, {count:,} weights; {len(text):,} characters, {len(chars)} different")
+
+    def report(held_out: Ids) -> None:
+        loss, of_rest = np.mean(losses[-latest:]), evaluate(model, held_out, T)
+        print(f"\nstep {len(losses):,}, {seconds:.0f} s: loss {loss:.3f}, held out {of_rest:.3f}")
+        ids = sample(model, rng, int(train[0]), SAMPLE)
+        print(shown("".join(chars[i] for i in ids), keep="\n\t"), flush=True)
+
+    losses, seconds, done, latest, reports, status = list[float](), 0.0, 0.0, 0, 0, 0
+    try:
+        while done < 1:
+            started = time.perf_counter()
+            losses.append(trainer.step(lr * (1 - done)))
+            seconds += time.perf_counter() - started
+            done = max(seconds / 60 / options.minutes, len(losses) / options.steps)
+            latest += 1
+            if reports / REPORTS <= done < 1:
+                report(rest[:HELD_OUT])
+                reports, latest = reports + 1, 0
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    if losses:
+        report(rest)
+    return status
+
+
+def shown(text: str, keep: str = "") -> str:
+    """Characters that could control a terminal as escapes, except those to keep."""
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -13,8 +13,6 @@ import numpy as np
 from charlm.scratch import Array
 from charlm.scratch.functions import softmax
 
-_erf = np.vectorize(math.erf, otypes=[np.float64])  # numpy has no erf
-
 
 def attention(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
     """At t, the mean of v_1 .. v_t, weighted by how well each k_s answers q_t.
@@ -88,7 +86,9 @@ def gelu(x: Array) -> tuple[Array, tuple[Array, ...]]:
 
     P(x) is the probability that a standard normal number is below x.
     """
-    P = (1 + _erf(x / math.sqrt(2))) / 2
+    # P(x) = (1 + erf(x / sqrt 2)) / 2; numpy has no erf
+    erf = np.fromiter(map(math.erf, (x / math.sqrt(2)).ravel().tolist()), np.float64, x.size)
+    P = (1 + erf.reshape(x.shape)) / 2
     return x * P, (x, P)
 
 
