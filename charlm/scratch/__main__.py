@@ -23,6 +23,7 @@ from charlm.scratch.rnn import RNN
 from charlm.scratch.sgd import SGD, Adagrad, Adam, RMSProp
 from charlm.scratch.trainer import Model, Optimizer, Trainer, evaluate, sample
 
+B, T = 16, 64  # sequences, and characters of each that a step reads
 MODELS: dict[str, Callable[[np.random.Generator, int], Model]] = {
     "mlp": MLP.random,
     "sigmoid": lambda rng, V: MLP.random(rng, V, units="sigmoid", one_hot=True),
@@ -37,28 +38,27 @@ OPTIMIZERS: dict[str, tuple[Callable[[], Optimizer], float]] = {  # and a learni
     "rmsprop": (RMSProp, 0.003),
     "adam": (Adam, 0.005),
 }
-B, T = 16, 64  # sequences, and characters of each that a step reads
 REPORTS, SAMPLE = 10, 300  # reports of a run, and characters of a sample
 SHORTEST, HELD_OUT = 100, 20_000  # characters of a text, and of the rest that reports measure
 
 
-class Mistake(Exception):
+class MistakeError(Exception):
     """A mistake of the user, in one line."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises `Mistake`."""
+    """A parser that raises `MistakeError`."""
 
     def error(self, message: str) -> NoReturn:
         """Raise the mistake, without the lines of usage."""
-        raise Mistake(message)
+        raise MistakeError(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program. Returns the exit status: 0; 2 for a mistake; 130 after Ctrl-C."""
     try:
         return run(parsed(arguments))
-    except Mistake as mistake:
+    except MistakeError as mistake:
         print(f"charlm.scratch: {shown(str(mistake))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options. Raises Mistake."""
+    """The options. Raises MistakeError."""
     parser = Parser(prog="python -m charlm.scratch", description=__doc__)
     parser.add_argument("model", choices=MODELS, help="sigmoid: an mlp with one-hot inputs")
     parser.add_argument("text", help="a file in UTF-8")
@@ -77,7 +77,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=positive, default=math.inf, help="end after this many")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="(adam)")
     parser.add_argument("--lr", type=positive, help="learning rate at the start; it falls to 0")
-    parser.add_argument("--seed", type=int, default=0, help="of the first weights and samples (0)")
+    parser.add_argument("--seed", type=natural, default=0, help="of weights and samples (0)")
     return parser.parse_args(arguments)
 
 
@@ -88,21 +88,28 @@ def positive(value: str) -> float:
     return number
 
 
+def natural(value: str) -> int:
+    """A whole number from 0 on."""
+    if (number := int(value)) < 0:
+        raise ValueError
+    return number
+
+
 def read(path: str) -> str:
-    """The text of a file. Raises Mistake."""
+    """The text of a file. Raises MistakeError."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise Mistake(f"{path}: {error.strerror}") from None
+        raise MistakeError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise Mistake(f"{path} is not in UTF-8; convert it to UTF-8") from None
+        raise MistakeError(f"{path} is not in UTF-8; convert it to UTF-8") from None
     if len(text) < SHORTEST:
-        raise Mistake(f"{path} has {len(text)} characters; use a text of at least {SHORTEST}")
+        raise MistakeError(f"{path} has {len(text)} characters; use a text of at least {SHORTEST}")
     return text
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train on nine tenths of the text, and measure the loss on the rest. Raises Mistake."""
+    """Train on nine tenths of the text, and measure the loss on the rest. Raises MistakeError."""
     text = read(options.text)
     chars = sorted(set(text))  # V characters
     number = {char: i for i, char in enumerate(chars)}
