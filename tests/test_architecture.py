@@ -240,6 +240,12 @@ def test_a_file_is_not_too_long(module: str) -> None:
 
 
 @each_module
+def test_a_network_for_learners_is_short(module: str) -> None:
+    if part_of(module) == "scratch" and not module.endswith("__main__"):
+        assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) < 120
+
+
+@each_module
 def test_a_function_fits_on_a_screen(module: str) -> None:
     long = [
         f"{node.name}: {length} lines"

@@ -7,7 +7,8 @@ These files are for readers. Read them in this order:
     sgd.py          how a gradient changes the weights: SGD, Adagrad, RMSProp, Adam
     rnn.py          a network with a memory, and its gradient through time
     lstm.py gru.py  other cells for the same network
-    gpt.py          a network that looks back: attention
+    parts.py        attention, layer norm, GELU
+    gpt.py          a network that looks back, made of these parts
     trainer.py      reads a text in batches, and samples from what was learned
 
 `python -m charlm.scratch rnn book.txt` trains one of them. The tests compare every gradient with

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import signal
@@ -56,8 +57,11 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program. Returns the exit status: 0; 2 for a mistake; 130 after Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # characters that it cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return run(parsed(arguments))
+        with np.errstate(all="ignore"):  # `run` checks the loss
+            return run(parsed(arguments))
     except MistakeError as mistake:
         print(f"charlm.scratch: {shown(str(mistake))}", file=sys.stderr)
         return 2
@@ -122,7 +126,9 @@ def run(options: argparse.Namespace) -> int:
     print(f"{options.model}, {count:,} weights; {len(text):,} characters, {len(chars)} different")
 
     def report(held_out: Ids) -> None:
-        loss, of_rest = np.mean(losses[-latest:]), evaluate(model, held_out, T)
+        loss, of_rest = np.mean(losses[-max(1, latest) :]), evaluate(model, held_out, T)
+        if not math.isfinite(of_rest):
+            raise MistakeError(f"the loss at step {len(losses)} is not finite; use a smaller --lr")
         print(f"\nstep {len(losses):,}, {seconds:.0f} s: loss {loss:.3f}, held out {of_rest:.3f}")
         ids = sample(model, rng, int(train[0]), SAMPLE)
         print(shown("".join(chars[i] for i in ids), keep="\n\t"), flush=True)

@@ -34,9 +34,8 @@ def cross_entropy(logits: Array, targets: Ids) -> tuple[float, Array]:
     Returns:
         The loss, the mean of -ln p(target) in nats per character, and d_logits, (B, T, V).
     """
-    V = logits.shape[-1]
     x = logits - logits.max(axis=-1, keepdims=True)  # (B, T, V)
-    one_hot = np.eye(V)[targets]  # (B, T, V), 1 at the target and 0 elsewhere
+    one_hot = targets[..., None] == np.arange(x.shape[-1])  # (B, T, V), 1 or 0
     # -ln p(target) = -ln (e^x_target / sum_j e^x_j) = ln sum_j e^x_j - x_target
     losses = np.log(np.exp(x).sum(axis=-1)) - (x * one_hot).sum(axis=-1)  # (B, T)
     # d(ln sum_j e^x_j)/dx_i = p_i;  d(x_target)/dx_i = one_hot_i;  the mean divides by B T

@@ -76,14 +76,14 @@ class GPT:
     def attention(self, name: str, x: Array) -> Array:  # (B, T, D) -> (B, T, D)
         q, k, v = self.heads(self.linear(f"{name}.qkv", x))  # (B, H, T, K) each
         y, self.kept[name] = parts.attention(q, k, v)  # (B, H, T, K)
-        return self.linear(f"{name}.out", y.swapaxes(1, 2).reshape(x.shape))
+        return self.linear(f"{name}.out", y.swapaxes(1, 2).reshape(x.shape))  # (B, T, D)
 
-    def attention_back(self, name: str, d_y: Array) -> Array:
+    def attention_back(self, name: str, d_y: Array) -> Array:  # (B, T, D) -> (B, T, D)
         B, T, D = d_y.shape
         d_y = self.linear_back(f"{name}.out", d_y)  # (B, T, D)
         d_y = d_y.reshape(B, T, self.H, -1).swapaxes(1, 2)  # (B, H, T, K)
         d_qkv = np.stack(parts.attention_back(d_y, self.kept[name]))  # (3, B, H, T, K)
-        d_qkv = d_qkv.transpose(1, 3, 0, 2, 4).reshape(B, T, 3 * D)  # (B, T, 3, H, K) -> ...
+        d_qkv = d_qkv.transpose(1, 3, 0, 2, 4).reshape(B, T, 3 * D)  # (B, T, 3D)
         return self.linear_back(f"{name}.qkv", d_qkv)  # (B, T, D)
 
     def heads(self, qkv: Array) -> Array:  # (B, T, 3D) -> (3, B, H, T, K)
@@ -92,27 +92,27 @@ class GPT:
 
     def mlp(self, name: str, x: Array) -> Array:  # (B, T, D) -> (B, T, D)
         y, self.kept[name] = parts.gelu(self.linear(f"{name}.up", x))  # (B, T, F)
-        return self.linear(f"{name}.out", y)
+        return self.linear(f"{name}.out", y)  # (B, T, D)
 
-    def mlp_back(self, name: str, d_y: Array) -> Array:
+    def mlp_back(self, name: str, d_y: Array) -> Array:  # (B, T, D) -> (B, T, D)
         d_y = parts.gelu_back(self.linear_back(f"{name}.out", d_y), self.kept[name])  # (B, T, F)
-        return self.linear_back(f"{name}.up", d_y)
+        return self.linear_back(f"{name}.up", d_y)  # (B, T, D)
 
-    def linear(self, name: str, x: Array) -> Array:
+    def linear(self, name: str, x: Array) -> Array:  # (B, T, N) -> (B, T, M) for W (M, N)
         self.kept[name] = x
         return linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
 
-    def linear_back(self, name: str, d_y: Array) -> Array:
+    def linear_back(self, name: str, d_y: Array) -> Array:  # (B, T, M) -> (B, T, N)
         d_x, d_W, d_b = linear_back(d_y, self.kept[name], self.weights[f"{name}.weight"])
         self.grads |= {f"{name}.weight": d_W, f"{name}.bias": d_b}
         return d_x
 
-    def norm(self, name: str, x: Array) -> Array:
+    def norm(self, name: str, x: Array) -> Array:  # (B, T, D) -> (B, T, D)
         gain, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
         y, self.kept[name] = parts.layer_norm(x, gain, bias)
         return y
 
-    def norm_back(self, name: str, d_y: Array) -> Array:
+    def norm_back(self, name: str, d_y: Array) -> Array:  # (B, T, D) -> (B, T, D)
         d_x, d_gain, d_bias = parts.layer_norm_back(d_y, self.kept[name])
         self.grads |= {f"{name}.weight": d_gain, f"{name}.bias": d_bias}
         return d_x

@@ -66,7 +66,7 @@ class MLP:
         text = np.concatenate([before, ids], axis=1)  # (B, N-1+T)
         # at t, the characters t-N+1 .. t of the text
         self.seen = np.stack([text[:, t : t + N] for t in range(T)], axis=1)  # (B, T, N)
-        E = w.get("embed.weight", np.eye(len(w["head.bias"])))  # (V, D); one-hot: D = V
+        E = w["embed.weight"] if "embed.weight" in w else np.eye(len(w["head.bias"]))  # (V, D)
         x = E[self.seen].reshape(B, T, -1)  # (B, T, N, D) -> (B, T, N*D)
         self.xs = [x]  # the input of every layer, for `backward`
         for layer in range(self.L):
@@ -78,14 +78,14 @@ class MLP:
     def backward(self, d_logits: Array) -> Weights:
         """The gradient of every weight, from d_logits (B, T, V) of the last `forward`."""
         w, xs, grads = self.weights, self.xs, Weights()
-        d_x, *grads_of_head = linear_back(d_logits, xs[-1], w["head.weight"])  # d_x (B, T, F)
-        grads["head.weight"], grads["head.bias"] = grads_of_head  # (V, F), (V,)
+        d_x, d_W, d_b = linear_back(d_logits, xs[-1], w["head.weight"])  # d_x (B, T, F)
+        grads |= {"head.weight": d_W, "head.bias": d_b}  # (V, F), (V,)
         for layer in reversed(range(self.L)):
             x = xs[layer + 1]  # (B, T, F), the output of the layer
             # tanh' = 1 - tanh^2;  sigmoid' = sigmoid (1 - sigmoid)
             d_y = d_x * (1 - x**2 if self.units == "tanh" else x * (1 - x))  # (B, T, F)
             d_x, d_W, d_b = linear_back(d_y, xs[layer], w[f"layers.{layer}.weight"])
-            grads[f"layers.{layer}.weight"], grads[f"layers.{layer}.bias"] = d_W, d_b
+            grads |= {f"layers.{layer}.weight": d_W, f"layers.{layer}.bias": d_b}
         if "embed.weight" in w:
             V, D = w["embed.weight"].shape
             d_x = d_x.reshape(*self.seen.shape, D)  # (B, T, N*D) -> (B, T, N, D)

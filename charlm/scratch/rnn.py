@@ -71,9 +71,9 @@ class RNN:
 
     def forward(self, ids: Ids, state: State = ()) -> tuple[Array, State]:
         """Logits (B, T, V) for ids (B, T), and the state after, (L, B, D) each; () is zero."""
-        w, (B, T), D = self.weights, ids.shape, self.weights["head.weight"].shape[1]
+        w, (B, T), (V, D) = self.weights, ids.shape, self.weights["head.weight"].shape
         state = state or (np.zeros((self.L, B, D)),) * self.PARTS
-        E = w.get("embed.weight", np.eye(len(w["head.bias"])))  # (V, N)
+        E = w["embed.weight"] if "embed.weight" in w else np.eye(V)  # (V, N)
         self.ids, self.xs = ids, [E[ids]]  # (B, T, N), the input of every layer
         self.steps: list[list[tuple[State, State]]] = [[] for _ in range(self.L)]
         after: list[State] = []
@@ -116,5 +116,4 @@ class RNN:
 
     def names(self, layer: int) -> list[str]:
         """The names of W_ih, W_hh, b_ih and b_hh of a layer."""
-        of = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return [f"rnn.{name}_l{layer}" for name in of]
+        return [f"rnn.{it}_l{layer}" for it in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]

@@ -80,6 +80,14 @@ def test_a_mistake_is_one_line_and_status_2(
     assert line.startswith(f"charlm.scratch: {expected}")
 
 
+def test_a_loss_that_is_not_finite_is_one_line(
+    tiny_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rnn", str(tiny_text), "--steps", "2", "--lr", "1e308"]) == 2
+    message = "charlm.scratch: the loss at step 1 is not finite; use a smaller --lr\n"
+    assert capsys.readouterr().err == message
+
+
 def test_a_sample_cannot_control_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
