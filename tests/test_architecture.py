@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,7 @@ ALLOWED = {
     "data models kernels checkpoint evaluation",
     "api": "errors units machine visible observer config data models checkpoint evaluation "
     "sampling page insight training",
+    "scratch": "",
     "charlm": "version api",
     "cli": "version errors units machine visible observer config data models checkpoint evaluation "
     "sampling page insight playground training api",
@@ -112,6 +114,13 @@ def test_only_the_library_and_the_command_line_import_training() -> None:
         part_of(it) for it in MODULES for name in own_imports(it) if part_of(name) == "training"
     }
     assert importers == {"training", "api", "cli"}
+
+
+@each_module
+def test_scratch_imports_only_numpy_and_the_standard_library(module: str) -> None:
+    if part_of(module) == "scratch":
+        names = {name.split(".")[0] for name in imports(TREES[module])} - {"charlm"}
+        assert names <= {"numpy", *sys.stdlib_module_names}
 
 
 @each_module
@@ -194,7 +203,7 @@ def printing(tree: ast.AST) -> Iterator[str]:
 
 @each_module
 def test_only_the_command_line_prints_and_exits(module: str) -> None:
-    if part_of(module) not in ("cli", "__main__"):
+    if part_of(module) not in ("cli", "__main__") and module != "charlm.scratch.__main__":
         assert list(printing(TREES[module])) == []
 
 
@@ -228,6 +237,12 @@ MOST_LINES_A_FILE, MOST_LINES_A_FUNCTION = 360, 60
 @each_module
 def test_a_file_is_not_too_long(module: str) -> None:
     assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MOST_LINES_A_FILE
+
+
+@each_module
+def test_a_network_for_learners_is_short(module: str) -> None:
+    if part_of(module) == "scratch" and not module.endswith("__main__"):
+        assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) < 120
 
 
 @each_module

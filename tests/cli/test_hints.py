@@ -180,6 +180,9 @@ def test_the_command_to_resume_goes_on_after_a_lower_limit(charlm: Charlm, place
 # --- hints name what exists, and have a case here ------------------------------------------------
 
 NOT_RUN = {
+    "use a text of at least": "charlm.scratch; tests/scratch/test_program.py",
+    "convert it to UTF-8": "the same",
+    "use a smaller --lr": "the same",
     "copy it into a file first": "tests/checkpoint/test_hostile.py has a pipe",
     "rename it, or start another run with --name NAME": "tests/checkpoint/test_run_folder.py",
     "wait until it ends, or start another run with --name NAME": "another process; test_train.py",

@@ -1,4 +1,4 @@
-"""A trace against the reference networks of reference.py, one text and one step at a time."""
+"""A trace against the networks of charlm.scratch, one step at a time."""
 
 from __future__ import annotations
 
@@ -46,30 +46,21 @@ def test_a_text_in_two_pieces_gives_the_same_units(kind: str) -> None:
 
 @pytest.mark.parametrize("input_", ["embedding", "one_hot"])
 @pytest.mark.parametrize("kind", RECURRENT)
-def test_units_and_gates_equal_those_of_the_reference(kind: str, input_: str) -> None:
+def test_units_and_gates_equal_those_of_charlm_scratch(kind: str, input_: str) -> None:
     model, ids = network(kind, input=input_).double(), batch(2, 9)
     traced, _ = trace(model, ids)
     assert traced.gates.keys() == GATES[kind].keys()
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    for b, text in enumerate(ids.numpy()):
-        for number, layer in enumerate(reference._read(kind, weights, text, None)):
-            expected = [np.stack(part) for part in zip(*layer.states[1:], strict=True)]
-            for name, values in zip(unit_kinds(model), expected, strict=True):
-                np.testing.assert_allclose(traced.units[name][number, b], values, atol=1e-12)
-            for name, gate in GATES[kind].items():
-                values = reference_gate(kind, layer, gate)
-                np.testing.assert_allclose(traced.gates[name][number, b], values, atol=1e-12)
-
-
-def reference_gate(kind: str, layer: reference.Layer, gate: int) -> reference.Array:
-    """One gate (T, D) of a layer."""
-    gates = reference._gru_gates if kind == "gru" else reference._lstm_gates
-    return np.stack(
-        [
-            gates(layer.cell, x, state[0])[gate]
-            for x, state in zip(layer.xs, layer.states[:-1], strict=True)
-        ]
-    )
+    scratch = reference.RECURRENT[kind](weights)
+    states = [scratch.forward(ids.numpy()[:, : t + 1])[1] for t in range(9)]
+    for name, expected in zip(unit_kinds(model), zip(*states, strict=True), strict=True):
+        units = np.stack(expected, axis=2)  # T times (L, B, D)
+        np.testing.assert_allclose(traced.units[name], units, atol=1e-12)
+    for name, gate in GATES[kind].items():
+        gates = [[gates[gate] for _, gates in steps] for steps in scratch.steps]  # L, T, (B, D)
+        np.testing.assert_allclose(
+            traced.gates[name], np.array(gates).transpose(0, 2, 1, 3), atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("position", ["rope", "learned", "sinusoidal"])

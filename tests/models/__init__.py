@@ -51,7 +51,7 @@ def texts(count: int, length: int, seed: int = SEED) -> Tensor:
 
 
 def weights_of(model: CharModel) -> dict[str, npt.NDArray[np.float64]]:
-    """The weights by the names that reference.py uses; a shared matrix appears twice."""
+    """The weights by the names that charlm.scratch uses; a shared matrix appears twice."""
     return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
 
 
@@ -59,6 +59,17 @@ def assert_near(actual: Tensor, expected: npt.NDArray[np.float64], tolerance: fl
     """Check that every number is within `tolerance` times the largest one."""
     scale = np.abs(expected).max()
     np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=0, atol=tolerance * scale)
+
+
+def assert_gradients(model: CharModel, expected: dict[str, npt.NDArray[np.float64]]) -> None:
+    """Check that autograd gave these gradients; a shared matrix gets the sum of both."""
+    gradients = dict(expected)
+    if "head.weight" not in dict(model.named_parameters()):
+        gradients["embed.weight"] = gradients["embed.weight"] + gradients.pop("head.weight")
+    assert set(gradients) == {name for name, _ in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        assert_near(parameter.grad, gradients[name], 1e-10)
 
 
 def same(a: tuple[Tensor, State], b: tuple[Tensor, State]) -> bool:

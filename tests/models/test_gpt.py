@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from charlm.config import GPTConfig
 from charlm.models import GPT, CharModel, build_model
 from charlm.models.gpt import Block
+from charlm.scratch import gpt
+from charlm.scratch.functions import cross_entropy
 from tests.models import (
     ALMOST_SURE,
     SEED,
     VOCAB,
     ModelContract,
+    assert_gradients,
     assert_near,
     exact,
     reference,
@@ -80,10 +84,19 @@ def position_table(config: GPTConfig) -> reference.Array:
 @every_config
 def test_logits_follow_the_equations(config: GPTConfig) -> None:
     model, ids = exact_gpt(config), texts(2, CONTEXT)
-    logits, _ = model(ids)
-    for b in range(2):
-        expected = reference.gpt(config, weights_of(model), ids[b].numpy())
-        assert_near(logits[b], expected, 1e-10)
+    expected, _ = reference.EveryGPT(config, weights_of(model)).forward(ids.numpy())
+    assert_near(model(ids)[0], expected, 1e-10)
+
+
+@pytest.mark.parametrize("length", [CONTEXT, CONTEXT - 3])
+def test_autograd_gives_the_hand_derived_gradients(length: int) -> None:
+    config = configure(position="learned", norm="layernorm", mlp="gelu", qk_norm=False, bias=True)
+    model, ids, targets = exact_gpt(config), texts(2, length), texts(2, length, seed=2)
+    torch.autograd.backward(F.cross_entropy(model(ids)[0].flatten(0, 1), targets.flatten()))
+
+    scratch = gpt.GPT(weights_of(model), HEADS)
+    _, d_logits = cross_entropy(scratch.forward(ids.numpy())[0], targets.numpy())
+    assert_gradients(model, scratch.backward(d_logits))
 
 
 # --- what every model must do ----------------------------------------------------------------

@@ -4,22 +4,25 @@ every model must pass."""
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from itertools import product
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
 
 from charlm.config import RecurrentConfig
-from charlm.models import Recurrent, State, build_model
+from charlm.models import CharModel, Recurrent, State, build_model
+from charlm.scratch.functions import cross_entropy
+from charlm.scratch.rnn import RNN
 from tests.models import (
     ALMOST_SURE,
     SEED,
     VOCAB,
     ModelContract,
+    assert_gradients,
     assert_near,
     exact,
     reference,
@@ -62,9 +65,13 @@ def random_state(config: RecurrentConfig, batch: int) -> State:
     )
 
 
-def of_text(state: State | None, b: int) -> reference.State | None:
-    """The state of text b, (L, D) each."""
-    return None if state is None else tuple(part[:, b].detach().numpy() for part in state)
+def by_hand(config: RecurrentConfig, model: CharModel) -> RNN:
+    """The same network of charlm.scratch, with the same weights."""
+    return reference.RECURRENT[config.kind](weights_of(model))
+
+
+def numpy_of(state: State | None) -> tuple[npt.NDArray[np.float64], ...]:
+    return tuple(part.detach().numpy() for part in state or ())
 
 
 # --- equations and gradients -----------------------------------------------------------------
@@ -76,13 +83,10 @@ def test_logits_and_state_follow_the_equations(config: RecurrentConfig, given: b
     model, ids = exact(build(config)), texts(2, 6)
     state = random_state(config, 2) if given else None
     logits, after = model(ids, state)
-    for b in range(2):
-        expected, expected_after = reference.recurrent(
-            config.kind, weights_of(model), ids[b].numpy(), of_text(state, b)
-        )
-        assert_near(logits[b], expected, 1e-10)
-        for part, expected_part in zip(after, expected_after, strict=True):
-            assert_near(part[:, b], expected_part, 1e-10)
+    expected, expected_after = by_hand(config, model).forward(ids.numpy(), numpy_of(state))
+    assert_near(logits, expected, 1e-10)
+    for part, expected_part in zip(after, expected_after, strict=True):
+        assert_near(part, expected_part, 1e-10)
 
 
 @every_config
@@ -93,53 +97,15 @@ def test_autograd_gives_the_hand_derived_gradients(config: RecurrentConfig, give
     for part in state or ():
         part.requires_grad_()
     logits, _ = model(ids, state)
-    torch.autograd.backward(
-        F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-    )
+    torch.autograd.backward(F.cross_entropy(logits.flatten(0, 1), targets.flatten()))
 
-    total: dict[str, reference.Array] = defaultdict(lambda: np.zeros(()))
-    for b in range(2):
-        gradients, of_state = reference.recurrent_gradients(
-            config.kind, weights_of(model), ids[b].numpy(), targets[b].numpy(), of_text(state, b)
-        )
-        for name, gradient in gradients.items():
-            total[name] = total[name] + gradient
-        if state is not None:
-            for part, expected in zip(state, of_state, strict=True):
-                assert part.grad is not None
-                assert_near(part.grad[:, b], expected, 1e-10)
-    if config.tie_weights:  # a shared matrix gets the sum of both gradients
-        total["embed.weight"] = total["embed.weight"] + total.pop("head.weight")
-    assert set(total) == {name for name, _ in model.named_parameters()}
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None
-        assert_near(parameter.grad, total[name], 1e-10)
-
-
-@pytest.mark.parametrize("kind", GATES)
-def test_hand_derived_gradients_are_the_slopes_of_the_loss(kind: str) -> None:
-    config = CONFIGS[f"{kind}-2-embedding"]
-    weights = weights_of(exact(build(config)))
-    ids, targets = texts(1, 6)[0].numpy(), texts(1, 6, seed=2)[0].numpy()
-    state = of_text(random_state(config, 1), 0)
-    gradients, of_state = reference.recurrent_gradients(kind, weights, ids, targets, state)
-    assert state is not None
-
-    def loss() -> float:
-        return reference.summed_nll(reference.recurrent(kind, weights, ids, state)[0], targets)
-
-    step, rng = 1e-5, np.random.default_rng(SEED)
-    pairs = [(weights[name], gradients[name]) for name in weights]
-    for array, gradient in [*pairs, *zip(state, of_state, strict=True)]:
-        for _ in range(4):
-            index = tuple(rng.integers(size) for size in array.shape)
-            value = array[index]
-            array[index] = value + step
-            above = loss()
-            array[index] = value - step
-            slope = (above - loss()) / (2 * step)
-            array[index] = value
-            assert slope == pytest.approx(gradient[index], rel=1e-6, abs=1e-8)
+    scratch = by_hand(config, model)
+    expected_logits, _ = scratch.forward(ids.numpy(), numpy_of(state))
+    _, d_logits = cross_entropy(expected_logits, targets.numpy())
+    assert_gradients(model, scratch.backward(d_logits))
+    for part, expected in zip(state or (), scratch.d_state if given else (), strict=True):
+        assert part.grad is not None
+        assert_near(part.grad, expected, 1e-10)
 
 
 # --- what every model must do ----------------------------------------------------------------
