@@ -26,7 +26,7 @@ def test_arguments_are_shown_as_options(message: str, shown: str) -> None:
 def test_every_argument_that_is_replaced_is_an_option() -> None:
     known = {
         option
-        for verb in ("train", "sample", "eval", "inspect")
+        for verb in ("train", "sample", "eval", "inspect", "export")
         for action in make_parser()._subparsers._group_actions[0].choices[verb]._actions  # type: ignore[union-attr, index]
         for option in action.option_strings
     }
