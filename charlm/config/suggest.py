@@ -50,8 +50,8 @@ _RECURRENT_WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2
 MOST_WEIGHTS = 30  # for each character of the text
 KINDS = {
     "lstm": Kind(_RECURRENT_WIDTHS, 1, 8, 64, 1.5),
-    "gru": Kind(_RECURRENT_WIDTHS, 1, 6, 64, 2.0),
-    "rnn": Kind(_RECURRENT_WIDTHS, 1, 2, 64, 6.0),
+    "gru": Kind(_RECURRENT_WIDTHS, 1, 6, 64, 3.0),
+    "rnn": Kind(_RECURRENT_WIDTHS, 1, 2, 64, 3.0),
     "gpt": Kind((32, 64, 96, 128, 192, 256, 384, 512, 768), 4, 12, 128, 3.0),
 }
 
