@@ -54,6 +54,10 @@ def compare_runs(runs: Sequence[tuple[Summary, Meta]]) -> Comparison:
 
 def _incomparable(metas: Sequence[Meta], settings: dict[str, list[Any]]) -> list[str]:
     reasons = ["the texts differ"] * _differ([meta.corpus.sha256 for meta in metas])
+    scored = [_scored(meta) for meta in metas]
+    if _differ(scored):
+        sizes = " and ".join("all" if n is None else f"{n:,}" for n in dict.fromkeys(scored))
+        reasons.append(f"{sizes} characters of the validation part were scored: use charlm eval")
     reasons += ["the vocabularies differ"] * _differ([len(meta.vocab) for meta in metas])
     windows = any(meta.config.eval.protocol == "windows" for meta in metas)
     of_text = {f"data.{key}" for key in type(metas[0].config.data).model_fields} - {
@@ -61,6 +65,14 @@ def _incomparable(metas: Sequence[Meta], settings: dict[str, list[Any]]) -> list
     }
     counted = {*of_text, *_SCORING, *(_WINDOWS if windows else ())}
     return reasons + [f"{key} differs" for key in settings if key in counted]
+
+
+def _scored(meta: Meta) -> int | None:
+    """The number of characters of the validation part that were scored, if it was chosen; None for
+    all of them."""
+    chars, data = meta.progress.eval_chars, meta.config.data
+    is_all = data.val_path is None and chars and chars >= data.val_fraction * meta.corpus.chars
+    return None if is_all else chars
 
 
 def _differ(values: Sequence[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +78,7 @@ def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: s
     if progress.best_loss is not None:
         scored, val = progress.eval_chars or 0, len(run.corpus.split("val"))
         is_part = 0 < scored < val and run.config.eval.protocol != "windows"
-        part = f", of {scored:,} of {val:,} characters" if is_part else ""
+        part = f", on the first {scored:,} of {val:,} validation characters" if is_part else ""
         lines.append(f"best    {_best(progress)}{part}")
     if progress.skipped_steps:
         skipped = counted(progress.skipped_steps, "step")
@@ -108,7 +109,7 @@ def _longer(run: Run, outcome: Outcome) -> str:
         done |= {
             "max_steps": progress.step,
             "max_epochs": progress.step / run.steps_per_epoch,
-            "max_seconds": progress.wall_s,
+            "max_seconds": math.ceil(10 * progress.wall_s) / 10,
         }
     limits = {key: max(value, done[key]) for key in done if (value := getattr(train, key))}
     options = {"max_steps": "--steps ", "max_epochs": "--epochs "}

@@ -93,11 +93,11 @@ def _check_minutes(options: argparse.Namespace) -> None:
         raise CharlmError(
             f"--minutes {minutes:g}: should be above 0 and at most {LARGEST / 60:,.0f}"
         )
-    seconds = f"--set train.max_seconds={60 * minutes:.12g}"
     if options.config or options.resume is not None:
+        total = ", which is the total of all its sessions" if options.resume is not None else ""
         raise CharlmError(
             "--minutes chooses settings for a text; with a config, and for a run to resume, use "
-            f"{seconds}"
+            f"--set train.max_seconds={60 * minutes:.12g}{total}"
         )
     if given := train_options.limits(options):
         raise CharlmError(f"--minutes and {given[0]} both limit the run; give one of them")

@@ -22,6 +22,7 @@ from charlm.config.suggest import (
     LAPTOP,
     Choice,
     choose,
+    describe_choice,
     explain,
     fit_heads,
     fit_to_model,
@@ -157,8 +158,11 @@ def _chosen(request: Request, chars: int | None = None) -> tuple[Config, list[st
         share = KINDS[kind].n_layer / like.model.n_layer
         choice = choose(kind, chars, share * time, speed, like.model.width)
     config = config_of(choice)
-    if describe_model(config.model) != describe_model(choice.model):  # the user chose
+    if like is not None:
         return config, []
+    if describe_model(config.model) != describe_model(choice.model):
+        own = f"instead of your {describe_model(config.model)}"
+        return config, [f"charlm would choose {describe_choice(choice)}, {own}"]
     return config, explain(choice, chars, time)
 
 

@@ -13,9 +13,10 @@ from charlm.training.run import Run
 ROWS = 16  # that a recurrent network reads side by side
 EVALUATIONS = 10  # in a run, if eval.every is auto
 # Each reads this share of the characters that the run trains on. Reading a character takes at most
-# two thirds of the time of training on it, so all evaluations take less than 5% of the time.
-SHARE = 1 / 150
-MIN_CHARS = 1000
+# half of the time of training on it, so all evaluations take less than 5% of the time. A GPT reads
+# each character twice, in overlapping windows.
+SHARE, SHARE_OF_GPT = 1 / 100, 1 / 150
+MIN_CHARS = 5000  # fewer would say little; only a run of a few seconds takes longer for it
 OVERFITTING = 1.005  # times the best loss
 
 
@@ -59,7 +60,8 @@ def score(
 def _chars(run: Run, fraction: float) -> int:
     """The number of characters that all evaluations of a run read."""
     of_run = run.progress.step * run.chars_per_step / max(fraction, 1e-9)
-    return max(MIN_CHARS, round(SHARE * of_run))
+    share = SHARE_OF_GPT if run.config.model.kind == "gpt" else SHARE
+    return max(MIN_CHARS, round(share * of_run))
 
 
 def overfitting(progress: Progress, loss: float, fraction: float) -> str:

@@ -160,9 +160,9 @@ def test_the_command_to_resume_goes_on(limit: str, charlm: Charlm, place: Path) 
     for _ in range(3):
         result = charlm(*command)
         assert result.status == 0, result.err
-        found = re.search(r" at step (\d+)", result.out)
+        found = re.search(r" at step ([\d,]+)", result.out)
         assert found
-        steps.append(int(found[1]))
+        steps.append(int(found[1].replace(",", "")))
         commands = commands_of(result.out)
         command = commands["resume"]
         assert charlm(*commands["sample"], "--length", "5").status == 0

@@ -182,7 +182,7 @@ def test_an_evaluation_reads_a_small_share_of_what_the_run_reads(
     ready = start(config, tmp_path)
     train(ready)
     trained_on = 300 * 64 * config.train.seq_len
-    assert set(scored) == {max(1000, round(trained_on / 150))}
+    assert set(scored) == {max(5000, round(trained_on / 100))}
     assert len(scored) == 10
     for text_length, expected in ((None, 90_000), (500, 500)):  # as the user says
         setting = "eval.max_chars=" + ("null" if text_length is None else str(text_length))
@@ -206,7 +206,7 @@ def test_an_evaluation_of_windows_reads_fewer_of_them_from_the_whole_split(
     config = make_config(tiny_text, "rnn", *AUTO, *windows, "train.max_steps=20")
     ready = start(config, tmp_path)
     train(ready)
-    assert set(seen) == {(len(ready.run.corpus.split("val")), math.ceil(1000 / 16))}
+    assert set(seen) == {(len(ready.run.corpus.split("val")), math.ceil(5000 / 16))}
 
 
 # --- overfitting --------------------------------------------------------------------------------
