@@ -150,20 +150,25 @@ def _chosen(request: Request, chars: int | None = None) -> tuple[Config, list[st
     config = config_of(choose(kind, 0, 60, LAPTOP))
     if chars is None:
         return config, []
-    speed = measure_speed(kind, config.train, request.device)
     time = seconds or DEFAULT_SECONDS
-    if like is None:
-        choice = choose(kind, chars, time, speed)
-    else:  # the speed is that of a model with another number of layers
-        share = KINDS[kind].n_layer / like.model.n_layer
-        choice = choose(kind, chars, share * time, speed, like.model.width)
-    config = config_of(choice)
     if like is not None:
-        return config, []
+        # where the user limits the run, nothing depends on the speed
+        is_limited = _limits_run(request.overrides)
+        speed = LAPTOP if is_limited else measure_speed(kind, config.train, request.device)
+        share = KINDS[kind].n_layer / like.model.n_layer  # the speed is that of KINDS' models
+        return config_of(choose(kind, chars, share * time, speed, like.model.width)), []
+    choice = choose(kind, chars, time, measure_speed(kind, config.train, request.device))
+    config = config_of(choice)
     if describe_model(config.model) != describe_model(choice.model):
         own = f"instead of your {describe_model(config.model)}"
         return config, [f"charlm would choose {describe_choice(choice)}, {own}"]
     return config, explain(choice, chars, time)
+
+
+def _limits_run(overrides: Sequence[str]) -> bool:
+    """Whether `KEY=VALUE` settings have a limit of the run."""
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    return any(key.removeprefix("train.") in session.LIMITS for key in keys)
 
 
 def _note_large_text(data: DataConfig, notify: Callable[[str], None]) -> None:

@@ -209,7 +209,7 @@ def _resume_notices(meta: Meta, run: Run) -> list[str]:
     if changed:
         notices.append(f"{'; '.join(changed)}: the run continues, but not with the same bits")
     before, after = meta.config.train, run.config.train
-    has_new_limit = any(getattr(before, key) != getattr(after, key) for key in _LIMITS)
+    has_new_limit = any(getattr(before, key) != getattr(after, key) for key in LIMITS)
     if has_new_limit and isinstance(after.schedule, CosineSchedule | WSDSchedule):
         notices.append(
             f"the {after.schedule.kind} schedule now runs to the new limit, so the learning rate "
@@ -218,7 +218,7 @@ def _resume_notices(meta: Meta, run: Run) -> list[str]:
     return notices
 
 
-_LIMITS = ("max_steps", "max_epochs", "max_seconds")
+LIMITS = ("max_steps", "max_epochs", "max_seconds")
 
 
 def _choices(it: Meta | Compute) -> dict[str, str]:
