@@ -66,8 +66,6 @@ class Spec:
         return Choice(
             kind=self.kind,
             width=self.width,
-            n_layer=of.n_layer,
-            seq_len=of.seq_len,
             batch_size=batch_size(self.read, self.piece, of.seq_len),
             dropout=self.dropout,
             chars=self.read,

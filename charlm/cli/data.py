@@ -28,7 +28,9 @@ def stats(options: argparse.Namespace) -> int:
         print_note(notice)
     choices = _choices(path, found["parts"]["train"])
     found["choices"] = [
-        {"minutes": seconds / 60} | asdict(choice) for seconds, choice in choices.items()
+        {"minutes": seconds / 60, "n_layer": choice.n_layer, "seq_len": choice.seq_len}
+        | asdict(choice)
+        for seconds, choice in choices.items()
     ]
     settings = config.data.model_dump(mode="json", exclude_defaults=True)
     found["suggestion"] = suggest(path, choices[DEFAULT_SECONDS]) | {"data": settings}

@@ -85,6 +85,7 @@ def _check_minutes(options: argparse.Namespace) -> None:
         CharlmError: the time is no number that a run can have, or something else limits the run.
     """
     from charlm.config.base import LARGEST, SMALLEST
+    from charlm.config.files import limiting
 
     minutes = options.minutes
     if minutes is None:
@@ -99,7 +100,7 @@ def _check_minutes(options: argparse.Namespace) -> None:
             "--minutes chooses settings for a text; with a config, and for a run to resume, use "
             f"--set train.max_seconds={60 * minutes:.12g}{total}"
         )
-    if given := train_options.limits(options):
+    if given := limiting(options.set):
         raise CharlmError(f"--minutes and {given[0]} both limit the run; give one of them")
 
 

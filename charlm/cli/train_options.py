@@ -36,7 +36,6 @@ _SETTINGS = {
     "--seed": ("train.seed", "N", "seed of all random numbers"),
     "--threads": ("train.threads", "N", "number of CPU threads"),
 }
-_LIMITS = ("train.max_steps", "train.max_epochs", "train.max_seconds")
 
 
 def add(parser: Parser) -> None:
@@ -50,20 +49,18 @@ def add(parser: Parser) -> None:
     )
 
 
-def limits(options: argparse.Namespace) -> list[str]:
-    """The limits of the run that the options set."""
-    return [it for it in options.set if it.partition("=")[0].strip() in _LIMITS]
-
-
 def overrides(options: argparse.Namespace) -> list[str]:
     """The settings that the options give, as `KEY=VALUE`; those of --set are the last."""
+    from charlm.config.train import LIMITS
+
+    limits = [f"train.{limit}" for limit in LIMITS]
     given = {
         keys: value
         for option, (keys, *_) in _SETTINGS.items()
         if (value := getattr(options, option[2:].replace("-", "_"))) is not None
     }
-    if not given.keys().isdisjoint(_LIMITS):
-        given = dict.fromkeys(_LIMITS, "null") | given
+    if not given.keys().isdisjoint(limits):
+        given = dict.fromkeys(limits, "null") | given
     dropout = "model.output_dropout|model.dropout"
     if dropout in given:
         given["model.input_dropout|model.dropout"] = given[dropout]

@@ -21,6 +21,7 @@ from charlm.config.kinds import drop_other_kinds, for_kind, kind_of
 from charlm.config.reference import settings
 from charlm.config.run import Config
 from charlm.config.shown import plain, shown
+from charlm.config.train import LIMITS
 from charlm.config.yaml_io import parse_yaml, write_yaml
 from charlm.errors import ConfigError
 from charlm.files import open_at_once
@@ -215,6 +216,12 @@ def _set(raw: dict[str, Any], override: str) -> None:
         raw[group] = dict(inner)
         raw = raw[group]
     raw[leaf] = _value(".".join([*groups, leaf]), text)
+
+
+def limiting(overrides: Iterable[str]) -> list[str]:
+    """Those of these `KEY=VALUE` settings that limit a run."""
+    keys = {f"train.{limit}" for limit in LIMITS}
+    return [it for it in overrides if it.partition("=")[0].strip() in keys]
 
 
 def _value(key: str, text: str) -> Any:

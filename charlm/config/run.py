@@ -24,7 +24,7 @@ from charlm.config.data import DataConfig
 from charlm.config.model import GPTConfig, ModelConfig, RecurrentConfig
 from charlm.config.names import RunName
 from charlm.config.shown import shown
-from charlm.config.train import TrainConfig
+from charlm.config.train import LIMITS, TrainConfig
 
 
 class EvalConfig(Group):
@@ -51,8 +51,8 @@ class EvalConfig(Group):
     max_chars: AtLeastTwoOrAuto | None = Field(
         "auto",
         description="number of characters, from the start of the validation split, that are scored "
-        "during training; auto for so many, or so many windows, that 10 evaluations take less than "
-        "5% of the time; null for the whole split",
+        "during training; auto limits this number, or that of windows, so that 10 evaluations take "
+        "less than 5% of the time; null for the whole split",
     )
     sample_every: Annotated[PositiveIntOrAuto | None, MayChange()] = Field(
         "auto",
@@ -134,7 +134,7 @@ class Config(Group):
             if model["kind"] == "gpt":
                 context = model.get("context", GPTConfig().context)
                 train = {"seq_len": context, "batches": "windows"} | train
-            if all(train.get(f"max_{unit}") is None for unit in ("steps", "epochs", "seconds")):
+            if all(train.get(limit) is None for limit in LIMITS):
                 train = train | {"max_steps": DEFAULT_MAX_STEPS}
             for part, kind in (("optimizer", "adamw"), ("schedule", "cosine")):
                 train = train | {part: _with_defaults(train.get(part), {"kind": kind})}

@@ -34,6 +34,13 @@ def state_shapes(config: RecurrentConfig, batch_size: int) -> Named:
         yield str(part), (config.n_layer, batch_size, config.hidden_size)
 
 
+def unit_sizes(config: RecurrentConfig | GPTConfig) -> dict[str, int]:
+    """The kinds of units of a model, and the number of units of each kind in a layer."""
+    if isinstance(config, GPTConfig):
+        return {"mlp": config.mlp_width, "x": config.n_embd}
+    return dict.fromkeys(("h", "c") if config.kind == "lstm" else ("h",), config.hidden_size)
+
+
 def _recurrent(config: RecurrentConfig, V: int) -> Named:
     D, G = config.hidden_size, GATES[config.kind]
     if config.input == "embedding":

@@ -91,8 +91,6 @@ class Choice:
 
     kind: str
     width: int
-    n_layer: int
-    seq_len: int
     batch_size: int
     dropout: float
     chars: int
@@ -107,19 +105,33 @@ class Choice:
         return round(steps / unit) * unit
 
     @property
+    def n_layer(self) -> int:
+        return KINDS[self.kind].n_layer
+
+    @property
+    def seq_len(self) -> int:
+        return KINDS[self.kind].seq_len
+
+    @property
     def model(self) -> RecurrentConfig | GPTConfig:
-        if self.kind == "gpt":
-            return GPTConfig(
-                n_layer=self.n_layer,
-                n_head=_heads(self.width),
-                n_embd=self.width,
-                context=self.seq_len,
-                dropout=self.dropout,
-            )
-        return RecurrentConfig.model_validate(
-            {"kind": self.kind, "n_layer": self.n_layer, "hidden_size": self.width}
-            | {"input_dropout": self.dropout, "output_dropout": self.dropout}
+        return model_of(self.kind, self.width, self.dropout)
+
+
+def model_of(kind: str, width: int, dropout: float = 0.0) -> RecurrentConfig | GPTConfig:
+    """The model of a kind with this width."""
+    of = KINDS[kind]
+    if kind == "gpt":
+        return GPTConfig(
+            n_layer=of.n_layer,
+            n_head=_heads(width),
+            n_embd=width,
+            context=of.seq_len,
+            dropout=dropout,
         )
+    return RecurrentConfig.model_validate(
+        {"kind": kind, "n_layer": of.n_layer, "hidden_size": width}
+        | {"input_dropout": dropout, "output_dropout": dropout}
+    )
 
 
 def choose(kind: str, chars: int, seconds: float, speed: Speed, width: int | None = None) -> Choice:
@@ -148,8 +160,6 @@ def choose(kind: str, chars: int, seconds: float, speed: Speed, width: int | Non
     return Choice(
         kind=kind,
         width=width,
-        n_layer=of.n_layer,
-        seq_len=of.seq_len,
         batch_size=batch_size(read, chars, of.seq_len),
         dropout=dropout(epochs, of.weights(width) / chars),
         chars=round(read),

@@ -23,6 +23,8 @@ from charlm.config.base import (
     Threads,
 )
 
+LIMITS = ("max_steps", "max_epochs", "max_seconds")  # of a run; the first one reached ends it
+
 
 class SGDConfig(Group):
     """Stochastic gradient descent with momentum."""

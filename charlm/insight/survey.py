@@ -142,7 +142,6 @@ def survey(
     features = distinct([*read_features(text), *read_structure(text)])
     fresh = (record_units(each, ids) for each in _untrained(model, meta, UNTRAINED))
     found = search(activations.units, ids, features, fresh)
-    gpts = [each for each in _untrained(model, meta, UNTRAINED_GPTS) if isinstance(each, GPT)]
     char_bits = np.asarray(bits(1.0) * activations.nats)
     return Survey(
         text,
@@ -154,7 +153,7 @@ def survey(
         _ablate_best(model, ids, starts, found, features),
         gate_use(activations.gates),
         attention_window(model, ids) if isinstance(model, GPT) else None,
-        score_heads(model, ids, text, gpts) if isinstance(model, GPT) else [],
+        _score_heads(model, meta, ids, text),
         {
             "class": surprisal.by_class(text, char_bits),
             "position in word": surprisal.by_word_position(text, char_bits),
@@ -165,6 +164,14 @@ def survey(
         [] if ngram_ids is None else surprisal.compare_ngrams(activations.nats, ngram_ids, ids),
         read_growth(folder),
     )
+
+
+def _score_heads(model: CharModel, meta: Meta, ids: Ids, text: str) -> list[HeadScore]:
+    """The scores of a GPT's heads; none for another network."""
+    if not isinstance(model, GPT):
+        return []
+    fresh = [each for each in _untrained(model, meta, UNTRAINED_GPTS) if isinstance(each, GPT)]
+    return score_heads(model, ids, text, fresh)
 
 
 def _untrained(model: CharModel, meta: Meta, count: int) -> Iterator[CharModel]:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from charlm.config import GPTConfig
+from charlm.config.shapes import unit_sizes
 from charlm.models import GPT, CharModel, Recurrent, State
 from charlm.models.gpt import Block
 
@@ -90,10 +90,7 @@ def _one_thread() -> Iterator[None]:
 
 def unit_kinds(model: CharModel) -> dict[str, int]:
     """The kinds of units of a model, and the number of units of each kind in a layer."""
-    config = model.config
-    if isinstance(config, GPTConfig):
-        return {"mlp": config.mlp_width, "x": config.n_embd}
-    return dict.fromkeys(("h", "c") if config.kind == "lstm" else ("h",), config.hidden_size)
+    return unit_sizes(model.config)
 
 
 # --- RNN, GRU, LSTM --------------------------------------------------------------------------

@@ -78,9 +78,8 @@ def _replace(path: Path, page: bytes, what: str, overwrite: bool) -> None:
     try:
         with file:
             file.write(page)
-        check_free(
-            path, what, overwrite
-        )  # again: another program may have written the file meanwhile
+        # again: another program may have written the file meanwhile
+        check_free(path, what, overwrite)
         temporary.replace(end)
     finally:
         temporary.unlink(missing_ok=True)

@@ -42,14 +42,11 @@ def measure_losses(
     ids = text.head(min(MOST_CHARS, max(LEAST_CHARS, length)))
     model = read_model(checkpoint).eval()
 
-    def loss() -> float:
-        return _loss(model, ids)
-
-    exact = loss()
+    exact = _loss(model, ids)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(np.array(rounded[name])))
-    return exact, loss(), len(ids) - 1
+    return exact, _loss(model, ids), len(ids) - 1
 
 
 def _loss(model: CharModel, ids: TextIds) -> float:

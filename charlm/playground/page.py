@@ -12,6 +12,7 @@ from charlm.checkpoint.format import Meta
 from charlm.checkpoint.read import Checkpoint
 from charlm.config import GPTConfig
 from charlm.config.describe import describe_model
+from charlm.config.shapes import unit_sizes
 from charlm.errors import CharlmError
 from charlm.page.document import build, read_part
 from charlm.playground.weights import check_size, pack, unpack
@@ -98,11 +99,8 @@ def _describe(meta: Meta) -> dict[str, Any]:
 def _kinds(meta: Meta) -> list[dict[str, Any]]:
     """The kinds of values that can colour the text: units, gates, and the heads of a GPT."""
     model = meta.config.model
-    if isinstance(model, GPTConfig):
-        sizes = {"attention": model.n_head, "mlp": model.mlp_width, "x": model.n_embd}
-    else:
-        names = ("h", *("c",) * (model.kind == "lstm"), *GATES.get(model.kind, ()))
-        sizes = dict.fromkeys(names, model.hidden_size)
+    sizes = {"attention": model.n_head} if isinstance(model, GPTConfig) else {}
+    sizes |= unit_sizes(model) | dict.fromkeys(GATES.get(model.kind, ()), model.width)
     return [{"kind": kind, "layers": model.n_layer, "size": size} for kind, size in sizes.items()]
 
 

@@ -55,7 +55,7 @@ class Pace:
         return self._limits.fraction(self._progress.step, self.seconds(), warmup_steps)
 
     def is_due(self, every: Every, times: int, last_step: int | None, last_s: float) -> bool:
-        """Whether it is time for what is done every so many steps, or so many times in a run.
+        """Whether it is time to repeat something: after `every` steps, or `times` in a run.
 
         Args:
             every: a number of steps; `auto` for `times`; None for never.

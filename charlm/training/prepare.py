@@ -13,7 +13,7 @@ from charlm.checkpoint.run_folder import CONFIG, edited_config, new_run, stopped
 from charlm.config import Config, DataConfig
 from charlm.config.compare import differences
 from charlm.config.describe import describe_model
-from charlm.config.files import parse_config
+from charlm.config.files import limiting, parse_config
 from charlm.config.kinds import kind_of
 from charlm.config.shown import shown
 from charlm.config.suggest import (
@@ -86,7 +86,8 @@ def prepare(request: Request, notify: Callable[[str], None]) -> Iterator[Session
             named = None if request.config else request.data
             yield session.resume(config, last, request.device, named)
         return
-    config = request.config or _chosen(request)[0]
+    like = _recorded(request)
+    config = request.config or _chosen(request, like)[0]
     folder = request.out / config.name
     with new_run(folder):
         _note_large_text(config.data, notify)
@@ -94,7 +95,7 @@ def prepare(request: Request, notify: Callable[[str], None]) -> Iterator[Session
         lines: list[str] = []
         if request.config is None:
             chars = len(open_corpus(config.data, opened=texts).split("train"))
-            config, lines = _chosen(request, chars)
+            config, lines = _chosen(request, like, chars)
         ready = session.start(config, folder, request.device, request.init_from, texts)
         about_text = findings(ready.run.corpus, ready.run.config.data)
         yield replace(ready, notices=[*lines, *ready.notices, *about_text])
@@ -127,15 +128,23 @@ def _resumed_config(request: Request, last: Checkpoint, notify: Callable[[str], 
     return parse_config(settings, request.overrides, name_hint=hint)
 
 
-def _chosen(request: Request, chars: int | None = None) -> tuple[Config, list[str]]:
+def _recorded(request: Request) -> Config | None:
+    """The settings of the checkpoint to start with, if the others are chosen for it."""
+    if request.config is not None or request.init_from is None:
+        return None
+    return read_meta(find_checkpoint(request.init_from)).config
+
+
+def _chosen(
+    request: Request, like: Config | None, chars: int | None = None
+) -> tuple[Config, list[str]]:
     """Return settings that are chosen for a text, and lines that say why.
 
     Args:
+        like: see `_recorded`.
         chars: number of characters to train on; None if it is not known yet. Then the sizes of the
             model and of the run are not correct, and nothing is measured.
     """
-    first = request.init_from
-    like = read_meta(find_checkpoint(first)).config if first else None
     kind = like.model.kind if like else kind_of("model", {}, request.overrides)
     kind = kind if kind in KINDS else "lstm"  # parse_config refuses another one
     seconds = None if request.minutes is None else 60 * request.minutes
@@ -153,8 +162,11 @@ def _chosen(request: Request, chars: int | None = None) -> tuple[Config, list[st
     time = seconds or DEFAULT_SECONDS
     if like is not None:
         # where the user limits the run, nothing depends on the speed
-        is_limited = _limits_run(request.overrides)
-        speed = LAPTOP if is_limited else measure_speed(kind, config.train, request.device)
+        speed = (
+            LAPTOP
+            if limiting(request.overrides)
+            else measure_speed(kind, config.train, request.device)
+        )
         share = KINDS[kind].n_layer / like.model.n_layer  # the speed is that of KINDS' models
         return config_of(choose(kind, chars, share * time, speed, like.model.width)), []
     choice = choose(kind, chars, time, measure_speed(kind, config.train, request.device))
@@ -163,12 +175,6 @@ def _chosen(request: Request, chars: int | None = None) -> tuple[Config, list[st
         own = f"instead of your {describe_model(config.model)}"
         return config, [f"charlm would choose {describe_choice(choice)}, {own}"]
     return config, explain(choice, chars, time)
-
-
-def _limits_run(overrides: Sequence[str]) -> bool:
-    """Whether `KEY=VALUE` settings have a limit of the run."""
-    keys = [override.partition("=")[0].strip() for override in overrides]
-    return any(key.removeprefix("train.") in session.LIMITS for key in keys)
 
 
 def _note_large_text(data: DataConfig, notify: Callable[[str], None]) -> None:

@@ -19,6 +19,7 @@ from charlm.config import Config, CosineSchedule, WSDSchedule
 from charlm.config.base import changeable
 from charlm.config.compare import differences
 from charlm.config.shown import shown
+from charlm.config.train import LIMITS
 from charlm.data.amounts import fit_batch
 from charlm.data.corpus import Corpus, Texts, open_corpus
 from charlm.data.vocab import describe
@@ -216,9 +217,6 @@ def _resume_notices(meta: Meta, run: Run) -> list[str]:
             "is not the one that the run ended with"
         )
     return notices
-
-
-LIMITS = ("max_steps", "max_epochs", "max_seconds")
 
 
 def _choices(it: Meta | Compute) -> dict[str, str]:

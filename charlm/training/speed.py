@@ -25,7 +25,7 @@ def measure_speed(kind: str, train: TrainConfig, device: str) -> Speed:
     proportion to D, products to D**2, and Muon to D**3.
 
     Args:
-        kind: lstm, gru or rnn with one layer, or gpt with 4 layers.
+        kind: one of `suggest.KINDS`, with its number of layers.
         train: its kernels, precision, threads and optimizer are used.
         device: auto or the name of a device.
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from charlm.config import (
-    GPTConfig,
-    ModelConfig,
-    MuonConfig,
-    RecurrentConfig,
-    SGDConfig,
-    TrainConfig,
-)
+from charlm.config import MuonConfig, SGDConfig, TrainConfig
+from charlm.config.suggest import KINDS, model_of
 from charlm.models import build_model
 from charlm.training import trial
 from charlm.training.choose import choose_compute
 
-_VOCAB_SIZE, _CONTEXT, _SEQ_LEN, _BATCH_CHARS = 100, 128, 64, 2048
+_VOCAB_SIZE, _BATCH_CHARS = 100, 2048
 
 
 class SpeedTrial:
@@ -29,17 +23,10 @@ class SpeedTrial:
     """
 
     def __init__(self, kind: str, width: int, train: TrainConfig, device: str) -> None:
-        config: ModelConfig
-        if kind == "gpt":
-            length = _CONTEXT
-            config = GPTConfig(n_layer=4, n_head=width // 32, n_embd=width, context=length)
-        else:
-            length = _SEQ_LEN
-            raw = {"kind": kind, "n_layer": 1, "hidden_size": width}
-            config = RecurrentConfig.model_validate(raw)
+        length = KINDS[kind].seq_len
         sizes = {"batch_size": _BATCH_CHARS // length, "seq_len": length, "grad_accum": 1}
         self._train = train.model_copy(update=sizes)
-        model = build_model(config, _VOCAB_SIZE, seed=0)
+        model = build_model(model_of(kind, width), _VOCAB_SIZE, seed=0)
         self._compute = choose_compute(self._train, model, device)
         self._model = model.to(self._compute.device)
 

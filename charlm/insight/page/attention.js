@@ -60,7 +60,8 @@ const LABEL = 11; // pixels: the size of a character on an axis
 const MAP_SIDE = 512; // pixels at most
 
 /**
- * The sizes of a map of T characters, in pixels. The characters of an axis are in so many lanes that they do not overlap.
+ * The sizes of a map of T characters, in pixels. The characters of an axis are put into several
+ * lanes, so that they do not overlap.
  */
 function mapLayout(T, available) {
   const lanesOf = (side) => Math.ceil(LABEL / (side / T)), marginOf = (side) => lanesOf(side) * LABEL + 4;
