@@ -6,6 +6,7 @@ CharlmError
 ├── CheckpointError   a checkpoint or a run folder cannot be opened or written
 ├── DeviceError       a device, precision or thread count is not available
 ├── TrainingError     training cannot go on
+├── ProcessError      the processes of a run do not fit together, or cannot reach each other
 └── BrokenModelError  a model gives outputs that are not finite
 
 The command line prints the message of a CharlmError and exits with status 2. Every other exception
@@ -62,6 +63,21 @@ class DamageError(ValueError):
 
 class TrainingError(CharlmError):
     """Training cannot go on, for example because the loss is NaN."""
+
+
+class ProcessError(CharlmError):
+    """The processes of a run do not fit together, or cannot reach each other."""
+
+
+class PeerEndedError(ProcessError):
+    """Another process of the run failed or ended. That one says why.
+
+    Args:
+        rank: its number; None if it is not known.
+    """
+
+    def __init__(self, rank: int | None = None) -> None:
+        super().__init__(f"process {'of this run' if rank is None else rank} ended")
 
 
 class BrokenModelError(CharlmError):

@@ -12,6 +12,6 @@ def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
     return np.random.default_rng((seed, zlib.crc32(purpose.encode()), *indices))
 
 
-def torch_seed(seed: int, purpose: str) -> int:
-    """A seed for a generator of PyTorch."""
-    return int(generator(seed, purpose).integers(2**63))
+def torch_seed(seed: int, purpose: str, *indices: int) -> int:
+    """A seed for a generator of PyTorch; see `generator`."""
+    return int(generator(seed, purpose, *indices).integers(2**63))

@@ -103,7 +103,7 @@ def make_trainer(
     run = ready.run
     sampler = functools.partial(preview, run.config, run.corpus.vocab)
     trainer = ready.trainer([*observers], should_stop, sampler, started=started)
-    if run.config.eval.insight:
+    if run.config.eval.insight and run.processes.is_first:
         ids = run.corpus.split("val")
         trainer.observers.append(Watch(lambda: trainer.log.board.insight, ids, ready.model))
     return trainer

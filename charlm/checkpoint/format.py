@@ -104,6 +104,8 @@ class Meta(BaseModel):
     kernel: Word = "torch"  # see Compute
     muon_kernel: Word | None = None  # see Compute; None in files written before it was recorded
     muon: Literal["fp32", "bf16"]  # see Compute
+    processes: Annotated[Count, Field(ge=1)] = 1  # that trained it, see charlm.processes
+    launch: Word = ""  # see processes.launch_id
     versions: dict[Word, Word]
 
     @field_validator("vocab")

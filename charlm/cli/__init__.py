@@ -19,7 +19,13 @@ from charlm.cli import compare, config, data, export, inspect, runs, sample, tra
 from charlm.cli.arguments import make_parser
 from charlm.cli.output import message
 from charlm.cli.streams import OutputError, discard_output, standard_streams
-from charlm.errors import SMALLER_BATCH, SMALLER_MODEL, CharlmError, name_of_file
+from charlm.errors import (
+    SMALLER_BATCH,
+    SMALLER_MODEL,
+    CharlmError,
+    PeerEndedError,
+    name_of_file,
+)
 from charlm.machine import limit_spinning
 
 
@@ -36,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OutputError as error:
             discard_output()
             return 0 if error.has_no_reader else _fail(str(error))
+        except PeerEndedError:
+            return 1  # the other process says why
         except CharlmError as error:
             return _fail(*error.lines, verb=options.verb)
         except KeyboardInterrupt:

@@ -96,6 +96,13 @@ charlm immediately.
         help="start a new run with the weights of this run or checkpoint file",
     )
     shared_options.add_set(parser)
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="S",
+        default=1800.0,
+        help="with torchrun: seconds that a process waits for the others (default: %(default)g)",
+    )
     train_options.add(parser)
 
 

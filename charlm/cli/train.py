@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,22 +26,29 @@ def train(options: argparse.Namespace) -> int:
     started = time.monotonic()
     from charlm.api.training import make_trainer
     from charlm.cli import describe, terminal
+    from charlm.processes import joined
     from charlm.training.prepare import prepare
 
-    with prepare(_request(options), print_note) as ready:
+    with ExitStack() as stack:
+        processes = stack.enter_context(joined(options.timeout))
+        with processes.together():
+            request = _request(options)
+        ready = stack.enter_context(prepare(request, print_note, processes))
         run = ready.run
         view, began_at = terminal.View(run), run.progress.step
-        view.begin(describe.describe_run(ready))
-        for notice in ready.notices:
-            view.notice(notice)
+        if processes.is_first:
+            view.begin(describe.describe_run(ready))
+            for notice in ready.notices:
+                view.notice(notice)
         # SIGHUP: the terminal was closed
         with collected("SIGINT", "SIGTERM", "SIGHUP") as received:
             trainer = make_trainer(ready, [view], lambda: bool(received) or view.closed, started)
             outcome = trainer.train()
         if received:  # charlm is about to end, and a second Ctrl-C ends it at once
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-    for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
-        print_line(line)
+    if processes.is_first:
+        for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
+            print_line(line)
     return 128 + received[0] if received and outcome == "stopped" else 0
 
 

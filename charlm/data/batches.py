@@ -3,7 +3,8 @@
 So a checkpoint holds no reading position: a run that resumes at step s asks for batch s.
 
 B is the number of sequences in a batch, T is the number of characters in a sequence. A target of
-`IGNORED` is left out of the loss.
+`IGNORED` is left out of the loss. If several processes train a run, each gets its rows of the
+batch, and B is the number of these.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class Batches(Protocol):
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """The inputs and the targets of a step, (B, T) each. Targets are one character ahead."""
 
+    def n_targets(self, step: int) -> int:
+        """The number of targets that are not IGNORED in the batch of all processes."""
+
 
 class StreamBatches:
     """B contiguous streams through the text. Each step reads the next `seq_len` characters.
@@ -42,13 +46,19 @@ class StreamBatches:
 
     carries_state = True
 
-    def __init__(self, ids: AnyIds, train: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self, ids: AnyIds, train: TrainConfig, device: torch.device, rows: slice = slice(None)
+    ) -> None:
         self._ids, self._seq_len = _Gather(ids, device), train.seq_len
-        self._starts = np.arange(train.batch_size) * len(ids) // train.batch_size  # (B,)
+        self._n_targets = train.batch_size * train.seq_len
+        self._starts = (np.arange(train.batch_size) * len(ids) // train.batch_size)[rows]  # (B,)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         starts = self._starts + step * self._seq_len
         return self._ids.inputs_and_targets(starts, self._seq_len)
+
+    def n_targets(self, step: int) -> int:  # noqa: ARG002
+        return self._n_targets
 
 
 class WindowBatches:
@@ -56,13 +66,19 @@ class WindowBatches:
 
     carries_state = False
 
-    def __init__(self, ids: AnyIds, train: TrainConfig, device: torch.device) -> None:
-        self._ids, self._train, self._stop = _Gather(ids, device), train, len(ids) - train.seq_len
+    def __init__(
+        self, ids: AnyIds, train: TrainConfig, device: torch.device, rows: slice = slice(None)
+    ) -> None:
+        self._ids, self._train, self._rows = _Gather(ids, device), train, rows
+        self._stop = len(ids) - train.seq_len
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         random = generator(self._train.seed, "batches", step)
-        starts = random.integers(0, self._stop, self._train.batch_size)
+        starts = random.integers(0, self._stop, self._train.batch_size)[self._rows]
         return self._ids.inputs_and_targets(starts, self._train.seq_len)
+
+    def n_targets(self, step: int) -> int:  # noqa: ARG002
+        return self._train.batch_size * self._train.seq_len
 
 
 class DocumentBatches:
@@ -76,21 +92,32 @@ class DocumentBatches:
 
     carries_state = False
 
-    def __init__(self, ids: TextIds, train: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self, ids: TextIds, train: TrainConfig, device: torch.device, rows: slice = slice(None)
+    ) -> None:
         self._ids, self._batch_size, self._seed = _Gather(ids, device), train.batch_size, train.seed
+        self._rows = rows
         self._starts, self._lengths = pieces(ids, train.seq_len)  # (n_pieces,) each
         self._epoch, self._permutation = -1, np.empty(0, np.int64)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        chosen = self._chosen(step)[self._rows]  # (B,)
+        lengths = self._lengths[chosen]  # (B,)
+        x, y = self._ids.inputs_and_targets(self._starts[chosen] - 1, int(lengths.max()))
+        padding = torch.arange(x.shape[1]) >= torch.from_numpy(lengths)[:, None]  # (B, T)
+        return x, y.masked_fill(padding.to(y.device), IGNORED)
+
+    def n_targets(self, step: int) -> int:
+        return int(self._lengths[self._chosen(step)].sum())
+
+    def _chosen(self, step: int) -> NDArray[np.int64]:
+        """The pieces in the batch of all processes."""
         n = len(self._starts)
         epochs, positions = np.divmod(step * self._batch_size + np.arange(self._batch_size), n)
         chosen = np.empty_like(positions)  # (B,)
         for epoch in np.unique(epochs):
             chosen[epochs == epoch] = self._order(int(epoch))[positions[epochs == epoch]]
-        lengths = self._lengths[chosen]  # (B,)
-        x, y = self._ids.inputs_and_targets(self._starts[chosen] - 1, int(lengths.max()))
-        padding = torch.arange(x.shape[1]) >= torch.from_numpy(lengths)[:, None]  # (B, T)
-        return x, y.masked_fill(padding.to(y.device), IGNORED)
+        return chosen
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """The order of the pieces in an epoch. The last one is cached for the next step."""
@@ -125,15 +152,18 @@ class _Gather:
         return ids[:, :-1], ids[:, 1:]
 
 
-def make_batches(ids: AnyIds, train: TrainConfig, device: torch.device) -> Batches:
+def make_batches(
+    ids: AnyIds, train: TrainConfig, device: torch.device, rows: slice = slice(None)
+) -> Batches:
     """The batches of the training text `ids` (N,).
 
     Args:
         ids: the training text; `fit_batch` checks that it is long enough.
         train: the kind and the size of the batches, and the seed.
         device: where the tensors are.
+        rows: those of this process; the default is the whole batch.
     """
     if train.batches == "items" and isinstance(ids, TextIds):
-        return DocumentBatches(ids, train, device)
+        return DocumentBatches(ids, train, device, rows)
     kind = StreamBatches if train.batches == "streams" else WindowBatches
-    return kind(ids, train, device)
+    return kind(ids, train, device, rows)

@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import torch
 
-from charlm.checkpoint.format import Meta
 from charlm.config import MuonConfig, SGDConfig, TrainConfig
 from charlm.devices import CPU, choose_device, set_threads
 from charlm.errors import DeviceError
@@ -23,7 +22,7 @@ from charlm.models import CharModel
 from charlm.models.recurrent import Recurrent
 from charlm.training import trial
 from charlm.training.choose_kernels import KernelChooser, MismatchError
-from charlm.training.compute import Compute, Precision
+from charlm.training.compute import Choices, Compute, Precision
 from charlm.training.memory import refuse_too_large
 
 SMALL_MATRIX = 128 * 128  # elements; for a smaller matrix, Muon's precision is not timed
@@ -34,7 +33,7 @@ def choose_compute(
     train: TrainConfig,
     model: CharModel,
     device_name: str,
-    recorded: Meta | None = None,
+    recorded: Choices | None = None,
     kernels: type[Kernels] = Kernels,
 ) -> Compute:
     """Choose the device, precision, threads and kernels of a run.
@@ -44,7 +43,7 @@ def choose_compute(
     Args:
         model: on the CPU.
         device_name: `auto` or the name of a device.
-        recorded: the metadata of the checkpoint to resume from. Its choices are repeated if
+        recorded: the choices of the run to resume, or of the first process. They are repeated if
             possible.
         kernels: charlm's own kernels.
 
@@ -58,7 +57,11 @@ def choose_compute(
 
 class _Chooser:
     def __init__(
-        self, train: TrainConfig, model: CharModel, recorded: Meta | None, kernels: type[Kernels]
+        self,
+        train: TrainConfig,
+        model: CharModel,
+        recorded: Choices | None,
+        kernels: type[Kernels],
     ) -> None:
         self._train, self._model, self._recorded = train, model, recorded
         self._kernels = kernels

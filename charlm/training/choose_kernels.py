@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from charlm.checkpoint.format import Meta
 from charlm.config import SGDConfig, TrainConfig
 from charlm.errors import DeviceError
 from charlm.kernels.build import NoKernelError
@@ -17,7 +16,7 @@ from charlm.kernels.muon import MuonKernel
 from charlm.kernels.variants import Variant
 from charlm.models import CharModel
 from charlm.training import trial
-from charlm.training.compute import TORCH, Compute
+from charlm.training.compute import TORCH, Choices, Compute
 from charlm.training.measured import measured
 
 SHARE = 1 / 4  # of a trial's batch, for timing
@@ -32,7 +31,7 @@ class KernelChooser:
     """
     Args:
         model: on the CPU, without dropout.
-        recorded: the metadata of the checkpoint to resume from.
+        recorded: the choices of the run to resume, or of the first process.
         float32: PyTorch on this CPU.
         verified: returns a Compute with a line in `checks`, or raises MismatchError.
         notices: gets a line for each thing that a user should know.
@@ -42,7 +41,7 @@ class KernelChooser:
         self,
         train: TrainConfig,
         model: CharModel,
-        recorded: Meta | None,
+        recorded: Choices | None,
         kernels: type[Kernels],
         float32: Compute,
         verified: Callable[[Compute], Compute],
@@ -171,17 +170,17 @@ class KernelChooser:
                 )
 
 
-def _layers_of(meta: Meta) -> str:
+def _layers_of(recorded: Choices) -> str:
     """What computed the layers of the run before."""
     # a file without muon_kernel is from when `kernel` could be that of Muon alone, and layers in
     # float32 were always PyTorch's
-    is_old = meta.muon_kernel is None and meta.precision == "fp32"
-    return TORCH if is_old else meta.kernel
+    is_old = recorded.muon_kernel is None and recorded.precision == "fp32"
+    return TORCH if is_old else recorded.kernel
 
 
-def _muon_of(meta: Meta) -> str:
+def _muon_of(recorded: Choices) -> str:
     """What computed Muon in the run before."""
-    return meta.kernel if meta.muon_kernel is None else meta.muon_kernel
+    return recorded.kernel if recorded.muon_kernel is None else recorded.muon_kernel
 
 
 def _with_muon_kernel(compute: Compute, kernels: dict[str, MuonKernel], name: str) -> Compute:

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from charlm.checkpoint.format import Meta
 from charlm.kernels.muon import MuonKernel
 from charlm.models import CharModel, State
 
@@ -50,6 +51,23 @@ class Compute:
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=DTYPES[self.precision])
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was chosen for a run: the fields of Compute that a checkpoint records."""
+
+    device: str
+    precision: Precision
+    threads: int
+    muon: Precision
+    kernel: str
+    muon_kernel: str | None
+
+    @classmethod
+    def of(cls, it: Compute | Meta) -> Choices:
+        """Return those of a run or a checkpoint."""
+        return cls(str(it.device), it.precision, it.threads, it.muon, it.kernel, it.muon_kernel)
 
 
 def kernel_forward(model: CharModel, compute: Compute) -> Forward | None:

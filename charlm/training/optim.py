@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from charlm.config import AdamConfig, MuonConfig, OptimizerConfig, RMSPropConfig
 from charlm.config.shapes import Named
 from charlm.kernels.muon import MuonKernel
 from charlm.models import CharModel
+from charlm.processes import Processes
 from charlm.training.muon import BatchedMuon, FastMuon
 
 
@@ -22,6 +23,8 @@ class Optimizers:
     Args:
         muon: the dtype in which PyTorch computes Muon's products.
         fused_muon: charlm's own kernel that computes them instead; None for PyTorch.
+        processes: those that update the same weights. Each matrix of Muon is updated by one of
+            them, which keeps its average and sends it to the others.
 
     Attributes:
         each: the optimizers, one or two.
@@ -33,9 +36,15 @@ class Optimizers:
         config: OptimizerConfig,
         muon: torch.dtype = torch.bfloat16,
         fused_muon: MuonKernel | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         self.each = _build(model, config, muon, fused_muon)
+        self._processes = processes or Processes()
+        matrices = model.hidden_matrices() if isinstance(config, MuonConfig) else []
+        self._shares = _shares(matrices, self._processes.size)
+        others = [it for rank, it in enumerate(self._shares) if rank != self._processes.rank]
+        self._others = {matrix for matrices in others for matrix in matrices}
         self._base_lr: list[float] = [group["lr"] for group in self._groups()]
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -47,20 +56,46 @@ class Optimizers:
             group["lr"] = base * scale
         return self._base_lr[0] * scale
 
+    def step(self) -> None:
+        """Update all parameters."""
+        for matrix in self._others:
+            matrix.grad = None  # so that Muon leaves it out
+        for optimizer in self.each:
+            optimizer.step()
+        for rank, matrices in enumerate(self._shares):
+            self._processes.send(matrices, rank)
+
     def zero_grad(self) -> None:
         """Release all gradients."""
         for optimizer in self.each:
             optimizer.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the state of all optimizers, by `parameter:key`."""
-        return {
+        """Return the state of all optimizers, by `parameter:key`: in the first process, all."""
+        return self._averages_of_others() | {
             f"{self._names[parameter]}:{key}": value
             for optimizer in self.each
             for parameter, state in optimizer.state.items()
             for key, value in state.items()
             if isinstance(value, Tensor)
         }
+
+    def _averages_of_others(self) -> dict[str, Tensor]:
+        """Return the averages of the matrices that other processes update."""
+        found: dict[str, Tensor] = {}
+        has_stepped = bool(self.each[-1].state)
+        for rank, matrices in enumerate(self._shares if has_stepped else ()):
+            averages = [
+                self.each[0].state[it]["momentum_buffer"]
+                if rank == self._processes.rank
+                else torch.empty_like(it)
+                for it in matrices
+            ]
+            self._processes.send(averages, rank)
+            if rank != self._processes.rank:
+                names = [f"{self._names[it]}:momentum_buffer" for it in matrices]
+                found |= dict(zip(names, averages, strict=True))
+        return found
 
     def shapes(self) -> Named:
         """Yield the names and shapes that `tensors()` has after a step; all are float32."""
@@ -76,6 +111,8 @@ class Optimizers:
             tensors: those of `shapes`, on the model's device; or none, before the first step.
         """
         for optimizer, parameter in self._owned() if tensors else ():
+            if parameter in self._others:
+                continue
             for key in _state_of(optimizer):
                 optimizer.state[parameter][key] = tensors[f"{self._names[parameter]}:{key}"]
 
@@ -84,6 +121,22 @@ class Optimizers:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     yield optimizer, parameter
+
+
+def _shares(matrices: Sequence[Tensor], size: int) -> list[list[Tensor]]:
+    """Share out the matrices among processes, so that Muon takes each about the same time."""
+    shares: list[list[Tensor]] = [[] for _ in range(size)]
+    work = [0] * size
+    for matrix in sorted(matrices, key=_work, reverse=True):
+        least = work.index(min(work))
+        shares[least].append(matrix)
+        work[least] += _work(matrix)
+    return shares
+
+
+def _work(matrix: Tensor) -> int:
+    """The multiplications in one of Muon's products."""
+    return matrix.numel() * min(matrix.shape)
 
 
 def _state_of(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from charlm.checkpoint.format import Progress
+from charlm.processes import Processes
 from charlm.training.schedule import Limits
 
 Every = int | Literal["auto"] | None
@@ -17,16 +18,34 @@ class Pace:
     Args:
         clock: returns seconds, never fewer than before.
         started: what the clock returned when the command began.
+        processes: those that train the run. All of them go by the clock of the first.
     """
 
     def __init__(
-        self, limits: Limits, progress: Progress, clock: Callable[[], float], started: float
+        self,
+        limits: Limits,
+        progress: Progress,
+        clock: Callable[[], float],
+        started: float,
+        processes: Processes | None = None,
     ) -> None:
-        self._limits, self._progress, self._clock = limits, progress, clock
+        self._limits, self._progress, self._own_clock = limits, progress, clock
+        self._processes = processes or Processes()
+        self._now, started = self._processes.first((clock(), started))
         self._zero = started - progress.wall_s  # the start of the run, had it never been stopped
         self._took: dict[str, float] = {}  # what the end of the run repeats: seconds
         self._first_step = progress.step
         self._was_over = limits.reached(progress.step, progress.wall_s)
+
+    def agree(self, stop: bool) -> bool:
+        """Return whether any process wants to stop. All then have the same time."""
+        now = self._own_clock() if self._processes.is_first else 0.0
+        wish, self._now = self._processes.sum(stop, now)
+        return wish > 0
+
+    def _clock(self) -> float:
+        """The time now; with several processes, that of the last agreement."""
+        return self._own_clock() if self._processes.is_alone else self._now
 
     def wall_s(self) -> float:
         """The seconds of the run so far, with everything that it did."""
@@ -71,9 +90,9 @@ class Pace:
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
         """Measure what the end of the run does once more."""
-        started = self._clock()
+        started = self._own_clock()
         yield
-        self._took[what] = self._clock() - started
+        self._took[what] = self._processes.first(self._own_clock() - started)
 
 
 def _whole(number: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -33,9 +34,11 @@ from charlm.data.cache import bytes_to_read
 from charlm.data.corpus import open_corpus, open_texts
 from charlm.data.findings import findings
 from charlm.data.sources import find_sources
+from charlm.processes import Processes, launch_id
 from charlm.training import session
 from charlm.training.session import Session
 from charlm.training.speed import measure_speed
+from charlm.training.together import check_same, follow, lead, refuse_pipes
 
 LARGE_MB = 300  # reading and encoding this takes a second or two
 
@@ -69,28 +72,48 @@ class Request:
 
 
 @contextmanager
-def prepare(request: Request, notify: Callable[[str], None]) -> Iterator[Session]:
+def prepare(
+    request: Request, notify: Callable[[str], None], processes: Processes | None = None
+) -> Iterator[Session]:
     """Lock the run folder; then read the checkpoint and the texts, and build the run.
 
     Args:
         notify: is called with lines about what takes long or was edited. The other lines for the
             user are in the session.
+        processes: those that train the run. The first prepares it, and the others follow.
 
     Raises:
         CharlmError: the run cannot start; see `session.start` and `session.resume`.
     """
+    processes = processes or Processes()
+    check_same(request, processes)
+    if not processes.is_first:
+        yield follow(processes)
+        return
+    with _prepared(request, notify, processes) as ready:
+        lead(ready, processes)
+        yield ready
+
+
+@contextmanager
+def _prepared(
+    request: Request, notify: Callable[[str], None], processes: Processes
+) -> Iterator[Session]:
+    """Prepare a run in the first process."""
+    if restarted := _restarted(request):
+        request = replace(request, resume=True, run=restarted)
     if request.resume:
         with stopped_run(request.run or _run_to_resume(request)) as last:
             config = request.config or _resumed_config(request, last, notify)
-            _note_large_text(config.data, notify)
+            _check_text(config.data, notify, processes)
             named = None if request.config else request.data
-            yield session.resume(config, last, request.device, named)
+            yield session.resume(config, last, request.device, named, processes.size)
         return
     like = _recorded(request)
     config = request.config or _chosen(request, like)[0]
     folder = request.out / config.name
     with new_run(folder):
-        _note_large_text(config.data, notify)
+        _check_text(config.data, notify, processes)
         texts = open_texts(config.data)
         lines: list[str] = []
         if request.config is None:
@@ -99,6 +122,15 @@ def prepare(request: Request, notify: Callable[[str], None]) -> Iterator[Session
         ready = session.start(config, folder, request.device, request.init_from, texts)
         about_text = findings(ready.run.corpus, ready.run.config.data)
         yield replace(ready, notices=[*lines, *ready.notices, *about_text])
+
+
+def _restarted(request: Request) -> Path | None:
+    """The folder of a new run that torchrun starts again, because one of its processes ended."""
+    if request.resume or not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
+        return None
+    name = request.config.name if request.config else request.name or name_for(request.data)
+    last = request.out / name / LAST
+    return last.parent if last.is_file() and read_meta(last).launch == launch_id() else None
 
 
 def _run_to_resume(request: Request) -> Path:
@@ -177,8 +209,14 @@ def _chosen(
     return config, explain(choice, chars, time)
 
 
-def _note_large_text(data: DataConfig, notify: Callable[[str], None]) -> None:
-    """Notify if the text must be read and encoded first and that takes a while."""
+def _check_text(data: DataConfig, notify: Callable[[str], None], processes: Processes) -> None:
+    """Notify if the text must be read and encoded first and that takes a while.
+
+    Raises:
+        DataError: a text is a pipe, which several processes cannot read.
+    """
+    if not processes.is_alone:
+        refuse_pipes(data)
     paths = [path for path in (data.path, data.val_path, data.test_path) if path]
     size = sum(bytes_to_read(find_sources(path, data), data) for path in paths) / 1e6
     if size > LARGE_MB:

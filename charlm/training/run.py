@@ -10,6 +10,7 @@ from charlm.checkpoint.read import Checkpoint
 from charlm.config import Config
 from charlm.data.amounts import steps_per_epoch
 from charlm.data.corpus import Corpus
+from charlm.processes import Processes
 from charlm.training.compute import Compute
 from charlm.training.schedule import Limits
 
@@ -21,7 +22,9 @@ class Run:
     Attributes:
         folder: locked by this process; see `charlm.checkpoint.run_folder`.
         schedule: that of the config, with a warm-up that ends within the run.
-        resumed: the open checkpoint that the run continues from; None for a new run.
+        resumed: whether the run continues from a checkpoint.
+        last: that checkpoint, open; None for a new run, and in processes that are not the first.
+        processes: those that train the run together.
     """
 
     folder: Path
@@ -30,10 +33,13 @@ class Run:
     compute: Compute
     versions: dict[str, str]
     progress: Progress = field(default_factory=Progress)
-    resumed: Checkpoint | None = None
+    last: Checkpoint | None = None
+    resumed: bool = False
+    processes: Processes = field(default_factory=Processes)
 
     def __post_init__(self) -> None:
         train = self.config.train
+        self.resumed = self.resumed or self.last is not None
         ids = self.corpus.split("train")
         self.steps_per_epoch = steps_per_epoch(ids, train)
         self.chars_per_step = len(ids) / self.steps_per_epoch  # the mean, for documents

@@ -6,7 +6,7 @@ import platform
 import shlex
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from charlm.machine import instruction_set, usable_cpus
 from charlm.models import CharModel, build_model
 from charlm.observer import Observer
 from charlm.training.choose import choose_compute
-from charlm.training.compute import Compute
+from charlm.training.compute import Choices
 from charlm.training.memory import refuse_too_large
 from charlm.training.run import Run
 from charlm.training.trainer import Sampler, Trainer
@@ -85,7 +85,7 @@ def start(
         corpus, model, notices = _initialise_from(find_checkpoint(init_from), config, opened)
     config, fit_notices = _fit_batch(config, corpus)
     notices = corpus.notices + notices + fit_notices
-    run = Run(folder, config, corpus, choose_compute(config.train, model, device), _versions())
+    run = Run(folder, config, corpus, choose_compute(config.train, model, device), versions())
     notices += [
         *run.compute.notices,
         *_warmup_notices(run),
@@ -126,7 +126,11 @@ def _warmup_notices(run: Run) -> list[str]:
 
 
 def resume(
-    config: Config, last: Checkpoint, device: str, named: Collection[str] | None = None
+    config: Config,
+    last: Checkpoint,
+    device: str,
+    named: Collection[str] | None = None,
+    n_processes: int = 1,
 ) -> Session:
     """Resume a run from its last checkpoint.
 
@@ -134,6 +138,7 @@ def resume(
         config: may differ from the run's in settings that do not change what is computed.
         last: the checkpoint, opened by `stopped_run`. The trainer reads from it, and closes it.
         named: the paths of texts that the user gave; see `find_sources`.
+        n_processes: the number of processes that continue it.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -161,9 +166,9 @@ def resume(
     model = read_model(last)
     threads = config.train.threads or min(meta.threads, usable_cpus())
     train = config.train.model_copy(update={"threads": threads})
-    compute = choose_compute(train, model, _recorded_device(meta, device), meta)
-    run = Run(folder, config, corpus, compute, _versions(), meta.progress.model_copy(), last)
-    notices = corpus.notices + _resume_notices(meta, run) + _warmup_notices(run)
+    compute = choose_compute(train, model, _recorded_device(meta, device), Choices.of(meta))
+    run = Run(folder, config, corpus, compute, versions(), meta.progress.model_copy(), last)
+    notices = corpus.notices + _resume_notices(meta, run, n_processes) + _warmup_notices(run)
     notices += _clock_notices(config)
     return Session(run, model, notices)
 
@@ -200,10 +205,10 @@ def _recorded_device(meta: Meta, name: str) -> str:
     return meta.device
 
 
-def _resume_notices(meta: Meta, run: Run) -> list[str]:
+def _resume_notices(meta: Meta, run: Run, n_processes: int) -> list[str]:
     """Return a line for each difference between the resumed run and a run that never stopped."""
-    was = meta.versions | _choices(meta)
-    now = run.versions | _choices(run.compute)
+    was = meta.versions | asdict(Choices.of(meta)) | {"processes": meta.processes}
+    now = run.versions | asdict(Choices.of(run.compute)) | {"processes": n_processes}
     known = [key for key in was if key in now]  # a stranger's checkpoint may have more
     changed = [f"{key} was {was[key]} and is {now[key]}" for key in known if was[key] != now[key]]
     notices = []
@@ -217,12 +222,6 @@ def _resume_notices(meta: Meta, run: Run) -> list[str]:
             "is not the one that the run ended with"
         )
     return notices
-
-
-def _choices(it: Meta | Compute) -> dict[str, str]:
-    """Return what `choose_compute` chose, by the names that both classes have."""
-    names = ("device", "precision", "threads", "kernel", "muon", "muon_kernel")
-    return {name: str(getattr(it, name)) for name in names}
 
 
 def _clock_notices(config: Config) -> list[str]:
@@ -289,7 +288,8 @@ def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
         )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions that a checkpoint records."""
     return {
         "charlm": __version__,
         "python": platform.python_version(),

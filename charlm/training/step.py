@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from charlm.checkpoint.format import Progress
 from charlm.checkpoint.read import Checkpoint, reading
 from charlm.config import RecurrentConfig, TrainConfig
 from charlm.config.shapes import state_shapes
@@ -16,7 +19,10 @@ from charlm.errors import DamageError
 from charlm.evaluation.loss import summed_nll
 from charlm.models import CharModel, State
 from charlm.models.base import evaluating
+from charlm.processes import Processes
+from charlm.randomness import torch_seed
 from charlm.training.compute import DTYPES, Compute, Forward, forward_of
+from charlm.training.gradients import Gradients
 from charlm.training.optim import Optimizers
 
 
@@ -45,25 +51,35 @@ class Stepper:
     Args:
         model: on `compute`'s device.
         carries_state: whether a batch continues where the last one ended.
+        processes: those that share each batch. All call the same methods.
 
     Attributes:
-        forward: the forward pass of a training step. It can be replaced by a compiled one.
         scaler: scales the loss, for fp16 only.
     """
 
     def __init__(
-        self, model: CharModel, train: TrainConfig, compute: Compute, carries_state: bool
+        self,
+        model: CharModel,
+        train: TrainConfig,
+        compute: Compute,
+        carries_state: bool,
+        processes: Processes | None = None,
     ) -> None:
         self.model, self._train, self._compute = model, train, compute
-        self._carries_state = carries_state
+        self._carries_state, self._processes = carries_state, processes or Processes()
         self._optimizers = Optimizers(
-            model, train.optimizer, DTYPES[compute.muon], compute.fused_muon
+            model, train.optimizer, DTYPES[compute.muon], compute.fused_muon, self._processes
         )
-        self.forward: Forward = forward_of(model, compute, carries_state)
+        self._gradients = Gradients(model, self._processes, compute.device.type == "cuda")
+        self.use(forward_of(model, compute, carries_state))
         self._states: list[State | None] = [None] * train.grad_accum  # one for each piece
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
 
-    def step(self, x: Tensor, y: Tensor, lr_scale: float) -> Step:
+    def use(self, forward: Forward) -> None:
+        """Use a forward pass, such as a compiled one, for the training steps."""
+        self._forward = self._gradients.forward(forward)
+
+    def step(self, x: Tensor, y: Tensor, lr_scale: float, n_targets: int | None = None) -> Step:
         """Take one optimizer step on inputs x and targets y, both (B, T).
 
         If the loss or the gradient is not finite, the weights stay as they are. If the state may
@@ -73,23 +89,26 @@ class Stepper:
 
         Args:
             lr_scale: factor of every learning rate.
+            n_targets: the number of targets in the batches of all processes; None for those of y.
         """
         lr = self._optimizers.set_lr(lr_scale)
-        total, states = self._forward_backward(x, y)
+        n_targets = int((y != IGNORED).sum()) if n_targets is None else n_targets
+        total, states = self._forward_backward(x, y, n_targets)
         # the only place in a step that waits for the GPU
         loss, norm = torch.stack((total, self._clip())).tolist()
         taken = math.isfinite(loss) and math.isfinite(norm)
         bad = not taken and not (math.isfinite(loss) and self._scale_may_be_too_large())
         if taken:  # checked above, so scaler.step, which checks again, is not needed
-            for optimizer in self._optimizers.each:
-                optimizer.step()
+            self._optimizers.step()
         self._states = [None] * len(states) if bad else states
         self.scaler.update()
         self._optimizers.zero_grad()
         return Step(loss, norm, lr, taken, bad)
 
-    def _forward_backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[State | None]]:
-        """Compute the gradients of the mean loss over x, y (B, T).
+    def _forward_backward(
+        self, x: Tensor, y: Tensor, n_targets: int
+    ) -> tuple[Tensor, list[State | None]]:
+        """Compute the gradients of the mean loss over x, y (B, T) of all processes.
 
         With grad_accum the batch is processed in pieces. The gradient is the same.
 
@@ -97,20 +116,20 @@ class Stepper:
             The loss, a scalar, and for each piece the state after it.
         """
         total = torch.zeros((), device=x.device)
-        count = (y != IGNORED).sum()
         states: list[State | None] = []
         pieces = self._train.grad_accum
         for state, inputs, targets in zip(
             self._states, x.chunk(pieces), y.chunk(pieces), strict=True
         ):
-            with self._compute.autocast():
-                logits, after = self.forward(inputs, self._refreshed(state))  # (B, T, V)
-            loss = summed_nll(logits, targets) / count
-            torch.autograd.backward(self.scaler.scale(loss))
+            with self._gradients.piece(is_last=len(states) == pieces - 1):
+                with self._compute.autocast():
+                    logits, after = self._forward(inputs, self._refreshed(state))  # (B, T, V)
+                loss = summed_nll(logits, targets) / n_targets
+                torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()
             detached = tuple(tensor.detach() for tensor in after)
             states.append(detached if self._carries_state else None)
-        return total, states
+        return self._gradients.add(total), states
 
     def _refreshed(self, state: State | None) -> State | None:
         """Return a recurrent state, tensors (L, B, D), with the rows of some streams set to 0."""
@@ -132,77 +151,138 @@ class Stepper:
         return self.scaler.is_enabled() and self.scaler.get_scale() > 1
 
     def is_sound(self, x: Tensor, y: Tensor) -> bool:
-        """Return whether the loss on a batch x, y (B, T) is finite, so that the weights are worth
-        saving."""
+        """Return whether the loss on a batch x, y (B, T) is finite, in all processes, so that the
+        weights are worth saving."""
         piece = len(x) // self._train.grad_accum
         with evaluating(self.model), torch.no_grad(), self._compute.autocast():
             logits, _ = self.model(x[:piece], self._states[0])
-        return bool(summed_nll(logits, y[:piece]).isfinite())
+        is_finite = bool(summed_nll(logits, y[:piece]).isfinite())
+        return self._processes.sum(not is_finite) == [0]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors of the training state, by their names in a checkpoint."""
+        """Return all tensors of the training state, by their names in a checkpoint: in the first
+        process those of all processes."""
         named: dict[str, Tensor] = {f"model.{k}": v for k, v in self.model.named_parameters()}
         named |= {f"optimizer.{k}": v for k, v in self._optimizers.tensors().items()}
-        named |= {
-            f"state.{piece}.{i}": tensor
-            for piece, state in enumerate(self._states)
-            for i, tensor in enumerate(state or ())
-        }
-        named["rng.cpu"] = torch.get_rng_state()  # used by dropout
+        for i, state in enumerate(self._whole_states()):
+            named |= {f"state.{piece}.{i}": it for piece, it in enumerate(state)}
+        # used by dropout
+        for rank, generator in enumerate(self._processes.gather(torch.get_rng_state())):
+            named[_of_process("rng.cpu", rank)] = generator
         if self._compute.device.type == "cuda":
-            named["rng.cuda"] = torch.cuda.get_rng_state(self._compute.device)
+            generators = self._processes.gather(torch.cuda.get_rng_state(self._compute.device))
+            for rank, generator in enumerate(generators):
+                named[_of_process("rng.cuda", rank)] = generator
         return named
 
-    def restore(
-        self, checkpoint: Checkpoint, scaler: dict[str, int | float], with_states: bool
-    ) -> None:
+    def _whole_states(self) -> Sequence[Sequence[Tensor]]:
+        """Return each tensor (L, B, D) of the recurrent state, in train.grad_accum pieces.
+
+        With several processes, the rows are those of the whole batch, in their order.
+        """
+        states = [state for state in self._states if state is not None]
+        each = list(zip(*states, strict=True))  # the pieces of a tensor
+        if self._processes.is_alone:
+            return each
+        rows = [torch.cat(self._processes.gather(torch.cat(it, 1)), 1) for it in each]
+        return [whole.chunk(self._train.grad_accum, 1) for whole in rows]
+
+    def restore(self, path: Path, checkpoint: Checkpoint | None, progress: Progress) -> None:
         """Load the training state, except the weights, from a checkpoint.
 
         Args:
-            scaler: the state of the gradient scaler, from the checkpoint's metadata.
-            with_states: whether to load the recurrent states too.
+            path: of the checkpoint.
+            checkpoint: None in processes that are not the first.
+            progress: from the checkpoint's metadata.
 
         Raises:
             CheckpointError: a tensor is missing or has a wrong shape.
         """
-        device = self._compute.device
-        with reading(checkpoint.path):
-            shapes = self._optimizers.shapes()
-            self._optimizers.load(checkpoint.tensors("optimizer.", device, shapes))
-            if with_states and self._carries_state:
-                self._states = [self._saved_state(checkpoint, i) for i in range(len(self._states))]
-            _restore_generators(checkpoint.tensors("rng."), device)
+        device, scaler = self._compute.device, progress.scaler
+        with reading(path):
+            saved = {} if checkpoint is None else self._saved(checkpoint)
+            saved = self._processes.first_tensors(saved)
+            self._optimizers.load(_below(saved, "optimizer.", device))
+            self._split_states(_below(saved, "state.", device))
+            self._restore_generators(_below(saved, "rng."), progress.step)
             if scaler and self.scaler.is_enabled():
                 if scaler.keys() != self.scaler.state_dict().keys():
                     raise DamageError("the state of the gradient scaler is missing")
                 self.scaler.load_state_dict(dict(scaler))
 
-    def _saved_state(self, checkpoint: Checkpoint, piece: int) -> State | None:
-        """Return the recurrent state of a piece of the batch; None for a fresh one.
+    def _saved(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        """Read the tensors that `tensors` named, without the weights.
 
         Raises:
-            CheckpointError: it does not have the model's shapes.
+            CheckpointError: they do not have the model's shapes.
         """
-        config, B = self.model.config, self._train.batch_size // self._train.grad_accum
-        assert isinstance(config, RecurrentConfig)
-        types = ("F32",) if self._compute.precision == "fp32" else ("F32", "BF16", "F16")
-        found = checkpoint.tensors(
-            f"state.{piece}.", self._compute.device, state_shapes(config, B), types
-        )
-        return tuple(found[name] for name in sorted(found)) or None
+        config, train = self.model.config, self._train
+        # in another precision the states have another dtype
+        with_states = checkpoint.meta.precision == self._compute.precision
+        found = {"optimizer.": checkpoint.tensors("optimizer.", shapes=self._optimizers.shapes())}
+        found["rng."] = checkpoint.tensors("rng.")
+        if with_states and self._carries_state:
+            assert isinstance(config, RecurrentConfig)
+            types = ("F32",) if self._compute.precision == "fp32" else ("F32", "BF16", "F16")
+            prefixes = [f"state.{piece}." for piece in range(train.grad_accum)]
+            B = train.batch_size // train.grad_accum
+            states = {
+                it: checkpoint.tensors(it, shapes=state_shapes(config, B), dtypes=types)
+                for it in prefixes
+            }
+            if any(states.values()) and not all(states.values()):
+                raise DamageError("the recurrent states of some sequences are missing")
+            found |= states
+        return {prefix + name: it for prefix, each in found.items() for name, it in each.items()}
+
+    def _split_states(self, found: dict[str, Tensor]) -> None:
+        """Set this process's rows of the recurrent states (L, B, D); none for fresh ones."""
+        pieces = self._train.grad_accum
+        each = [
+            torch.cat([found[f"{piece}.{i}"] for piece in range(pieces)], 1)
+            .chunk(self._processes.size, 1)[self._processes.rank]
+            .chunk(pieces, 1)
+            for i in range(len(found) // pieces)
+        ]
+        if each:
+            self._states = [
+                tuple(it.contiguous() for it in state) for state in zip(*each, strict=True)
+            ]
+
+    def _restore_generators(self, states: dict[str, Tensor], step: int) -> None:
+        """Set the generators that dropout uses. PyTorch checks the states.
+
+        If more processes continue a run, those that are new get new generators.
+
+        Raises:
+            DamageError: a state is missing or not valid.
+        """
+        if "cpu" not in states:
+            raise DamageError("the state of the random generator is missing")
+        rank, device = self._processes.rank, self._compute.device
+        torch.manual_seed(torch_seed(self._train.seed, "dropout", rank, step))
+        try:
+            if (cpu := states.get(_of_process("cpu", rank))) is not None:
+                torch.set_rng_state(cpu)
+            if (
+                cuda := states.get(_of_process("cuda", rank))
+            ) is not None and device.type == "cuda":
+                torch.cuda.set_rng_state(cuda, device)
+        except (RuntimeError, TypeError) as error:
+            raise DamageError(f"the state of a random generator: {error}") from error
 
 
-def _restore_generators(states: dict[str, Tensor], device: torch.device) -> None:
-    """Set the generators that dropout uses. PyTorch checks the states.
+def _of_process(name: str, rank: int) -> str:
+    """The name of a generator of a process; that of the first has no number."""
+    return f"{name}.{rank}" if rank else name
 
-    Raises:
-        DamageError: a state is missing or not valid.
-    """
-    if "cpu" not in states:
-        raise DamageError("the state of the random generator is missing")
-    try:
-        torch.set_rng_state(states["cpu"])
-        if device.type == "cuda" and "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"], device)
-    except (RuntimeError, TypeError) as error:
-        raise DamageError(f"the state of a random generator: {error}") from error
+
+def _below(
+    tensors: dict[str, Tensor], prefix: str, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): it.to(device)
+        for name, it in tensors.items()
+        if name.startswith(prefix)
+    }

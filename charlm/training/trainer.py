@@ -19,6 +19,7 @@ from charlm.errors import BrokenModelError, TrainingError
 from charlm.evaluation.evaluate import InterruptedEvaluationError
 from charlm.models import CharModel
 from charlm.observer import Observer, Record
+from charlm.processes import launch_id
 from charlm.randomness import torch_seed
 from charlm.training import validation
 from charlm.training.compiled import compiled_forward
@@ -46,6 +47,9 @@ class Trainer:
     generator (dropout) and from pure functions of the step (batches). Evaluating and sampling
     take none from the global generator.
 
+    If several processes train the run, each has a trainer. They take the same steps and the same
+    decisions. Only the first one writes files, samples, and reports to observers.
+
     Args:
         observers: receive what is measured, after the log files.
         should_stop: asked before every step, and during an evaluation.
@@ -68,21 +72,23 @@ class Trainer:
         self.run, self.config, self.progress = run, run.config, run.progress
         self.model = model.to(run.compute.device)
         self.should_stop, self._sampler, self._clock = should_stop, sampler, clock
+        self.processes = run.processes
         train, device = self.config.train, run.compute.device
-        ids = run.corpus.split("train")
-        self.batches = make_batches(ids, train, device)
+        B = train.batch_size // self.processes.size
+        rows = slice(B * self.processes.rank, B * (self.processes.rank + 1))
+        self.batches = make_batches(run.corpus.split("train"), train, device, rows)
         self.limits = run.limits
         self.stepper = Stepper(
-            self.model, train, run.compute, carries_state=self.batches.carries_state
+            self.model, train, run.compute, self.batches.carries_state, self.processes
         )
         self.log = RunLog(
-            run.folder, self.config, device, run.resumed.meta.log_sizes if run.resumed else {}
+            run.folder, self.config, device, run.last.meta.log_sizes if run.last else {}
         )
-        self.observers = [self.log, *observers]
+        self.observers = [self.log, *observers] if self.processes.is_first else []
         self._estimate = Estimate(train, self.limits)
-        self._last_saved = clock()
-        started = self._last_saved if started is None else started
-        self.pace = Pace(self.limits, self.progress, clock, started)
+        started = clock() if started is None else started
+        self.pace = Pace(self.limits, self.progress, clock, started, self.processes)
+        self._last_saved_s = self.pace.wall_s()
         self._overfits = False  # and the user knows
 
     # --- the loop ----------------------------------------------------------------------------
@@ -98,15 +104,18 @@ class Trainer:
             CheckpointError: the disk is full or read-only.
         """
         with self._own_randomness():
-            write_config(self.run.folder, self.config)
-            if self.run.resumed is not None:
-                self._restore(self.run.resumed)
+            if self.processes.is_first:
+                write_config(self.run.folder, self.config)
+            if self.run.resumed:
+                self._restore(self.run.last)
             else:
                 self.progress.evaluated_s = self.progress.sampled_s = self.pace.seconds()
-                torch.manual_seed(torch_seed(self.config.train.seed, "dropout"))
+                rank = (self.processes.rank,) if self.processes.rank else ()
+                torch.manual_seed(torch_seed(self.config.train.seed, "dropout", *rank))
                 with self.pace.timed("save"):
                     self._save(LAST)  # so that a run folder always has a checkpoint
-            self.log.open(self.progress)
+            if self.processes.is_first:
+                self.log.open(self.progress)
             try:
                 self._compile()
                 return self._loop()
@@ -130,7 +139,7 @@ class Trainer:
                 pace.end()
             lost_patience = self._lost_patience()
             progress.finished = over or lost_patience
-            stop = progress.finished or self.should_stop()
+            stop = self.pace.agree(self.should_stop()) or progress.finished
             self._save_if_due(stop)
             if lost_patience:
                 return "patience"
@@ -148,7 +157,8 @@ class Trainer:
             self.pace.fraction(schedule.warmup_steps),
             progress.step / self.run.steps_per_epoch,
         )
-        step = self.stepper.step(*self.batches.batch(progress.step), scale)
+        n_targets = self.batches.n_targets(progress.step)
+        step = self.stepper.step(*self.batches.batch(progress.step), scale, n_targets)
         if step.taken:
             progress.bad_in_a_row = 0
             progress.loss_sum += step.loss
@@ -225,15 +235,16 @@ class Trainer:
         every = self.config.eval.sample_every
         if sampler is None or every is None or progress.sampled_at == progress.step:
             return
-        try:
-            with self.pace.timed("sample"):
-                text = sampler(self.model, progress.step)
-        except BrokenModelError as error:
-            self._notify(f"step {progress.step}: {error}")
-            return
+        with self.pace.timed("sample"):
+            if self.processes.is_first:
+                try:
+                    text = sampler(self.model, progress.step)
+                except BrokenModelError as error:
+                    self._notify(f"step {progress.step}: {error}")
+                else:
+                    for observer in self.observers:
+                        observer.sample(progress.step, text)
         progress.sampled_at, progress.sampled_s = progress.step, self.pace.seconds()
-        for observer in self.observers:
-            observer.sample(progress.step, text)
 
     def _record_training(self, step: Step) -> None:
         """Record the mean loss since the last record, without the steps that were skipped."""
@@ -268,7 +279,7 @@ class Trainer:
 
     def _save_if_due(self, stop: bool) -> None:
         step, train = self.progress.step, self.config.train
-        minutes = (self._clock() - self._last_saved) / 60
+        minutes = (self.pace.wall_s() - self._last_saved_s) / 60
         last = (
             stop
             or _is_multiple(step, train.save_every)
@@ -285,16 +296,19 @@ class Trainer:
             return
         if last:
             self._save(LAST)
-            self._last_saved = self._clock()
+            self._last_saved_s = self.pace.wall_s()
         if kept:
             self._save(kept_checkpoint(self.run.folder, step).name)
-            remove_kept(self.run.folder, step, train.keep_last)
+            if self.processes.is_first:
+                remove_kept(self.run.folder, step, train.keep_last)
 
     def _save(self, name: str) -> None:
         self.progress.scaler = self.stepper.scaler.state_dict()
         self.progress.wall_s = self.pace.wall_s()
         path = self.run.folder / name
-        save(path, self._meta(), self.stepper.tensors())
+        tensors = self.stepper.tensors()
+        if self.processes.is_first:
+            save(path, self._meta(), tensors)
         for observer in self.observers:
             observer.saved(path)
 
@@ -316,15 +330,16 @@ class Trainer:
             kernel=run.compute.kernel,
             muon_kernel=run.compute.muon_kernel,
             muon=run.compute.muon,
+            processes=self.processes.size,
+            launch=launch_id(),
             versions=run.versions,
         )
 
-    def _restore(self, last: Checkpoint) -> None:
+    def _restore(self, last: Checkpoint | None) -> None:
         """Load from the checkpoint what is not in the model and the progress; close it."""
-        # in another precision the states have another dtype
-        with_states = last.meta.precision == self.run.compute.precision
-        self.stepper.restore(last, self.progress.scaler, with_states)
-        last.close()  # some systems do not replace a file that is open
+        self.stepper.restore(self.run.folder / LAST, last, self.progress)
+        if last is not None:
+            last.close()  # some systems do not replace a file that is open
 
     def _own_randomness(self) -> AbstractContextManager[None]:
         """Give the global generators to this run; restore their states afterwards."""
@@ -339,7 +354,7 @@ class Trainer:
             self.model, self.config.train, self.run.compute, x, y, self.batches.carries_state
         )
         if forward is not None:
-            self.stepper.forward = forward
+            self.stepper.use(forward)
         if problem:
             self._notify(problem)
 

@@ -54,6 +54,7 @@ def score(
         should_stop,
         rows=ROWS,
         forward=kernel_forward(model, run.compute),
+        processes=run.processes,
     )
 
 

@@ -1,0 +1,83 @@
+"""The gradients of a batch that several processes share."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import GradBucket  # type: ignore[attr-defined]
+from torch.nn.parallel import DistributedDataParallel
+
+from charlm.models import CharModel, State
+from charlm.processes import Processes
+from charlm.training.compute import Forward
+
+
+class Gradients:
+    """Adds up the gradients and the losses of all processes.
+
+    On a CPU this is one message after the backward pass, so that the sums have one order. On a GPU,
+    DistributedDataParallel sends the gradients in parts, while the backward pass computes others.
+
+    Args:
+        overlap: use DistributedDataParallel.
+    """
+
+    def __init__(self, model: CharModel, processes: Processes, overlap: bool) -> None:
+        self._parameters, self._processes = list(model.parameters()), processes
+        self._model, self._overlap = model, overlap and not processes.is_alone
+        self._parallel: DistributedDataParallel | None = None
+
+    def forward(self, forward: Forward) -> Forward:
+        """Return the forward pass to use for training."""
+        if not self._overlap:
+            return forward
+        self._parallel = DistributedDataParallel(
+            _Wrapped(self._model, forward), broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+        self._parallel.register_comm_hook(self._processes, _add_bucket)
+        return self._parallel
+
+    def piece(self, is_last: bool) -> AbstractContextManager[object]:
+        """Return the context for a piece of the batch."""
+        if self._parallel is None or is_last:
+            return nullcontext()
+        return self._parallel.no_sync()
+
+    @torch.no_grad()
+    def add(self, loss: Tensor) -> Tensor:
+        """Add up the gradients, in place, and the loss, a scalar. Returns the sum of the losses."""
+        if self._processes.is_alone:
+            return loss
+        if self._overlap:
+            self._processes.add(loss)
+            return loss
+        gradients = [it.grad for it in self._parameters if it.grad is not None]
+        total = torch.cat([*(it.flatten() for it in gradients), loss.view(1)])
+        self._processes.add(total)
+        *parts, loss = torch.split(total, [*(it.numel() for it in gradients), 1])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return loss[0]
+
+
+class _Wrapped(nn.Module):
+    """A module with the parameters of a model and another forward pass."""
+
+    def __init__(self, model: CharModel, forward: Forward) -> None:
+        super().__init__()
+        self.model, self._forward = model, forward
+
+    def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Return the logits (B, T, V) of x (B, T), and the state after it."""
+        return self._forward(x, state)
+
+
+def _add_bucket(processes: Processes, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """Add up a part of the gradients. DistributedDataParallel would return their mean."""
+    buffer = bucket.buffer()
+    processes.messages += 1
+    processes.bytes += buffer.nbytes
+    work = torch.distributed.all_reduce(buffer, async_op=True)
+    return work.get_future().then(lambda future: future.value()[0])  # type: ignore[no-any-return]
