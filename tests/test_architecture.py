@@ -24,6 +24,7 @@ ALLOWED = {
     "machine": "",
     "observer": "",
     "randomness": "errors",
+    "processes": "errors machine",
     "visible": "",
     "devices": "errors machine",
     "config": "errors files visible",
@@ -31,19 +32,19 @@ ALLOWED = {
     "models": "errors randomness machine config",
     "kernels": "files machine models",
     "checkpoint": "errors files config data devices models",
-    "evaluation": "errors randomness units config data models checkpoint",
+    "evaluation": "errors processes randomness units config data models checkpoint",
     "sampling": "errors randomness machine config data kernels models checkpoint evaluation",
     "page": "errors",
     "insight": "errors units visible observer config data models checkpoint evaluation page",
     "playground": "errors visible config data models checkpoint evaluation sampling page",
-    "training": "version errors files randomness units visible machine observer devices config "
-    "data models kernels checkpoint evaluation",
+    "training": "version errors files processes randomness units visible machine observer devices "
+    "config data models kernels checkpoint evaluation",
     "api": "errors units machine visible observer config data models checkpoint evaluation "
     "sampling page insight training",
     "scratch": "",
     "charlm": "version api",
-    "cli": "version errors units machine visible observer config data models checkpoint evaluation "
-    "sampling page insight playground training api",
+    "cli": "version errors units machine processes visible observer config data models checkpoint "
+    "evaluation sampling page insight playground training api",
     "__main__": "cli",
 }
 

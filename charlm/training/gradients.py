@@ -36,7 +36,10 @@ class Gradients:
         self._parallel = DistributedDataParallel(
             _Wrapped(self._model, forward), broadcast_buffers=False, gradient_as_bucket_view=True
         )
-        self._parallel.register_comm_hook(self._processes, _add_bucket)
+        # a function with string annotations is refused
+        self._parallel.register_comm_hook(
+            self._processes, lambda processes, bucket: _add_bucket(processes, bucket)
+        )
         return self._parallel
 
     def piece(self, is_last: bool) -> AbstractContextManager[object]:

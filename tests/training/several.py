@@ -1,0 +1,72 @@
+"""Runs functions in several processes that torch.distributed connects, as torchrun does."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from charlm.config import Config
+from charlm.processes import Processes, joined
+from charlm.training.together import follow, lead
+from tests.training.helpers import resume, start, train
+
+Job = tuple[list[Config], str, int | None]
+"""Runs, the folder for their folders, and the step to stop at."""
+PATIENCE_S = 300.0  # enough for a busy machine; a test that hangs should end
+
+
+def in_processes(n: int, call: Callable[..., None], *arguments: Any) -> None:
+    """Call a function of a module in n processes, with their Processes and the arguments."""
+    if n == 1:
+        call(Processes(), *arguments)
+        return
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    children = [
+        context.Process(target=_enter, args=(rank, n, port, call, arguments)) for rank in range(n)
+    ]
+    for child in children:
+        child.start()
+    try:
+        for child in children:
+            child.join(PATIENCE_S)
+        assert [child.exitcode for child in children] == [0] * n
+    finally:
+        for child in children:
+            child.kill()
+
+
+def _enter(
+    rank: int, n: int, port: int, call: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(n),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(n),
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+    with joined(PATIENCE_S) as processes:
+        call(processes, *arguments)
+
+
+def train_runs(processes: Processes, jobs: list[Job], out: Path) -> None:
+    """Train the runs of each job in out / folder / config.name; resume those that exist."""
+    for configs, name, stop_at in jobs:
+        for config in configs:
+            folder = out / name / config.name
+            if processes.is_first:
+                exists = folder.exists()
+                ready = resume(config, folder) if exists else start(config, folder.parent)
+                lead(ready, processes)
+            else:
+                ready = follow(processes)
+            train(ready, stop_at)
