@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from charlm.errors import CharlmError, PeerEndedError, ProcessError
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-TIMEOUT_S = 1800  # that a process waits for the others
+TIMEOUT_S = 1800.0  # that a process waits for the others
+_MORE_S = 5.0  # PyTorch reports its own end of the time later
+_PRECEDENCE_S = 10.0  # for the first process of a machine, to report an error that all have
 # how gloo says that another process has ended
 _ENDED = ("closed by peer", "reset by peer", "Broken pipe", "Read error", "Socket closed")
 
@@ -33,13 +38,23 @@ class Processes:
         rank: the number of this process, from 0. The process 0 is the one that prints, logs,
             samples and saves.
         size: the number of processes.
-        local_rank: the number of this process among those of its machine.
+        local_rank, local_size: the same for the processes of its machine.
+        launched_by: the commands torchrun that started the processes, one for each machine; empty
+            without torchrun.
         messages, bytes: how many collective operations this process took part in, and the size of
             their tensors.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
-        self.rank, self.size, self.local_rank = rank, size, local_rank
+    def __init__(
+        self,
+        rank: int = 0,
+        size: int = 1,
+        local_rank: int = 0,
+        local_size: int = 1,
+        launched_by: tuple[str, ...] = (),
+    ) -> None:
+        self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
+        self.launched_by = launched_by
         self.messages = self.bytes = 0
 
     @property
@@ -122,7 +137,7 @@ class Processes:
         import torch.distributed as dist
 
         values: list[Any] = [value]
-        with _told():
+        with told():
             dist.broadcast_object_list(values, 0)
         return values[0]  # type: ignore[no-any-return]
 
@@ -133,7 +148,7 @@ class Processes:
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.size
-        with _told():
+        with told():
             dist.all_gather_object(values, value)
         return values
 
@@ -153,32 +168,47 @@ class Processes:
             error = caught
         failed = [rank for rank, it in enumerate(self.all(error is not None)) if it]
         if failed and failed[0] != self.rank:
-            self._wait_for_an_end()
-            raise PeerEndedError(failed[0]) from error
+            raise self._end_of(failed[0]) from error
         if error is not None:
             raise error
 
-    def _wait_for_an_end(self) -> None:
+    def common(self, error: CharlmError) -> CharlmError:
+        """Return what to raise for an error that all processes have: the first one reports it."""
+        return error if self.is_first else self._end_of(0)
+
+    def _end_of(self, rank: int) -> PeerEndedError:
         """Wait until a process that failed has printed its error and ended.
 
         torchrun stops the others as soon as one has ended, also before they print.
         """
-        import torch.distributed as dist
+        with suppress(RuntimeError, ProcessError):
+            self.wait()
+        return PeerEndedError(rank)
 
-        with suppress(RuntimeError):
-            dist.barrier()
+    def wait(self) -> None:
+        """Wait until all processes call this."""
+        if not self.is_alone:
+            import torch.distributed as dist
+
+            with told():
+                dist.barrier()
 
     @contextmanager
     def _message(self, tensor: Tensor) -> Iterator[None]:
         self.messages += 1
         self.bytes += tensor.nbytes
-        with _told():
+        with told():
             yield
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn the errors of a message into those that a user can read."""
+def told() -> Iterator[None]:
+    """Turn the errors of a message into those that a user can read.
+
+    Raises:
+        PeerEndedError: another process has ended.
+        ProcessError: another process did not answer in time.
+    """
     import torch.distributed as dist
 
     try:
@@ -195,14 +225,6 @@ def _told() -> Iterator[None]:
         raise
 
 
-def launch_id() -> str:
-    """Identifies the command torchrun that started this process; empty without torchrun."""
-    run = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    if run == "none":  # the default of some rendezvous; the parent stays the same in a restart
-        run = f"{platform.node()} {os.getppid()}"
-    return run and hashlib.sha256(run.encode()).hexdigest()[:16]
-
-
 @contextmanager
 def joined(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
     """Join the processes that torchrun started together with this one; alone without torchrun.
@@ -213,31 +235,121 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
     Raises:
         ProcessError: the others cannot be reached.
     """
-    rank, size, local_rank, local_size = (
-        int(os.environ.get(name, default))
-        for name, default in (
-            ("RANK", "0"),
-            ("WORLD_SIZE", "1"),
-            ("LOCAL_RANK", "0"),
-            ("LOCAL_WORLD_SIZE", "1"),
-        )
+    rank, size, local_size = (
+        _number("RANK"),
+        _number("WORLD_SIZE", 1),
+        _number("LOCAL_WORLD_SIZE", 1),
     )
-    if size == 1:
-        yield Processes()
+    if size == 1 or "RANK" not in os.environ:
+        yield Processes(launched_by=tuple(filter(None, [_launcher()])))
         return
+    if rank >= size:
+        raise ProcessError(f"RANK is {rank}, but WORLD_SIZE is {size}; number them from 0")
     import torch
     import torch.distributed as dist
 
     if os.environ.get("OMP_NUM_THREADS", "1") == "1":  # torchrun's default
-        torch.set_num_threads(max(1, usable_cpus() // local_size))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
-    except (RuntimeError, ValueError) as error:  # also what torch.distributed raises
-        first_line = str(error).partition("\n")[0]
-        raise ProcessError(
-            f"the other processes cannot be reached: {first_line:.200}; start them with torchrun, "
-            "and see docs/distributed.md"
-        ) from error
-    yield Processes(rank, size, local_rank)
+        torch.set_num_threads(max(1, usable_cpus() // max(1, local_size)))
+    _meet(size, timeout_s)
+    processes = Processes(rank, size, _number("LOCAL_RANK"), local_size)
+    processes.launched_by = tuple(sorted({*processes.all(_launcher())} - {""}))
+    yield processes
     dist.destroy_process_group()  # after an error, the end of the process closes the connections
+
+
+def _number(name: str, default: int = 0) -> int:
+    """A number of this process from the environment.
+
+    Raises:
+        ProcessError: it is no number.
+    """
+    given = os.environ.get(name, str(default))
+    if not (given.isascii() and given.isdecimal()):
+        raise ProcessError(
+            f"{name} is {given!r:.80}; it should be a whole number, as torchrun sets"
+        )
+    return int(given)
+
+
+def _meet(size: int, timeout_s: float) -> None:
+    """Connect this process with the others.
+
+    PyTorch can wait longer than it was told, and does not react to signals. So it connects in a
+    thread.
+
+    Raises:
+        ProcessError: they did not meet in time.
+    """
+    import torch
+    import torch.distributed as dist
+
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    failed: list[Exception] = []
+
+    def connect() -> None:
+        try:
+            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+        except (RuntimeError, ValueError) as error:  # what torch.distributed raises
+            failed.append(error)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(timeout_s + _MORE_S)
+    if not (failed or thread.is_alive()):
+        return
+    cause = failed[0] if failed else None
+    why = str(cause or "no answer").partition("\n")[0].removesuffix(".")
+    if isinstance(cause, ValueError):  # about the environment
+        raise ProcessError(f"{why:.200}; start the processes with torchrun") from cause
+    place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    if "EADDRINUSE" in why:
+        raise ProcessError(f"{place}: this port is in use; choose another MASTER_PORT") from cause
+    raise ProcessError(
+        f"the {size} processes of this run did not meet at {place} within {timeout_s:g} s "
+        f"({why:.200}); check that all were started and can connect to it, or give a longer "
+        "--timeout"
+    ) from cause
+
+
+def _launcher() -> str:
+    """Identifies the command torchrun that started this process; empty without torchrun.
+
+    It is the parent, also after a restart. Its run id alone is not enough: a user can give the same
+    --rdzv-id twice.
+    """
+    run, parent, began = os.environ.get("TORCHELASTIC_RUN_ID"), os.getppid(), ""
+    if not run:
+        return ""
+    with suppress(OSError, IndexError):  # Linux
+        began = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
+    return hashlib.sha256(f"{run} {platform.node()} {parent} {began}".encode()).hexdigest()[:16]
+
+
+# --- several processes, one voice --------------------------------------------------------------
+
+
+def limit_messages() -> None:
+    """Keep PyTorch's messages about connections, of dozens of lines, out of the output.
+
+    The variable must be set before torch is imported. A value set by the user is kept.
+    """
+    if "RANK" in os.environ:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+
+
+def name_of_process() -> str:
+    """`process 1: ` for the messages of a process that is not the first; empty for the first."""
+    rank = os.environ.get("RANK", "0")
+    return "" if rank == "0" or os.environ.get("WORLD_SIZE", "1") == "1" else f"process {rank}: "
+
+
+def is_first_here() -> bool:
+    """Whether this is the first process of its machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def give_way() -> None:
+    """Let the first process of this machine report an error that all have; torchrun then ends the
+    others."""
+    if not is_first_here():
+        time.sleep(_PRECEDENCE_S)

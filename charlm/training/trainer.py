@@ -19,7 +19,6 @@ from charlm.errors import BrokenModelError, TrainingError
 from charlm.evaluation.evaluate import InterruptedEvaluationError
 from charlm.models import CharModel
 from charlm.observer import Observer, Record
-from charlm.processes import launch_id
 from charlm.randomness import torch_seed
 from charlm.training import validation
 from charlm.training.compiled import compiled_forward
@@ -167,7 +166,7 @@ class Trainer:
             progress.skipped_steps += 1
             progress.bad_in_a_row += step.bad
             if progress.bad_in_a_row >= MAX_BAD_STEPS:
-                raise self._diverged()
+                raise self.processes.common(self._diverged())
         progress.step += 1
         now = self._clock()
         progress.elapsed_s += now - started
@@ -290,7 +289,7 @@ class Trainer:
             return
         if not self.stepper.is_sound(*self.batches.batch(step)):
             if self.progress.finished:
-                raise self._diverged()
+                raise self.processes.common(self._diverged())
             if stop:
                 self._notify(f"step {step}: the loss is not finite, so this step is not saved")
             return
@@ -331,7 +330,7 @@ class Trainer:
             muon_kernel=run.compute.muon_kernel,
             muon=run.compute.muon,
             processes=self.processes.size,
-            launch=launch_id(),
+            launched_by=self.processes.launched_by,
             versions=run.versions,
         )
 
