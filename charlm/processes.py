@@ -245,6 +245,10 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
         return
     if rank >= size:
         raise ProcessError(f"RANK is {rank}, but WORLD_SIZE is {size}; number them from 0")
+    if "MASTER_ADDR" not in os.environ or not 0 < _number("MASTER_PORT") < 1 << 16:
+        raise ProcessError(
+            "MASTER_ADDR or MASTER_PORT is not set or not valid; start the processes with torchrun"
+        )
     import torch
     import torch.distributed as dist
 
@@ -265,9 +269,7 @@ def _number(name: str, default: int = 0) -> int:
     """
     given = os.environ.get(name, str(default))
     if not (given.isascii() and given.isdecimal()):
-        raise ProcessError(
-            f"{name} is {given!r:.80}; it should be a whole number, as torchrun sets"
-        )
+        raise ProcessError(f"{name} is {given!r:.80}; set a whole number, as torchrun does")
     return int(given)
 
 
@@ -284,12 +286,12 @@ def _meet(size: int, timeout_s: float) -> None:
     import torch.distributed as dist
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    failed: list[Exception] = []
+    failed: list[RuntimeError] = []
 
     def connect() -> None:
         try:
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
-        except (RuntimeError, ValueError) as error:  # what torch.distributed raises
+        except RuntimeError as error:
             failed.append(error)
 
     thread = threading.Thread(target=connect, daemon=True)
@@ -299,8 +301,6 @@ def _meet(size: int, timeout_s: float) -> None:
         return
     cause = failed[0] if failed else None
     why = str(cause or "no answer").partition("\n")[0].removesuffix(".")
-    if isinstance(cause, ValueError):  # about the environment
-        raise ProcessError(f"{why:.200}; start the processes with torchrun") from cause
     place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     if "EADDRINUSE" in why:
         raise ProcessError(f"{place}: this port is in use; choose another MASTER_PORT") from cause

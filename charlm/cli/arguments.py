@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 
 from charlm.cli import export_options, run_options, sample_options, shared_options, train_options
@@ -109,9 +110,10 @@ charlm immediately.
 
 
 def _timeout(text: str) -> float:
-    if not 1 <= (seconds := float(text)) <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text}: should be from 1 to 1000000 seconds")
-    return seconds
+    with suppress(ValueError):
+        if 1 <= (seconds := float(text)) <= 1e6:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text}: should be from 1 to 1000000 seconds")
 
 
 def _add_sources(parser: Parser) -> None:
