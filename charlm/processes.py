@@ -28,7 +28,14 @@ TIMEOUT_S = 1800.0  # that a process waits for the others
 _MORE_S = 5.0  # PyTorch reports its own end of the time later
 _PRECEDENCE_S = 10.0  # for the first process of a machine, to report an error that all have
 # how gloo says that another process has ended
-_ENDED = ("closed by peer", "reset by peer", "Broken pipe", "Read error", "Socket closed")
+_ENDED = (
+    "closed by peer",
+    "reset by peer",
+    "Broken pipe",
+    "Read error",
+    "Socket closed",
+    "likely closed",
+)
 
 
 class Processes:
@@ -280,17 +287,24 @@ def _meet(size: int, timeout_s: float) -> None:
     thread.
 
     Raises:
+        PeerEndedError: another process has ended.
         ProcessError: they did not meet in time.
     """
     import torch
     import torch.distributed as dist
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     failed: list[RuntimeError] = []
+    limit = timedelta(seconds=timeout_s)
 
     def connect() -> None:
         try:
-            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+            store, rank, _ = next(rendezvous("env://", timeout=limit))
+            # torchrun keeps one store for all its restarts, with the addresses of ended processes
+            store = PrefixStore(_attempt(), store)
+            dist.init_process_group(backend, timeout=limit, world_size=size, rank=rank, store=store)
         except RuntimeError as error:
             failed.append(error)
 
@@ -301,6 +315,8 @@ def _meet(size: int, timeout_s: float) -> None:
         return
     cause = failed[0] if failed else None
     why = str(cause or "no answer").partition("\n")[0].removesuffix(".")
+    if any(it in why for it in _ENDED):
+        raise PeerEndedError from cause
     place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     if "EADDRINUSE" in why:
         raise ProcessError(f"{place}: this port is in use; choose another MASTER_PORT") from cause
@@ -309,6 +325,12 @@ def _meet(size: int, timeout_s: float) -> None:
         f"({why:.200}); check that all were started and can connect to it, or give a longer "
         "--timeout"
     ) from cause
+
+
+def _attempt() -> str:
+    """What differs between the starts of the processes by one command torchrun."""
+    names = ("TORCHELASTIC_RESTART_COUNT", "WORLD_SIZE", "GROUP_WORLD_SIZE")
+    return "/".join(os.environ.get(name, "") for name in names)
 
 
 def _launcher() -> str:
