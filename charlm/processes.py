@@ -59,9 +59,10 @@ class Processes:
         local_rank: int = 0,
         local_size: int = 1,
         launched_by: tuple[str, ...] = (),
+        parent: int | None = None,
     ) -> None:
         self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
-        self.launched_by = launched_by
+        self.launched_by, self._parent = launched_by, parent
         self.messages = self.bytes = 0
 
     @property
@@ -71,6 +72,10 @@ class Processes:
     @property
     def is_alone(self) -> bool:
         return self.size == 1
+
+    def has_lost_launcher(self) -> bool:
+        """Whether the torchrun that started this process has ended, and left it without control."""
+        return bool(self.launched_by) and self._parent not in (None, os.getppid())
 
     # --- numbers and tensors -----------------------------------------------------------------
 
@@ -233,11 +238,12 @@ def told() -> Iterator[None]:
 
 
 @contextmanager
-def joined(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
+def joined(timeout_s: float = TIMEOUT_S, parent: int | None = None) -> Iterator[Processes]:
     """Join the processes that torchrun started together with this one; alone without torchrun.
 
     Args:
         timeout_s: how long to wait for another process, s.
+        parent: the id of the parent of this process when it began.
 
     Raises:
         ProcessError: the others cannot be reached.
@@ -248,7 +254,7 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
         _number("LOCAL_WORLD_SIZE", 1),
     )
     if size == 1 or "RANK" not in os.environ:
-        yield Processes(launched_by=tuple(filter(None, [_launcher()])))
+        yield Processes(launched_by=tuple(filter(None, [_launcher()])), parent=parent)
         return
     if rank >= size:
         raise ProcessError(f"RANK is {rank}, but WORLD_SIZE is {size}; number them from 0")
@@ -261,8 +267,8 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
 
     if os.environ.get("OMP_NUM_THREADS", "1") == "1":  # torchrun's default
         torch.set_num_threads(max(1, usable_cpus() // max(1, local_size)))
-    _meet(size, timeout_s)
-    processes = Processes(rank, size, _number("LOCAL_RANK"), local_size)
+    _meet(size, timeout_s, parent)
+    processes = Processes(rank, size, _number("LOCAL_RANK"), local_size, parent=parent)
     processes.launched_by = tuple(sorted({*processes.all(_launcher())} - {""}))
     yield processes
     dist.destroy_process_group()  # after an error, the end of the process closes the connections
@@ -280,7 +286,7 @@ def _number(name: str, default: int = 0) -> int:
     return int(given)
 
 
-def _meet(size: int, timeout_s: float) -> None:
+def _meet(size: int, timeout_s: float, parent: int | None) -> None:
     """Connect this process with the others.
 
     PyTorch can wait longer than it was told, and does not react to signals. So it connects in a
@@ -310,7 +316,11 @@ def _meet(size: int, timeout_s: float) -> None:
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
-    thread.join(timeout_s + _MORE_S)
+    end = time.monotonic() + timeout_s + _MORE_S
+    while thread.is_alive() and time.monotonic() < end:
+        thread.join(1.0)
+        if parent not in (None, os.getppid()):  # torchrun has ended, and nobody else will come
+            raise PeerEndedError
     if not (failed or thread.is_alive()):
         return
     cause = failed[0] if failed else None

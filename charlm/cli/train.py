@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def train(options: argparse.Namespace) -> int:
     """Train a run to its end, or until a signal arrives."""
     started = time.monotonic()
+    parent = os.getppid()  # before anything that takes long
     limit_messages()
     from charlm.api.training import make_trainer
     from charlm.cli import describe, terminal
@@ -33,7 +34,7 @@ def train(options: argparse.Namespace) -> int:
     from charlm.training.prepare import prepare
 
     with ExitStack() as stack:
-        processes = stack.enter_context(joined(options.timeout))
+        processes = stack.enter_context(joined(options.timeout, parent))
         with processes.together():
             request = _request(options, print_note if processes.is_first else _silent)
         ready = stack.enter_context(prepare(request, print_note, processes))
@@ -45,7 +46,12 @@ def train(options: argparse.Namespace) -> int:
                 view.notice(notice)
         # SIGHUP: the terminal was closed
         with collected("SIGINT", "SIGTERM", "SIGHUP") as received:
-            trainer = make_trainer(ready, [view], lambda: bool(received) or view.closed, started)
+            trainer = make_trainer(
+                ready,
+                [view],
+                lambda: bool(received) or view.closed or processes.has_lost_launcher(),
+                started,
+            )
             outcome = trainer.train()
         if received:  # charlm is about to end, and a second Ctrl-C ends it at once
             signal.signal(signal.SIGINT, signal.SIG_DFL)
