@@ -24,7 +24,8 @@ ALLOWED = {
     "machine": "",
     "observer": "",
     "randomness": "errors",
-    "processes": "errors machine",
+    "processes": "errors",
+    "launch": "errors machine processes",
     "visible": "",
     "devices": "errors machine",
     "config": "errors files visible",
@@ -43,7 +44,7 @@ ALLOWED = {
     "sampling page insight training",
     "scratch": "",
     "charlm": "version api",
-    "cli": "version errors units machine processes visible observer config data models checkpoint "
+    "cli": "version errors units machine launch visible observer config data models checkpoint "
     "evaluation sampling page insight playground training api",
     "__main__": "cli",
 }

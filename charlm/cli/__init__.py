@@ -27,8 +27,8 @@ from charlm.errors import (
     ProcessError,
     name_of_file,
 )
+from charlm.launch import give_way, is_first_here
 from charlm.machine import limit_spinning
-from charlm.processes import give_way, is_first_here
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

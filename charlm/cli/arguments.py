@@ -8,7 +8,7 @@ from pathlib import Path
 
 from charlm.cli import export_options, run_options, sample_options, shared_options, train_options
 from charlm.cli.parser import Parser, Verbs, add_verb
-from charlm.processes import TIMEOUT_S
+from charlm.launch import TIMEOUT_S
 from charlm.version import __version__
 
 

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from charlm.cli.messages import as_options
-from charlm.processes import name_of_process
+from charlm.launch import name_of_process
 from charlm.visible import visible
 
 

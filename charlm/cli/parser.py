@@ -11,7 +11,7 @@ from itertools import pairwise, takewhile
 from typing import Any, NoReturn
 
 from charlm.cli.meant import is_known, option_hint, verb_hint
-from charlm.processes import give_way, is_first_here, name_of_process
+from charlm.launch import give_way, is_first_here, name_of_process
 from charlm.visible import visible
 
 Verbs = Any  # what add_subparsers returns; argparse keeps that type private

@@ -16,7 +16,7 @@ from charlm.cli import train_options
 from charlm.cli.output import print_line, print_note
 from charlm.cli.signals import collected
 from charlm.errors import CharlmError, PeerEndedError
-from charlm.processes import limit_messages
+from charlm.launch import limit_messages
 
 if TYPE_CHECKING:
     from charlm.config import Config
@@ -30,7 +30,7 @@ def train(options: argparse.Namespace) -> int:
     limit_messages()
     from charlm.api.training import make_trainer
     from charlm.cli import describe, terminal
-    from charlm.processes import joined
+    from charlm.launch import joined
     from charlm.training.prepare import prepare
 
     with ExitStack() as stack:
