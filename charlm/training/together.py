@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from charlm.checkpoint.format import Progress
 from charlm.config import Config, DataConfig
@@ -21,12 +20,12 @@ from charlm.training.compute import Choices
 from charlm.training.run import Run
 from charlm.training.session import Session, versions
 
-if TYPE_CHECKING:
-    from charlm.training.prepare import Request
 
-
-def check_same(request: Request, processes: Processes) -> None:
+def check_same(request: object, processes: Processes) -> None:
     """
+    Args:
+        request: what to train.
+
     Raises:
         ProcessError: the processes were started for different runs.
     """
