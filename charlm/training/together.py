@@ -147,7 +147,7 @@ def _unite(ready: Session, processes: Processes) -> None:
                 f"process {rank} computes in another way than process 0 ({others[rank]}; {own}); "
                 "set train.kernels=off and train.precision=fp32, or CHARLM_ISA"
             )
-    processes.send(list(ready.model.parameters()))
+    processes.exchange([list(ready.model.parameters())])
 
 
 def _check_batch(config: Config, processes: Processes) -> None:
