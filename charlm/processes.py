@@ -50,6 +50,11 @@ class Processes:
     def is_alone(self) -> bool:
         return self.size == 1
 
+    def rows(self, batch_size: int) -> slice:
+        """The rows of a batch that this process trains on."""
+        B = batch_size // self.size
+        return slice(B * self.rank, B * (self.rank + 1))
+
     # --- numbers and tensors -----------------------------------------------------------------
 
     def sum(self, *numbers: float) -> list[float]:

@@ -24,7 +24,7 @@ from charlm.machine import limit_spinning
 from charlm.observer import Observer, Record
 
 if TYPE_CHECKING:
-    from charlm.training.prepare import Request
+    from charlm.training.request import Request
     from charlm.training.session import Session
     from charlm.training.trainer import Trainer
 
@@ -160,7 +160,7 @@ def _request(
     init_from: str | Path | None,
 ) -> Request:
     """Check the arguments of `train`."""
-    from charlm.training.prepare import Request
+    from charlm.training.request import Request
 
     if not data and config is None and not resume:
         raise TypeError("train() needs data=, config= or resume=True")

@@ -18,7 +18,7 @@ from charlm.errors import CharlmError
 
 if TYPE_CHECKING:
     from charlm.config import Config
-    from charlm.training.prepare import Request
+    from charlm.training.request import Request
 
 
 def train(options: argparse.Namespace) -> int:
@@ -59,7 +59,7 @@ def _request(options: argparse.Namespace) -> Request:
         CharlmError: arguments contradict each other, or a file is wrong.
     """
     from charlm.config.files import load_config
-    from charlm.training.prepare import Request
+    from charlm.training.request import Request
 
     _sort_texts(options)
     run = _named_run(options)

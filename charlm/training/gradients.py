@@ -34,7 +34,7 @@ class Gradients:
         if not self._overlap:
             return forward
         self._parallel = DistributedDataParallel(
-            _Wrapped(self._model, forward), broadcast_buffers=False, gradient_as_bucket_view=True
+            _Wrapped(self._model, forward), gradient_as_bucket_view=True
         )
         # a function with string annotations is refused
         self._parallel.register_comm_hook(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from charlm.checkpoint.format import LAST
@@ -36,39 +36,12 @@ from charlm.data.findings import findings
 from charlm.data.sources import find_sources
 from charlm.processes import Processes, launch_id
 from charlm.training import session
+from charlm.training.request import Request
 from charlm.training.session import Session
 from charlm.training.speed import measure_speed
 from charlm.training.together import check_same, follow, lead, refuse_pipes
 
 LARGE_MB = 300  # reading and encoding this takes a second or two
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asks to train.
-
-    Attributes:
-        config: all settings; None for settings that are chosen for the text, or, of a run to
-            resume, for its own.
-        data: the paths of the text. With a config, they are in it already.
-        minutes: how long to train with chosen settings; None for what the settings say.
-        overrides: `KEY=VALUE` settings for chosen settings and those of a run to resume.
-        name: of the run; None for the name of the config or of the text.
-        out: the folder of the run folders.
-        resume: continue a run: that in the folder `run`, else that of the name, else the newest.
-        init_from: a checkpoint whose weights to start with.
-    """
-
-    config: Config | None = None
-    data: tuple[str, ...] = ()
-    minutes: float | None = None
-    overrides: Sequence[str] = ()
-    name: str | None = None
-    out: Path = Path("checkpoints")
-    device: str = "auto"
-    resume: bool = False
-    run: Path | None = None
-    init_from: Path | None = None
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from charlm.checkpoint.format import Progress
 from charlm.config import Config, DataConfig
@@ -18,11 +17,9 @@ from charlm.models import build_model
 from charlm.processes import Processes
 from charlm.training.choose import choose_compute
 from charlm.training.compute import Choices
+from charlm.training.request import Request
 from charlm.training.run import Run
 from charlm.training.session import Session, versions
-
-if TYPE_CHECKING:
-    from charlm.training.prepare import Request
 
 
 def check_same(request: Request, processes: Processes) -> None:
