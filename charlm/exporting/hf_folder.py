@@ -28,7 +28,7 @@ Tensors = dict[str, Tensor]
 LAYER_EPS = 1e-5  # of torch.nn.LayerNorm
 RMS_EPS = torch.finfo(torch.float32).eps  # of torch.nn.RMSNorm
 ROPE_BASE = 10000.0
-DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
+DTYPES = {"fp16": "float16", "fp32": "float32"}  # the names that PyTorch has for them
 # the settings that a GPT must have, by its positions: those of GPT-2, and those of Llama
 NEEDED: dict[str, dict[str, Any]] = {
     "learned": {"norm": "layernorm", "mlp": "gelu", "qk_norm": False},
@@ -48,14 +48,15 @@ def build_folder(checkpoint: Checkpoint, weights: str) -> dict[str, bytes]:
     meta = checkpoint.meta
     config = _needed_config(checkpoint)
     files = {
-        "config.json": _config(config, len(meta.vocab)) | _start(meta) | {"dtype": _name(weights)},
+        "config.json": _config(config, len(meta.vocab)) | _start(meta) | {"dtype": DTYPES[weights]},
         "generation_config.json": _generation(meta, config) | _start(meta),
         **tokenizer_files(meta.vocabulary, config.context),
     }
     model = read_exported(checkpoint, weights)
     rename = _as_gpt2 if config.position == "learned" else _as_llama
     tensors = rename(dict(model.named_parameters()), config)
-    rounded = {name: it.to(DTYPES[weights]).contiguous() for name, it in tensors.items()}
+    dtype: torch.dtype = getattr(torch, DTYPES[weights])
+    rounded = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
     return {
         **{name: json.dumps(content, indent=2).encode() for name, content in files.items()},
         "model.safetensors": save(rounded, metadata={"format": "pt"}),
@@ -72,7 +73,7 @@ def _needed_config(checkpoint: Checkpoint) -> GPTConfig:
     else:
         has = config.model_dump()
         wrong = " and ".join(
-            f"model.{key} {json.dumps(has[key]).strip(chr(34))}"
+            f"model.{key} {str(has[key]).lower()}"
             for key, value in NEEDED[config.position].items()
             if has[key] != value
         )
@@ -85,16 +86,8 @@ def _needed_config(checkpoint: Checkpoint) -> GPTConfig:
     )
 
 
-def _name(weights: str) -> str:
-    return str(DTYPES[weights]).removeprefix("torch.")
-
-
 def _config(config: GPTConfig, V: int) -> dict[str, Any]:
-    shared = {
-        "vocab_size": V,
-        "tie_word_embeddings": config.tie_weights,
-        "attention_dropout": config.dropout,
-    }
+    shared = {"vocab_size": V, "tie_word_embeddings": config.tie_weights}
     if config.position == "learned":
         return shared | {
             "architectures": ["GPT2LMHeadModel"],

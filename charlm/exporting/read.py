@@ -18,8 +18,8 @@ def read_exported(checkpoint: Checkpoint, weights: str) -> CharModel:
     """The model of a checkpoint on the CPU, for reading texts, with all weights in float32.
 
     Args:
-        weights: the format of the weights, one of BYTES. With fp16, the weights of matrices are
-            rounded to numbers that a float16 can have.
+        weights: the format of the weights, one of BYTES. With fp16, matrices are rounded to
+            numbers that a float16 can have, and no weight is larger than the largest of them.
 
     Raises:
         BrokenModelError: a weight is not finite.
@@ -28,6 +28,8 @@ def read_exported(checkpoint: Checkpoint, weights: str) -> CharModel:
     for parameter in model.parameters():
         if not parameter.isfinite().all():
             raise BrokenModelError
-        if weights == "fp16" and parameter.ndim > 1:
-            parameter.copy_(parameter.clamp(-_LARGEST, _LARGEST).half())
+        if weights == "fp16":
+            parameter.clamp_(-_LARGEST, _LARGEST)
+            if parameter.ndim > 1:
+                parameter.copy_(parameter.half())
     return model
