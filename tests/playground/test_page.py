@@ -16,7 +16,7 @@ import charlm
 from charlm.checkpoint.format import LAST
 from charlm.checkpoint.read import open_checkpoint, read_meta
 from charlm.cli import main
-from charlm.page.file import write_page
+from charlm.outputs import write_output
 from charlm.playground.page import _describe, build_page
 from tests.conftest import KINDS, TinyConfig, TinyRun, train_with
 from tests.insight.browser import Page
@@ -266,7 +266,7 @@ def hostile_page(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFacto
     with open_checkpoint(train_with(raw, out) / "best.safetensors") as checkpoint:
         vocab = checkpoint.meta.vocab.replace("q", "\ud800").replace("k", "\udc9b")
         checkpoint.meta = checkpoint.meta.model_copy(update={"vocab": vocab})
-        write_page(page, build_page(checkpoint, "int8")[0], "page", False)
+        write_output(page, build_page(checkpoint, "int8")[0].encode(), "page", False)
     return page
 
 
