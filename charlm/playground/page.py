@@ -94,6 +94,8 @@ def _describe(meta: Meta) -> dict[str, Any]:
             "temperature": config.sample.temperature,
             "topK": config.sample.top_k,
             "topP": config.sample.top_p,
+            "minP": config.sample.min_p,
+            "penalty": config.sample.repetition_penalty,
         },
     }
 

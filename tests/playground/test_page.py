@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +17,14 @@ import charlm
 from charlm.checkpoint.format import LAST
 from charlm.checkpoint.read import open_checkpoint, read_meta
 from charlm.cli import main
+from charlm.page.document import _array_element
 from charlm.page.file import write_page
 from charlm.playground.page import _describe, build_page
-from tests.conftest import KINDS, TinyConfig, TinyRun, train_with
+from tests.conftest import KINDS, ROOT, TinyConfig, TinyRun, train_with
 from tests.insight.browser import Page
 from tests.insight.pages import HOSTILE, Elements, data_of, needs_chromium
 from tests.playground.conftest import MadePage
+from tests.playground.test_engine import AFFINE
 from tests.test_visible import is_hidden
 
 TEXT = "The old king sees the fox. No one sings to my lord!"
@@ -115,6 +118,40 @@ def test_at_temperature_0_it_writes_what_charlm_sample_writes(
             (text,) = ground.write(50)
             model = charlm.load(tiny_run(kind))
             assert text == (prompt + model.sample(prompt, length=50, temperature=0))[:50]
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_webassembly_it_writes_the_same_text(
+    kind: str, ground: Playground, made: MadePage, tmp_path: Path
+) -> None:
+    content = made(kind, "int8").read_text(encoding="utf-8")
+    code, nothing = (
+        _array_element("code", np.frombuffer(it, np.uint8))
+        for it in ((ROOT / AFFINE).read_bytes(), b"no module")
+    )
+    assert content.count(code) == 1
+    other = tmp_path / "other.html"
+    other.write_text(content.replace(code, nothing), encoding="utf-8")
+    found = []
+    for path in (made(kind, "int8"), other):
+        ground.open(path, prompt="The ", speed=8, t="1.2,0.8")
+        in_wasm = ground.page.run("wasm !== null", worker=True)
+        found.append((in_wasm, ground.write(200)))
+    assert [in_wasm for in_wasm, _ in found] == [True, False]
+    assert found[0][1] == found[1][1]
+
+
+@needs_chromium
+def test_a_repetition_penalty_writes_what_charlm_sample_writes(
+    ground: Playground, made: MadePage, tiny_run: TinyRun
+) -> None:
+    for prompt in ("my lord", ""):
+        ground.open(made("gru", "fp32"), prompt=prompt, t="0", repetition_penalty=1.5, speed=8)
+        (text,) = ground.write(90)
+        model = charlm.load(tiny_run("gru"))
+        expected = model.sample(prompt, length=90, temperature=0, repetition_penalty=1.5)
+        assert text == (prompt + expected)[:90]
 
 
 # --- how it is used ---------------------------------------------------------------------------
@@ -235,7 +272,8 @@ def test_units_gates_and_heads_are_those_of_the_model(
 def test_the_link_has_the_prompt_the_seed_and_the_settings(
     ground: Playground, made: MadePage
 ) -> None:
-    ground.open(made("rnn", "int8"), prompt="The ", t="0.5,1", seed=9, top_k=4, top_p=0.9, speed=8)
+    choice = {"top_k": 4, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.1}
+    ground.open(made("rnn", "int8"), prompt="The ", t="0.5,1", seed=9, speed=8, **choice)
     texts = ground.write(30)
     ground.run("desk.onSetting()")
     link = ground.page.run("location.hash")
@@ -244,11 +282,57 @@ def test_the_link_has_the_prompt_the_seed_and_the_settings(
     ground.page.wait_for("document.documentElement?.dataset.ready === 'yes'")
     assert ground.write(30) == texts
     # what a link says is checked
-    ground.open(made("rnn", "int8"), prompt="\x1b[31m\u202eA", t="x,1e9", seed=-3, top_k="no")
+    ground.open(made("rnn", "int8"), prompt="\x1b[31m\u202eA", t="x,1e9", seed=-3, top_k="no",
+        min_p=7, repetition_penalty=0)  # fmt: skip
     assert ground.run("desk.settings.of(takes[0])") == {
-        "temperature": 10, "topK": None, "topP": None, "seed": 0,
+        "temperature": 10, "topK": None, "topP": None, "minP": 1, "penalty": 1e-6, "seed": 0,
     }  # fmt: skip
     assert not any(map(is_hidden, ground.page.run("document.getElementById('prompt').value")))
+
+
+@needs_chromium
+def test_it_says_that_the_model_is_loading(ground: Playground, made: MadePage) -> None:
+    watch = """self.seen = []; new MutationObserver(() => {
+        const text = document.getElementById("loading")?.textContent;
+        if (text && text !== seen.at(-1)) seen.push(text);
+    }).observe(document, { subtree: true, childList: true, characterData: true });"""
+    script = ground.page.call("Page.addScriptToEvaluateOnNewDocument", source=watch)
+    try:
+        ground.open(made("gpt", "int8"))
+    finally:
+        ground.page.call("Page.removeScriptToEvaluateOnNewDocument", **script)
+    first, *more = ground.page.run("seen")
+    assert first == "Loading the model \u2026"
+    shares = [int(re.fullmatch(r"Loading the model: (\d+)\xa0%", text)[1]) for text in more]
+    assert len(shares) > 1
+    assert shares == sorted(shares)
+    assert shares[-1] == 100
+    assert ground.page.run("document.getElementById('loading')") is None
+
+
+@needs_chromium
+def test_an_error_in_the_worker_is_shown(page: Page, made: MadePage) -> None:
+    page.open(made("rnn", "int8"))
+    page.run("ANSWERS.go = () => { throw Error('<b>no memory\u202e'); }", worker=True)
+    page.run("document.getElementById('step').click()")
+    page.wait_for("document.getElementById('failure') !== null")
+    assert page.run("document.getElementById('failure').textContent") == (
+        "The model does not work: Uncaught Error: <b>no memoryU+202E. "
+        "Reload the page to start it again."
+    )
+
+
+@needs_chromium
+def test_a_file_that_is_broken_says_so(page: Page, made: MadePage, tmp_path: Path) -> None:
+    content = made("rnn", "int8").read_text(encoding="utf-8")
+    broken = tmp_path / "broken.html"
+    head, mark, rest = content.partition('id="array-head.weight"')
+    broken.write_text(head + mark + rest.replace(">", ">****", 1), encoding="utf-8")
+    page.call("Page.navigate", url=broken.as_uri())
+    page.wait_for("document.getElementById('failure') !== null")
+    shown = page.run("document.getElementById('failure').textContent")
+    assert shown.startswith("The model does not work: ")
+    assert page.run("document.getElementById('loading')") is None
 
 
 # --- hostile text -----------------------------------------------------------------------------
@@ -340,7 +424,9 @@ def test_the_page_needs_nothing_from_elsewhere(made: MadePage) -> None:
     policy = next(str(a["content"]) for _, a, _ in Elements(content).found if "http-equiv" in a)
     assert policy.startswith("default-src 'none'")
     assert policy.endswith("worker-src blob:")
-    assert "unsafe" not in policy
+    (scripts,) = [each for each in policy.split("; ") if each.startswith("script-src")]
+    assert re.fullmatch(r"script-src 'sha256-[\w+/=]+' 'wasm-unsafe-eval'", scripts)
+    assert policy.count("unsafe") == 1
     for word in ("fetch(", "XMLHttpRequest", "WebSocket", "innerHTML", "eval(", "importScripts"):
         assert word not in content
 

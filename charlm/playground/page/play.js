@@ -251,7 +251,7 @@ function writeSection() {
 
 /** Show that the model does not work, and why. What was written stays. */
 function fail(reason) {
-  const text = `The model has stopped: ${readable(reason)}. Reload the page to start it again.`;
+  const text = `The model does not work: ${readable(reason)}. Reload the page to start it again.`;
   document.getElementById("loading")?.remove();
   document.getElementById("main").prepend(make("p", { id: "failure", role: "alert" }, text));
 }

@@ -68,7 +68,7 @@ class Take {
     while ((this.read < this.ids.length || count-- > 0) && performance.now() < until) {
       const record = { id: 0, bits: -1, guesses: [], probabilities: [] }, { logits } = this.network;
       if (this.read === this.ids.length) {
-        this.ids.push(draw(logits, settings, uniform(settings.seed, this.number, this.read - this.lead)));
+        this.ids.push(draw(logits, settings, uniform(settings.seed, this.number, this.read - this.lead), this.ids));
       }
       record.id = this.ids[this.read];
       if (this.read) {
