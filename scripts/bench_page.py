@@ -56,7 +56,10 @@ def main() -> None:
     else:
         networks.append(GPTConfig(n_layer=4, n_head=4, n_embd=128, context=128))
     with tempfile.TemporaryDirectory() as folder, browsing(Path(folder) / "profile") as page:
-        rows = [measure(page, each, Path(folder), options.seconds) for each in networks]
+        made = {name_of(each): make(each, Path(folder)) for each in networks}
+        rows = [
+            {"network": name} | measure(page, path, options.seconds) for name, path in made.items()
+        ]
     if options.json:
         print(json.dumps({"machine": machine(), "results": rows}))
     else:
@@ -64,11 +67,16 @@ def main() -> None:
         print("\n" + ", ".join(f"{key} {value}" for key, value in machine().items()))
 
 
-def measure(page: Page, config: Model, folder: Path, seconds: float) -> dict[str, object]:
-    """A row of the table."""
+def make(config: Model, folder: Path) -> Path:
+    """The page of an untrained network."""
     path = folder / f"{config.kind}.html"
     with open_checkpoint(save_checkpoint(folder, config)) as checkpoint:
         path.write_text(build_page(checkpoint, "int8")[0], encoding="utf-8")
+    return path
+
+
+def measure(page: Page, path: Path, seconds: float) -> dict[str, object]:
+    """The figures of a page."""
     page.call("Page.navigate", url="about:blank")
     page.call("Page.navigate", url=path.as_uri() + LINK)
     page.wait_for("document.documentElement?.dataset.ready === 'yes'")
@@ -81,7 +89,6 @@ def measure(page: Page, config: Model, folder: Path, seconds: float) -> dict[str
     last = written(page)
     answers = sorted(page.run("answers")) or [0.0]
     return {
-        "network": name_of(config),
         "page, MB": figure(path.stat().st_size / 1e6),
         "ready, ms": figure(ready),
         "chars/s": figure((last[0] - first[0]) / (last[1] - first[1])),
