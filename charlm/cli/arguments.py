@@ -95,11 +95,6 @@ charlm immediately.
         metavar="CHECKPOINT",
         help="start a new run with the weights of this run or checkpoint file",
     )
-    parser.add_argument(
-        "--plot",
-        action="store_true",
-        help="draw the losses at each evaluation, on a terminal, and not only at the end",
-    )
     shared_options.add_set(parser)
     parser.add_argument(
         "--timeout",
