@@ -35,7 +35,7 @@ def train(options: argparse.Namespace) -> int:
             request = _request(options)
         ready = stack.enter_context(prepare(request, print_note, processes))
         run = ready.run
-        view, began_at = terminal.View(run), run.progress.step
+        view, began_at = terminal.View(run, options.plot), run.progress.step
         if processes.is_first:
             view.begin(describe.describe_run(ready))
             for notice in ready.notices:
@@ -47,6 +47,7 @@ def train(options: argparse.Namespace) -> int:
         if received:  # charlm is about to end, and a second Ctrl-C ends it at once
             signal.signal(signal.SIGINT, signal.SIG_DFL)
     if processes.is_first:
+        view.draw()
         for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
             print_line(line)
     return 128 + received[0] if received and outcome == "stopped" else 0

@@ -39,11 +39,16 @@ _SETTINGS = {
 
 
 def add(parser: Parser) -> None:
-    """Add the options that set a setting, and --help-settings."""
+    """Add the options that set a setting, --plot and --help-settings."""
     group = parser.add_argument_group("settings that are changed most (--set changes all others)")
     for option, (_, value, about) in _SETTINGS.items():
         group.add_argument(option, metavar=value, help=about)
     parser.flags = {key: it for it, (keys, *_) in _SETTINGS.items() for key in keys.split("|")}
+    parser.add_argument(
+        "--plot",
+        action="store_true",
+        help="draw the losses at each evaluation, on a terminal, and not only at the end",
+    )
     parser.add_argument(
         "--help-settings", action=_PrintSettings, nargs=0, help="list all settings, and exit"
     )
