@@ -137,7 +137,7 @@ def test_a_text_has_the_same_logits_before_and_after_the_tiles_are_made(config: 
 def test_the_logits_without_a_table_are_those_of_numpy(
     kind: Literal["rnn", "gru", "lstm"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charlm.sampling.numpy.recurrent.SMALL_TABLE", 0)
+    monkeypatch.setattr("charlm.sampling.numpy.arrays.SMALL_TABLE", 0)
     network = network_of(RecurrentConfig(kind=kind, n_layer=1, hidden_size=32))
     assert isinstance(network, Recurrent)
     assert network.table is None
