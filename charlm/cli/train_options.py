@@ -10,7 +10,7 @@ from charlm.cli.parser import Parser
 # Options that set a setting: the keys, the value and what it is. Of `a|b`, the first is set that
 # the kind of model has.
 _SETTINGS = {
-    "--model": ("model.kind", "KIND", "kind of model: lstm, gru, rnn or gpt"),
+    "--model": ("model.kind", "KIND", "kind of model: lstm, gru, rnn, gpt or mlp"),
     "--layers": ("model.n_layer", "N", "number of layers"),
     "--hidden-size": (
         "model.hidden_size|model.n_embd",
@@ -18,7 +18,7 @@ _SETTINGS = {
         "number of hidden units per layer; for a gpt, model.n_embd",
     ),
     "--seq-len": (
-        "model.context|train.seq_len",
+        "train.seq_len|model.context",
         "N",
         "number of characters per sequence; for a gpt, model.context",
     ),

@@ -73,14 +73,13 @@ class MLP(CharModel):
 
     def first_layer(self, seen: Tensor) -> Tensor:
         """W x + b of the first layer for the characters that it sees: (B, T, N) to (B, T, D)."""
-        first = self.layers[0]
+        first: nn.Linear = self.layers[0]
         if self.embed is not None:
-            y: Tensor = first(self.embed(seen).flatten(2))  # (B, T, N, E) -> (B, T, N*E)
-            return y
+            x: Tensor = self.embed(seen).flatten(2)  # (B, T, N, E) -> (B, T, N*E)
+            return F.linear(x, first.weight, first.bias)
         columns = seen + torch.arange(self.config.context, device=seen.device) * self.vocab_size
-        sums = F.embedding_bag(columns.flatten(0, 1), first.weight.t(), mode="sum")  # (B*T, D)
-        y = sums.view(*seen.shape[:2], -1) + first.bias
-        return y
+        y = F.embedding_bag(columns.flatten(0, 1), first.weight.t(), mode="sum")  # (B*T, D)
+        return y.view(*seen.shape[:2], -1) + first.bias
 
     def activate(self, x: Tensor) -> Tensor:
         """f, elementwise."""

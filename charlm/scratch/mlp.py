@@ -4,8 +4,9 @@
     x <- tanh(W x + b)        in every hidden layer
     logits = W x + b
 
-With `units="sigmoid"` and `one_hot=True` it is the classic feed-forward network: sigmoid units, and
-inputs that are 1 for the character and 0 for all others.
+`units` can be "relu" or "sigmoid" instead of "tanh". With `units="sigmoid"` and `one_hot=True` it
+is the classic feed-forward network: sigmoid units, and inputs that are 1 for the character and 0
+for all others.
 
 Shapes: B sequences, T characters, V vocabulary, D width of an embedding (V for one-hot), N
 characters that it sees, F units of a hidden layer.
@@ -13,10 +14,25 @@ characters that it sees, F units of a hidden layer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from charlm.scratch import Array, Ids, State, Weights
 from charlm.scratch.functions import embed_back, linear, linear_back, sigmoid, start
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": np.tanh,
+    "sigmoid": sigmoid,
+    "relu": lambda y: np.maximum(y, 0),
+}
+SLOPES: dict[
+    str, Callable[[Array], Array]
+] = {  # from x, the output: tanh' = 1 - tanh^2;  sigmoid' = sigmoid (1 - sigmoid)
+    "tanh": lambda x: 1 - x**2,
+    "sigmoid": lambda x: x * (1 - x),
+    "relu": lambda x: x > 0,  # 1 or 0
+}
 
 
 class MLP:
@@ -26,7 +42,7 @@ class MLP:
         weights: embed.weight (V, D), not for one-hot; layers.0.weight (F, N * D), layers.0.bias
             (F,); layers.1.weight (F, F) and so on; head.weight (V, F), head.bias (V,).
         N: characters that it sees.
-        units: "tanh" or "sigmoid".
+        units: "tanh", "relu" or "sigmoid".
     """
 
     context: int | None = None  # its state has what it needs of the characters before
@@ -71,7 +87,7 @@ class MLP:
         self.xs = [x]  # the input of every layer, for `backward`
         for layer in range(self.L):
             y = linear(x, w[f"layers.{layer}.weight"], w[f"layers.{layer}.bias"])  # (B, T, F)
-            x = np.tanh(y) if self.units == "tanh" else sigmoid(y)  # (B, T, F)
+            x = ACTIVATIONS[self.units](y)  # (B, T, F)
             self.xs.append(x)
         return linear(x, w["head.weight"], w["head.bias"]), (text[:, T:],)  # (B, T, V), (B, N-1)
 
@@ -82,8 +98,7 @@ class MLP:
         grads |= {"head.weight": d_W, "head.bias": d_b}  # (V, F), (V,)
         for layer in reversed(range(self.L)):
             x = xs[layer + 1]  # (B, T, F), the output of the layer
-            # tanh' = 1 - tanh^2;  sigmoid' = sigmoid (1 - sigmoid)
-            d_y = d_x * (1 - x**2 if self.units == "tanh" else x * (1 - x))  # (B, T, F)
+            d_y = d_x * SLOPES[self.units](x)  # (B, T, F)
             d_x, d_W, d_b = linear_back(d_y, xs[layer], w[f"layers.{layer}.weight"])
             grads |= {f"layers.{layer}.weight": d_W, f"layers.{layer}.bias": d_b}
         if "embed.weight" in w:

@@ -74,7 +74,7 @@ def test_more_time_and_a_longer_text_give_no_smaller_model(
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_the_length_of_a_sequence_can_be_set(kind: str) -> None:
     settings = suggest(("a.txt",), choose(kind, 10**6, 60, LAPTOP))
-    config = parse_config(settings, ["model.context|train.seq_len=48", f"model.kind={kind}"])
+    config = parse_config(settings, ["train.seq_len|model.context=48", f"model.kind={kind}"])
     assert config.train.seq_len == 48
 
 
