@@ -22,7 +22,7 @@ from charlm.visible import visible
 
 PARTS = ("data.js", "charts.js", "text.js", "words.js", "controls.js")  # of charlm.page
 SCRIPTS = ("takes.js", "roads.js", "watch.js", "settings.js", "play.js")
-WORKER = ("math.js", "wasm.js", "recurrent.js", "gpt.js", "draw.js", "worker.js")
+WORKER = ("math.js", "wasm.js", "recurrent.js", "mlp.js", "gpt.js", "draw.js", "worker.js")
 GATES = {"gru": ("reset", "update"), "lstm": ("input", "forget", "output")}
 
 

@@ -21,17 +21,12 @@ import numpy as np
 from charlm.scratch import Array, Ids, State, Weights
 from charlm.scratch.functions import embed_back, linear, linear_back, sigmoid, start
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "tanh": np.tanh,
-    "sigmoid": sigmoid,
-    "relu": lambda y: np.maximum(y, 0),
-}
-SLOPES: dict[
-    str, Callable[[Array], Array]
-] = {  # from x, the output: tanh' = 1 - tanh^2;  sigmoid' = sigmoid (1 - sigmoid)
-    "tanh": lambda x: 1 - x**2,
-    "sigmoid": lambda x: x * (1 - x),
-    "relu": lambda x: x > 0,  # 1 or 0
+Function = Callable[[Array], Array]  # elementwise
+# f, and its slope f'(y) from x = f(y): tanh' = 1 - tanh^2, sigmoid' = sigmoid (1 - sigmoid)
+UNITS: dict[str, tuple[Function, Function]] = {
+    "tanh": (np.tanh, lambda x: 1 - x**2),
+    "sigmoid": (sigmoid, lambda x: x * (1 - x)),
+    "relu": (lambda y: np.maximum(y, 0), np.sign),  # the slope is 1 above 0, and 0 below
 }
 
 
@@ -48,7 +43,7 @@ class MLP:
     context: int | None = None  # its state has what it needs of the characters before
 
     def __init__(self, weights: Weights, N: int, units: str = "tanh") -> None:
-        self.weights, self.N, self.units = weights, N, units
+        self.weights, self.N, (self.f, self.slope) = weights, N, UNITS[units]
         self.L = sum(name.startswith("layers.") for name in weights) // 2
 
     @classmethod
@@ -87,7 +82,7 @@ class MLP:
         self.xs = [x]  # the input of every layer, for `backward`
         for layer in range(self.L):
             y = linear(x, w[f"layers.{layer}.weight"], w[f"layers.{layer}.bias"])  # (B, T, F)
-            x = ACTIVATIONS[self.units](y)  # (B, T, F)
+            x = self.f(y)  # (B, T, F)
             self.xs.append(x)
         return linear(x, w["head.weight"], w["head.bias"]), (text[:, T:],)  # (B, T, V), (B, N-1)
 
@@ -98,7 +93,7 @@ class MLP:
         grads |= {"head.weight": d_W, "head.bias": d_b}  # (V, F), (V,)
         for layer in reversed(range(self.L)):
             x = xs[layer + 1]  # (B, T, F), the output of the layer
-            d_y = d_x * SLOPES[self.units](x)  # (B, T, F)
+            d_y = d_x * self.slope(x)  # (B, T, F)
             d_x, d_W, d_b = linear_back(d_y, xs[layer], w[f"layers.{layer}.weight"])
             grads |= {f"layers.{layer}.weight": d_W, f"layers.{layer}.bias": d_b}
         if "embed.weight" in w:

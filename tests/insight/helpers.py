@@ -21,7 +21,7 @@ def network(kind: str, vocab_size: int = 9, seed: int = 1, **settings: Any) -> C
     """An untrained network of two layers, with large weights so that its outputs differ."""
     size = {
         "gpt": {"n_head": 2, "n_embd": 8, "context": 12},
-        "mlp": {"hidden_size": 6, "n_embd": 3, "context": 5},
+        "mlp": {"hidden_size": 6, "n_embd": 3, "context": 5, "activation": "tanh"},
     }.get(kind, {"hidden_size": 6})
     raw = size | {"kind": kind, "n_layer": 2, "dropout": 0.3} | settings
     model = build_model(model_config(raw), vocab_size, seed)

@@ -20,12 +20,12 @@ from charlm.sampling.filters import PENALTY_WINDOW, distribution
 from charlm.sampling.numpy import build_network
 from tests.conftest import ROOT
 from tests.insight.browser import Page
-from tests.insight.helpers import network, random_ids
+from tests.insight.helpers import KINDS, RECURRENT, network, random_ids
 from tests.insight.pages import needs_chromium
 
 AFFINE = "charlm/playground/page/affine.wasm"
-KINDS = {"|i1": "Int8Array", "<u2": "Uint16Array", "<f4": "Float32Array"}
-RECURRENT: list[dict[str, Any]] = [
+TYPES = {"|i1": "Int8Array", "<u2": "Uint16Array", "<f4": "Float32Array"}
+CELLS: list[dict[str, Any]] = [
     {},
     {"input": "one_hot"},
     {"tie_weights": True},
@@ -39,9 +39,15 @@ GPT: list[dict[str, Any]] = [
     {"position": "sinusoidal", "norm": "layernorm", "n_head": 1},
     {"tie_weights": True, "qk_norm": False, "n_layer": 1},
 ]
-CASES = [(kind, each, "fp32") for kind in ("rnn", "gru", "lstm") for each in RECURRENT]
+MLP: list[dict[str, Any]] = [
+    {"activation": "sigmoid"},
+    {"activation": "tanh", "n_layer": 1, "context": 20},
+    {"activation": "relu", "input": "one_hot"},
+]
+CASES = [(kind, each, "fp32") for kind in RECURRENT for each in CELLS]
 CASES += [("gpt", each, "fp32") for each in GPT]
-CASES += [(kind, {}, how) for kind in ("rnn", "gru", "lstm", "gpt") for how in ("int8", "fp16")]
+CASES += [("mlp", each, "fp32") for each in MLP]
+CASES += [(kind, {}, how) for kind in KINDS for how in ("int8", "fp16")]
 
 
 def engine() -> str:
@@ -54,7 +60,7 @@ def in_javascript(arrays: Arrays) -> str:
     parts = []
     for name, array in arrays.items():
         if not name.endswith(".scales"):
-            values = f"{KINDS[array.dtype.str]}.from({json.dumps(array.ravel().tolist())})"
+            values = f"{TYPES[array.dtype.str]}.from({json.dumps(array.ravel().tolist())})"
             scales = json.dumps(arrays.get(f"{name}.scales", np.zeros(0)).tolist())
             parts.append(f"{json.dumps(name)}: decoded({values}, {scales})")
     return f"{{{', '.join(parts)}}}"
@@ -70,8 +76,7 @@ def test_the_logits_are_those_of_numpy(
     ids = random_ids(12)
     rows = page.run(f"""(() => {{ {engine()}
         const config = {json.dumps(model.config.model_dump())};
-        const Network = config.kind === "gpt" ? GPT : Recurrent;
-        const network = new Network(config, {model.vocab_size}, {in_javascript(arrays)});
+        const network = networkOf(config, {model.vocab_size}, {in_javascript(arrays)});
         return {ids.tolist()}.map((id) => {{ network.step(id); return [...network.logits]; }});
     }})()""")
     exact = build_network(model.config, model.vocab_size, unpack(arrays))

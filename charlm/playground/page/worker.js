@@ -1,6 +1,6 @@
 // The Web Worker: it has the network, and reads and continues the texts of the takes.
 
-const MARK_EVERY = 64; // characters between two saved states of a recurrent network
+const MARK_EVERY = 64; // characters between two saved states of a network without a context
 const GUESSES = 6; // the likeliest characters of each position: five others than the one that was taken
 const PIECE_MS = 50; // after this time an answer is sent, also if it is not complete: the page is drawn that often
 
@@ -88,6 +88,12 @@ class Take {
   }
 }
 
+/** A network of the settings, from a fresh state. */
+function networkOf(config, size, weights) {
+  const Network = { gpt: GPT, mlp: MLP }[config.kind] ?? Recurrent;
+  return new Network(config, size, weights);
+}
+
 const takes = new Map();
 let makeNetwork;
 
@@ -99,8 +105,7 @@ const ANSWERS = {
       weights[name] = decoded(values, scales);
       if (shape.length === 2) weights[name] = placed(weights[name]);
     }
-    const Network = config.kind === "gpt" ? GPT : Recurrent;
-    makeNetwork = () => new Network(config, size, weights);
+    makeNetwork = () => networkOf(config, size, weights);
     return { ready: true };
   },
   text(message) {
