@@ -158,7 +158,7 @@ def test_a_run_is_named_after_its_text(path: str, name: str) -> None:
     assert name_for((path, "other.txt")) == name
 
 
-@pytest.mark.parametrize("model", ["gpt", "gru", "lstm"])
+@pytest.mark.parametrize("model", ["gpt", "gru", "lstm", "mlp"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 def test_overrides_can_set_another_kind_than_suggested(model: str, optimizer: str) -> None:
     overrides = [f"model.kind={model}", f"train.optimizer.kind={optimizer}"]
