@@ -35,7 +35,7 @@ class MLP:
         self.vocab_size = vocab_size
         self.config, self.weights, self._arrays = config, weights, arrays
         self.table = self._make_table()
-        self._rows = arrays.make(np.arange(config.context) * vocab_size)  # (N,), of the table
+        self._offsets = arrays.make(np.arange(config.context) * vocab_size)  # (N,), of the places
         self._before: Array | None = None  # (B, N-1), the last ids
 
     def fresh(self) -> MLP:
@@ -57,10 +57,9 @@ class MLP:
         """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
         seen = self.look_back(ids)  # (B, N)
         if self.table is not None:
-            x = self.table[seen + self._rows].sum(1) + self.weights["layers.0.bias"]  # (B, D)
+            x = self.table[self.rows_of(seen)].sum(1) + self.weights["layers.0.bias"]  # (B, D)
         else:
-            x = self.weights["embed.weight"][seen].reshape(len(ids), -1)  # (B, N*E)
-            x = linear(x, self.weights, "layers.0")
+            x = linear(self.embedded(seen), self.weights, "layers.0")
         x = self._activate(x)
         for layer in range(1, self.config.n_layer):
             x = self._activate(linear(x, self.weights, f"layers.{layer}"))
@@ -76,6 +75,14 @@ class MLP:
         seen = self._arrays.xp.concatenate([self._before[:, recent.shape[1] - 1 :], recent], -1)
         self._before = seen[:, 1:]
         return seen
+
+    def rows_of(self, seen: Array) -> Array:
+        """The rows of the table for the characters seen (B, N): (B, N)."""
+        return seen + self._offsets
+
+    def embedded(self, seen: Array) -> Array:
+        """The embeddings of the characters seen (B, N), side by side: (B, N*E)."""
+        return self.weights["embed.weight"][seen].reshape(len(seen), -1)
 
     def _activate(self, x: Array) -> Array:
         match self.config.activation:
