@@ -102,7 +102,7 @@ def draw(
     kind: str | None = None,
 ) -> RunPlan:
     """Draw a run of a tiny model: any kind, optimizer, batches, text, evaluation and saving."""
-    kind = kind or rng.choice(("rnn", "gru", "lstm", "gpt"))
+    kind = kind or rng.choice(("rnn", "gru", "lstm", "mlp", "gpt"))
     documents, batches = _batches(rng, kind)
     model = _model(rng, kind)
     length = model["context"] if kind == "gpt" else rng.choice((4, 8, 16))
@@ -181,6 +181,17 @@ def _model(rng: random.Random, kind: str) -> dict[str, Any]:
             "norm": rng.choice(("layernorm", "rmsnorm")),
             "mlp": rng.choice(("gelu", "relu2", "swiglu")),
             "tie_weights": rng.random() < 0.3,
+        }
+    if kind == "mlp":
+        return {
+            "kind": kind,
+            "n_layer": layers,
+            "hidden_size": rng.choice((4, 8, 32)),
+            "n_embd": rng.choice((2, 4)),
+            "context": rng.choice((2, 5, 12)),
+            "dropout": dropout,
+            "activation": rng.choice(("sigmoid", "tanh", "relu")),
+            "input": rng.choice(("embedding", "one_hot")),
         }
     return {
         "kind": kind,

@@ -23,7 +23,11 @@ def network(kind: str, vocab_size: int = 9, seed: int = 1, **settings: Any) -> C
         "gpt": {"n_head": 2, "n_embd": 8, "context": 12},
         "mlp": {"hidden_size": 6, "n_embd": 3, "context": 5, "activation": "tanh"},
     }
-    raw = sizes.get(kind, {"hidden_size": 6}) | {"kind": kind, "n_layer": 2, "dropout": 0.3} | settings
+    raw = (
+        sizes.get(kind, {"hidden_size": 6})
+        | {"kind": kind, "n_layer": 2, "dropout": 0.3}
+        | settings
+    )
     model = build_model(model_config(raw), vocab_size, seed)
     with torch.no_grad():
         for parameter in model.parameters():
