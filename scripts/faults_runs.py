@@ -182,25 +182,20 @@ def _model(rng: random.Random, kind: str) -> dict[str, Any]:
             "mlp": rng.choice(("gelu", "relu2", "swiglu")),
             "tie_weights": rng.random() < 0.3,
         }
+    size = {"kind": kind, "n_layer": layers, "hidden_size": rng.choice((4, 8, 32))}
+    size["input"] = rng.choice(("embedding", "one_hot"))
     if kind == "mlp":
-        return {
-            "kind": kind,
-            "n_layer": layers,
-            "hidden_size": rng.choice((4, 8, 32)),
-            "n_embd": rng.choice((2, 4)),
-            "context": rng.choice((2, 5, 12)),
+        f = rng.choice(("sigmoid", "tanh", "relu"))
+        return size | {
+            "n_embd": 4,
+            "context": rng.choice((2, 5)),
             "dropout": dropout,
-            "activation": rng.choice(("sigmoid", "tanh", "relu")),
-            "input": rng.choice(("embedding", "one_hot")),
+            "activation": f,
         }
-    return {
-        "kind": kind,
-        "n_layer": layers,
-        "hidden_size": rng.choice((4, 8, 32)),
+    return size | {
         "dropout": dropout if layers > 1 else 0.0,
         "output_dropout": dropout,
         "weight_dropout": rng.choice((0.0, 0.0, 0.1)),
-        "input": rng.choice(("embedding", "one_hot")),
     }
 
 
