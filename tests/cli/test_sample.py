@@ -38,7 +38,7 @@ def interactive(charlm: Charlm, tiny_run: TinyRun) -> Interactive:
 # --- many texts ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["gru", "gpt"])
+@pytest.mark.parametrize("kind", ["gru", "mlp", "gpt"])
 @pytest.mark.parametrize("batch", [1, 2, 5, 16])
 def test_the_batch_does_not_change_the_texts(
     charlm: Charlm, tiny_run: TinyRun, kind: str, batch: int

@@ -58,7 +58,7 @@ def test_the_same_seed_writes_the_same_text(kind: str, ground: Playground, made:
 def test_at_temperature_0_it_writes_what_charlm_sample_writes(
     ground: Playground, made: MadePage, tiny_run: TinyRun
 ) -> None:
-    for kind in ("lstm", "gpt"):
+    for kind in ("lstm", "mlp", "gpt"):
         for prompt in ("my lord", ""):
             ground.open(made(kind, "fp32"), prompt=prompt, t="0", speed=8)
             (text,) = ground.write(50)
@@ -125,7 +125,7 @@ def test_bytes_are_written_and_copied_as_text(
 
 
 @needs_chromium
-@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+@pytest.mark.parametrize("kind", ["lstm", "mlp", "gpt"])
 def test_a_road_that_was_not_taken_continues_in_a_new_take(
     kind: str, ground: Playground, made: MadePage, tiny_run: TinyRun
 ) -> None:
@@ -174,7 +174,7 @@ def test_it_can_be_used_with_the_keyboard(ground: Playground, made: MadePage) ->
 
 
 @needs_chromium
-@pytest.mark.parametrize("kind", ["gru", "gpt"])
+@pytest.mark.parametrize("kind", ["gru", "mlp", "gpt"])
 def test_an_edited_text_is_read_again_from_the_change(
     kind: str, ground: Playground, made: MadePage, tiny_run: TinyRun
 ) -> None:
