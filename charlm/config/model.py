@@ -133,12 +133,12 @@ class MLPConfig(Group):
         "mlp", description="feed-forward network over the last characters (Bengio et al. 2003)"
     )
     context: Context = Field(
-        16, description="number of characters that the network sees: the last one and those before"
+        8, description="number of characters that the network sees: the last one and those before"
     )
     n_layer: Layers = Field(1, description="number of hidden layers")
     hidden_size: Width = Field(256, description="number of hidden units per layer")
     n_embd: Width = Field(
-        16, description="size of the embedding of a character; for model.input embedding"
+        32, description="size of the embedding of a character; for model.input embedding"
     )
     input: Literal["embedding", "one_hot"] = Field(
         "embedding",

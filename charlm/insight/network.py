@@ -94,14 +94,19 @@ def _recurrent(model: Recurrent) -> list[Part]:
         sum(p.numel() for key, p in model.rnn.named_parameters() if key.endswith(f"_l{layer}"))
         for layer in range(config.n_layer)
     ]
-    layers, start = [], 0
-    for layer in range(1, config.n_layer + 1):
-        if layer == config.n_layer or sizes[layer] != sizes[start]:  # equal layers are one part
+    return [embedding, *_layers("layer", name, units, D, sizes)]
+
+
+def _layers(kind: str, name: str, detail: str, size: int, parameters: list[int]) -> list[Part]:
+    """The layers of a network with these numbers of parameters; equal layers are one part."""
+    parts, start = [], 0
+    for layer in range(1, len(parameters) + 1):
+        if layer == len(parameters) or parameters[layer] != parameters[start]:
             title = f"{name} layer {start + 1}" + f" to {layer}" * (layer > start + 1)
-            total = sum(sizes[start:layer])
-            layers.append(Part("layer", title, units, D, total, layer - start))
+            total = sum(parameters[start:layer])
+            parts.append(Part(kind, title, detail, size, total, layer - start))
             start = layer
-    return [embedding, *layers]
+    return parts
 
 
 def _mlp(model: MLP) -> list[Part]:
@@ -113,11 +118,8 @@ def _mlp(model: MLP) -> list[Part]:
         if model.embed is None
         else Part("embedding", "embeddings", detail, inputs, _count(model.embed))
     )
-    layers = [
-        Part("hidden", f"hidden layer {i}", f"{D:,} units, {config.activation}", D, _count(layer))
-        for i, layer in enumerate(model.layers, 1)
-    ]
-    return [embedding, *layers]
+    units = f"{D:,} units, {config.activation}"
+    return [embedding, *_layers("hidden", "hidden", units, D, list(map(_count, model.layers)))]
 
 
 def _gpt(model: GPT) -> list[Part]:

@@ -1,5 +1,6 @@
 // The forward pass of an MLP, one character at a time. The equations are those of charlm.sampling.numpy.mlp.
 
+const MOST_KEPT = 4e6; // numbers of the first layer's sums
 const ACTIVATIONS = { sigmoid, tanh: Math.tanh, relu: (x) => Math.max(0, x) };
 
 class MLP {
@@ -46,7 +47,7 @@ class MLP {
     affine(weights["head.weight"], weights["head.bias"], layers.at(-1).h, this.logits);
   }
 
-  /** W_n e (D) for the place n of the context and a character: computed once for each pair. */
+  /** W_n e (D) for the place n of the context and a character: computed once for each pair, and kept. */
   firstPart(n, id) {
     const { V, D, N } = this, key = n * V + id;
     let part = this.first.get(key);
@@ -59,6 +60,7 @@ class MLP {
       if (!embed) part[d] = W[row + id];
       else for (let e = 0; e < E; e++) part[d] += W[row + e] * embed[id * E + e];
     }
+    if (this.first.size * D > MOST_KEPT) this.first.clear();
     this.first.set(key, part);
     return part;
   }
