@@ -234,15 +234,12 @@ class Stepper:
             if any(states.values()) and not all(states.values()):
                 raise DamageError("the recurrent states of some sequences are missing")
             if isinstance(config, MLPConfig):
-                _check_ids(
-                    [ids for each in states.values() for ids in each.values()],
-                    self.model.vocab_size,
-                )
+                _check_ids((it["0"] for it in states.values() if it), self.model.vocab_size)
             found |= states
         return {prefix + name: it for prefix, each in found.items() for name, it in each.items()}
 
     def _split_states(self, found: dict[str, Tensor]) -> None:
-        """Set this process's rows of the recurrent states (L, B, D); none for fresh ones."""
+        """Set this process's rows of the carried states (., B, .); none for fresh ones."""
         pieces = self._train.grad_accum
         each = [
             torch.cat([found[f"{piece}.{i}"] for piece in range(pieces)], 1)
