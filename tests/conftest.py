@@ -22,7 +22,7 @@ import yaml
 from charlm.cli import main
 
 ROOT = Path(__file__).parents[1]
-KINDS = ("rnn", "gru", "lstm", "mlp", "gpt")
+KINDS = ("rnn", "gru", "lstm", "gpt", "mlp")
 
 if (_corpora := ROOT.parent / "shared" / "corpora").is_dir():
     os.environ.setdefault("CHARLM_DATA", str(_corpora))

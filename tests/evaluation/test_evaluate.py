@@ -24,7 +24,7 @@ from charlm.models import CharModel, State
 from charlm.randomness import generator
 from charlm.sampling.engine import Reader
 from charlm.sampling.torch import TorchEngine
-from tests.training.helpers import KINDS, decided_model
+from tests.training.helpers import CARRYING, KINDS, decided_model
 
 V = 7
 STREAM = EvalConfig()
@@ -82,7 +82,7 @@ def by_windows(model: CharModel, ids: Ids, context: int) -> tuple[float, list[in
 # --- stream ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS[:-1])
+@pytest.mark.parametrize("kind", CARRYING)
 @pytest.mark.parametrize("chars_at_once", [1, 3, 40, 8192])
 def test_stream_is_one_pass_that_carries_the_state(chars_at_once: int, kind: str) -> None:
     model, ids = make_model(kind), text(41)
