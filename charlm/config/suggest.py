@@ -1,7 +1,7 @@
 """Default settings for a text that has no config, chosen by its length, the time and the speed.
 
 The constants come from `scripts/fit_defaults`, which trains models of many sizes on several texts;
-those of the MLP are coarse, from nine runs on one text.
+those of the MLP are coarse, from a dozen runs on one text.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ KINDS = {
     "gru": Kind(_RECURRENT_WIDTHS, 1, 6, 64, 3.0),
     "rnn": Kind(_RECURRENT_WIDTHS, 1, 2, 64, 3.0),
     "gpt": Kind((32, 64, 96, 128, 192, 256, 384, 512, 768), 4, 12, 128, 3.0),
-    "mlp": Kind((64, 128, 256, 384, 512, 768, 1024, 1536, 2048), 2, 1, 64, 8.0),
+    "mlp": Kind((64, 128, 256, 384, 512, 768, 1024, 1536, 2048), 3, 1, 64, 5.0),
 }
 
 
