@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from charlm.checkpoint.format import Meta
 from charlm.checkpoint.read import Checkpoint
-from charlm.config import GPTConfig
+from charlm.config import GPTConfig, MLPConfig
 from charlm.config.shapes import count_weights
 from charlm.errors import CharlmError
 from charlm.exporting.read import BYTES, read_exported
@@ -76,11 +76,14 @@ def build_onnx(checkpoint: Checkpoint, weights: str) -> tuple[bytes, float]:
 def state_names(model: CharModel) -> list[str]:
     """The names of the parts of a state.
 
-    They are `h`, and for an LSTM `h` and `c`, each (L, B, D); and for a GPT the keys and values of
+    They are `h`, and for an LSTM `h` and `c`, each (L, B, D); for an MLP
+    `before`, the ids of the last N - 1 characters, (1, B, N-1); and for a GPT the keys and values of
     its blocks, `k_1`, `v_1`, ..., each (B, H, N, K), where N is the number of characters read.
     """
     if isinstance(model.config, GPTConfig):
         return [f"{part}_{i + 1}" for i in range(model.config.n_layer) for part in "kv"]
+    if isinstance(model.config, MLPConfig):
+        return ["before"]
     return ["h", "c"] if model.config.kind == "lstm" else ["h"]
 
 

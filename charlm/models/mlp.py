@@ -69,7 +69,10 @@ class MLP(CharModel):
         N = self.config.context
         before = state[0][0] if state else ids.new_zeros(len(ids), N - 1)
         text = torch.cat([before, ids], dim=1)  # (B, N-1+T)
-        return text.unfold(1, N, 1), (text[None, :, ids.shape[1] :],)
+        T = ids.shape[1]
+        # columns, and not `unfold`, which cannot be exported to ONNX for every T
+        columns = torch.arange(T, device=ids.device)[:, None] + torch.arange(N, device=ids.device)
+        return text[:, columns], (text[None, :, T:],)
 
     def first_layer(self, seen: Tensor) -> Tensor:
         """W x + b of the first layer for the characters that it sees: (B, T, N) to (B, T, D)."""
