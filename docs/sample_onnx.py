@@ -17,8 +17,9 @@ id_of = {char: i for i, char in enumerate(vocab)}
 text = prompt.encode().decode("latin-1") if unit == "byte" else prompt  # a character for a byte
 ids = [id_of.get(char, id_of.get("\ufffd")) for char in text or about["charlm.beginning"]]
 sizes = {"batch": 1, "past": 0}  # a new text; a GPT has no keys and values then
-shapes = {it.name: [sizes.get(n, n) for n in it.shape] for it in session.get_inputs()[1:]}
-zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+types = {"tensor(float)": np.float32, "tensor(int64)": np.int64}  # an MLP's state is ids
+parts = session.get_inputs()[1:]
+zeros = {it.name: np.zeros([sizes.get(n, n) for n in it.shape], types[it.type]) for it in parts}
 rng, state, new, start = np.random.default_rng(), zeros, ids, 0
 for _ in range(length):
     while context and len(ids) - start > context:  # read the last half of the context again

@@ -77,8 +77,9 @@ def state_names(model: CharModel) -> list[str]:
     """The names of the parts of a state.
 
     They are `h`, and for an LSTM `h` and `c`, each (L, B, D); for an MLP
-    `before`, the ids of the last N - 1 characters, (1, B, N-1); and for a GPT the keys and values of
-    its blocks, `k_1`, `v_1`, ..., each (B, H, N, K), where N is the number of characters read.
+    `before`, the ids of the last N - 1 characters, (1, B, N-1) int64; and for a GPT the keys and
+    values of its blocks, `k_1`, `v_1`, ..., each (B, H, N, K), where N is the number of characters
+    read.
     """
     if isinstance(model.config, GPTConfig):
         return [f"{part}_{i + 1}" for i in range(model.config.n_layer) for part in "kv"]

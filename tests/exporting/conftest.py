@@ -24,6 +24,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "rnn": {"kind": "rnn"},
     "gru": {"kind": "gru", "n_layer": 2, "tie_weights": True},
     "lstm": {"kind": "lstm", "n_layer": 2, "input": "one_hot"},
+    "mlp": {"kind": "mlp", "n_layer": 2},
+    "mlp-one-hot": {"kind": "mlp", "input": "one_hot", "activation": "tanh", "context": 3},
     "default": {"kind": "gpt"},  # rope, rmsnorm, relu2, qk_norm
     "biases": {"kind": "gpt", "bias": True, "mlp": "swiglu", "tie_weights": True},
     "sinusoidal": {"kind": "gpt", "position": "sinusoidal", "norm": "layernorm"},

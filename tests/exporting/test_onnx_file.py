@@ -30,11 +30,14 @@ def session_of(path: Path, weights: str = "fp32") -> Any:
         return onnxruntime.InferenceSession(build_onnx(checkpoint, weights)[0])
 
 
-def fresh_state(session: Any, B: int) -> dict[str, NDArray[np.float32]]:
+TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+
+
+def fresh_state(session: Any, B: int) -> dict[str, NDArray[Any]]:
     """The state of B texts at their start, of the shapes that the file declares."""
     sizes = {"batch": B, "past": 0}
     return {
-        part.name: np.zeros([sizes.get(size, size) for size in part.shape], np.float32)
+        part.name: np.zeros([sizes.get(size, size) for size in part.shape], TYPES[part.type])
         for part in session.get_inputs()[1:]
     }
 
