@@ -100,14 +100,12 @@ def _check_minutes(options: argparse.Namespace) -> None:
     if minutes is None:
         return
     if not SMALLEST <= minutes <= LARGEST / 60:
+        large = f" and at most {LARGEST / 60:,.0f}" * (minutes > 0)
+        raise CharlmError(f"--minutes {minutes:g}: should be above 0{large}")
+    if options.config:
         raise CharlmError(
-            f"--minutes {minutes:g}: should be above 0 and at most {LARGEST / 60:,.0f}"
-        )
-    if options.config or options.resume is not None:
-        total = ", which is the total of all its sessions" if options.resume is not None else ""
-        raise CharlmError(
-            "--minutes chooses settings for a text; with a config, and for a run to resume, use "
-            f"--set train.max_seconds={60 * minutes:.12g}{total}"
+            "--minutes chooses settings for a text; with a config, use "
+            f"--set train.max_seconds={60 * minutes:.12g}"
         )
     if given := limiting(options.set):
         raise CharlmError(f"--minutes and {given[0]} both limit the run; give one of them")

@@ -30,6 +30,7 @@ from charlm.config.suggest import (
     name_for,
     suggest,
 )
+from charlm.config.train import LIMITS
 from charlm.data.cache import bytes_to_read
 from charlm.data.corpus import open_corpus, open_texts
 from charlm.data.findings import findings
@@ -129,6 +130,9 @@ def _resumed_config(request: Request, last: Checkpoint, notify: Callable[[str], 
     if request.data:
         settings["data"]["path"] = list(request.data)
     settings["name"] = folder.name
+    if request.minutes is not None:  # in addition to the time so far
+        settings["train"] |= dict.fromkeys(LIMITS)
+        settings["train"]["max_seconds"] = last.meta.progress.wall_s + 60 * request.minutes
     hint = "; this is the name of the run folder, so rename it"
     return parse_config(settings, request.overrides, name_hint=hint)
 

@@ -17,7 +17,8 @@ class Request:
         config: all settings; None for settings that are chosen for the text, or, of a run to
             resume, for its own.
         data: the paths of the text. With a config, they are in it already.
-        minutes: how long to train with chosen settings; None for what the settings say.
+        minutes: how long to train with chosen settings, or how much longer to train a run to
+            resume; None for what the settings say.
         overrides: `KEY=VALUE` settings for chosen settings and those of a run to resume.
         name: of the run; None for the name of the config or of the text.
         out: the folder of the run folders.
