@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -74,7 +75,47 @@ def network(names: Names) -> str:
     return str(picture)
 
 
+def embedding(names: Names) -> str:
+    """The two numbers of the embeddings of all frequent characters."""
+    E, chars = names["E"], names["chars"]
+    points = [(*E[i], chars[i]) for i in names["frequent"]]
+    picture = Drawing("Embeddings of frequent characters in two dimensions", 760, 480)
+    ends = [(min(it) - 0.3, max(it) + 0.3) for it in list(zip(*points, strict=True))[:2]]
+    axes = Axes(picture, (40, 20, 680, 400), *ends)
+    for x in range(-9, 10):
+        if ends[0][0] < x < ends[0][1]:
+            picture.line([(axes.x(x), 20), (axes.x(x), 420)], "grid")
+        if ends[1][0] < x < ends[1][1]:
+            picture.line([(40, axes.y(x)), (720, axes.y(x))], "grid")
+    for x, y, char in points:
+        colour = "b" if char.lower() in "aeiou" else "a" if char.isalpha() else "c"
+        label = {" ": "space", "\n": "line end"}.get(char, char)
+        picture.text(axes.x(x), axes.y(y) + 5, label, "mono big middle", colour)
+    for x, label, colour in (200, "vowels", "b"), (380, "consonants", "a"), (560, "others", "c"):
+        picture.text(x, 455, label, "middle", colour)
+    return str(picture)
+
+
+def reach(names: Names) -> str:
+    """The length of the gradient over the distance, for several networks."""
+    ks, reaches = names["ks"], names["reaches"]
+    picture = Drawing("Length of the gradient over the distance in characters", 760, 440)
+    axes = Axes(picture, (70, 50, 560, 320), (0, 60), (1e-12, 1e6), math.log10)
+    ticks = {10.0**e: "1" if e == 0 else f"1e{e}" for e in range(-12, 7, 3)}
+    axes.frame(
+        {k: f"{k}" for k in range(0, 61, 10)}, ticks, "characters back", "length of the gradient of h"
+    )
+    for (name, lengths), colour in zip(reaches.items(), ("a", "c", "d", "b", "ink"), strict=True):
+        kept = [(k, length) for k, length in zip(ks, lengths, strict=True) if length > 1e-12]
+        axes.curve(*zip(*kept, strict=True), colour, 3 if name == "trained" else 2)
+        k, length = kept[-1]
+        picture.text(axes.x(k) + 8, axes.y(length) + 4, name, "start", colour)
+    return str(picture)
+
+
 PICTURES: dict[str, Callable[[Names], str]] = {
     "1-neuron": neuron,
     "2-backpropagation": network,
+    "3-mlp": embedding,
+    "4-rnn": reach,
 }

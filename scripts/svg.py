@@ -13,7 +13,7 @@ STYLE = """
           --a: #4493f8; --b: #f0883e; --c: #3fb950; --d: #ab7df8 }
   }
   text { font: 14px system-ui, sans-serif; fill: var(--ink) }
-  .small { font-size: 12px } .soft { fill: var(--soft) } .mono { font-family: monospace }
+  .small { font-size: 12px } .big { font-size: 18px } .soft { fill: var(--soft) } .mono { font-family: monospace }
   .start { text-anchor: start } .middle { text-anchor: middle } .end { text-anchor: end }
 """
 
