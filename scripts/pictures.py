@@ -113,9 +113,33 @@ def reach(names: Names) -> str:
     return str(picture)
 
 
+def gates(names: Names) -> str:
+    """The forget gates of ten units over a piece of text."""
+    f, chars = names["f"], names["chars"]
+    start, length, size = 400, 56, 12
+    picture = Drawing("Forget gates of ten units over a piece of text", 760, 270)
+    piece = [chars[i] for i in names["seen"][start : start + length]]
+    for t, char in enumerate(piece):
+        x = 80 + size * t
+        label = {" ": "·", "\n": "↵"}.get(char, char)
+        picture.text(x + size / 2, 40, label, "mono middle", "soft" if char in " \n" else "ink")
+        for group, units, top in ("c", names["keepers"], 55), ("a", names["resets"], 145):
+            for row, unit in enumerate(units):
+                strength = f[start + t, unit]
+                if strength > 0.05:
+                    y = top + 15 * row
+                    picture.rect(x, y, size - 1, 14, group, strength)
+    for units, top in (names["keepers"], 55), (names["resets"], 145):
+        for row, unit in enumerate(units):
+            picture.text(70, top + 15 * row + 12, f"unit {unit}", "small end", "soft")
+    picture.text(80, 250, "filled: f = 1, the unit keeps its c; empty: f = 0, it forgets", "small", "soft")
+    return str(picture)
+
+
 PICTURES: dict[str, Callable[[Names], str]] = {
     "1-neuron": neuron,
     "2-backpropagation": network,
     "3-mlp": embedding,
     "4-rnn": reach,
+    "5-lstm": gates,
 }

@@ -12,8 +12,10 @@ STYLE = """
     svg { --paper: #0d1117; --ink: #f0f6fc; --soft: #9198a1; --grid: #3d444d;
           --a: #4493f8; --b: #f0883e; --c: #3fb950; --d: #ab7df8 }
   }
-  text { font: 14px system-ui, sans-serif; fill: var(--ink) }
-  .small { font-size: 12px } .big { font-size: 18px } .soft { fill: var(--soft) } .mono { font-family: monospace }
+  .paper { fill: var(--paper) } .ink { fill: var(--ink) } .soft { fill: var(--soft) }
+  .a { fill: var(--a) } .b { fill: var(--b) } .c { fill: var(--c) } .d { fill: var(--d) }
+  text { font: 14px system-ui, sans-serif }
+  .small { font-size: 12px } .big { font-size: 18px } .mono { font-family: monospace }
   .start { text-anchor: start } .middle { text-anchor: middle } .end { text-anchor: end }
 """
 
@@ -52,28 +54,27 @@ class Drawing:
         self, x: float, y: float, width: float, height: float, colour: str, strength: float = 1
     ) -> None:
         """A filled rectangle; strength is from 0, nothing, to 1."""
-        fill = f'style="fill: var(--{colour}); fill-opacity: {strength:.2f}"'
+        fill = f'class="{colour}"' + (f' opacity="{strength:.2f}"' if strength < 1 else "")
         self.add("rect", fill, x=x, y=y, width=width, height=height)
 
-    def circle(self, x: float, y: float, r: float, colour: str, edge: str = "none") -> None:
-        """A filled circle."""
-        stroke = f"var(--{edge})" if edge != "none" else edge
-        self.add("circle", f'style="fill: var(--{colour}); stroke: {stroke}"', cx=x, cy=y, r=r)
+    def circle(self, x: float, y: float, r: float, colour: str, edge: str) -> None:
+        """A filled circle with an edge."""
+        self.add("circle", f'class="{colour}" stroke="var(--{edge})"', cx=x, cy=y, r=r)
 
     def line(
         self, points: Sequence[tuple[float, float]], colour: str, width: float = 1, dash: str = ""
     ) -> None:
         """A line through points."""
         path = " ".join(f"{number(x)},{number(y)}" for x, y in points)
-        style = f"fill: none; stroke: var(--{colour}); stroke-width: {number(width)}"
-        style += f"; stroke-dasharray: {dash}" if dash else ""
-        self.parts.append(f'<polyline points="{path}" style="{style}"/>')
+        style = f'fill="none" stroke="var(--{colour})" stroke-width="{number(width)}"'
+        style += f' stroke-dasharray="{dash}"' if dash else ""
+        self.parts.append(f'<polyline points="{path}" {style}/>')
 
     def text(
         self, x: float, y: float, text: str, kind: str = "start", colour: str = "ink"
     ) -> None:
         """A line of text. kind: classes in STYLE, such as "small middle"."""
-        style = f'class="{kind}" style="fill: var(--{colour})" xml:space="preserve"'
+        style = f'class="{kind} {colour}"'
         self.add("text", style, escape(text), x=x, y=y)
 
     def __str__(self) -> str:
