@@ -136,10 +136,31 @@ def gates(names: Names) -> str:
     return str(picture)
 
 
+def temperatures(names: Names) -> str:
+    """The probabilities of the likeliest next characters at three temperatures."""
+    logits, chars, softmax = names["logits"], names["chars"], names["softmax"]
+    picture = Drawing("Probabilities of the next character at three temperatures", 760, 330)
+    axes = Axes(picture, (60, 40, 680, 220), (0, 12), (0, 1))
+    ticks = {y / 4: f"{y / 4:.2f}" for y in range(5)}
+    axes.frame({}, ticks, "the twelve likeliest next characters", "probability")
+    order = np.argsort(-logits)[:12]
+    for shift, (tau, colour) in enumerate(((0.3, "a"), (1.0, "c"), (2.0, "b"))):
+        p = softmax(logits / tau)
+        for place, i in enumerate(order):
+            x, y = axes.x(place + 0.14 + 0.24 * shift), axes.y(p[i])
+            picture.rect(x, y, 13, axes.y(0) - y, colour)
+        picture.text(440 + 100 * shift, 60, f"τ = {tau}", "start", colour)
+    for place, i in enumerate(order):
+        label = {" ": "space", "\n": "line end"}.get(chars[i], chars[i])
+        picture.text(axes.x(place + 0.5), 278, label, "mono middle")
+    return str(picture)
+
+
 PICTURES: dict[str, Callable[[Names], str]] = {
     "1-neuron": neuron,
     "2-backpropagation": network,
     "3-mlp": embedding,
     "4-rnn": reach,
     "5-lstm": gates,
+    "6-sampling": temperatures,
 }
