@@ -156,6 +156,40 @@ def temperatures(names: Names) -> str:
     return str(picture)
 
 
+def matrix(picture: Drawing, a: Any, sentence: str, x: float, y: float, size: float) -> None:
+    """Attention (T, T) as squares, with the characters above and on the left."""
+    for t, char in enumerate(sentence):
+        label = "·" if char == " " else char
+        picture.text(x + size * (t + 0.5), y - 6, label, "mono middle")
+        picture.text(x - 12, y + size * (t + 0.7), label, "mono middle")
+        for s in range(t + 1):
+            box = (x + size * s, y + size * t, size - 1, size - 1)
+            picture.rect(*box, "grid", 0.35)
+            if a[t, s] > 0.02:
+                picture.rect(*box, "a", a[t, s])
+
+
+def attention(names: Names) -> str:
+    """Where each of the twelve characters looks."""
+    picture = Drawing("Attention of twelve characters", 760, 480)
+    matrix(picture, names["a"], names["sentence"], 190, 60, 33)
+    picture.text(388, 24, "is looked at (key)", "middle", "soft")
+    picture.text(150, 260, "looks (query)", "end", "soft")
+    picture.text(570, 120, "masked:", "middle", "soft")
+    picture.text(570, 142, "the future", "middle", "soft")
+    return str(picture)
+
+
+def heads(names: Names) -> str:
+    """The attention of four heads for the twelve characters."""
+    picture = Drawing("Attention of four heads", 760, 250)
+    for head, a in enumerate(names["a"]):
+        x = 30 + 185 * head
+        matrix(picture, a, "Oh dear! Oh ", x, 60, 13)
+        picture.text(x + 78, 28, f"head {head}", "middle")
+    return str(picture)
+
+
 PICTURES: dict[str, Callable[[Names], str]] = {
     "1-neuron": neuron,
     "2-backpropagation": network,
@@ -163,4 +197,6 @@ PICTURES: dict[str, Callable[[Names], str]] = {
     "4-rnn": reach,
     "5-lstm": gates,
     "6-sampling": temperatures,
+    "7-attention": attention,
+    "8-mask": heads,
 }

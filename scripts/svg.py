@@ -12,8 +12,9 @@ STYLE = """
     svg { --paper: #0d1117; --ink: #f0f6fc; --soft: #9198a1; --grid: #3d444d;
           --a: #4493f8; --b: #f0883e; --c: #3fb950; --d: #ab7df8 }
   }
-  .paper { fill: var(--paper) } .ink { fill: var(--ink) } .soft { fill: var(--soft) }
-  .a { fill: var(--a) } .b { fill: var(--b) } .c { fill: var(--c) } .d { fill: var(--d) }
+  .paper { fill: var(--paper) } .grid { fill: var(--grid) } .ink { fill: var(--ink) }
+  .soft { fill: var(--soft) } .a { fill: var(--a) } .b { fill: var(--b) } .c { fill: var(--c) }
+  .d { fill: var(--d) }
   text { font: 14px system-ui, sans-serif }
   .small { font-size: 12px } .big { font-size: 18px } .mono { font-family: monospace }
   .start { text-anchor: start } .middle { text-anchor: middle } .end { text-anchor: end }
