@@ -190,6 +190,25 @@ def heads(names: Names) -> str:
     return str(picture)
 
 
+def overfitting(names: Names) -> str:
+    """The losses over the steps, seen and held out, for a short and a long text."""
+    picture = Drawing("Losses of a GPT that read little and of one that read much", 760, 400)
+    axes = Axes(picture, (60, 50, 500, 280), (0, 400), (0, 6))
+    ticks = {y: f"{y}" for y in range(7)}
+    axes.frame({x: f"{x}" for x in range(0, 401, 100)}, ticks, "steps", "loss in nats per character")
+    for (name, losses), colour in zip(names["curves"].items(), ("b", "a"), strict=True):
+        steps, seen, held_out = zip(*losses, strict=True)
+        axes.curve(steps, seen, colour, dash="6 4")
+        axes.curve(steps, held_out, colour, 3)
+        for label, y in ("held out", held_out[-1]), ("seen", seen[-1]):
+            if (name, label) != ("41,291 characters", "seen"):
+                both = "held out and seen" if name == "41,291 characters" else label
+                picture.text(570, axes.y(y) + 4, f"{both}", "start", colour)
+    for x, (name, colour) in zip((170, 430), zip(names["curves"], "ba", strict=True), strict=True):
+        picture.text(x, 28, f"read {name}", "middle", colour)
+    return str(picture)
+
+
 PICTURES: dict[str, Callable[[Names], str]] = {
     "1-neuron": neuron,
     "2-backpropagation": network,
@@ -199,4 +218,5 @@ PICTURES: dict[str, Callable[[Names], str]] = {
     "6-sampling": temperatures,
     "7-attention": attention,
     "8-mask": heads,
+    "9-gpt": overfitting,
 }
