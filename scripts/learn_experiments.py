@@ -1,10 +1,9 @@
-"""Train variants of a GPT of charlm.scratch, and compare their losses in training and in sampling."""
+"""Train variants of the GPT of charlm.scratch, and compare their losses."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from charlm.scratch import Array, Ids, parts
 from charlm.scratch.functions import cross_entropy, softmax
 from charlm.scratch.gpt import GPT
 from charlm.scratch.sgd import Adam
+from charlm.scratch.text import Text
 from charlm.scratch.trainer import Trainer, sample
 
 ALICE = Path(__file__).resolve().parents[1] / "docs" / "learn" / "alice.txt"
@@ -103,17 +103,13 @@ def measured(model: GPT, ids: Ids) -> tuple[float, float]:
 
 def experiment(kind: type[GPT], heads: int, steps: int, seed: int) -> tuple[list[float], str]:
     """The losses in training, held out, held out as in sampling; and a sample."""
-    text = ALICE.read_text(encoding="utf-8")
-    chars = sorted(set(text))
-    ids = np.array([chars.index(char) for char in text])
-    train, rest = np.split(ids, [len(ids) * 9 // 10])
-    rng = np.random.default_rng(seed)
-    model = kind(GPT.random(rng, len(chars), D, L, heads, T).weights, heads)
-    trainer = Trainer(model, Adam(), train, B, T)
+    text, rng = Text.read(str(ALICE)), np.random.default_rng(seed)
+    model = kind(GPT.random(rng, text.V, D, L, heads, T).weights, heads)
+    trainer = Trainer(model, Adam(), text.train, B, T)
     losses = [trainer.step(LR * (1 - step / steps)) for step in range(steps)]
-    written = "".join(chars[i] for i in sample(model, rng, chars.index("A"), 60))
+    written = text.decode(sample(model, rng, text.number["A"], 60))
     last = float(np.mean(losses[-steps // 10 :]))
-    return [last, *measured(model, rest[:HELD_OUT])], "A" + " ".join(written.split())
+    return [last, *measured(model, text.rest[:HELD_OUT])], "A" + " ".join(written.split())
 
 
 def main() -> None:

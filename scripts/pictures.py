@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
 from svg import Axes, Drawing
 
 Names = dict[str, Any]
@@ -32,7 +31,9 @@ def neuron(names: Names) -> str:
         if step == 0:
             ends = (-0.9, 0.6)
             axes.curve(ends, [height + slope * end for end in ends], "b", dash="5 4")
-            picture.text(axes.x(0.65), axes.y(height + slope * 0.6) + 4, f"slope {slope:.2f}", "start", "b")
+            picture.text(
+                axes.x(0.65), axes.y(height + slope * 0.6) + 4, f"slope {slope:.2f}", "start", "b"
+            )
         picture.circle(axes.x(w[0]), axes.y(height), 5, "b", "paper")
         picture.text(axes.x(w[0]), axes.y(height) - 12, f"{step}", "small middle", "b")
         w = w - [8 * slope, 0]
@@ -77,7 +78,7 @@ def network(names: Names) -> str:
 
 def embedding(names: Names) -> str:
     """The two numbers of the embeddings of all frequent characters."""
-    E, chars = names["E"], names["chars"]
+    E, chars = names["E"], names["text"].chars
     points = [(*E[i], chars[i]) for i in names["frequent"]]
     picture = Drawing("Embeddings of frequent characters in two dimensions", 760, 480)
     ends = [(min(it) - 0.3, max(it) + 0.3) for it in list(zip(*points, strict=True))[:2]]
@@ -103,7 +104,10 @@ def reach(names: Names) -> str:
     axes = Axes(picture, (70, 50, 560, 320), (0, 60), (1e-12, 1e6), math.log10)
     ticks = {10.0**e: "1" if e == 0 else f"1e{e}" for e in range(-12, 7, 3)}
     axes.frame(
-        {k: f"{k}" for k in range(0, 61, 10)}, ticks, "characters back", "length of the gradient of h"
+        {k: f"{k}" for k in range(0, 61, 10)},
+        ticks,
+        "characters back",
+        "length of the gradient of h",
     )
     for (name, lengths), colour in zip(reaches.items(), ("a", "c", "d", "b", "ink"), strict=True):
         kept = [(k, length) for k, length in zip(ks, lengths, strict=True) if length > 1e-12]
@@ -115,7 +119,7 @@ def reach(names: Names) -> str:
 
 def gates(names: Names) -> str:
     """The forget gates of ten units over a piece of text."""
-    f, chars = names["f"], names["chars"]
+    f, chars = names["f"], names["text"].chars
     start, length, size = 400, 56, 12
     picture = Drawing("Forget gates of ten units over a piece of text", 760, 270)
     piece = [chars[i] for i in names["seen"][start : start + length]]
@@ -132,13 +136,15 @@ def gates(names: Names) -> str:
     for units, top in (names["keepers"], 55), (names["resets"], 145):
         for row, unit in enumerate(units):
             picture.text(70, top + 15 * row + 12, f"unit {unit}", "small end", "soft")
-    picture.text(80, 250, "filled: f = 1, the unit keeps its c; empty: f = 0, it forgets", "small", "soft")
+    picture.text(
+        80, 250, "filled: f = 1, the unit keeps its c; empty: f = 0, it forgets", "small", "soft"
+    )
     return str(picture)
 
 
 def temperatures(names: Names) -> str:
     """The probabilities of the likeliest next characters at three temperatures."""
-    logits, chars, softmax = names["logits"], names["chars"], names["softmax"]
+    logits, chars, softmax = names["logits"], names["text"].chars, names["softmax"]
     picture = Drawing("Probabilities of the next character at three temperatures", 760, 330)
     axes = Axes(picture, (60, 40, 680, 220), (0, 12), (0, 1))
     ticks = {y / 4: f"{y / 4:.2f}" for y in range(5)}
@@ -193,9 +199,11 @@ def heads(names: Names) -> str:
 def overfitting(names: Names) -> str:
     """The losses over the steps, seen and held out, for a short and a long text."""
     picture = Drawing("Losses of a GPT that read little and of one that read much", 760, 400)
-    axes = Axes(picture, (60, 50, 500, 280), (0, 400), (0, 6))
+    axes = Axes(picture, (60, 60, 500, 280), (0, 400), (0, 6))
     ticks = {y: f"{y}" for y in range(7)}
-    axes.frame({x: f"{x}" for x in range(0, 401, 100)}, ticks, "steps", "loss in nats per character")
+    axes.frame(
+        {x: f"{x}" for x in range(0, 401, 100)}, ticks, "steps", "loss in nats per character"
+    )
     for (name, losses), colour in zip(names["curves"].items(), ("b", "a"), strict=True):
         steps, seen, held_out = zip(*losses, strict=True)
         axes.curve(steps, seen, colour, dash="6 4")
@@ -204,8 +212,8 @@ def overfitting(names: Names) -> str:
             if (name, label) != ("41,291 characters", "seen"):
                 both = "held out and seen" if name == "41,291 characters" else label
                 picture.text(570, axes.y(y) + 4, f"{both}", "start", colour)
-    for x, (name, colour) in zip((170, 430), zip(names["curves"], "ba", strict=True), strict=True):
-        picture.text(x, 28, f"read {name}", "middle", colour)
+    for x, (name, colour) in zip((430, 620), zip(names["curves"], "ba", strict=True), strict=True):
+        picture.text(x, 38, f"read {name}", "end", colour)
     return str(picture)
 
 

@@ -71,9 +71,7 @@ class Drawing:
         style += f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(f'<polyline points="{path}" {style}/>')
 
-    def text(
-        self, x: float, y: float, text: str, kind: str = "start", colour: str = "ink"
-    ) -> None:
+    def text(self, x: float, y: float, text: str, kind: str = "start", colour: str = "ink") -> None:
         """A line of text. kind: classes in STYLE, such as "small middle"."""
         style = f'class="{kind} {colour}"'
         self.add("text", style, escape(text), x=x, y=y)
@@ -129,7 +127,12 @@ class Axes:
         self.drawing.text(left, top - 12, y_name, "start", "soft")
 
     def curve(
-        self, xs: Sequence[float], ys: Sequence[float], colour: str, width: float = 2, dash: str = ""
+        self,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        colour: str,
+        width: float = 2,
+        dash: str = "",
     ) -> None:
         """A line through values."""
         points = [(self.x(x), self.y(y)) for x, y in zip(xs, ys, strict=True)]
