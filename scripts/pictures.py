@@ -199,10 +199,10 @@ def heads(names: Names) -> str:
 def overfitting(names: Names) -> str:
     """The losses over the steps, seen and held out, for a short and a long text."""
     picture = Drawing("Losses of a GPT that read little and of one that read much", 760, 400)
-    axes = Axes(picture, (60, 60, 500, 280), (0, 400), (0, 6))
+    axes = Axes(picture, (60, 60, 500, 280), (0, 300), (0, 6))
     ticks = {y: f"{y}" for y in range(7)}
     axes.frame(
-        {x: f"{x}" for x in range(0, 401, 100)}, ticks, "steps", "loss in nats per character"
+        {x: f"{x}" for x in range(0, 301, 100)}, ticks, "steps", "loss in nats per character"
     )
     for (name, losses), colour in zip(names["curves"].items(), ("b", "a"), strict=True):
         steps, seen, held_out = zip(*losses, strict=True)
