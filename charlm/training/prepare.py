@@ -42,6 +42,7 @@ from charlm.training.session import Session
 from charlm.training.speed import measure_speed
 from charlm.training.together import check_same, follow, lead, refuse_pipes
 
+UNKNOWN_CHARS = 1_000_000  # for settings that do not depend on the length of the text
 LARGE_MB = 300  # reading and encoding this takes a second or two
 
 
@@ -165,7 +166,7 @@ def _chosen(
             fit_to_model(settings, like)
         return parse_config(settings, request.overrides, request.name)
 
-    config = config_of(choose(kind, 0, 60, LAPTOP))
+    config = config_of(choose(kind, UNKNOWN_CHARS, 60, LAPTOP))
     if chars is None:
         return config, []
     time = seconds or DEFAULT_SECONDS
