@@ -67,6 +67,11 @@ class Processes:
         """Whether the torchrun that started this process has ended, and left it without control."""
         return bool(self.launched_by) and self._parent not in (None, os.getppid())
 
+    def rows(self, batch_size: int) -> slice:
+        """The rows of a batch that this process trains on."""
+        B = batch_size // self.size
+        return slice(B * self.rank, B * (self.rank + 1))
+
     # --- numbers and tensors -----------------------------------------------------------------
 
     def sum(self, *numbers: float) -> list[float]:
@@ -87,21 +92,30 @@ class Processes:
             with self._message(tensor):
                 dist.all_reduce(tensor)
 
-    def send(self, tensors: Sequence[Tensor], rank: int = 0) -> None:
-        """Replace tensors of one type by those of a process, in one message."""
-        if self.is_alone or not tensors:
+    def exchange(self, shares: Sequence[Sequence[Tensor]]) -> None:
+        """Replace the tensors of each share by those of the process with its number.
+
+        The tensors of a share have one type, and are one message. All messages are sent at once.
+        """
+        if self.is_alone:
             return
         import torch
         import torch.distributed as dist
 
         with torch.no_grad():
-            flat = torch.cat([tensor.flatten() for tensor in tensors])
-            with self._message(flat):
-                dist.broadcast(flat, rank)
-            if rank != self.rank:
-                parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-                for tensor, part in zip(tensors, parts, strict=True):
-                    tensor.copy_(part.view_as(tensor))
+            sent = []
+            for rank, share in enumerate(shares):
+                if share:
+                    flat = torch.cat([tensor.flatten() for tensor in share])
+                    with self._message(flat):
+                        sent.append((rank, share, flat, dist.broadcast(flat, rank, async_op=True)))
+            for rank, share, flat, work in sent:
+                with told():
+                    work.wait()
+                if rank != self.rank:
+                    parts = torch.split(flat, [tensor.numel() for tensor in share])
+                    for tensor, part in zip(share, parts, strict=True):
+                        tensor.copy_(part.view_as(tensor))
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensors of all processes, on the CPU. All have the same shape and type."""
@@ -127,7 +141,7 @@ class Processes:
         for name, shape, dtype in facts:
             mine = tensors.get(name)
             found[name] = torch.empty(shape, dtype=dtype) if mine is None else mine.cpu()
-            self.send([found[name]])
+            self.exchange([[found[name]]])
         return found
 
     # --- anything ----------------------------------------------------------------------------

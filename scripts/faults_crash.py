@@ -57,7 +57,7 @@ def trial(check: Check, number: int, folder: Path) -> Found:
 def _while_compiling(check: Check, rng: random.Random, place: Path) -> Found:
     """Stop a command that compiles the engine in C. The next one must succeed and leave nothing."""
     found = Found("compiling")
-    kind = rng.choice(("lstm", "gpt"))
+    kind = rng.choice(("lstm", "mlp", "gpt"))
     whole = reference(check, draw(check.random("compiling", kind), feeds=("file",), kind=kind))
     shutil.copytree(whole.folder, run_folder(place))
     sample: list[Any] = ["sample", "runs/run", "--length", 30, "--seed", 1, "--engine", "native"]

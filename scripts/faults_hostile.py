@@ -53,7 +53,7 @@ def prepare(check: Check) -> list[Base]:
     """Train a run of each kind, and compile the engine if there is a compiler."""
     if not check.sanitize:
         warm_up(check)
-    kinds = ("lstm",) if check.quick else ("rnn", "gru", "lstm", "gpt") * 2
+    kinds = ("lstm",) if check.quick else ("rnn", "gru", "lstm", "mlp", "gpt") * 2
     bases: list[Base] = []
     for number, kind in enumerate(kinds):
         plan = draw(check.random("base", number), steps=6, feeds=("file",), kind=kind)

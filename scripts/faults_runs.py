@@ -102,7 +102,7 @@ def draw(
     kind: str | None = None,
 ) -> RunPlan:
     """Draw a run of a tiny model: any kind, optimizer, batches, text, evaluation and saving."""
-    kind = kind or rng.choice(("rnn", "gru", "lstm", "gpt"))
+    kind = kind or rng.choice(("rnn", "gru", "lstm", "mlp", "gpt"))
     documents, batches = _batches(rng, kind)
     model = _model(rng, kind)
     length = model["context"] if kind == "gpt" else rng.choice((4, 8, 16))
@@ -182,14 +182,20 @@ def _model(rng: random.Random, kind: str) -> dict[str, Any]:
             "mlp": rng.choice(("gelu", "relu2", "swiglu")),
             "tie_weights": rng.random() < 0.3,
         }
-    return {
-        "kind": kind,
-        "n_layer": layers,
-        "hidden_size": rng.choice((4, 8, 32)),
+    size = {"kind": kind, "n_layer": layers, "hidden_size": rng.choice((4, 8, 32))}
+    size["input"] = rng.choice(("embedding", "one_hot"))
+    if kind == "mlp":
+        f = rng.choice(("sigmoid", "tanh", "relu"))
+        return size | {
+            "n_embd": 4,
+            "context": rng.choice((2, 5)),
+            "dropout": dropout,
+            "activation": f,
+        }
+    return size | {
         "dropout": dropout if layers > 1 else 0.0,
         "output_dropout": dropout,
         "weight_dropout": rng.choice((0.0, 0.0, 0.1)),
-        "input": rng.choice(("embedding", "one_hot")),
     }
 
 

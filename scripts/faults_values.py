@@ -36,6 +36,7 @@ STRINGS = (
     "meta",
     "mps",
     "lstm",
+    "mlp",
     "gpt",
     "byte",
     "items",

@@ -142,7 +142,7 @@ TASKS = [
         "; ".join(f"{key} {a:.0e}, {b:.0e}" for key, (a, b) in TOLERANCES.items()),
         functools.partial(agree, kind),
     )
-    for kind in ("rnn", "gru", "lstm", "gpt")
+    for kind in ("rnn", "gru", "lstm", "mlp", "gpt")
 ] + [
     Task(
         f"{kind}, {precision}: weights after stopping and resuming",

@@ -22,7 +22,7 @@ import yaml
 from charlm.cli import main
 
 ROOT = Path(__file__).parents[1]
-KINDS = ("rnn", "gru", "lstm", "gpt")
+KINDS = ("rnn", "gru", "lstm", "gpt", "mlp")
 
 if (_corpora := ROOT.parent / "shared" / "corpora").is_dir():
     os.environ.setdefault("CHARLM_DATA", str(_corpora))
@@ -123,6 +123,8 @@ def tiny_config(tiny_text: Path) -> TinyConfig:
         network, length = {"hidden_size": 16}, {"seq_len": 16}
         if kind == "gpt":  # its sequences are as long as its context
             network, length = {"n_head": 2, "n_embd": 16, "context": 16}, {}
+        if kind == "mlp":
+            network |= {"n_embd": 4, "context": 5}
         return {
             "name": kind,
             "data": {"path": str(tiny_text), "val_fraction": 0.05, "test_fraction": 0.05},

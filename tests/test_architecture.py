@@ -20,6 +20,7 @@ ALLOWED = {
     "version": "",
     "errors": "",
     "files": "",
+    "outputs": "errors",
     "units": "",
     "machine": "",
     "observer": "",
@@ -35,17 +36,19 @@ ALLOWED = {
     "checkpoint": "errors files config data devices models",
     "evaluation": "errors processes randomness units config data models checkpoint",
     "sampling": "errors randomness machine config data kernels models checkpoint evaluation",
-    "page": "errors",
-    "insight": "errors units visible observer config data models checkpoint evaluation page",
+    "page": "",
+    "insight": "errors outputs units visible observer config data models checkpoint evaluation "
+    "page",
     "playground": "errors visible config data models checkpoint evaluation sampling page",
+    "exporting": "version errors visible config data models checkpoint sampling",
     "training": "version errors files processes randomness units visible machine observer devices "
     "config data models kernels checkpoint evaluation",
-    "api": "errors units machine visible observer config data models checkpoint evaluation "
+    "api": "errors outputs units machine visible observer config data models checkpoint evaluation "
     "sampling page insight training",
     "scratch": "",
     "charlm": "version api",
-    "cli": "version errors units machine launch visible observer config data models checkpoint "
-    "evaluation sampling page insight playground training api",
+    "cli": "version errors outputs units machine launch visible observer config data models "
+    "checkpoint evaluation sampling page insight playground exporting training api",
     "__main__": "cli",
 }
 

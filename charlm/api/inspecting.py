@@ -59,7 +59,7 @@ def inspect(
     """
     limit_spinning(5_000)
     from charlm.insight.report import write_report
-    from charlm.page.file import check_free
+    from charlm.outputs import check_free
 
     arguments.integer("length", length, 2, MOST_CHARS)
     arguments.one_of("on_unknown", on_unknown, ON_UNKNOWN)

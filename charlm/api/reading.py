@@ -156,8 +156,8 @@ class ReadingModel:
 
         Returns:
             By kind, (L, N, D) float32. A recurrent network has `h`, the hidden state, and an LSTM
-            also `c`, the cell state. A GPT has `mlp`, the hidden layer of each MLP, and `x`, the
-            residual stream after each block.
+            also `c`, the cell state. An MLP has `h`, the hidden units. A GPT has `mlp`, the hidden
+            layer of each MLP, and `x`, the residual stream after each block.
 
         Raises:
             TypeError: the text is no string.

@@ -24,7 +24,7 @@ from charlm.machine import limit_spinning
 from charlm.observer import Observer, Record
 
 if TYPE_CHECKING:
-    from charlm.training.prepare import Request
+    from charlm.training.request import Request
     from charlm.training.session import Session
     from charlm.training.trainer import Trainer
 
@@ -54,7 +54,7 @@ def train(
         data: the text: a file, a folder, a glob, the name of a well-known text, or several of
             these. Without a config, settings are chosen for it.
         minutes: how long this may take, with everything. The settings are chosen for the text,
-            this time and the speed of this machine.
+            this time and the speed of this machine. With resume: how much longer.
         config: a YAML file, or settings as nested dictionaries or as a Config.
         set: further settings by their dotted names, such as {"model.hidden_size": 512}.
         name: the name of the run; the default is that of the config, otherwise that of the text.
@@ -160,7 +160,7 @@ def _request(
     init_from: str | Path | None,
 ) -> Request:
     """Check the arguments of `train`."""
-    from charlm.training.prepare import Request
+    from charlm.training.request import Request
 
     if not data and config is None and not resume:
         raise TypeError("train() needs data=, config= or resume=True")
@@ -170,7 +170,7 @@ def _request(
     if run is not None and name not in (None, run.name):
         raise ValueError(f"name={name}: resume= names another run; leave out name=")
     if minutes is not None:
-        _check_minutes(minutes, alone=config is None and not resume)
+        _check_minutes(minutes, alone=config is None)
     paths = paths_of("data", data)
     overrides = _overrides(settings or {})
     return Request(
@@ -194,7 +194,7 @@ def _check_minutes(minutes: float, alone: bool) -> None:
         raise ValueError(f"minutes={minutes:g} should be above 0 and at most {LARGEST / 60:g}")
     if not alone:
         raise ValueError(
-            "minutes= is for settings that are chosen for a text; with config= or resume=True, use "
+            "minutes= is for settings that are chosen for a text; with config=, use "
             'set={"train.max_seconds": SECONDS}'
         )
 

@@ -48,7 +48,7 @@ def find_checkpoint(given: Path | None, runs: Path = Path("checkpoints")) -> Pat
     try:
         if given is None:
             given = _newest_run(runs)
-        path = _by_name(given, runs)
+        path = by_name(given, runs)
         if path.is_dir():
             for name in (BEST, LAST):
                 if (path / name).is_file():
@@ -73,7 +73,7 @@ def find_run(given: Path, runs: Path) -> Path:
         CheckpointError: there is no such run.
     """
     try:
-        path = _by_name(given, runs)
+        path = by_name(given, runs)
         if not path.exists():
             path = runs / given
         if path.is_dir():
@@ -85,7 +85,7 @@ def find_run(given: Path, runs: Path) -> Path:
         raise CheckpointError(f"{given}: cannot open this path: {error.strerror}") from error
 
 
-def _by_name(given: Path, runs: Path) -> Path:
+def by_name(given: Path, runs: Path) -> Path:
     """The folder of the run of this name, if it is none but the name of a run under `runs`."""
     is_name = given.name == str(given) and not _has_checkpoint(given)
     return runs / given if is_name and _has_checkpoint(runs / given) else given

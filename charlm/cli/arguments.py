@@ -129,7 +129,8 @@ def _add_sources(parser: Parser) -> None:
         type=float,
         metavar="M",
         help="how long the run may take, with everything; the settings are chosen for the text, "
-        "this time and the speed of this machine (default: about 3 minutes)",
+        "this time and the speed of this machine (default: about 3 minutes); with --resume: how "
+        "much longer",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a YAML file with the settings")
     parser.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from charlm.cli import shared_options
-from charlm.cli.parser import Parser, Verbs, add_verb
+from charlm.cli.parser import Verbs, add_verb
 
 
 def add_export(verbs: Verbs) -> None:
@@ -13,31 +13,49 @@ def add_export(verbs: Verbs) -> None:
     parser = add_verb(
         verbs,
         "export",
-        "write a model as a page that samples text in a browser",
+        "write a model as a page for a browser, or for other programs",
         """\
 examples:
   charlm export mybook
   charlm export mybook --weights fp16 --out mybook.html
+  charlm export mybook --format onnx
+  charlm export mygpt --format hf --out mygpt-hf
 
-The page is one file with the model in it. It needs no internet connection, and sends nothing. With
-int8 weights it is about a third as large as the checkpoint; the page says what the rounding costs.
+html  a page with the model in it. It needs no internet connection, and sends nothing. With int8
+      weights it is about a third as large as the checkpoint; the page says what the rounding costs.
+onnx  a file for onnxruntime and other programs: any model, from ids and a state to logits and the
+      state after them. docs/sample_onnx.py samples with it.
+hf    a folder for transformers, with a tokenizer: a GPT with the options of GPT-2 (positions
+      learned, layernorm, gelu) or Llama (rope, rmsnorm, swiglu), without qk_norm.
+docs/sharing.md describes these files.
 """,
     )
     shared_options.add_checkpoint(parser)
     parser.add_argument(
         "--format",
-        choices=["html"],
+        choices=["html", "onnx", "hf"],
         default="html",
-        help="format of the file: html for a page (default: %(default)s)",
+        help="html for a page, onnx for a file, hf for a folder (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        metavar="FILE",
-        help="file for the page (default: play.html next to the checkpoint)",
+        metavar="PATH",
+        help="file, or folder for --format hf, to write (default: play.html, model.onnx or hf next "
+        "to the checkpoint)",
     )
-    _add_weights(parser)
-    parser.add_argument("--force", action="store_true", help="overwrite the file if it exists")
+    parser.add_argument(
+        "--weights",
+        choices=["int8", "fp16", "fp32"],
+        help="format of the weights: int8 (rounded, with one scale per row; html only), fp16 or "
+        "fp32 (default: int8 for html, fp32 for the others)",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="overwrite the file if it exists; in a folder that exists, replace the files of the "
+        "same names",
+    )
 
 
 def add_play(verbs: Verbs) -> None:
@@ -55,10 +73,6 @@ The page is that of `charlm export`, in a temporary folder.
 """,
     )
     shared_options.add_checkpoint(parser)
-    _add_weights(parser)
-
-
-def _add_weights(parser: Parser) -> None:
     parser.add_argument(
         "--weights",
         choices=["int8", "fp16", "fp32"],

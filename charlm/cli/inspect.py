@@ -25,7 +25,7 @@ def inspect(options: argparse.Namespace) -> int:
     from charlm.api.inspecting import MOST_CHARS, survey_text
     from charlm.checkpoint.read import find_checkpoint, open_checkpoint
     from charlm.insight.report import is_report, write_report
-    from charlm.page.file import check_free
+    from charlm.outputs import check_free
 
     if not 2 <= options.length <= MOST_CHARS:
         raise CharlmError(f"--length: {options.length} should be from 2 to {MOST_CHARS}")

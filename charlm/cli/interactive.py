@@ -29,10 +29,12 @@ type a line, and the model continues it; an empty line continues the text
 /settings   print all settings; a setting without a value prints that one
 /reset      start a new text
 /help       print this help
+/quit       end the program
 //text      a line that starts with a slash
 Ctrl-C stops the model, Ctrl-D ends the program"""
 SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "length")
-COMMANDS = ("help", "settings", "seed", "reset", *SETTINGS)
+ENDS = ("/quit", "/exit")
+COMMANDS = ("help", "quit", "settings", "seed", "reset", *SETTINGS)
 
 
 def run_interactive(model: Model, spec: SampleSpec, prompt: Ids, seed: int) -> int:
@@ -42,7 +44,7 @@ def run_interactive(model: Model, spec: SampleSpec, prompt: Ids, seed: int) -> i
     if len(prompt):
         session.out.write(model.vocab.decode(prompt))
         session.continue_text(prompt)
-    while (line := _next_line()) is not None:
+    while (line := _next_line()) is not None and line.strip() not in ENDS:
         try:
             session.handle_line(line)
         except (CharlmError, ValueError) as error:

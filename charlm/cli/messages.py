@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 ARGUMENTS = (
-    "data|device|engine|force|init_from|name|on_unknown|out|precision|resume|set|split|weights"
+    "data|device|engine|force|format|init_from|name|on_unknown|out|precision|resume|set|split|"
+    "weights"
 )
 
 

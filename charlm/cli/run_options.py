@@ -16,6 +16,7 @@ def add_runs(verbs: Verbs) -> None:
         """\
 examples:
   charlm runs
+  charlm runs mybook --curve
   charlm runs elsewhere/checkpoints --json
 
 One line for each run, the newest first. NATS/CHAR is the lowest validation loss. A run is running,
@@ -27,9 +28,12 @@ finished, or stopped before its end. Only the metadata of checkpoints are read.
         nargs="?",
         type=Path,
         metavar="DIR",
-        help="folder that contains run folders, or a run folder (default: checkpoints)",
+        help="folder that contains run folders, or a run, given by its name or folder (default: "
+        "checkpoints)",
     )
-    parser.add_argument("--json", action="store_true", help="print the runs as one JSON list")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--curve", action="store_true", help="draw the losses of each run")
+    form.add_argument("--json", action="store_true", help="print the runs as one JSON list")
 
 
 def add_compare(verbs: Verbs) -> None:

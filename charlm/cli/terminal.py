@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import shutil
 import sys
@@ -11,8 +12,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from charlm.cli.curve import draw_curve
 from charlm.cli.output import message
 from charlm.cli.streams import OutputError
+from charlm.insight.growth import read_growth
 from charlm.observer import Observer, Record
 from charlm.training.run import Run
 from charlm.visible import SAMPLE, visible
@@ -25,14 +28,19 @@ BOLD, DIM = 1, 2  # codes of a terminal
 class View(Observer):
     """Prints a line of progress on a terminal, otherwise a line every few seconds.
 
+    Args:
+        plot: whether to draw the losses at each evaluation.
+
     Attributes:
         closed: standard output was closed by its reader.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, plot: bool = False) -> None:
         self._bar: tqdm[Any] | None = None
         self._terminal = sys.stdout.isatty() and sys.stderr.isatty()
         self._colour = self._terminal and not os.environ.get("NO_COLOR")
+        self._plot = plot
+        self._drawn: list[str] = []  # the newest curve
         self.closed = False
         self._run, self._best = run, run.progress.best_loss
         self._train: Record | None = None  # the newest training loss
@@ -94,6 +102,8 @@ class View(Observer):
             self._best = record.loss if better else self._best
             best = "  best so far" if better else ""
             self._line(f"step {record.step:>6,}  val    {text}{self._styled(best, BOLD)}")
+            if self._plot:
+                self.draw()
         elif not self._terminal and time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
             self._printed = time.monotonic()
             left = f"  {self._time_left()} left" if self._time_left() else ""
@@ -103,6 +113,17 @@ class View(Observer):
         self._line(self._styled(f"--- sample at step {step:,}", DIM))
         self._line(visible(text, SAMPLE))
         self._line(self._styled("---", DIM))
+
+    def draw(self) -> None:
+        """Draw the losses so far, on a terminal that can show them and has not shown them yet."""
+        if not self._terminal or locale.getencoding().lower() not in ("utf-8", "utf8"):
+            return
+        losses = read_growth(self._run.folder).losses
+        drawn = draw_curve(losses, shutil.get_terminal_size().columns - 1)
+        if drawn != self._drawn:
+            self._drawn = drawn
+            for line in drawn:
+                self._line(line)
 
     def notice(self, text: str) -> None:
         tqdm.write(message(f"note: {text}"), file=sys.stderr)

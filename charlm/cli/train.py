@@ -20,7 +20,7 @@ from charlm.launch import limit_messages
 
 if TYPE_CHECKING:
     from charlm.config import Config
-    from charlm.training.prepare import Request
+    from charlm.training.request import Request
 
 
 def train(options: argparse.Namespace) -> int:
@@ -39,7 +39,7 @@ def train(options: argparse.Namespace) -> int:
             request = _request(options, print_note if processes.is_first else _silent)
         ready = stack.enter_context(prepare(request, print_note, processes))
         run = ready.run
-        view, began_at = terminal.View(run), run.progress.step
+        view, began_at = terminal.View(run, options.plot), run.progress.step
         if processes.is_first:
             view.begin(describe.describe_run(ready))
             for notice in ready.notices:
@@ -57,6 +57,7 @@ def train(options: argparse.Namespace) -> int:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         stopped_by = max(processes.all(received[0] if received else 0))
         if processes.is_first:
+            view.draw()
             for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
                 print_line(line)
         # torchrun ends all processes when one has ended, also before the first has printed
@@ -76,7 +77,7 @@ def _request(options: argparse.Namespace, notify: Callable[[str], None]) -> Requ
         CharlmError: arguments contradict each other, or a file is wrong.
     """
     from charlm.config.files import load_config
-    from charlm.training.prepare import Request
+    from charlm.training.request import Request
 
     _sort_texts(options)
     run = _named_run(options)
@@ -116,14 +117,12 @@ def _check_minutes(options: argparse.Namespace) -> None:
     if minutes is None:
         return
     if not SMALLEST <= minutes <= LARGEST / 60:
+        large = f" and at most {LARGEST / 60:,.0f}" * (minutes > 0)
+        raise CharlmError(f"--minutes {minutes:g}: should be above 0{large}")
+    if options.config:
         raise CharlmError(
-            f"--minutes {minutes:g}: should be above 0 and at most {LARGEST / 60:,.0f}"
-        )
-    if options.config or options.resume is not None:
-        total = ", which is the total of all its sessions" if options.resume is not None else ""
-        raise CharlmError(
-            "--minutes chooses settings for a text; with a config, and for a run to resume, use "
-            f"--set train.max_seconds={60 * minutes:.12g}{total}"
+            "--minutes chooses settings for a text; with a config, use "
+            f"--set train.max_seconds={60 * minutes:.12g}"
         )
     if given := limiting(options.set):
         raise CharlmError(f"--minutes and {given[0]} both limit the run; give one of them")

@@ -10,7 +10,7 @@ from charlm.cli.parser import Parser
 # Options that set a setting: the keys, the value and what it is. Of `a|b`, the first is set that
 # the kind of model has.
 _SETTINGS = {
-    "--model": ("model.kind", "KIND", "kind of model: lstm, gru, rnn or gpt"),
+    "--model": ("model.kind", "KIND", "kind of model: lstm, gru, rnn, gpt or mlp"),
     "--layers": ("model.n_layer", "N", "number of layers"),
     "--hidden-size": (
         "model.hidden_size|model.n_embd",
@@ -18,7 +18,7 @@ _SETTINGS = {
         "number of hidden units per layer; for a gpt, model.n_embd",
     ),
     "--seq-len": (
-        "model.context|train.seq_len",
+        "train.seq_len|model.context",
         "N",
         "number of characters per sequence; for a gpt, model.context",
     ),
@@ -39,11 +39,16 @@ _SETTINGS = {
 
 
 def add(parser: Parser) -> None:
-    """Add the options that set a setting, and --help-settings."""
+    """Add the options that set a setting, --plot and --help-settings."""
     group = parser.add_argument_group("settings that are changed most (--set changes all others)")
     for option, (_, value, about) in _SETTINGS.items():
         group.add_argument(option, metavar=value, help=about)
     parser.flags = {key: it for it, (keys, *_) in _SETTINGS.items() for key in keys.split("|")}
+    parser.add_argument(
+        "--plot",
+        action="store_true",
+        help="draw the losses at each evaluation, on a terminal, and not only at the end",
+    )
     parser.add_argument(
         "--help-settings", action=_PrintSettings, nargs=0, help="list all settings, and exit"
     )

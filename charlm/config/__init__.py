@@ -7,7 +7,7 @@ configs, and yaml_io.py their YAML. explain.py turns validation errors into mess
 
 from charlm.config.base import Group
 from charlm.config.data import DataConfig
-from charlm.config.model import GPTConfig, ModelConfig, RecurrentConfig
+from charlm.config.model import GPTConfig, MLPConfig, ModelConfig, RecurrentConfig
 from charlm.config.run import Config, EvalConfig, SampleConfig
 from charlm.config.train import (
     AdamConfig,
@@ -33,6 +33,7 @@ __all__ = [
     "ExponentialSchedule",
     "GPTConfig",
     "Group",
+    "MLPConfig",
     "ModelConfig",
     "MuonConfig",
     "OptimizerConfig",

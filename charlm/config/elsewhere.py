@@ -16,6 +16,7 @@ NAMES_ELSEWHERE = {
     "model_type": "model.kind",
     "rnn_type": "model.kind",
     "rnn_size": "model.hidden_size",
+    "width": "model.hidden_size",
     "hidden_dim": "model.hidden_size",
     "units": "model.hidden_size",
     "nhid": "model.hidden_size",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from charlm.config.base import NUMBER_TAG
+from charlm.config.base import NUMBER_TAG, SMALLEST
 from charlm.config.data import OLD_NAMES
 from charlm.config.elsewhere import NAMES_ELSEWHERE
 from charlm.config.reference import settings
@@ -61,6 +61,8 @@ def _explain(detail: ErrorDetails, hints: Mapping[str, str]) -> list[str]:
             (bound,) = context.values()
             number = f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
             words = error.replace("_", " ").replace("equal", "or equal to")  # "less than or ..."
+            if bound == SMALLEST and given <= 0:
+                words, number = "above", "0"
             return [f"{dotted}: {shown(given)} should be {words} {number}"]
         case error:
             message = detail["msg"].removeprefix("Input should be ")

@@ -95,6 +95,9 @@ def for_kind(override: str, kind: str) -> str:
         override: `KEY=VALUE`, or `KEY|KEY=VALUE` to set the first key that the kind of model has.
     """
     keys, equals, value = override.partition("=")
-    known = {it.key for it in settings() if not it.only or kind in it.only} if "|" in keys else ()
+    if "|" not in keys:
+        return override
+    known = {it.key for it in settings() if not it.only or kind in it.only}
+    known -= {*_NOT_OF_GPT} if kind == "gpt" else set()
     *others, last = keys.split("|")
     return next((key for key in others if key in known), last) + equals + value

@@ -1,4 +1,4 @@
-"""Settings of the network: a recurrent network or a GPT."""
+"""Settings of the network: a recurrent network, a GPT or an MLP."""
 
 from __future__ import annotations
 
@@ -126,4 +126,38 @@ class GPTConfig(Group):
             yield f"n_embd: sinusoidal positions need an even number, not {self.n_embd}"
 
 
-ModelConfig = Annotated[RecurrentConfig | GPTConfig, Field(discriminator="kind")]
+class MLPConfig(Group):
+    """Settings of a feed-forward network that sees the last characters side by side."""
+
+    kind: Literal["mlp"] = Field(
+        "mlp", description="feed-forward network over the last characters (Bengio et al. 2003)"
+    )
+    context: Context = Field(
+        8, description="number of characters that the network sees: the last one and those before"
+    )
+    n_layer: Layers = Field(1, description="number of hidden layers")
+    hidden_size: Width = Field(256, description="number of hidden units per layer")
+    n_embd: Width = Field(
+        32, description="size of the embedding of a character; for model.input embedding"
+    )
+    input: Literal["embedding", "one_hot"] = Field(
+        "embedding",
+        description="what the first layer reads for each character of the context: embedding for a "
+        "learned vector of n_embd numbers, one_hot for a one-hot vector",
+    )
+    activation: Literal["sigmoid", "tanh", "relu"] = Field(
+        "relu", description="nonlinearity of the hidden units"
+    )
+    dropout: Fraction = Field(0.0, description="dropout probability on the hidden units")
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.hidden_size
+
+    def input_width(self, vocab_size: int) -> int:
+        """The numbers that the first layer reads, for all characters of the context together."""
+        return self.context * (vocab_size if self.input == "one_hot" else self.n_embd)
+
+
+ModelConfig = Annotated[RecurrentConfig | GPTConfig | MLPConfig, Field(discriminator="kind")]

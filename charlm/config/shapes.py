@@ -9,32 +9,37 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from charlm.config.model import GPTConfig, RecurrentConfig
+from charlm.config.model import GPTConfig, MLPConfig, ModelConfig, RecurrentConfig
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 Shape = tuple[int, ...]
 Named = Iterator[tuple[str, Shape]]
 
 
-def weight_shapes(config: RecurrentConfig | GPTConfig, vocab_size: int) -> Named:
+def weight_shapes(config: ModelConfig, vocab_size: int) -> Named:
     """Yield the names and shapes of a model's weights, one by one: there may be billions."""
     if isinstance(config, GPTConfig):
         return _gpt(config, vocab_size)
+    if isinstance(config, MLPConfig):
+        return _mlp(config, vocab_size)
     return _recurrent(config, vocab_size)
 
 
-def count_weights(config: RecurrentConfig | GPTConfig, vocab_size: int) -> int:
+def count_weights(config: ModelConfig, vocab_size: int) -> int:
     """The number of weights of a model."""
     return sum(math.prod(shape) for _, shape in weight_shapes(config, vocab_size))
 
 
-def state_shapes(config: RecurrentConfig, batch_size: int) -> Named:
-    """Yield the names and shapes of the state of a recurrent network, for B texts."""
+def state_shapes(config: RecurrentConfig | MLPConfig, batch_size: int) -> Named:
+    """Yield the names and shapes of the state that is carried from batch to batch, for B texts."""
+    if isinstance(config, MLPConfig):
+        yield "0", (1, batch_size, config.context - 1)
+        return
     for part in range(2 if config.kind == "lstm" else 1):
         yield str(part), (config.n_layer, batch_size, config.hidden_size)
 
 
-def unit_sizes(config: RecurrentConfig | GPTConfig) -> dict[str, int]:
+def unit_sizes(config: ModelConfig) -> dict[str, int]:
     """The kinds of units of a model, and the number of units of each kind in a layer."""
     if isinstance(config, GPTConfig):
         return {"mlp": config.mlp_width, "x": config.n_embd}
@@ -54,6 +59,17 @@ def _recurrent(config: RecurrentConfig, V: int) -> Named:
         yield f"rnn.weight_hh_l{layer}", (G * D, D)
         yield f"rnn.bias_ih_l{layer}", (G * D,)
         yield f"rnn.bias_hh_l{layer}", (G * D,)
+
+
+def _mlp(config: MLPConfig, V: int) -> Named:
+    D = config.hidden_size
+    if config.input == "embedding":
+        yield "embed.weight", (V, config.n_embd)
+    for layer in range(config.n_layer):
+        yield f"layers.{layer}.weight", (D, D if layer else config.input_width(V))
+        yield f"layers.{layer}.bias", (D,)
+    yield "head.weight", (V, D)
+    yield "head.bias", (V,)
 
 
 def _gpt(config: GPTConfig, V: int) -> Named:

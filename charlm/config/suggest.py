@@ -1,6 +1,7 @@
 """Default settings for a text that has no config, chosen by its length, the time and the speed.
 
-The constants come from `scripts/fit_defaults`, which trains models of many sizes on several texts.
+The constants come from `scripts/fit_defaults`, which trains models of many sizes on several texts;
+those of the MLP are coarse, from a dozen runs on one text.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from charlm.config.describe import describe_model
 from charlm.config.kinds import for_kind
-from charlm.config.model import GPTConfig, RecurrentConfig
+from charlm.config.model import GPTConfig, MLPConfig, ModelConfig, RecurrentConfig
 from charlm.config.names import MAX_NAME_BYTES, is_name_char, name_problem
 from charlm.config.run import Config
 
@@ -47,12 +48,15 @@ class Kind:
 
 
 _RECURRENT_WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+# Chosen from runs of 0.6 to 4 million characters of one text only; longer runs may want more.
+_MLP_CONTEXT = 8
 MOST_WEIGHTS = 30  # for each character of the text
 KINDS = {
     "lstm": Kind(_RECURRENT_WIDTHS, 1, 8, 64, 1.5),
     "gru": Kind(_RECURRENT_WIDTHS, 1, 6, 64, 3.0),
     "rnn": Kind(_RECURRENT_WIDTHS, 1, 2, 64, 3.0),
     "gpt": Kind((32, 64, 96, 128, 192, 256, 384, 512, 768), 4, 12, 128, 3.0),
+    "mlp": Kind((64, 128, 256, 384, 512, 768, 1024, 1536, 2048), 3, 1, 64, 5.0),
 }
 
 
@@ -113,11 +117,11 @@ class Choice:
         return KINDS[self.kind].seq_len
 
     @property
-    def model(self) -> RecurrentConfig | GPTConfig:
+    def model(self) -> ModelConfig:
         return model_of(self.kind, self.width, self.dropout)
 
 
-def model_of(kind: str, width: int, dropout: float = 0.0) -> RecurrentConfig | GPTConfig:
+def model_of(kind: str, width: int, dropout: float = 0.0) -> ModelConfig:
     """The model of a kind with this width."""
     of = KINDS[kind]
     if kind == "gpt":
@@ -126,6 +130,14 @@ def model_of(kind: str, width: int, dropout: float = 0.0) -> RecurrentConfig | G
             n_head=_heads(width),
             n_embd=width,
             context=of.seq_len,
+            dropout=dropout,
+        )
+    if kind == "mlp":
+        return MLPConfig(
+            context=_MLP_CONTEXT,
+            n_layer=of.n_layer,
+            hidden_size=width,
+            n_embd=width // _MLP_CONTEXT,  # the first matrix is (D, D), like the others
             dropout=dropout,
         )
     return RecurrentConfig.model_validate(
@@ -139,7 +151,7 @@ def choose(kind: str, chars: int, seconds: float, speed: Speed, width: int | Non
     enough characters, and is not too large for the text.
 
     Args:
-        kind: lstm, gru, rnn or gpt.
+        kind: lstm, gru, rnn, gpt or mlp.
         chars: number of characters of the training part.
         seconds: how long the run may take.
         speed: of training such models on this machine.
@@ -258,7 +270,9 @@ def _heads(width: int) -> int:
 
 
 def fit_heads(settings: dict[str, Any], overrides: Iterable[str]) -> None:
-    """Fit the suggested number of heads, in place, to an n_embd that the user sets."""
+    """Fit the suggested number of heads of a GPT, in place, to an n_embd that the user sets."""
+    if settings["model"]["kind"] != "gpt":
+        return
     for override in overrides:
         key, _, value = for_kind(override, settings["model"]["kind"]).partition("=")
         if key.strip() == "model.n_embd" and value.strip().isdecimal():

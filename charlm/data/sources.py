@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import difflib
 import errno
 import glob
 import gzip
@@ -13,8 +14,9 @@ import shlex
 import stat
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +28,7 @@ from charlm.errors import DataError
 from charlm.files import open_at_once
 
 CHUNK = 1 << 20  # bytes read at a time
+MAX_NAMES = 1000  # of a folder, that are compared with one that does not exist
 _UNPACKERS: dict[str, Callable[[IO[bytes]], Any]] = {
     ".gz": lambda file: gzip.GzipFile(fileobj=file),
     ".bz2": bz2.BZ2File,
@@ -155,13 +158,22 @@ def _refused(name: str, entry: str) -> Source:
     return Source(name, refuse, once=True)
 
 
+def _hint_to_similar(path: Path) -> str:
+    """What may have been meant by the path of a file that does not exist."""
+    if text := library.similar(str(path)):
+        return f"; did you mean the well-known text {text}?"
+    with suppress(OSError):
+        names = [each.name for each in islice(path.parent.iterdir(), MAX_NAMES)]
+        if close := difflib.get_close_matches(path.name, names, 1, cutoff=0.8):
+            return f"; did you mean {shlex.quote(str(path.with_name(close[0])))}?"
+    return ""
+
+
 def _file(path: Path, trusted: bool, found: bool = False) -> Source:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        close = None if found else library.similar(str(path))
-        hint = f"; did you mean the well-known text {close}?" if close else ""
-        hint = hint or "; leave it out with data.exclude" * found
+        hint = "; leave it out with data.exclude" if found else _hint_to_similar(path)
         raise DataError(f"{path}: cannot read this text: {error.strerror}{hint}") from error
     regular = stat.S_ISREG(mode)
     return Source(

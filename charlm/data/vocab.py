@@ -121,10 +121,10 @@ class Vocab:
     def describe_unknown(self, distinct: str, where: str, first: str) -> str:
         """A message about unknown characters: which, where, and known ones similar to the first."""
         names = describe(distinct[:5], more=len(distinct) > 5)
-        return (
-            f"the vocabulary does not have {names} ({where}); nearest known: "
-            f"{describe(self.nearest(first))}"
-        )
+        message = f"the vocabulary does not have {names} ({where})"
+        if first == "\\":
+            return f"{message}; a line break in bash or zsh is written as in $'one\\ntwo'"
+        return f"{message}; nearest known: {describe(self.nearest(first))}"
 
     def nearest(self, char: str) -> list[str]:
         """4 known characters similar to `char`: the other case, no accent, a near code point."""

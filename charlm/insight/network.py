@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from charlm.config import RecurrentConfig
+from charlm.config import MLPConfig, RecurrentConfig
 from charlm.insight.record import Array
 from charlm.insight.surprisal import char_class
-from charlm.models import GPT, CharModel, Recurrent
+from charlm.models import GPT, MLP, CharModel, Recurrent
 
 _CELLS = {"rnn": ("RNN", "no gates"), "gru": ("GRU", "2 gates"), "lstm": ("LSTM", "3 gates")}
 _MLPS = {"gelu": "GELU", "relu2": "squared ReLU", "swiglu": "SwiGLU"}
@@ -24,7 +24,7 @@ class Part:
     """One part of a network, or several equal parts.
 
     Attributes:
-        kind: input, embedding, one-hot, layer, attention, mlp, norm or head.
+        kind: input, embedding, one-hot, layer (with a state), hidden, attention, mlp, norm or head.
         name: for the drawing.
         detail: what it contains, with sizes.
         size: the number of values that it passes on for each character.
@@ -59,13 +59,21 @@ class EmbeddingMap:
 
 def parts_of(model: CharModel) -> list[Part]:
     """The parts of a network, from the input to the output."""
-    assert isinstance(model, GPT | Recurrent)
     config, V = model.config, model.vocab_size
     first = Part("input", "character", f"one of {V:,} characters", 1, 0)
-    middle = _gpt(model) if isinstance(model, GPT) else _recurrent(model)
+    match model:
+        case GPT():
+            middle = _gpt(model)
+        case Recurrent():
+            middle = _recurrent(model)
+        case MLP():
+            N = model.config.context
+            first = Part("input", f"the last {N:,} characters", f"each one of {V:,}", N, 0)
+            middle = _mlp(model)
     counted = sum(part.parameters for part in middle)
     rest = _count(model) - counted  # the output layer; 0 if it shares the embedding's matrix
-    head = "matrix of the embedding" if config.tie_weights else "linear layer"
+    tied = not isinstance(config, MLPConfig) and config.tie_weights
+    head = "matrix of the embedding" if tied else "linear layer"
     detail = f"{head}, softmax over {V:,}"
     return [first, *middle, Part("head", "output: the next character", detail, V, rest)]
 
@@ -86,14 +94,32 @@ def _recurrent(model: Recurrent) -> list[Part]:
         sum(p.numel() for key, p in model.rnn.named_parameters() if key.endswith(f"_l{layer}"))
         for layer in range(config.n_layer)
     ]
-    layers, start = [], 0
-    for layer in range(1, config.n_layer + 1):
-        if layer == config.n_layer or sizes[layer] != sizes[start]:  # equal layers are one part
+    return [embedding, *_layers("layer", name, units, D, sizes)]
+
+
+def _layers(kind: str, name: str, detail: str, size: int, parameters: list[int]) -> list[Part]:
+    """The layers of a network with these numbers of parameters; equal layers are one part."""
+    parts, start = [], 0
+    for layer in range(1, len(parameters) + 1):
+        if layer == len(parameters) or parameters[layer] != parameters[start]:
             title = f"{name} layer {start + 1}" + f" to {layer}" * (layer > start + 1)
-            total = sum(sizes[start:layer])
-            layers.append(Part("layer", title, units, D, total, layer - start))
+            total = sum(parameters[start:layer])
+            parts.append(Part(kind, title, detail, size, total, layer - start))
             start = layer
-    return [embedding, *layers]
+    return parts
+
+
+def _mlp(model: MLP) -> list[Part]:
+    config, D = model.config, model.config.hidden_size
+    inputs = config.input_width(model.vocab_size)
+    detail = f"{config.context:,} vectors of {inputs // config.context:,}, side by side"
+    embedding = (
+        Part("one-hot", "one-hot vectors", detail, inputs, 0)
+        if model.embed is None
+        else Part("embedding", "embeddings", detail, inputs, _count(model.embed))
+    )
+    units = f"{D:,} units, {config.activation}"
+    return [embedding, *_layers("hidden", "hidden", units, D, list(map(_count, model.layers)))]
 
 
 def _gpt(model: GPT) -> list[Part]:
@@ -126,8 +152,8 @@ def _count(module: nn.Module | None) -> int:
 def embedding_map(model: CharModel, vocab: str) -> EmbeddingMap:
     """The character embeddings (V, D) on their first two principal components.
 
-    Without an embedding, the vectors are the columns of W_ih of the first layer, (V, G*D): what a
-    character adds to the gates.
+    Without an embedding, the vectors are columns of the first matrix: of W_ih, (V, G*D), what a
+    character adds to the gates; or of an MLP, (V, D), what the last character adds to the units.
     """
     vectors, source = _vectors(model)
     centred = vectors - vectors.mean(0)
@@ -145,9 +171,12 @@ def embedding_map(model: CharModel, vocab: str) -> EmbeddingMap:
 
 def _vectors(model: CharModel) -> tuple[Array, str]:
     """One vector for each character (V, D or G*D), and what they are."""
-    assert isinstance(model, GPT | Recurrent)
+    assert isinstance(model, GPT | MLP | Recurrent)
     if model.embed is not None:
         weight, source = model.embed.weight, "the embedding"
+    elif isinstance(model, MLP):
+        weight = model.layers[0].weight[:, -model.vocab_size :].t()  # (V, D)
+        source = "the columns of the first matrix for the last character"
     else:
         weight, source = model.rnn.weight_ih_l0.t(), "the columns of W_ih of layer 1"
     return weight.detach().double().cpu().numpy(), source

@@ -16,8 +16,8 @@ import numpy as np
 from charlm.insight.attention import AttentionWindow
 from charlm.insight.record import Array
 from charlm.insight.survey import Survey
+from charlm.outputs import write_output
 from charlm.page.document import build, read_part
-from charlm.page.file import write_page
 from charlm.visible import visible
 
 LEVELS = (63, 31, 15, 7)  # steps on each side of zero to which the values of units are rounded
@@ -61,7 +61,7 @@ def write_report(path: Path, survey: Survey, about: dict[str, Any], overwrite: b
     Raises:
         CharlmError: the file cannot be written, or it exists and `overwrite` is False.
     """
-    return write_page(path, build_page(survey, about), "report", overwrite)
+    return write_output(path, build_page(survey, about).encode(), "report", overwrite)
 
 
 def build_page(survey: Survey, about: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charlm.config.shapes import unit_sizes
-from charlm.models import GPT, CharModel, Recurrent, State
+from charlm.models import GPT, MLP, CharModel, Recurrent, State
 from charlm.models.gpt import Block
 
 Masks = dict[str, Tensor]
@@ -34,8 +34,8 @@ class Trace:
     Attributes:
         logits: (B, T, V), those of the model.
         units: by kind, (L, B, T, D). A recurrent network has `h`, the hidden state, and an LSTM
-            also `c`, the cell state. A GPT has `mlp`, the hidden layer of each MLP (L, B, T, F),
-            and `x`, the residual stream after each block.
+            also `c`, the cell state. An MLP has `h`, the hidden units. A GPT has `mlp`, the hidden
+            layer of each MLP (L, B, T, F), and `x`, the residual stream after each block.
         gates: by name, (L, B, T, D), from 0 to 1. An LSTM has `input`, `forget` and `output`, a
             GRU `reset` and `update`.
         attention: (L, B, H, T, T), the weight of each key (column) for each query (row). These
@@ -63,7 +63,7 @@ def trace(
     """Read ids (B, T) as `model(ids, state)` does, and return the inner values of every step.
 
     Args:
-        state: of a recurrent network. A GPT has none here: it reads one window at once.
+        state: of a recurrent network or an MLP. A GPT has none here: it reads one window at once.
         masks: units to hold at zero. They apply in every step, before anything reads the units.
         with_attention: also return a GPT's attention. It takes L*H*T^2 numbers for each text.
 
@@ -73,6 +73,8 @@ def trace(
     if isinstance(model, Recurrent):
         with _one_thread():
             return _trace_recurrent(model, ids, state, masks or {})
+    if isinstance(model, MLP):
+        return _trace_mlp(model, ids, state, masks or {})
     assert isinstance(model, GPT)
     return _trace_gpt(model, ids, masks or {}, with_attention), None
 
@@ -174,6 +176,19 @@ def _masked(values: Values, factors: Values) -> Values:
 def _stacked(each: list[Values]) -> Values:
     """The values of several steps or layers, along a new first dimension."""
     return {name: torch.stack([values[name] for values in each]) for name in each[0]}
+
+
+# --- MLP -------------------------------------------------------------------------------------
+
+
+def _trace_mlp(model: MLP, ids: Tensor, state: State | None, masks: Masks) -> tuple[Trace, State]:
+    seen, after = model.look_back(ids, state)
+    x = model.first_layer(seen)  # (B, T, D)
+    layers: list[Tensor] = []
+    for i in range(model.config.n_layer):
+        h = model.activate(model.layers[i](layers[-1]) if i else x)  # (B, T, D)
+        layers.append(h * masks["h"][i][:, None] if "h" in masks else h)
+    return Trace(model.head(layers[-1]), {"h": torch.stack(layers)}), after
 
 
 # --- GPT -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from charlm.kernels.recurrent import FusedRecurrent
 from charlm.kernels.variants import Variant, usable_variants
 from charlm.models.base import CharModel, State
 from charlm.models.gpt import GPT
+from charlm.models.mlp import MLP
 
 Fused = Callable[[Tensor, State | None], tuple[Tensor, State]]
 
@@ -32,6 +33,12 @@ class Kernels:
         if precision == "auto" and half and half[0].name == "amx":
             return half
         return half * (precision != "fp32") + single * (precision != "bf16")
+
+    @staticmethod
+    def support(model: CharModel) -> bool:
+        """Whether there are kernels for the layers of this kind of model. An MLP has none: its
+        layers are three or four large products, which PyTorch computes as fast."""
+        return not isinstance(model, MLP)
 
     @staticmethod
     def layers(model: CharModel, variant: Variant) -> Callable[[CharModel], Fused]:

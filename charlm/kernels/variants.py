@@ -67,7 +67,7 @@ VARIANTS = (
 )
 
 
-_SAMPLING = ("gpt", "recurrent")  # C files
+_SAMPLING = ("gpt", "mlp", "recurrent")  # C files
 _IS_X86 = platform.machine() in ("x86_64", "AMD64")
 
 

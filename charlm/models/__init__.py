@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from charlm.config import GPTConfig, RecurrentConfig
+from charlm.config import GPTConfig, MLPConfig, ModelConfig
 from charlm.config.shapes import count_weights
 from charlm.errors import SMALLER_MODEL, ConfigError
 from charlm.machine import usable_memory
 from charlm.models.base import CharModel, State
 from charlm.models.gpt import GPT
+from charlm.models.mlp import MLP
 from charlm.models.recurrent import Recurrent
 from charlm.randomness import torch_seed
 
-__all__ = ["GPT", "CharModel", "Recurrent", "State", "build_model"]
+__all__ = ["GPT", "MLP", "CharModel", "Recurrent", "State", "build_model"]
 
 
-def build_model(config: RecurrentConfig | GPTConfig, vocab_size: int, seed: int) -> CharModel:
+def build_model(config: ModelConfig, vocab_size: int, seed: int) -> CharModel:
     """Build a model with random weights on the CPU; the same seed gives the same weights.
 
     Raises:
@@ -28,10 +29,12 @@ def build_model(config: RecurrentConfig | GPTConfig, vocab_size: int, seed: int)
         torch.default_generator.manual_seed(torch_seed(seed, "weights"))
         if isinstance(config, GPTConfig):
             return GPT(config, vocab_size)
+        if isinstance(config, MLPConfig):
+            return MLP(config, vocab_size)
         return Recurrent(config, vocab_size)
 
 
-def _refuse_too_large(config: RecurrentConfig | GPTConfig, vocab_size: int) -> None:
+def _refuse_too_large(config: ModelConfig, vocab_size: int) -> None:
     """Linux would grant the memory, and kill the process when the weights are initialised."""
     needed, usable = 4 * count_weights(config, vocab_size), usable_memory()
     if isinstance(config, GPTConfig) and config.position != "learned":

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from charlm.config import GPTConfig, RecurrentConfig
+from charlm.config import ModelConfig
 
 State = tuple[Tensor, ...]
-"""The state of a model after a text: hidden states, or keys and values."""
+"""The state of a model after a text: hidden states, keys and values, or the last characters."""
 
 
 class CharModel(nn.Module):
@@ -21,11 +21,11 @@ class CharModel(nn.Module):
     Attributes:
         config: the settings that it was built from.
         vocab_size: V.
-        context: the number of characters that it can look at, or None for no limit.
+        context: the number of characters that it can read from one state, or None for no limit.
         compile_pays_on_cuda: whether torch.compile makes its training step faster on a GPU.
     """
 
-    config: RecurrentConfig | GPTConfig
+    config: ModelConfig
     vocab_size: int
     context: int | None = None
     compile_pays_on_cuda = False

@@ -26,7 +26,13 @@ Array = NDArray[Any]
 
 
 def build(
-    title: str, style: str, script: str, data: Any, arrays: Mapping[str, Array], worker: str = ""
+    title: str,
+    style: str,
+    script: str,
+    data: Any,
+    arrays: Mapping[str, Array],
+    worker: str = "",
+    wasm: bytes = b"",
 ) -> str:
     """The HTML of a page.
 
@@ -36,13 +42,19 @@ def build(
         data: what JSON can have.
         arrays: by name, for `unpack` in data.js.
         worker: the JavaScript of a Web Worker, if the page has one.
+        wasm: a module of WebAssembly, if the page has one. It becomes the array `code`, and the
+            policy then allows the page to compile WebAssembly, but still not to evaluate text.
     """
     script = '"use strict";\n' + script
+    scripts = f"'sha256-{_sha256(script)}'"
+    elements = [_array_element(name, array) for name, array in arrays.items()]
+    if wasm:
+        scripts += " 'wasm-unsafe-eval'"
+        elements.append(_array_element("code", np.frombuffer(wasm, np.uint8)))
     policy = (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"script-src 'sha256-{_sha256(script)}'; style-src 'sha256-{_sha256(style)}'"
+        f"script-src {scripts}; style-src 'sha256-{_sha256(style)}'"
     )
-    elements = [_array_element(name, array) for name, array in arrays.items()]
     if worker:
         policy += "; worker-src blob:"
         elements.append(f'<script type="text/plain" id="worker">"use strict";\n{worker}</script>')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import PurePath
 from typing import Any
 
@@ -21,7 +22,7 @@ from charlm.visible import visible
 
 PARTS = ("data.js", "charts.js", "text.js", "words.js", "controls.js")  # of charlm.page
 SCRIPTS = ("takes.js", "roads.js", "watch.js", "settings.js", "play.js")
-WORKER = ("math.js", "recurrent.js", "gpt.js", "draw.js", "worker.js")
+WORKER = ("math.js", "wasm.js", "recurrent.js", "mlp.js", "gpt.js", "draw.js", "worker.js")
 GATES = {"gru": ("reset", "update"), "lstm": ("input", "forget", "output")}
 
 
@@ -52,6 +53,7 @@ def build_page(checkpoint: Checkpoint, how: str) -> tuple[str, dict[str, Any]]:
         data=_describe(checkpoint.meta) | {"weights": about},
         arrays=arrays,
         worker="".join(map(_read, WORKER)),
+        wasm=(_folder() / "affine.wasm").read_bytes(),
     )
     return page, about
 
@@ -92,6 +94,8 @@ def _describe(meta: Meta) -> dict[str, Any]:
             "temperature": config.sample.temperature,
             "topK": config.sample.top_k,
             "topP": config.sample.top_p,
+            "minP": config.sample.min_p,
+            "penalty": config.sample.repetition_penalty,
         },
     }
 
@@ -105,4 +109,8 @@ def _kinds(meta: Meta) -> list[dict[str, Any]]:
 
 
 def _read(name: str) -> str:
-    return (resources.files("charlm.playground") / "page" / name).read_text(encoding="utf-8")
+    return (_folder() / name).read_text(encoding="utf-8")
+
+
+def _folder() -> Traversable:
+    return resources.files("charlm.playground") / "page"

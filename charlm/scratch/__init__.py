@@ -9,6 +9,7 @@ These files are for readers. Read them in this order:
     lstm.py gru.py  other cells for the same network
     parts.py        attention, layer norm, GELU
     gpt.py          a network that looks back, made of these parts
+    text.py         a text as numbers
     trainer.py      reads a text in batches, and samples from what was learned
 
 `python -m charlm.scratch rnn book.txt` trains one of them. The tests compare every gradient with

@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -22,6 +21,7 @@ from charlm.scratch.lstm import LSTM
 from charlm.scratch.mlp import MLP
 from charlm.scratch.rnn import RNN
 from charlm.scratch.sgd import SGD, Adagrad, Adam, RMSProp
+from charlm.scratch.text import Text
 from charlm.scratch.trainer import Model, Optimizer, Trainer, evaluate, sample
 
 B, T = 16, 64  # sequences, and characters of each that a step reads
@@ -99,39 +99,35 @@ def natural(value: str) -> int:
     return number
 
 
-def read(path: str) -> str:
+def read(path: str) -> Text:
     """The text of a file. Raises MistakeError."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Text.read(path)
     except OSError as error:
         raise MistakeError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise MistakeError(f"{path} is not in UTF-8; convert it to UTF-8") from None
-    if len(text) < SHORTEST:
-        raise MistakeError(f"{path} has {len(text)} characters; use a text of at least {SHORTEST}")
+    if (N := len(text.ids)) < SHORTEST:
+        raise MistakeError(f"{path} has {N} characters; use a text of at least {SHORTEST}")
     return text
 
 
 def run(options: argparse.Namespace) -> int:
     """Train on nine tenths of the text, and measure the loss on the rest. Raises MistakeError."""
-    text = read(options.text)
-    chars = sorted(set(text))  # V characters
-    number = {char: i for i, char in enumerate(chars)}
-    train, rest = np.split(np.array([number[char] for char in text]), [len(text) * 9 // 10])
-    rng = np.random.default_rng(options.seed)
-    model = MODELS[options.model](rng, len(chars))
+    text, rng = read(options.text), np.random.default_rng(options.seed)
+    model = MODELS[options.model](rng, text.V)
     make_optimizer, lr = OPTIMIZERS[options.optimizer]
-    trainer, lr = Trainer(model, make_optimizer(), train, B, T), options.lr or lr
+    trainer, lr = Trainer(model, make_optimizer(), text.train, B, T), options.lr or lr
     count = sum(weight.size for weight in model.weights.values())
-    print(f"{options.model}, {count:,} weights; {len(text):,} characters, {len(chars)} different")
+    print(f"{options.model}, {count:,} weights; {len(text.ids):,} characters, {text.V} different")
 
     def report(held_out: Ids) -> None:
         loss, of_rest = np.mean(losses[-max(1, latest) :]), evaluate(model, held_out, T)
         if not math.isfinite(of_rest):
             raise MistakeError(f"the loss at step {len(losses)} is not finite; use a smaller --lr")
         print(f"\nstep {len(losses):,}, {seconds:.0f} s: loss {loss:.3f}, held out {of_rest:.3f}")
-        ids = sample(model, rng, int(train[0]), SAMPLE)
-        print(shown("".join(chars[i] for i in ids), keep="\n\t"), flush=True)
+        written = sample(model, rng, int(text.train[0]), SAMPLE)
+        print(shown(text.decode(written), keep="\n\t"), flush=True)
 
     losses, seconds, done, latest, reports, status = list[float](), 0.0, 0.0, 0, 0, 0
     try:
@@ -142,12 +138,12 @@ def run(options: argparse.Namespace) -> int:
             done = max(seconds / 60 / options.minutes, len(losses) / options.steps)
             latest += 1
             if reports / REPORTS <= done < 1:
-                report(rest[:HELD_OUT])
+                report(text.rest[:HELD_OUT])
                 reports, latest = reports + 1, 0
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     if losses:
-        report(rest)
+        report(text.rest)
     return status
 
 

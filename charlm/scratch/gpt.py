@@ -22,6 +22,8 @@ from charlm.scratch.functions import embed_back, linear, linear_back, start
 class GPT:
     """A GPT of H heads, with learned positions, layer norm, GELU, no dropout. Weights: `random`."""
 
+    attend, attend_back = staticmethod(parts.attention), staticmethod(parts.attention_back)
+
     def __init__(self, weights: Weights, H: int) -> None:
         self.weights, self.H, self.grads = weights, H, Weights()
         self.L = sum("attention_norm.weight" in name for name in weights)
@@ -45,8 +47,7 @@ class GPT:
 
     def forward(self, ids: Ids, state: State = ()) -> tuple[Array, State]:  # noqa: ARG002
         """Logits (B, T, V) for ids (B, T). It has no state: it looks at the characters again."""
-        self.kept["ids"] = ids
-        x = self.embed(ids)  # (B, T, D)
+        self.kept["ids"], x = ids, self.embed(ids)  # (B, T), (B, T, D)
         for block in (f"blocks.{layer}" for layer in range(self.L)):
             x = x + self.attention(f"{block}.attention", self.norm(f"{block}.attention_norm", x))
             x = x + self.mlp(f"{block}.mlp", self.norm(f"{block}.mlp_norm", x))  # (B, T, D)
@@ -75,14 +76,14 @@ class GPT:
 
     def attention(self, name: str, x: Array) -> Array:  # (B, T, D) -> (B, T, D)
         q, k, v = self.heads(self.linear(f"{name}.qkv", x))  # (B, H, T, K) each
-        y, self.kept[name] = parts.attention(q, k, v)  # (B, H, T, K)
+        y, self.kept[name] = self.attend(q, k, v)  # (B, H, T, K)
         return self.linear(f"{name}.out", y.swapaxes(1, 2).reshape(x.shape))  # (B, T, D)
 
     def attention_back(self, name: str, d_y: Array) -> Array:  # (B, T, D) -> (B, T, D)
         B, T, D = d_y.shape
         d_y = self.linear_back(f"{name}.out", d_y)  # (B, T, D)
         d_y = d_y.reshape(B, T, self.H, -1).swapaxes(1, 2)  # (B, H, T, K)
-        d_qkv = np.stack(parts.attention_back(d_y, self.kept[name]))  # (3, B, H, T, K)
+        d_qkv = np.stack(self.attend_back(d_y, self.kept[name]))  # (3, B, H, T, K)
         d_qkv = d_qkv.transpose(1, 3, 0, 2, 4).reshape(B, T, 3 * D)  # (B, T, 3D)
         return self.linear_back(f"{name}.qkv", d_qkv)  # (B, T, D)
 

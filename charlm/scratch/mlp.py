@@ -4,8 +4,9 @@
     x <- tanh(W x + b)        in every hidden layer
     logits = W x + b
 
-With `units="sigmoid"` and `one_hot=True` it is the classic feed-forward network: sigmoid units, and
-inputs that are 1 for the character and 0 for all others.
+`units` can be "relu" or "sigmoid" instead of "tanh". With `units="sigmoid"` and `one_hot=True` it
+is the classic feed-forward network: sigmoid units, and inputs that are 1 for the character and 0
+for all others.
 
 Shapes: B sequences, T characters, V vocabulary, D width of an embedding (V for one-hot), N
 characters that it sees, F units of a hidden layer.
@@ -13,10 +14,20 @@ characters that it sees, F units of a hidden layer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from charlm.scratch import Array, Ids, State, Weights
 from charlm.scratch.functions import embed_back, linear, linear_back, sigmoid, start
+
+Function = Callable[[Array], Array]  # elementwise
+# f, and its slope f'(y) from x = f(y): tanh' = 1 - tanh^2, sigmoid' = sigmoid (1 - sigmoid)
+UNITS: dict[str, tuple[Function, Function]] = {
+    "tanh": (np.tanh, lambda x: 1 - x**2),
+    "sigmoid": (sigmoid, lambda x: x * (1 - x)),
+    "relu": (lambda y: np.maximum(y, 0), np.sign),  # the slope is 1 above 0, and 0 below
+}
 
 
 class MLP:
@@ -26,13 +37,13 @@ class MLP:
         weights: embed.weight (V, D), not for one-hot; layers.0.weight (F, N * D), layers.0.bias
             (F,); layers.1.weight (F, F) and so on; head.weight (V, F), head.bias (V,).
         N: characters that it sees.
-        units: "tanh" or "sigmoid".
+        units: "tanh", "relu" or "sigmoid".
     """
 
     context: int | None = None  # its state has what it needs of the characters before
 
     def __init__(self, weights: Weights, N: int, units: str = "tanh") -> None:
-        self.weights, self.N, self.units = weights, N, units
+        self.weights, self.N, (self.f, self.slope) = weights, N, UNITS[units]
         self.L = sum(name.startswith("layers.") for name in weights) // 2
 
     @classmethod
@@ -71,7 +82,7 @@ class MLP:
         self.xs = [x]  # the input of every layer, for `backward`
         for layer in range(self.L):
             y = linear(x, w[f"layers.{layer}.weight"], w[f"layers.{layer}.bias"])  # (B, T, F)
-            x = np.tanh(y) if self.units == "tanh" else sigmoid(y)  # (B, T, F)
+            x = self.f(y)  # (B, T, F)
             self.xs.append(x)
         return linear(x, w["head.weight"], w["head.bias"]), (text[:, T:],)  # (B, T, V), (B, N-1)
 
@@ -82,8 +93,7 @@ class MLP:
         grads |= {"head.weight": d_W, "head.bias": d_b}  # (V, F), (V,)
         for layer in reversed(range(self.L)):
             x = xs[layer + 1]  # (B, T, F), the output of the layer
-            # tanh' = 1 - tanh^2;  sigmoid' = sigmoid (1 - sigmoid)
-            d_y = d_x * (1 - x**2 if self.units == "tanh" else x * (1 - x))  # (B, T, F)
+            d_y = d_x * self.slope(x)  # (B, T, F)
             d_x, d_W, d_b = linear_back(d_y, xs[layer], w[f"layers.{layer}.weight"])
             grads |= {f"layers.{layer}.weight": d_W, f"layers.{layer}.bias": d_b}
         if "embed.weight" in w:

@@ -72,8 +72,10 @@ class KernelChooser:
             pytorch: returns PyTorch on this CPU in the best precision.
 
         Raises:
-            DeviceError: train.kernels is `on`, and there is none.
+            DeviceError: train.kernels is `on`, and there is none for this CPU.
         """
+        if not self._kernels.support(self._model):
+            return pytorch()
         was = self._was(_layers_of(self._recorded) if self._recorded else None)
         found = list(self._correct(self._variants(was)))
         if self._train.kernels != "on" and was not in [it.kernel for it in found]:

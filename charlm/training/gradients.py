@@ -35,7 +35,7 @@ class Gradients:
         if not self._overlap:
             return forward
         self._parallel = DistributedDataParallel(
-            _Wrapped(self._model, forward), broadcast_buffers=False, gradient_as_bucket_view=True
+            _Wrapped(self._model, forward), gradient_as_bucket_view=True
         )
         # a function with string annotations is refused
         self._parallel.register_comm_hook(
@@ -64,13 +64,14 @@ class Gradients:
         if self._overlap:
             self._processes.add(loss)
             return loss
-        gradients = [it.grad for it in self._parameters if it.grad is not None]
-        total = torch.cat([*(it.flatten() for it in gradients), loss.view(1)])
+        gradients = [it.grad.flatten() for it in self._parameters if it.grad is not None]
+        total = torch.cat([*gradients, loss.view(1)])
         self._processes.add(total)
-        *parts, loss = torch.split(total, [*(it.numel() for it in gradients), 1])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
-        return loss[0]
+        parts = iter(torch.split(total, [*map(len, gradients), 1]))
+        for parameter in self._parameters:
+            if parameter.grad is not None:
+                parameter.grad = next(parts).view_as(parameter)
+        return next(parts)[0]
 
 
 class _Wrapped(nn.Module):

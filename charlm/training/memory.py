@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from charlm.config import AdamConfig, ModelConfig, SGDConfig, TrainConfig
+from charlm.config import AdamConfig, MLPConfig, ModelConfig, SGDConfig, TrainConfig
 from charlm.config.shapes import count_weights
 from charlm.errors import SMALLER_BATCH, SMALLER_MODEL, ConfigError
 from charlm.machine import usable_memory
@@ -33,5 +33,8 @@ def bytes_at_least(train: TrainConfig, model: ModelConfig, vocab_size: int | Non
     needed = 4 * (2 + states) * count_weights(model, vocab_size or 1)
     if vocab_size is not None:
         chars = train.batch_size // train.grad_accum * train.seq_len
-        needed += 2 * chars * (model.n_layer * model.width + vocab_size)
+        inputs = 0
+        if isinstance(model, MLPConfig) and model.input == "embedding":
+            inputs = model.input_width(vocab_size)
+        needed += 2 * chars * (inputs + model.n_layer * model.width + vocab_size)
     return needed

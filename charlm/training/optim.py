@@ -62,8 +62,7 @@ class Optimizers:
             matrix.grad = None  # so that Muon leaves it out
         for optimizer in self.each:
             optimizer.step()
-        for rank, matrices in enumerate(self._shares):
-            self._processes.send(matrices, rank)
+        self._processes.exchange(self._shares)
 
     def zero_grad(self) -> None:
         """Release all gradients."""
@@ -82,20 +81,19 @@ class Optimizers:
 
     def _averages_of_others(self) -> dict[str, Tensor]:
         """Return the averages of the matrices that other processes update."""
-        found: dict[str, Tensor] = {}
-        has_stepped = bool(self.each[-1].state)
-        for rank, matrices in enumerate(self._shares if has_stepped else ()):
-            averages = [
-                self.each[0].state[it]["momentum_buffer"]
-                if rank == self._processes.rank
-                else torch.empty_like(it)
-                for it in matrices
-            ]
-            self._processes.send(averages, rank)
-            if rank != self._processes.rank:
-                names = [f"{self._names[it]}:momentum_buffer" for it in matrices]
-                found |= dict(zip(names, averages, strict=True))
-        return found
+        if self._processes.is_alone or not self.each[-1].state:  # before the first step
+            return {}
+        own = self.each[0].state
+        shares = [
+            [own[it]["momentum_buffer"] if it in own else torch.empty_like(it) for it in matrices]
+            for matrices in self._shares
+        ]
+        self._processes.exchange(shares)
+        return {
+            f"{self._names[matrix]}:momentum_buffer": average
+            for matrices, averages in zip(self._shares, shares, strict=True)
+            for matrix, average in zip(matrices, averages, strict=True)
+        }
 
     def shapes(self) -> Named:
         """Yield the names and shapes that `tensors()` has after a step; all are float32."""

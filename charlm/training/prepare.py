@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from charlm.checkpoint.format import LAST
@@ -29,45 +29,20 @@ from charlm.config.suggest import (
     name_for,
     suggest,
 )
+from charlm.config.train import LIMITS
 from charlm.data.cache import bytes_to_read
 from charlm.data.corpus import open_corpus, open_texts
 from charlm.data.findings import findings
 from charlm.data.sources import find_sources
 from charlm.processes import Processes
 from charlm.training import session
+from charlm.training.request import Request
 from charlm.training.session import Session
 from charlm.training.speed import measure_speed
 from charlm.training.together import check_same, follow, lead, refuse_pipes
 
+UNKNOWN_CHARS = 1_000_000  # for settings that do not depend on the length of the text
 LARGE_MB = 300  # reading and encoding this takes a second or two
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asks to train.
-
-    Attributes:
-        config: all settings; None for settings that are chosen for the text, or, of a run to
-            resume, for its own.
-        data: the paths of the text. With a config, they are in it already.
-        minutes: how long to train with chosen settings; None for what the settings say.
-        overrides: `KEY=VALUE` settings for chosen settings and those of a run to resume.
-        name: of the run; None for the name of the config or of the text.
-        out: the folder of the run folders.
-        resume: continue a run: that in the folder `run`, else that of the name, else the newest.
-        init_from: a checkpoint whose weights to start with.
-    """
-
-    config: Config | None = None
-    data: tuple[str, ...] = ()
-    minutes: float | None = None
-    overrides: Sequence[str] = ()
-    name: str | None = None
-    out: Path = Path("checkpoints")
-    device: str = "auto"
-    resume: bool = False
-    run: Path | None = None
-    init_from: Path | None = None
 
 
 @contextmanager
@@ -157,6 +132,9 @@ def _resumed_config(request: Request, last: Checkpoint, notify: Callable[[str], 
     if request.data:
         settings["data"]["path"] = list(request.data)
     settings["name"] = folder.name
+    if request.minutes is not None:  # in addition to the time so far
+        settings["train"] |= dict.fromkeys(LIMITS)
+        settings["train"]["max_seconds"] = last.meta.progress.wall_s + 60 * request.minutes
     hint = "; this is the name of the run folder, so rename it"
     return parse_config(settings, request.overrides, name_hint=hint)
 
@@ -189,7 +167,7 @@ def _chosen(
             fit_to_model(settings, like)
         return parse_config(settings, request.overrides, request.name)
 
-    config = config_of(choose(kind, 0, 60, LAPTOP))
+    config = config_of(choose(kind, UNKNOWN_CHARS, 60, LAPTOP))
     if chars is None:
         return config, []
     time = seconds or DEFAULT_SECONDS

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from charlm.checkpoint.format import Progress
+from charlm.checkpoint.format import FORMAT, CorpusInfo, Meta, Progress
 from charlm.checkpoint.read import Checkpoint
 from charlm.config import Config
 from charlm.data.amounts import steps_per_epoch
 from charlm.data.corpus import Corpus
 from charlm.processes import Processes
-from charlm.training.compute import Compute
+from charlm.training.compute import Choices, Compute
 from charlm.training.schedule import Limits
 
 
@@ -46,3 +46,20 @@ class Run:
         self.limits = Limits.of(train, self.steps_per_epoch)
         warmup = self.limits.warmup_steps(train.schedule)
         self.schedule = train.schedule.model_copy(update={"warmup_steps": warmup})
+
+    def meta(self, parameters: int, log_sizes: dict[str, int]) -> Meta:
+        """Return the metadata of a checkpoint of the run as it is now."""
+        corpus, compute = self.corpus, self.compute
+        return Meta(
+            format=FORMAT,
+            config=self.config,
+            vocab=corpus.vocab.chars,
+            corpus=CorpusInfo(source=corpus.source, chars=len(corpus), sha256=corpus.sha256),
+            parameters=parameters,
+            progress=self.progress,
+            log_sizes=log_sizes,
+            **asdict(Choices.of(compute)),
+            processes=self.processes.size,
+            launched_by=self.processes.launched_by,
+            versions=self.versions,
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from charlm.checkpoint.format import Progress
 from charlm.checkpoint.read import Checkpoint, reading
-from charlm.config import RecurrentConfig, TrainConfig
+from charlm.config import GPTConfig, MLPConfig, TrainConfig
 from charlm.config.shapes import state_shapes
 from charlm.data.batches import IGNORED
 from charlm.errors import DamageError
@@ -46,7 +46,7 @@ class Step:
 
 
 class Stepper:
-    """Takes optimizer steps. Holds a model, its optimizers and its recurrent states.
+    """Takes optimizer steps. Holds a model, its optimizers and the states it carries.
 
     Args:
         model: on `compute`'s device.
@@ -132,7 +132,7 @@ class Stepper:
         return self._gradients.add(total), states
 
     def _refreshed(self, state: State | None) -> State | None:
-        """Return a recurrent state, tensors (L, B, D), with the rows of some streams set to 0."""
+        """Return a carried state, tensors (., B, .), with the rows of some streams set to 0."""
         share = self._train.fresh_state
         if state is None or not share:
             return state
@@ -223,8 +223,9 @@ class Stepper:
         found = {"optimizer.": checkpoint.tensors("optimizer.", shapes=self._optimizers.shapes())}
         found["rng."] = checkpoint.tensors("rng.")
         if with_states and self._carries_state:
-            assert isinstance(config, RecurrentConfig)
+            assert not isinstance(config, GPTConfig)
             types = ("F32",) if self._compute.precision == "fp32" else ("F32", "BF16", "F16")
+            types = ("I64",) if isinstance(config, MLPConfig) else types
             prefixes = [f"state.{piece}." for piece in range(train.grad_accum)]
             B = train.batch_size // train.grad_accum
             states = {
@@ -233,11 +234,13 @@ class Stepper:
             }
             if any(states.values()) and not all(states.values()):
                 raise DamageError("the recurrent states of some sequences are missing")
+            if isinstance(config, MLPConfig):
+                _check_ids((it["0"] for it in states.values() if it), self.model.vocab_size)
             found |= states
         return {prefix + name: it for prefix, each in found.items() for name, it in each.items()}
 
     def _split_states(self, found: dict[str, Tensor]) -> None:
-        """Set this process's rows of the recurrent states (L, B, D); none for fresh ones."""
+        """Set this process's rows of the carried states (., B, .); none for fresh ones."""
         pieces = self._train.grad_accum
         each = [
             torch.cat([found[f"{piece}.{i}"] for piece in range(pieces)], 1)
@@ -271,6 +274,16 @@ class Stepper:
                 torch.cuda.set_rng_state(cuda, device)
         except (RuntimeError, TypeError) as error:
             raise DamageError(f"the state of a random generator: {error}") from error
+
+
+def _check_ids(states: Iterable[Tensor], vocab_size: int) -> None:
+    """Check that the ids of carried states are in the vocabulary.
+
+    Raises:
+        DamageError: one is not.
+    """
+    if any(int(ids.min()) < 0 or int(ids.max()) >= vocab_size for ids in states):
+        raise DamageError("an id of the carried state is not in the vocabulary")
 
 
 def _of_process(name: str, rank: int) -> str:

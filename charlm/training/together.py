@@ -17,15 +17,13 @@ from charlm.models import build_model
 from charlm.processes import Processes
 from charlm.training.choose import choose_compute
 from charlm.training.compute import Choices
+from charlm.training.request import Request
 from charlm.training.run import Run
 from charlm.training.session import Session, versions
 
 
-def check_same(request: object, processes: Processes) -> None:
+def check_same(request: Request, processes: Processes) -> None:
     """
-    Args:
-        request: what to train.
-
     Raises:
         ProcessError: the processes were started for different runs.
     """
@@ -146,7 +144,7 @@ def _unite(ready: Session, processes: Processes) -> None:
                 f"process {rank} computes in another way than process 0 ({others[rank]}; {own}); "
                 "set train.kernels=off and train.precision=fp32, or CHARLM_ISA"
             )
-    processes.send(list(ready.model.parameters()))
+    processes.exchange([list(ready.model.parameters())])
 
 
 def _check_batch(config: Config, processes: Processes) -> None:

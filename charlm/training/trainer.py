@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from charlm.checkpoint.format import BEST, FORMAT, LAST, CorpusInfo, Meta
+from charlm.checkpoint.format import BEST, LAST
 from charlm.checkpoint.read import Checkpoint
 from charlm.checkpoint.run_folder import kept_checkpoint, remove_kept, write_config
 from charlm.checkpoint.write import save
@@ -73,9 +73,8 @@ class Trainer:
         self.should_stop, self._sampler, self._clock = should_stop, sampler, clock
         self.processes = run.processes
         train, device = self.config.train, run.compute.device
-        B = train.batch_size // self.processes.size
-        rows = slice(B * self.processes.rank, B * (self.processes.rank + 1))
-        self.batches = make_batches(run.corpus.split("train"), train, device, rows)
+        ids, rows = run.corpus.split("train"), self.processes.rows(train.batch_size)
+        self.batches = make_batches(ids, train, device, rows)
         self.limits = run.limits
         self.stepper = Stepper(
             self.model, train, run.compute, self.batches.carries_state, self.processes
@@ -109,8 +108,8 @@ class Trainer:
                 self._restore(self.run.last)
             else:
                 self.progress.evaluated_s = self.progress.sampled_s = self.pace.seconds()
-                rank = (self.processes.rank,) if self.processes.rank else ()
-                torch.manual_seed(torch_seed(self.config.train.seed, "dropout", *rank))
+                indices = (self.processes.rank,) * (not self.processes.is_first)
+                torch.manual_seed(torch_seed(self.config.train.seed, "dropout", *indices))
                 with self.pace.timed("save"):
                     self._save(LAST)  # so that a run folder always has a checkpoint
             if self.processes.is_first:
@@ -307,32 +306,10 @@ class Trainer:
         path = self.run.folder / name
         tensors = self.stepper.tensors()
         if self.processes.is_first:
-            save(path, self._meta(), tensors)
+            meta = self.run.meta(self.model.count_parameters(), self.log.sizes())
+            save(path, meta, tensors)
         for observer in self.observers:
             observer.saved(path)
-
-    def _meta(self) -> Meta:
-        run = self.run
-        return Meta(
-            format=FORMAT,
-            config=run.config,
-            vocab=run.corpus.vocab.chars,
-            corpus=CorpusInfo(
-                source=run.corpus.source, chars=len(run.corpus), sha256=run.corpus.sha256
-            ),
-            parameters=self.model.count_parameters(),
-            progress=self.progress,
-            log_sizes=self.log.sizes(),
-            device=str(run.compute.device),
-            precision=run.compute.precision,
-            threads=run.compute.threads,
-            kernel=run.compute.kernel,
-            muon_kernel=run.compute.muon_kernel,
-            muon=run.compute.muon,
-            processes=self.processes.size,
-            launched_by=self.processes.launched_by,
-            versions=run.versions,
-        )
 
     def _restore(self, last: Checkpoint | None) -> None:
         """Load from the checkpoint what is not in the model and the progress; close it."""

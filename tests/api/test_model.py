@@ -109,7 +109,7 @@ def test_auto_chooses_the_documented_engines(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+@pytest.mark.parametrize("kind", ["lstm", "mlp", "gpt"])
 def test_threads_that_use_one_model_sample_the_same_texts(
     tiny_run: TinyRun, kind: str, engine: str
 ) -> None:

@@ -103,6 +103,19 @@ def test_states_of_a_recurrent_network_are_its_states(kind: str, tiny_run: TinyR
     assert {values.dtype for values in states.values()} == {np.dtype(np.float32)}
 
 
+def test_states_of_an_mlp_are_what_its_layers_give(tiny_run: TinyRun) -> None:
+    model, exact = load(tiny_run("mlp")), doubled(tiny_run("mlp"))
+    states, w = model.states(TEXT), {name: p.numpy() for name, p in exact.state_dict().items()}
+    assert list(states) == ["h"]
+    N = model.config.model.model_dump()["context"]
+    ids = [0] * (N - 1) + model.vocab.encode(TEXT).tolist()  # a text starts after characters 0
+    for t in range(len(TEXT)):
+        x = w["embed.weight"][ids[t : t + N]].ravel()  # (N * E,)
+        for layer, h in enumerate(states["h"][:, t]):
+            x = np.maximum(w[f"layers.{layer}.weight"] @ x + w[f"layers.{layer}.bias"], 0)
+            np.testing.assert_allclose(h, x, atol=1e-5)
+
+
 def test_states_of_a_gpt_are_what_its_blocks_give(tiny_run: TinyRun) -> None:
     model, exact = load(tiny_run("gpt")), doubled(tiny_run("gpt"))
     assert isinstance(exact, GPT)

@@ -73,6 +73,25 @@ def test_minutes_limit_the_chosen_settings(tmp_path: Path, tiny_text: Path) -> N
     assert read_meta(tmp_path / "tiny" / LAST).progress.finished
 
 
+def test_minutes_continue_a_run_for_that_long(tmp_path: Path, tiny_text: Path) -> None:
+    settings = SMALL | {"train.max_steps": 2, "train.schedule.warmup_steps": 0}
+    charlm.train(tiny_text, set=settings, out=tmp_path, device="cpu")
+    before = read_meta(tmp_path / "tiny" / LAST).progress
+    charlm.train(resume="tiny", minutes=0.01, out=tmp_path, device="cpu")
+    after = read_meta(tmp_path / "tiny" / LAST)
+    train = after.config.train
+    assert (train.max_steps, train.max_epochs) == (None, None)
+    assert train.max_seconds == pytest.approx(before.wall_s + 0.6)
+    assert after.progress.finished
+    assert after.progress.step > before.step
+
+
+def test_settings_that_depend_on_the_batch_need_no_config(tmp_path: Path, tiny_text: Path) -> None:
+    settings = SMALL | {"train.max_steps": 1, "train.grad_accum": 2, "train.batch_size": 4}
+    config = charlm.train(tiny_text, set=settings, out=tmp_path, device="cpu").config
+    assert (config.train.batch_size, config.train.grad_accum) == (4, 2)
+
+
 def test_settings_are_python_values(tmp_path: Path, tiny_text: Path) -> None:
     settings = SMALL | {
         "train.max_steps": 1, "train.max_epochs": None, "train.schedule.warmup_steps": 0,
@@ -200,7 +219,6 @@ def test_an_edited_config_is_used_and_reported(
         ({"minutes": "5"}, "TypeError minutes= should be a number, not str"),
         ({"minutes": 0}, "ValueError minutes=0 should be above 0 and at most 1.66667e+07"),
         ({"minutes": float("nan")}, "ValueError minutes=nan should be above 0"),
-        ({"minutes": 1, "resume": True}, "ValueError minutes= is for settings that are chosen"),
         ({"minutes": 1, "config": {}}, "ValueError minutes= is for settings that are chosen"),
         ({"config": 5}, "TypeError config= should be a file, a dictionary or a Config, not int"),
         ({"set": "a=1"}, "TypeError set= should be a dictionary of settings by their dotted names"),

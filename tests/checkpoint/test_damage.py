@@ -82,6 +82,25 @@ def test_states_that_do_not_match_are_rejected(what: str, folder: Path) -> None:
         ready.trainer([], lambda: False).train()
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda ids: torch.full_like(ids, -1),
+        lambda ids: torch.full_like(ids, 1 << 62),
+        lambda ids: ids.float(),
+        lambda ids: ids[..., 1:].clone(),
+    ],
+)
+def test_the_state_of_an_mlp_must_be_ids(
+    changed: Callable[[torch.Tensor], torch.Tensor], tiny_text: Path, tmp_path: Path
+) -> None:
+    folder = new_run(make_config(tiny_text, "mlp"), tmp_path, stop_at=4)
+    rewrite(folder / LAST, lambda t: t.update({"state.0.0": changed(t["state.0.0"])}))
+    ready = resume(read_meta(folder / LAST).config, folder, "cpu")
+    with pytest.raises(CheckpointError, match="this checkpoint is damaged"):
+        ready.trainer([], lambda: False).train()
+
+
 @pytest.mark.parametrize("vocab", ["", "aab"])
 def test_the_characters_of_a_vocabulary_must_be_distinct(vocab: str, folder: Path) -> None:
     metadata = read_meta(folder / LAST).model_dump()

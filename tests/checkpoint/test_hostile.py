@@ -234,6 +234,7 @@ SIZES: dict[str, list[tuple[str, Any]]] = {
     "rnn": [("n_layer", 1000), ("n_layer", 10**9), ("n_layer", 1)],
     "gru": [("hidden_size", 20_000), ("hidden_size", 10**18), ("hidden_size", 15)],
     "lstm": [("n_layer", 1000), ("hidden_size", 20_000), ("input", "one_hot"), ("kind", "gru")],
+    "mlp": [("n_layer", 1000), ("context", 6), ("n_embd", 20_000), ("input", "one_hot")],
     "gpt": [
         *(("n_layer", 1000), ("n_embd", 20_000), ("mlp", "swiglu"), ("bias", True)),
         *(("norm", "layernorm"), ("tie_weights", True), ("position", "learned")),
@@ -340,7 +341,7 @@ def test_extreme_weights_are_inspected_or_reported_without_warnings(
     kind: str, value: float, tiny_run: TinyRun, tmp_path: Path, charlm: Charlm
 ) -> None:
     path = copy_of(tiny_run(kind), tmp_path)
-    for part in ("qkv", "rnn", "model"):  # a GPT's queries, keys and values; a network; all
+    for part in ("qkv", "rnn", "layers", "model"):  # queries, keys and values; networks; all
         fill(path, value, lambda name: part in name)  # noqa: B023
         result = charlm("inspect", path, "--length", "50", "--force", "--device", "cpu")
         assert result.status in (0, 2), result.err

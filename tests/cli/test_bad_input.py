@@ -253,7 +253,7 @@ MISTAKES = {
     "train --resume lstm --name other": "--name other: --resume names another run",
     "train --resume nowhere": "nowhere: no such run; runs in checkpoints/: lstm",
     "train lstm.yaml --config lstm.yaml": "train: lstm.yaml and lstm.yaml are both configs",
-    "train lstm.yaml --model gtp": "model.kind: gtp is not one of rnn, gru, lstm, gpt; did you",
+    "train lstm.yaml --model gtp": "model.kind: gtp is not one of rnn, gru, lstm, gpt, mlp; did",
     "train lstm.yaml --steps 0": "train.max_steps: 0 should be greater than or equal to 1",
     f"{SET} rnn_size=9": "rnn_size: unknown key; did you mean model.hidden_size?",
     f"{SET} train.learning_rate=9": "unknown key; did you mean train.optimizer.lr?",

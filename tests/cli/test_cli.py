@@ -39,7 +39,7 @@ SURFACE = {
     "": "--help --version",
     "train": "--help TEXT --minutes --config --data --set --name --out --device --resume "
     "--init-from --model --layers --hidden-size --seq-len --dropout --batch-size --optimizer --lr "
-    "--steps --epochs --eval-every --seed --threads --help-settings",
+    "--steps --epochs --eval-every --seed --threads --help-settings --timeout --plot",
     "sample": "--help CHECKPOINT --prompt --prompt-file --interactive --length --temperature "
     "--top-k --top-p --min-p --repetition-penalty --seed --num-samples --batch --stop --show-prob "
     "--format --no-separator --score --novelty --past-context --engine --precision --on-unknown "
@@ -50,7 +50,7 @@ SURFACE = {
     "--device",
     "play": "--help CHECKPOINT --weights",
     "export": "--help CHECKPOINT --format --out --weights --force",
-    "runs": "--help DIR --json",
+    "runs": "--help DIR --json --curve",
     "compare": "--help RUN --json",
     "data": "--help",
     "data stats": "--help PATH --set --json",
@@ -260,6 +260,7 @@ def test_the_json_of_info_has_all_keys(charlm: Charlm, tiny_run: TinyRun) -> Non
     assert set(meta) == {
         *("path", "format", "config", "vocab", "corpus", "parameters", "progress", "log_sizes"),
         *("device", "precision", "threads", "kernel", "muon", "muon_kernel", "versions"),
+        *("processes", "launch"),
     }
     assert (meta["format"], meta["progress"]["step"], meta["device"]) == (2, 6, "cpu")
     assert set(meta["versions"]) == {"charlm", "python", "torch", "numpy", "cpu"}

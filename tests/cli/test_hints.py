@@ -32,6 +32,7 @@ from tests.test_architecture import TREES
 SHORT_FOR = {
     "TRAIN": "train --config lstm.yaml --name new --device cpu",
     "TRAIN2": "train --config lstm.yaml --name new2 --device cpu",
+    "LLAMA": "train gpt.yaml --name new --device cpu --set model.mlp=swiglu --set model.qk_norm=no",
     "INSPECT": "inspect RUN --device cpu --length 50",
     "RUN": "checkpoints/lstm",
 }
@@ -206,6 +207,7 @@ NOT_RUN = {
     "upgrade charlm": "another version of charlm",
     "use a smaller model": "a full memory",
     "use --weights int8, which has": "a large model; tests/cli/test_export.py has it",
+    "get it with the extra `export` of charlm": "tests/exporting/test_onnx_file.py has it",
     "open the link above in one": "no browser; tests/cli/test_export.py has it",
     "files saved before": "no hint",
     "set TMPDIR to a folder that can be written": "test_bad_input.py has it",
@@ -226,6 +228,7 @@ NOT_RUN = {
     "remove them from the file": "a text to change",
     "try a higher dropout (--dropout 0.3), a smaller model": "tests/training/test_pace.py has it",
     "nearest known": "no hint",
+    "a line break in bash or zsh": "test_vocab.py has it",
     "gradients ": "no hint",
     "initialised as in a new model": "no hint",
 }
@@ -235,10 +238,20 @@ OPTIONS = {
 }
 HELP = {
     f"charlm.cli.{it}"
-    for it in ("arguments", "run_options", "sample_options", "shared_options", "train_options")
+    for it in (
+        "arguments",
+        "export_options",
+        "run_options",
+        "sample_options",
+        "shared_options",
+        "train_options",
+    )
 }
 LIBRARY = {  # messages about arguments of the library only; tests/api has them
     *("charlm.api.arguments", "charlm.api.model", "charlm.api.reading", "charlm.api.training"),
+}
+LLAMA = {  # a file, and weights of transformers' Llama
+    *("model.safetensors", "model.norm.weight", "model.embed_tokens.weight", "model.layers"),
 }
 KEYS = {setting.key for setting in settings()}
 GROUPS = {key.rpartition(".")[0] for key in KEYS}
@@ -282,7 +295,7 @@ def test_every_setting_in_a_message_exists() -> None:
         (module, key)
         for module, text in texts()
         for key in re.findall(r"\b(?:data|model|train|eval|sample)(?:\.[a-z_]+)+\b", text)
-        if key not in KEYS | GROUPS and not key.endswith((".js", ".txt"))
+        if key not in KEYS | GROUPS | LLAMA and not key.endswith((".js", ".txt", ".onnx"))
     }
     assert found == set()
     assert any("data.exclude" in text for _, text in texts())

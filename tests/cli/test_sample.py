@@ -38,7 +38,7 @@ def interactive(charlm: Charlm, tiny_run: TinyRun) -> Interactive:
 # --- many texts ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["gru", "gpt"])
+@pytest.mark.parametrize("kind", ["gru", "mlp", "gpt"])
 @pytest.mark.parametrize("batch", [1, 2, 5, 16])
 def test_the_batch_does_not_change_the_texts(
     charlm: Charlm, tiny_run: TinyRun, kind: str, batch: int
@@ -232,6 +232,13 @@ def test_interactive_answers_what_is_set(interactive: Interactive) -> None:
     ]
 
 
+@pytest.mark.parametrize("end", ["/quit", " /exit "])
+def test_an_interactive_text_ends_with_a_command(interactive: Interactive, end: str) -> None:
+    result = interactive("ANNE", end, "BORIS")
+    assert (result.status, result.err) == (0, "")
+    assert result.out == interactive("ANNE").out
+
+
 def test_interactive_lines_can_be_edited_and_brought_back(tiny_run: TinyRun) -> None:
     """On a terminal: a backspace, and then the arrow up."""
     pytest.importorskip("readline")
@@ -273,6 +280,7 @@ def test_interactive_slides_past_the_context(
         (f"/seed {2**64}", f"seed: '{2**64}' should be an integer from 0 to "),
         (f"/seed {'9' * 5000}", "seed: '999"),
         ("/fly", "/fly: no such command; /help lists the commands"),
+        ("/quiet", "/quiet: no such command, perhaps /quit; /help lists the commands"),
         ("/temp 3", "/temp: no such command, perhaps /temperature; /help lists the commands"),
         ("[", "the vocabulary does not have '['"),
     ],

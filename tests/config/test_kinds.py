@@ -12,7 +12,7 @@ from charlm.config import GPTConfig
 from charlm.config.files import parse_config
 
 KINDS = {
-    "model": ("rnn", "gru", "lstm", "gpt"),
+    "model": ("rnn", "gru", "lstm", "mlp", "gpt"),
     "train.optimizer": ("sgd", "rmsprop", "adam", "adamw", "muon"),
     "train.schedule": ("constant", "cosine", "exponential", "wsd"),
 }

@@ -140,7 +140,7 @@ def dotted(tree: dict[str, Any]) -> Iterator[str]:
 
 def test_the_promised_configs_are_shipped() -> None:
     promised = {"quickstart", "char-rnn", "nanogpt-cpu", "nanogpt"}
-    promised |= {f"shakespeare-{kind}" for kind in ("rnn", "gru", "lstm", "gpt")}
+    promised |= {f"shakespeare-{kind}" for kind in ("rnn", "gru", "lstm", "mlp", "gpt")}
     assert promised <= {path.stem for path in SHIPPED}
 
 

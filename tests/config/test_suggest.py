@@ -74,7 +74,7 @@ def test_more_time_and_a_longer_text_give_no_smaller_model(
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_the_length_of_a_sequence_can_be_set(kind: str) -> None:
     settings = suggest(("a.txt",), choose(kind, 10**6, 60, LAPTOP))
-    config = parse_config(settings, ["model.context|train.seq_len=48", f"model.kind={kind}"])
+    config = parse_config(settings, ["train.seq_len|model.context=48", f"model.kind={kind}"])
     assert config.train.seq_len == 48
 
 
@@ -158,7 +158,7 @@ def test_a_run_is_named_after_its_text(path: str, name: str) -> None:
     assert name_for((path, "other.txt")) == name
 
 
-@pytest.mark.parametrize("model", ["gpt", "gru", "lstm"])
+@pytest.mark.parametrize("model", ["gpt", "gru", "lstm", "mlp"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 def test_overrides_can_set_another_kind_than_suggested(model: str, optimizer: str) -> None:
     overrides = [f"model.kind={model}", f"train.optimizer.kind={optimizer}"]

@@ -564,6 +564,7 @@ def test_files_of_proc_are_empty_for_a_checkpoint() -> None:
     ("path", "words"),
     [
         ("missing.txt", "missing.txt: cannot read this text: No such file or directory"),
+        ("ther.txt", "ther.txt: cannot read this text: No such file or directory; did you mean"),
         ("there.txt/text.txt", "Not a directory"),
         ("tinyshakespear", "did you mean the well-known text tinyshakespeare?"),
         (

@@ -182,3 +182,10 @@ def test_a_character_of_several_bytes_is_decoded_when_it_is_complete() -> None:
 def test_characters_are_decoded_one_by_one() -> None:
     decoder = Decoder(Vocab("ab"))
     assert [decoder.add(1), decoder.add(0), decoder.rest()] == ["b", "a", ""]
+
+
+def test_a_backslash_that_is_not_known_may_be_meant_as_a_line_break() -> None:
+    with pytest.raises(
+        DataError, match=r"a line break in bash or zsh is written as in \$'one\\ntwo'"
+    ):
+        Vocab.of("abc\n").encode("a\\nb")

@@ -24,7 +24,7 @@ from charlm.models import CharModel, State
 from charlm.randomness import generator
 from charlm.sampling.engine import Reader
 from charlm.sampling.torch import TorchEngine
-from tests.training.helpers import KINDS, decided_model
+from tests.training.helpers import CARRYING, KINDS, decided_model
 
 V = 7
 STREAM = EvalConfig()
@@ -82,7 +82,7 @@ def by_windows(model: CharModel, ids: Ids, context: int) -> tuple[float, list[in
 # --- stream ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS[:3])
+@pytest.mark.parametrize("kind", CARRYING)
 @pytest.mark.parametrize("chars_at_once", [1, 3, 40, 8192])
 def test_stream_is_one_pass_that_carries_the_state(chars_at_once: int, kind: str) -> None:
     model, ids = make_model(kind), text(41)
@@ -272,7 +272,7 @@ def test_items_need_a_text_with_documents() -> None:
 
 
 @pytest.mark.parametrize("config", [STREAM, WINDOWS], ids=["stream", "windows"])
-@pytest.mark.parametrize("kind", ["gru", "gpt"])
+@pytest.mark.parametrize("kind", ["gru", "mlp", "gpt"])
 def test_a_list_can_be_scored_as_a_text_and_a_text_on_the_disk_as_its_ids(
     kind: str, config: EvalConfig
 ) -> None:

@@ -105,7 +105,7 @@ def test_at_most_five_unknown_characters_are_named(tmp_path: Path) -> None:
     assert "'x' (U+0078), ... (21 of 23 characters, the first at character 2)" in named
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+@pytest.mark.parametrize("kind", ["lstm", "mlp", "gpt"])
 @pytest.mark.parametrize("protocol", ["stream", "windows"])
 def test_the_score_is_that_of_the_text_without_unknown_characters(
     kind: str, protocol: str, tmp_path: Path

@@ -21,7 +21,7 @@ def hostile(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -
     text = out / "<img src=x>\x1b[2J\u202e\u2028\n.txt"
     text.write_bytes((HOSTILE * 60).encode("utf-8"))
     runs = {}
-    for kind in ("rnn", "lstm", "gpt"):
+    for kind in ("rnn", "lstm", "mlp", "gpt"):
         raw = tiny_config(kind) | {"data": {"path": str(text), "val_fraction": 0.2}}
         runs[kind] = train_with(raw, out)
         with (runs[kind] / "samples.txt").open("a", encoding="utf-8") as file:

@@ -14,13 +14,20 @@ from charlm.models import CharModel, Recurrent, build_model
 from tests.models import model_config
 
 RECURRENT = ("rnn", "gru", "lstm")
-KINDS = (*RECURRENT, "gpt")
+KINDS = (*RECURRENT, "mlp", "gpt")
 
 
 def network(kind: str, vocab_size: int = 9, seed: int = 1, **settings: Any) -> CharModel:
     """An untrained network of two layers, with large weights so that its outputs differ."""
-    size = {"n_head": 2, "n_embd": 8, "context": 12} if kind == "gpt" else {"hidden_size": 6}
-    raw = size | {"kind": kind, "n_layer": 2, "dropout": 0.3} | settings
+    sizes: dict[str, dict[str, Any]] = {
+        "gpt": {"n_head": 2, "n_embd": 8, "context": 12},
+        "mlp": {"hidden_size": 6, "n_embd": 3, "context": 5, "activation": "tanh"},
+    }
+    raw = (
+        sizes.get(kind, {"hidden_size": 6})
+        | {"kind": kind, "n_layer": 2, "dropout": 0.3}
+        | settings
+    )
     model = build_model(model_config(raw), vocab_size, seed)
     with torch.no_grad():
         for parameter in model.parameters():

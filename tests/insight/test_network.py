@@ -21,6 +21,8 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("lstm", {"input": "one_hot", "n_layer": 3}),
     ("gru", {"tie_weights": True}),
+    ("mlp", {}),
+    ("mlp", {"n_layer": 1, "input": "one_hot"}),
     ("gpt", {}),
     ("gpt", {"tie_weights": False, "position": "learned", "norm": "layernorm", "bias": True}),
     ("gpt", {"mlp": "swiglu", "position": "sinusoidal", "n_layer": 3}),
@@ -30,9 +32,10 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "settings"), SETTINGS)
 def test_every_parameter_is_in_one_part(kind: str, settings: dict[str, Any]) -> None:
     model: Any = network(kind, **settings)
-    counts = dict.fromkeys(("embedding", "layer", "attention", "mlp", "norm", "head"), 0)
+    counts = dict.fromkeys(("embedding", "layer", "hidden", "attention", "mlp", "norm", "head"), 0)
     for name, parameter in model.named_parameters():  # by its name; a shared one comes once
-        places = {"rnn": "layer", "embed": "embedding", "position": "embedding"}
+        places = {"rnn": "layer", "embed": "embedding", "layers": "hidden"}
+        places["position"] = "embedding"
         first = name.split(".")[0]
         part = places.get(first, first)
         if part == "blocks":
@@ -42,7 +45,7 @@ def test_every_parameter_is_in_one_part(kind: str, settings: dict[str, Any]) -> 
     for part_kind, count in counts.items():
         assert sum(part.parameters for part in parts if part.kind == part_kind) == count
     assert parts[0].kind == "input"
-    layers = sum(part.times for part in parts if part.kind in ("layer", "mlp"))
+    layers = sum(part.times for part in parts if part.kind in ("layer", "hidden", "mlp"))
     assert layers == model.config.n_layer
 
 
@@ -52,15 +55,19 @@ def test_sizes_are_those_of_the_values_that_flow(kind: str, settings: dict[str, 
     ids = torch.zeros(1, 3, dtype=torch.int64)
     traced, _ = trace(model, ids)
     sizes = {part.kind: part.size for part in parts_of(model)}
-    values = {
+    values: dict[str, Any] = {
         "head": traced.logits,
         "layer": traced.units.get("h"),
         "mlp": traced.units.get("x"),
         "attention": traced.units.get("x"),
         "norm": traced.units.get("x"),
-        "embedding": model.embed(ids) if model.embed else None,
-        "one-hot": None if model.embed else model.look_up(ids),
+        "hidden": traced.units.get("h"),
     }
+    if kind == "mlp":
+        values["embedding"] = values["one-hot"] = torch.zeros(model.layers[0].in_features)
+    else:
+        values["embedding"] = model.embed(ids) if model.embed else None
+        values["one-hot"] = None if model.embed else model.look_up(ids)
     for part_kind, expected in values.items():
         if part_kind in sizes:
             assert expected is not None
@@ -69,6 +76,9 @@ def test_sizes_are_those_of_the_values_that_flow(kind: str, settings: dict[str, 
     if kind == "gpt":
         assert f"{unit_kinds(model)['mlp']} units" in details
         assert "2 heads of 4" in details
+    elif kind == "mlp":
+        assert f"{unit_kinds(model)['h']} units, tanh" in details
+        assert f"{model.config.context} vectors of" in details
     else:
         assert f"{(traced.gates and len(traced.gates)) or 'no'} gates" in details
 

@@ -12,6 +12,7 @@ from charlm.checkpoint.format import BEST
 from charlm.checkpoint.read import open_checkpoint
 from charlm.checkpoint.weights import read_model
 from tests.insight.browser import Page
+from tests.insight.helpers import RECURRENT
 from tests.insight.pages import arrays_of, data_of, needs_chromium
 
 pytestmark = needs_chromium
@@ -23,6 +24,7 @@ ALL_GATES = {"input gate", "forget gate", "output gate", "gate"}
     [
         ("rnn", {"hidden h"}, {"cell c", "head", "MLP unit", *ALL_GATES}),
         ("lstm", {"hidden h", "cell c", *ALL_GATES}, {"head", "MLP unit", "update gate"}),
+        ("mlp", {"hidden h"}, {"cell c", "head", "MLP unit", *ALL_GATES}),
         ("gpt", {"head", "MLP unit", "residual x"}, {"hidden h", "cell c", *ALL_GATES}),
     ],
 )
@@ -44,11 +46,11 @@ def test_a_page_explains_the_words_of_its_network_and_draws_its_sizes(
     drawing = page.run(f"{lines}.join(' | ')")
     numbers = [int(n.replace(",", "")) for n in re.findall(r"([\d,]+) parameters", drawing)]
     assert sum(numbers) == sum(parameter.numel() for parameter in model.parameters())
-    assert ("its state" in drawing) == (kind != "gpt")
+    assert ("its state" in drawing) == (kind in RECURRENT)
     assert ("\u00d7 2" in drawing) == (kind == "gpt")
 
 
-@pytest.mark.parametrize("kind", ["rnn", "lstm", "gpt"])
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "mlp", "gpt"])
 def test_nothing_is_cut_off_at_1280_pixels(kind: str, page: Page, hostile: dict[str, Path]) -> None:
     page.open(hostile[kind] / "report.html", width=1280)
     wide = page.run(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from charlm.insight.trace import trace, unit_kinds
-from charlm.models import CharModel, Recurrent
+from charlm.models import MLP, CharModel, Recurrent
 from tests.insight.helpers import KINDS, RECURRENT, network, random_ids
 from tests.models import reference
 
@@ -33,7 +33,7 @@ def test_the_logits_and_the_state_equal_those_of_the_model(kind: str) -> None:
         torch.testing.assert_close(state, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize("kind", [*RECURRENT, "mlp"])
 def test_a_text_in_two_pieces_gives_the_same_units(kind: str) -> None:
     model, ids = network(kind).double(), batch(2, 11)
     whole, _ = trace(model, ids)
@@ -96,13 +96,19 @@ def without(model: CharModel, kind: str, layer: int, unit: int) -> None:
             above = layer + 1 < model.rnn.num_layers
             reads = getattr(model.rnn, f"weight_ih_l{layer + 1}") if above else model.head.weight
             reads[:, unit] = 0
+        elif isinstance(model, MLP):
+            assert kind == "h"
+            above = layer + 1 < len(model.layers)
+            (model.layers[layer + 1] if above else model.head).weight[:, unit] = 0
         else:
             assert kind == "mlp"
             dict(model.named_parameters())[f"blocks.{layer}.mlp.out.weight"][:, unit] = 0
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-@pytest.mark.parametrize(("kind", "unit_kind"), [("rnn", "h"), ("lstm", "h"), ("gpt", "mlp")])
+@pytest.mark.parametrize(
+    ("kind", "unit_kind"), [("rnn", "h"), ("lstm", "h"), ("mlp", "h"), ("gpt", "mlp")]
+)
 def test_a_unit_held_at_zero_equals_a_unit_that_nothing_reads(
     kind: str, unit_kind: str, layer: int
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from charlm.config import GPTConfig, ModelConfig, MuonConfig, RecurrentConfig
+from charlm.config import ModelConfig, MuonConfig
 from charlm.config.files import parse_config
 from charlm.models import CharModel, State, build_model
 from charlm.models.base import evaluating
@@ -37,9 +37,7 @@ def exact(model: CharModel) -> CharModel:
     return model
 
 
-def with_dropout(
-    config: RecurrentConfig | GPTConfig, setting: str, probability: float
-) -> CharModel:
+def with_dropout(config: ModelConfig, setting: str, probability: float) -> CharModel:
     """A model with the weights of the exact model without dropout."""
     return exact(build_model(config.model_copy(update={setting: probability}), VOCAB, SEED))
 
@@ -91,11 +89,11 @@ class ModelContract:
     dropouts: tuple[str, ...] = ("dropout",)
 
     @pytest.fixture
-    def config(self) -> RecurrentConfig | GPTConfig:
+    def config(self) -> ModelConfig:
         raise NotImplementedError
 
     @pytest.fixture
-    def model(self, config: RecurrentConfig | GPTConfig) -> CharModel:
+    def model(self, config: ModelConfig) -> CharModel:
         return exact(build_model(config, VOCAB, SEED))
 
     def test_a_text_read_in_pieces_gives_the_logits_and_state_of_the_whole_text(
@@ -147,7 +145,7 @@ class ModelContract:
             np.testing.assert_array_equal(array, weights[name])
 
     def test_the_seed_decides_the_weights_and_the_global_generator_does_not_change(
-        self, config: RecurrentConfig | GPTConfig
+        self, config: ModelConfig
     ) -> None:
         generator = torch.get_rng_state()
         first = build_model(config, VOCAB, seed=1).state_dict()
@@ -160,7 +158,7 @@ class ModelContract:
         assert not any(torch.equal(first[name], other[name]) for name in matrices)
 
     def test_dropout_is_random_in_training_and_absent_in_evaluation(
-        self, config: RecurrentConfig | GPTConfig, model: CharModel
+        self, config: ModelConfig, model: CharModel
     ) -> None:
         ids = texts(8, 6)
         plain = model(ids)[0]

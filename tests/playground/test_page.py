@@ -1,74 +1,23 @@
-"""The page: its contents, and, if Chromium is installed, what it writes and how it is used."""
+"""The page in Chromium: what it writes, and how it is used."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pytest
 
 import charlm
-from charlm.checkpoint.format import LAST
-from charlm.checkpoint.read import open_checkpoint, read_meta
 from charlm.cli import main
-from charlm.page.file import write_page
-from charlm.playground.page import _describe, build_page
-from tests.conftest import KINDS, TinyConfig, TinyRun, train_with
-from tests.insight.browser import Page
-from tests.insight.pages import HOSTILE, Elements, data_of, needs_chromium
-from tests.playground.conftest import MadePage
+from charlm.page.document import _array_element
+from tests.conftest import KINDS, ROOT, TinyConfig, TinyRun, train_with
+from tests.insight.pages import data_of, needs_chromium
+from tests.playground.conftest import IDLE, MadePage, Playground
+from tests.playground.test_engine import AFFINE
 from tests.test_visible import is_hidden
 
 TEXT = "The old king sees the fox. No one sings to my lord!"
-IDLE = "takes.every((take) => !take.unread && !take.asked && take.credit < 1)"
-
-
-class Playground:
-    """A page that is open. `run` evaluates JavaScript in which `takes` are the takes."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-
-    def open(self, path: Path, **settings: Any) -> None:
-        """Open a page with settings in its link."""
-        fragment = "&".join(f"{name}={quote(str(it))}" for name, it in settings.items())
-        self.page.call("Page.navigate", url="about:blank")
-        self.page.run("0")
-        self.page.problems.clear()  # those of an earlier page
-        self.page.requests.clear()
-        url = f"{path.as_uri()}#{fragment}"
-        self.page.call("Page.navigate", url=url)
-        self.page.wait_for("document.documentElement?.dataset.ready === 'yes'")
-        self.wait(IDLE)
-
-    def run(self, expression: str) -> Any:
-        return self.page.run(f"(() => {{ const {{ takes }} = desk; return {expression}; }})()")
-
-    def wait(self, expression: str) -> None:
-        self.page.wait_for(f"(() => {{ const {{ takes }} = desk; return {expression}; }})()")
-
-    def click(self, selector: str, which: int = 0) -> None:
-        self.page.run(f"document.querySelectorAll({selector!r})[{which}].click()")
-
-    def write(self, count: int) -> list[str]:
-        """Play until each take has `count` characters; returns the first `count` of each."""
-        self.click("#play")
-        self.wait(f"takes.every((take) => take.ids.length >= {count})")
-        self.click("#play")
-        return list(self.run(f"takes.map((take) => take.text().slice(0, {count}))"))
-
-
-@pytest.fixture
-def ground(page: Page) -> Iterator[Playground]:
-    """The browser; at the end there was no request, no error and no message."""
-    yield Playground(page)
-    assert page.problems == []
-    assert all(url.startswith(("file:", "blob:", "data:", "about:")) for url in page.requests)
 
 
 # --- what it writes ---------------------------------------------------------------------------
@@ -109,7 +58,7 @@ def test_the_same_seed_writes_the_same_text(kind: str, ground: Playground, made:
 def test_at_temperature_0_it_writes_what_charlm_sample_writes(
     ground: Playground, made: MadePage, tiny_run: TinyRun
 ) -> None:
-    for kind in ("lstm", "gpt"):
+    for kind in ("lstm", "mlp", "gpt"):
         for prompt in ("my lord", ""):
             ground.open(made(kind, "fp32"), prompt=prompt, t="0", speed=8)
             (text,) = ground.write(50)
@@ -117,11 +66,66 @@ def test_at_temperature_0_it_writes_what_charlm_sample_writes(
             assert text == (prompt + model.sample(prompt, length=50, temperature=0))[:50]
 
 
+@needs_chromium
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_webassembly_it_writes_the_same_text(
+    kind: str, ground: Playground, made: MadePage, tmp_path: Path
+) -> None:
+    content = made(kind, "int8").read_text(encoding="utf-8")
+    code, nothing = (
+        _array_element("code", np.frombuffer(it, np.uint8))
+        for it in ((ROOT / AFFINE).read_bytes(), b"no module")
+    )
+    assert content.count(code) == 1
+    other = tmp_path / "other.html"
+    other.write_text(content.replace(code, nothing), encoding="utf-8")
+    found = []
+    for path in (made(kind, "int8"), other):
+        ground.open(path, prompt="The ", speed=8, t="1.2,0.8")
+        in_wasm = ground.page.run("wasm !== null", worker=True)
+        found.append((in_wasm, ground.write(200)))
+    assert [in_wasm for in_wasm, _ in found] == [True, False]
+    assert found[0][1] == found[1][1]
+
+
+@needs_chromium
+def test_a_repetition_penalty_writes_what_charlm_sample_writes(
+    ground: Playground, made: MadePage, tiny_run: TinyRun
+) -> None:
+    for prompt in ("my lord", ""):
+        ground.open(made("gru", "fp32"), prompt=prompt, t="0", repetition_penalty=1.5, speed=8)
+        (text,) = ground.write(90)
+        model = charlm.load(tiny_run("gru"))
+        expected = model.sample(prompt, length=90, temperature=0, repetition_penalty=1.5)
+        assert text == (prompt + expected)[:90]
+
+
+@needs_chromium
+def test_bytes_are_written_and_copied_as_text(
+    ground: Playground, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    text = tmp_path / "bytes.txt"
+    text.write_text("le café est fermé\n" * 300, encoding="utf-8")
+    raw = tiny_config("gru") | {"data": {"path": str(text), "unit": "byte", "val_fraction": 0.2}}
+    run, out = train_with(raw, tmp_path), tmp_path / "page.html"
+    assert main(["export", str(run), "--weights", "fp32", "--out", str(out)]) == 0
+    ground.open(out, prompt="café", t="0", speed=8)
+    assert ground.run("takes[0].ids") == [*"café".encode()]
+    ground.write(15)
+    assert ground.run("takes[0].text()").startswith("café")
+    ids = ground.run("takes[0].ids")
+    model = charlm.load(run)
+    ids_of_model = (
+        ("café" + model.sample("café", length=40, temperature=0)).encode("utf-8", "surrogateescape")
+    )[:15]
+    assert bytes(ids[:15]) == ids_of_model
+
+
 # --- how it is used ---------------------------------------------------------------------------
 
 
 @needs_chromium
-@pytest.mark.parametrize("kind", ["lstm", "gpt"])
+@pytest.mark.parametrize("kind", ["lstm", "mlp", "gpt"])
 def test_a_road_that_was_not_taken_continues_in_a_new_take(
     kind: str, ground: Playground, made: MadePage, tiny_run: TinyRun
 ) -> None:
@@ -170,7 +174,7 @@ def test_it_can_be_used_with_the_keyboard(ground: Playground, made: MadePage) ->
 
 
 @needs_chromium
-@pytest.mark.parametrize("kind", ["gru", "gpt"])
+@pytest.mark.parametrize("kind", ["gru", "mlp", "gpt"])
 def test_an_edited_text_is_read_again_from_the_change(
     kind: str, ground: Playground, made: MadePage, tiny_run: TinyRun
 ) -> None:
@@ -235,7 +239,8 @@ def test_units_gates_and_heads_are_those_of_the_model(
 def test_the_link_has_the_prompt_the_seed_and_the_settings(
     ground: Playground, made: MadePage
 ) -> None:
-    ground.open(made("rnn", "int8"), prompt="The ", t="0.5,1", seed=9, top_k=4, top_p=0.9, speed=8)
+    choice = {"top_k": 4, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.1}
+    ground.open(made("rnn", "int8"), prompt="The ", t="0.5,1", seed=9, speed=8, **choice)
     texts = ground.write(30)
     ground.run("desk.onSetting()")
     link = ground.page.run("location.hash")
@@ -244,118 +249,9 @@ def test_the_link_has_the_prompt_the_seed_and_the_settings(
     ground.page.wait_for("document.documentElement?.dataset.ready === 'yes'")
     assert ground.write(30) == texts
     # what a link says is checked
-    ground.open(made("rnn", "int8"), prompt="\x1b[31m\u202eA", t="x,1e9", seed=-3, top_k="no")
+    ground.open(made("rnn", "int8"), prompt="\x1b[31m\u202eA", t="x,1e9", seed=-3, top_k="no",
+        min_p=7, repetition_penalty=0)  # fmt: skip
     assert ground.run("desk.settings.of(takes[0])") == {
-        "temperature": 10, "topK": None, "topP": None, "seed": 0,
+        "temperature": 10, "topK": None, "topP": None, "minP": 1, "penalty": 1e-6, "seed": 0,
     }  # fmt: skip
     assert not any(map(is_hidden, ground.page.run("document.getElementById('prompt').value")))
-
-
-# --- hostile text -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def hostile_page(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a model whose text, prompt and vocabulary have markup and control characters."""
-    out = tmp_path_factory.mktemp("hostile")
-    text = out / "<img src=x>\x1b[2J\u202e\n.txt"
-    text.write_bytes((HOSTILE * 60).encode("utf-8"))
-    raw = tiny_config("lstm") | {"data": {"path": str(text), "val_fraction": 0.2}}
-    raw["sample"] = {"prompt": HOSTILE}
-    page = out / "page.html"
-    with open_checkpoint(train_with(raw, out) / "best.safetensors") as checkpoint:
-        vocab = checkpoint.meta.vocab.replace("q", "\ud800").replace("k", "\udc9b")
-        checkpoint.meta = checkpoint.meta.model_copy(update={"vocab": vocab})
-        write_page(page, build_page(checkpoint, "int8")[0], "page", False)
-    return page
-
-
-@needs_chromium
-def test_hostile_text_is_shown_as_text(ground: Playground, hostile_page: Path) -> None:
-    ground.open(hostile_page, speed=8, t="1.5")
-    ground.write(len(HOSTILE) + 600)
-    page = ground.page
-    assert page.run("document.title") == "lstm: playground"
-    assert page.run("document.querySelectorAll('img, iframe, article script').length") == 0
-    shown = page.run("document.querySelector('.text').textContent")
-    for piece in ("</script><script>", "<img src=x", "U+001B", "U+202E", "U+D800", "\\x9B"):
-        assert piece in shown
-    assert not any(map(is_hidden, shown.replace("\n", "")))
-    ground.run("takes[0].view.select(0)")
-    assert "<" in page.run("document.getElementById('detail').innerText")
-    before = ground.run("takes[0].text()")
-    ground.run("takes[0].onEdit()")
-    editor = ground.run("takes[0].editor.value")
-    assert not any(map(is_hidden, set(editor) - set("\n\t")))
-    ground.run("takes[0].onEdit()")  # what was not touched stays as it was
-    assert ground.run("takes[0].text()") == before
-
-
-@needs_chromium
-@pytest.mark.parametrize(("width", "height"), [(390, 800), (1280, 900)])
-def test_it_fits_on_a_phone_and_on_a_desk(
-    width: int, height: int, page: Page, hostile_page: Path
-) -> None:
-    page.open(hostile_page, width, height)
-    assert page.run("document.documentElement.scrollWidth") <= width
-
-
-@needs_chromium
-def test_the_worker_cannot_send_anything(page: Page, made: MadePage) -> None:
-    page.open(made("rnn", "int8"))
-    # this needs no network, so nothing but the policy refuses it
-    attempt = "fetch('data:text/plain,a').then(() => 'sent', () => 'refused')"
-    page.run(f"self.outcome = null; {attempt}.then((it) => {{ self.outcome = it; }}); 0", True)
-    while (outcome := page.run("self.outcome", worker=True)) is None:
-        time.sleep(0.02)
-    assert outcome == "refused"
-
-
-@needs_chromium
-def test_bytes_are_written_and_copied_as_text(
-    ground: Playground, tiny_config: TinyConfig, tmp_path: Path
-) -> None:
-    text = tmp_path / "bytes.txt"
-    text.write_text("le café est fermé\n" * 300, encoding="utf-8")
-    raw = tiny_config("gru") | {"data": {"path": str(text), "unit": "byte", "val_fraction": 0.2}}
-    run, out = train_with(raw, tmp_path), tmp_path / "page.html"
-    assert main(["export", str(run), "--weights", "fp32", "--out", str(out)]) == 0
-    ground.open(out, prompt="café", t="0", speed=8)
-    assert ground.run("takes[0].ids") == [*"café".encode()]
-    ground.write(15)
-    assert ground.run("takes[0].text()").startswith("café")
-    ids = ground.run("takes[0].ids")
-    model = charlm.load(run)
-    ids_of_model = (
-        ("café" + model.sample("café", length=40, temperature=0)).encode("utf-8", "surrogateescape")
-    )[:15]
-    assert bytes(ids[:15]) == ids_of_model
-
-
-# --- the file ---------------------------------------------------------------------------------
-
-
-def test_the_page_needs_nothing_from_elsewhere(made: MadePage) -> None:
-    content = made("lstm", "int8").read_text(encoding="utf-8")
-    policy = next(str(a["content"]) for _, a, _ in Elements(content).found if "http-equiv" in a)
-    assert policy.startswith("default-src 'none'")
-    assert policy.endswith("worker-src blob:")
-    assert "unsafe" not in policy
-    for word in ("fetch(", "XMLHttpRequest", "WebSocket", "innerHTML", "eval(", "importScripts"):
-        assert word not in content
-
-
-def test_the_page_names_the_text_without_its_folder(tiny_run: TinyRun, tiny_text: Path) -> None:
-    about = _describe(read_meta(tiny_run("lstm") / LAST))["about"]
-    assert about["source"] == tiny_text.name
-    assert str(tiny_text.parent) not in json.dumps(about)
-
-
-def test_the_page_says_what_its_rounding_costs(made: MadePage, tiny_run: TinyRun) -> None:
-    losses = data_of(made("lstm", "int8"))["weights"]["losses"]
-    exact = charlm.evaluate(tiny_run("lstm"))
-    assert losses["chars"] == exact.chars
-    assert losses["exact"] == pytest.approx(exact.nats_per_char, rel=1e-4)
-    assert losses["rounded"] - losses["exact"] == pytest.approx(losses["cost"], abs=2e-4)
-    assert 0 < abs(losses["cost"]) < 0.01
-    assert data_of(made("lstm", "fp32"))["weights"]["losses"] is None

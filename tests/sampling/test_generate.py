@@ -170,7 +170,7 @@ def test_sampling_changes_neither_the_model_nor_torchs_generator(kind: str, trai
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.sampled_from(["lstm", "gpt"]), st.integers(2, 7), st.data())
+@given(st.sampled_from(["lstm", "mlp", "gpt"]), st.integers(2, 7), st.data())
 def test_the_logits_do_not_depend_on_how_a_text_is_split_into_reads(
     kind: str, context: int, data: st.DataObject
 ) -> None:

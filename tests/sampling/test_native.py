@@ -7,14 +7,13 @@ skipped without one; see tests.sampling.compiled.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import charlm.api
-from charlm.config import GPTConfig, RecurrentConfig
+from charlm.config import GPTConfig, MLPConfig, RecurrentConfig
 from charlm.errors import CharlmError
 from charlm.kernels.build import NoKernelError
 from charlm.kernels.variants import Variant
@@ -23,12 +22,13 @@ from charlm.sampling.native import NativeNetwork, code
 from charlm.sampling.native.matrix import MIN_ROWS
 from charlm.sampling.native.threads import MAX_THREADS, ThreadChooser
 from charlm.sampling.numpy import Network, build_network
+from charlm.sampling.numpy.mlp import MLP
 from charlm.sampling.numpy.recurrent import Recurrent
 from tests.conftest import TinyRun
 from tests.sampling import compiled, weights_of
 
 V = 37
-Config = RecurrentConfig | GPTConfig
+Config = RecurrentConfig | GPTConfig | MLPConfig
 CONFIGS: list[Config] = [
     *(RecurrentConfig(kind=kind, n_layer=2, hidden_size=64) for kind in ("rnn", "gru", "lstm")),
     RecurrentConfig(kind="lstm", n_layer=1, hidden_size=96, input="one_hot"),
@@ -36,6 +36,9 @@ CONFIGS: list[Config] = [
     GPTConfig(n_layer=2, n_head=2, n_embd=64, context=48, norm="layernorm", bias=True),
     GPTConfig(n_layer=1, n_head=5, n_embd=50, context=50, mlp="swiglu", position="rope"),
     GPTConfig(n_layer=2, n_head=1, n_embd=32, context=48, mlp="gelu", position="sinusoidal"),
+    MLPConfig(n_layer=3, hidden_size=64, n_embd=5, context=4),
+    MLPConfig(n_layer=1, hidden_size=40, input="one_hot", activation="tanh", context=20),
+    MLPConfig(n_layer=2, hidden_size=50, n_embd=8, activation="sigmoid"),
 ]
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
 each_variant = pytest.mark.parametrize("variant", code.variants(), ids=lambda it: it.name)
@@ -133,13 +136,20 @@ def test_a_text_has_the_same_logits_before_and_after_the_tiles_are_made(config: 
     np.testing.assert_array_equal(native.fresh().read(ids[:1]), before)
 
 
-@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(RecurrentConfig(kind=kind, hidden_size=32) for kind in ("rnn", "gru", "lstm")),
+        MLPConfig(n_layer=2, hidden_size=36, n_embd=5, context=4),
+    ],
+    ids=lambda it: it.kind,
+)
 def test_the_logits_without_a_table_are_those_of_numpy(
-    kind: Literal["rnn", "gru", "lstm"], monkeypatch: pytest.MonkeyPatch
+    config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charlm.sampling.numpy.recurrent.SMALL_TABLE", 0)
-    network = network_of(RecurrentConfig(kind=kind, n_layer=1, hidden_size=32))
-    assert isinstance(network, Recurrent)
+    monkeypatch.setattr("charlm.sampling.numpy.arrays.SMALL_TABLE", 0)
+    network = network_of(config)
+    assert isinstance(network, Recurrent | MLP)
     assert network.table is None
     native = compiled(network)
     for B in (2, 40, 70):

@@ -13,13 +13,13 @@ import torch
 
 from charlm.checkpoint.format import BEST
 from charlm.checkpoint.read import open_checkpoint, read_meta
-from charlm.config import GPTConfig, RecurrentConfig, SampleConfig
+from charlm.config import GPTConfig, MLPConfig, ModelConfig, RecurrentConfig, SampleConfig
 from charlm.data.vocab import Vocab
 from charlm.errors import DeviceError
 from charlm.machine import instruction_set
 from charlm.models import CharModel, build_model
 from charlm.sampling.generate import choose, sample_texts
-from charlm.sampling.numpy import build_network, gpt, recurrent
+from charlm.sampling.numpy import build_network, gpt, mlp, recurrent
 from charlm.sampling.text import SampleSpec
 from charlm.sampling.torch import TorchEngine
 from tests.conftest import TinyRun
@@ -33,6 +33,12 @@ RECURRENT = [
         ("rnn", "gru", "lstm"),
         (1, 3),
         (("embedding", False), ("embedding", True), ("one_hot", False)),
+    )
+]
+MLPS = [
+    MLPConfig(n_layer=layers, hidden_size=8, n_embd=3, context=N, input=input_, activation=f)
+    for layers, N, input_, f in itertools.product(
+        (1, 3), (2, 5, 16), ("embedding", "one_hot"), ("sigmoid", "tanh", "relu")
     )
 ]
 GPTS = [
@@ -49,9 +55,7 @@ GPTS = [
 ]
 
 
-def random_model(
-    config: RecurrentConfig | GPTConfig, std: float = 0.4, vocab_size: int = V
-) -> CharModel:
+def random_model(config: ModelConfig, std: float = 0.4, vocab_size: int = V) -> CharModel:
     model = build_model(config, vocab_size, seed=1).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -100,6 +104,25 @@ def test_a_network_without_a_table_has_the_logits_of_its_model(
     network = numpy_engine(model)
     assert isinstance(network, recurrent.Recurrent)
     assert network.table is None
+    assert_logits(engine_of, model)
+
+
+@each_engine
+@pytest.mark.parametrize("config", MLPS, ids=str)
+def test_an_mlp_has_the_logits_of_its_model(config: MLPConfig, engine_of: EngineOf) -> None:
+    assert_logits(engine_of, random_model(config))
+
+
+@each_engine
+@pytest.mark.parametrize("input_", ["embedding", "one_hot"])
+def test_an_mlp_without_a_table_has_the_logits_of_its_model(
+    input_: Any, engine_of: EngineOf
+) -> None:
+    config = MLPConfig(n_layer=2, hidden_size=64, n_embd=8, context=5, input=input_)
+    model = random_model(config, 0.1, vocab_size=17_000)
+    network = numpy_engine(model)
+    assert isinstance(network, mlp.MLP)
+    assert (network.table is None) == (input_ == "embedding")
     assert_logits(engine_of, model)
 
 

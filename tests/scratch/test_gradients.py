@@ -1,6 +1,6 @@
-"""Every gradient of charlm.scratch against numeric slopes, and those of the MLP against autograd.
+"""Every gradient of charlm.scratch against numeric slopes.
 
-tests/models compares the other models and their gradients with PyTorch.
+tests/models compares the models and their gradients with PyTorch.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
-import torch.nn.functional as F
 
 from charlm.scratch import Array, State
 from charlm.scratch.functions import cross_entropy
@@ -29,7 +27,7 @@ MLPS = {
     f"{units}-{'one_hot' if one_hot else 'embedding'}-{L}": MLP.random(
         RNG, V, N=3, D=4, F=5, L=L, units=units, one_hot=one_hot
     )
-    for units in ("tanh", "sigmoid")
+    for units in ("tanh", "sigmoid", "relu")
     for one_hot in (False, True)
     for L in (1, 2)
 }
@@ -93,39 +91,6 @@ def test_every_gradient_is_the_slope_of_the_loss(name: str) -> None:
         d_state = model.d_state
         for part, gradient in zip(state, d_state, strict=True):
             assert_slopes(loss, part, gradient)
-
-
-# --- the MLP, which charlm.models does not have ----------------------------------------------
-
-
-def torch_mlp(w: dict[str, torch.Tensor], text: torch.Tensor, units: str, L: int) -> torch.Tensor:
-    """The logits (B, T, V) for a text (B, N-1+T), N = 3."""
-    windows = text.unfold(1, 3, 1)  # (B, T, N)
-    x = F.embedding(windows, w["embed.weight"]) if "embed.weight" in w else F.one_hot(windows, V)
-    x = x.double().flatten(2)
-    for layer in range(L):
-        x = F.linear(x, w[f"layers.{layer}.weight"], w[f"layers.{layer}.bias"])
-        x = torch.tanh(x) if units == "tanh" else torch.sigmoid(x)
-    return F.linear(x, w["head.weight"], w["head.bias"])
-
-
-@pytest.mark.parametrize("name", MLPS)
-def test_the_mlp_and_its_gradients_equal_those_of_autograd(name: str) -> None:
-    model, state = MLPS[name], first_state("mlp")
-    logits, after = model.forward(IDS, state)
-    loss, d_logits = cross_entropy(logits, TARGETS)
-    text = np.concatenate([state[0], IDS], axis=1)
-    w = {name: torch.tensor(weight, requires_grad=True) for name, weight in model.weights.items()}
-    expected = torch_mlp(w, torch.from_numpy(text), model.units, model.L)
-    expected_loss = F.cross_entropy(expected.flatten(0, 1), torch.from_numpy(TARGETS).flatten())
-    torch.autograd.backward(expected_loss)
-    np.testing.assert_allclose(logits, expected.detach(), rtol=0, atol=1e-10)
-    np.testing.assert_array_equal(after[0], text[:, -2:])
-    assert loss == pytest.approx(expected_loss.item(), rel=1e-12)
-    for weight, gradient in model.backward(d_logits).items():
-        expected_gradient = w[weight].grad
-        assert expected_gradient is not None
-        np.testing.assert_allclose(gradient, expected_gradient.numpy(), rtol=0, atol=1e-10)
 
 
 # --- states ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from charlm.scratch.functions import cross_entropy
 from charlm.scratch.gpt import GPT
 from charlm.scratch.lstm import LSTM
 from charlm.scratch.sgd import SGD, Adam
+from charlm.scratch.text import Text
 from charlm.scratch.trainer import Trainer, evaluate, sample
 
 V = 5
@@ -96,3 +98,20 @@ def test_every_model_learns_what_follows_two_characters(name: str) -> None:
         after = trainer.step(0.003)
     assert before > 0.9  # ln 3 = 1.1 without knowledge
     assert after < 0.2
+
+
+def test_a_text_becomes_numbers_and_back() -> None:
+    text = Text("hello, world")
+    assert text.chars == sorted(set("hello, world"))
+    assert text.V == 9
+    assert [text.chars[i] for i in text.ids] == [*"hello, world"]
+    assert text.decode(text.encode("we hold")) == "we hold"
+    assert (text.train.tolist(), text.rest.tolist()) == (
+        text.ids[:10].tolist(),
+        text.ids[10:].tolist(),
+    )
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_bytes("é\r\na".encode())
+    assert Text.read(str(tmp_path / "text.txt")).chars == ["\n", "a", "é"]

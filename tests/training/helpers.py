@@ -31,9 +31,10 @@ from charlm.training.session import Session
 from charlm.training.trainer import Outcome
 from tests.models import model_config
 
-KINDS = ("rnn", "gru", "lstm", "gpt")
+KINDS = ("rnn", "gru", "lstm", "gpt", "mlp")
 OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw", "muon")
-NETWORKS = [(kind, "streams") for kind in KINDS[:3]] + [(kind, "windows") for kind in KINDS]
+CARRYING = tuple(kind for kind in KINDS if kind != "gpt")  # a state
+NETWORKS = [(kind, "streams") for kind in CARRYING] + [(kind, "windows") for kind in KINDS]
 NO_DROPOUT = tuple(f"model.{prefix}dropout=0" for prefix in ("", "input_", "output_"))
 
 
@@ -44,7 +45,9 @@ def make_config(text: Path, kind: str = "lstm", *overrides: str) -> Config:
     if kind == "gpt":
         model |= {"n_head": 2, "n_embd": 8, "context": 8}
     else:
-        model |= {"hidden_size": 8, "input_dropout": 0.1, "output_dropout": 0.1}
+        mlp = {"n_embd": 4, "context": 5}
+        model |= {"hidden_size": 8}
+        model |= mlp if kind == "mlp" else {"input_dropout": 0.1, "output_dropout": 0.1}
         train |= {"seq_len": 8}
     raw = {
         "name": "run",
@@ -59,7 +62,7 @@ def make_config(text: Path, kind: str = "lstm", *overrides: str) -> Config:
 
 def plain_config(text: Path, kind: str = "lstm", *overrides: str) -> Config:
     """A config that a simple loop can follow: constant learning rate, no dropout, no clipping."""
-    off = NO_DROPOUT[:1] if kind == "gpt" else NO_DROPOUT
+    off = NO_DROPOUT[:1] if kind in ("mlp", "gpt") else NO_DROPOUT
     simple = ("train.schedule.kind=constant", "train.grad_clip=0", "eval.every=null")
     return make_config(text, kind, *off, *simple, "eval.sample_every=null", *overrides)
 
@@ -194,14 +197,16 @@ def script_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     )
 
 
-def decided_model(kind: str, vocab_size: int, context: int, **gpt: Any) -> CharModel:
+def decided_model(kind: str, vocab_size: int, context: int, **more: Any) -> CharModel:
     """An untrained network with large weights and dropout.
 
     Its predictions are far from uniform, so that a wrong context changes them. Dropout must not.
     """
-    of_gpt = {"n_head": 2, "n_embd": 8, "context": context} | gpt
-    raw = {"kind": kind, "n_layer": 2, "dropout": 0.5}
-    raw |= of_gpt if kind == "gpt" else {"hidden_size": 8}
+    size = {
+        "gpt": {"n_head": 2, "n_embd": 8, "context": context},
+        "mlp": {"hidden_size": 8, "n_embd": 4, "context": 5},
+    }.get(kind, {"hidden_size": 8})
+    raw = {"kind": kind, "n_layer": 2, "dropout": 0.5} | size | more
     model = build_model(model_config(raw), vocab_size, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -24,6 +24,7 @@ from tests.training.helpers import (
     resume,
 )
 
+WITH_KERNELS = [kind for kind in KINDS if kind != "mlp"]
 ON = ("train.kernels=on", "train.precision=auto", "train.threads=2")
 LEVELS = {"amx": None, "avx512_bf16": "avx512_bf16", "avx512": "avx512", "avx2": "avx2"}
 
@@ -51,13 +52,13 @@ def check_resume(config: Config, tmp_path: Path) -> Meta:
     """Check that a run with a kernel resumes exactly; return the metadata of its checkpoint."""
     whole = new_run(config, tmp_path / "whole")
     stopped = new_run(config, tmp_path / "stopped", stop_at=5)
-    assert kernel_of(whole) != "torch"
+    assert (kernel_of(whole) == "torch") == (config.model.kind == "mlp")
     assert go_on(config, stopped) == "finished"
     assert_same_run(stopped, whole)
     return read_meta(whole / LAST)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WITH_KERNELS)
 def test_a_run_resumed_is_the_run_never_stopped(
     variant: str, kind: str, tiny_text: Path, tmp_path: Path
 ) -> None:
@@ -74,16 +75,18 @@ def test_pieces_of_a_batch_and_muon_resume_exactly(
     assert (meta.muon_kernel == "torch") == ("muon" not in more)
 
 
+@pytest.mark.parametrize("kind", ["gru", "mlp"])
 def test_muon_uses_its_kernel_beside_layers_in_float32(
-    compiler: None, tiny_text: Path, tmp_path: Path
+    compiler: None, kind: str, tiny_text: Path, tmp_path: Path
 ) -> None:
     settings = ("train.kernels=on", "train.precision=fp32", "train.optimizer.kind=muon")
-    meta = check_resume(make_config(tiny_text, "gru", *settings), tmp_path)
+    meta = check_resume(make_config(tiny_text, kind, *settings), tmp_path)
     assert meta.precision == "fp32"
+    assert (meta.kernel == "torch") == (kind == "mlp")  # which has no kernels for its layers
     assert meta.muon_kernel != "torch"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WITH_KERNELS)
 def test_training_with_the_kernel_reaches_the_same_loss(
     variant: str, kind: str, tiny_text: Path, tmp_path: Path
 ) -> None:

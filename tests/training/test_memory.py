@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from charlm.config import GPTConfig, ModelConfig, RecurrentConfig, TrainConfig
+from charlm.config import GPTConfig, MLPConfig, ModelConfig, RecurrentConfig, TrainConfig
 from charlm.config.files import parse_config
 from charlm.config.shapes import count_weights
 from charlm.errors import ConfigError
@@ -55,6 +55,8 @@ def test_a_batch_needs_memory_for_its_part_that_is_processed_at_once() -> None:
     small, gpt = RecurrentConfig(hidden_size=6, n_layer=5), GPTConfig(n_embd=8, n_layer=3, n_head=1)
     assert outputs(small, batch_size=12, seq_len=7) == 2 * 12 * 7 * (5 * 6 + V)
     assert outputs(small, batch_size=12, seq_len=7, grad_accum=4) == 2 * 3 * 7 * (5 * 6 + V)
+    mlp = MLPConfig(hidden_size=9, n_layer=2, n_embd=3, context=4)
+    assert outputs(mlp, batch_size=12, seq_len=7) == 2 * 12 * 7 * (4 * 3 + 2 * 9 + V)
     assert outputs(gpt, batch_size=12, seq_len=7) == 2 * 12 * 7 * (3 * 8 + V)
 
 

@@ -24,6 +24,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "rnn": {"kind": "rnn", "n_layer": 2, "hidden_size": 6},
     "one-hot": {"kind": "gru", "n_layer": 2, "hidden_size": 6, "input": "one_hot"},
     "tied": {"kind": "lstm", "n_layer": 1, "hidden_size": 6, "tie_weights": True},
+    "mlp": {"kind": "mlp", "n_layer": 1, "hidden_size": 6, "input": "one_hot", "context": 3},
     "gpt": {"kind": "gpt", "n_layer": 2, "n_head": 2, "n_embd": 8, "context": 4},
     "gpt-tied": {
         **{"kind": "gpt", "n_layer": 1, "n_head": 2, "n_embd": 8, "context": 4},
@@ -125,7 +126,7 @@ def test_steps_follow_the_published_rule_and_only_matrices_decay(kind: str, name
         np.testing.assert_allclose(as_double(parameter), expected[key], atol=2e-6, err_msg=key)
 
 
-@pytest.mark.parametrize("name", ["rnn", "one-hot", "gpt"])
+@pytest.mark.parametrize("name", ["rnn", "one-hot", "mlp", "gpt"])
 def test_muon_updates_a_hidden_matrix_by_a_nearly_orthogonal_step(
     name: str,
 ) -> None:

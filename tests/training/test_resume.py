@@ -46,11 +46,12 @@ def test_a_run_stopped_twice_and_resumed_is_the_run_never_stopped(
     assert_same_run(folder, reference)
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm"])
+@pytest.mark.parametrize("kind", ["gru", "lstm", "mlp"])
 def test_weight_dropout_and_fresh_states_are_the_same_after_a_resume(
     kind: str, tiny_text: Path, tmp_path: Path
 ) -> None:
-    config = make_config(tiny_text, kind, "model.weight_dropout=0.3", "train.fresh_state=0.5")
+    dropout = "model.dropout" if kind == "mlp" else "model.weight_dropout"
+    config = make_config(tiny_text, kind, f"{dropout}=0.3", "train.fresh_state=0.5")
     reference = new_run(config, tmp_path / "never")
     folder = new_run(config, tmp_path / "once", stop_at=5)
     assert go_on(config, folder) == "finished"

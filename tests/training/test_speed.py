@@ -41,7 +41,7 @@ def test_times_that_noise_has_disturbed_still_give_a_speed(
     assert 0 < speed.chars(2048, 1.0, 2048) < speed.chars(1024, 1.0, 2048) < 1e5
 
 
-@pytest.mark.parametrize("kind", ["rnn", "gpt"])
+@pytest.mark.parametrize("kind", ["rnn", "mlp", "gpt"])
 def test_it_is_measured_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = measure_speed(kind, settings(), "cpu")
     assert all(math.isfinite(it) and it >= 0 for it in (first.per_width, first.per_weight))

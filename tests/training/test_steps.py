@@ -118,6 +118,21 @@ def test_each_stream_gets_a_fresh_state_on_its_own_and_at_the_configured_share()
     assert (h == 0).double().mean().item() == pytest.approx(0.3, abs=0.05)
 
 
+def test_a_fresh_state_of_an_mlp_is_that_of_the_start_of_a_text() -> None:
+    raw = {"name": "x", "data": {"path": "x"}, "model": {"kind": "mlp", "context": 4}}
+    config = parse_config(raw, ["train.fresh_state=0.5", "train.batch_size=40"])
+    model, ids = build_model(config.model, 3, 1), torch.ones(40, 5, dtype=torch.long)
+    compute = Compute(torch.device("cpu"), "fp32", 1)
+    stepper = Stepper(model, config.train, compute, carries_state=True)
+    state = model(ids)[1]
+    alone, carried = model(ids)[0], model(ids, state)[0]
+    logits = model(ids, stepper._refreshed(state))[0]
+    is_fresh = [torch.equal(*pair) for pair in zip(logits, alone, strict=True)]
+    is_carried = [torch.equal(*pair) for pair in zip(logits, carried, strict=True)]
+    assert 0 < sum(is_fresh) < 40
+    assert is_carried == [not it for it in is_fresh]
+
+
 def test_a_gradient_with_a_larger_norm_is_clipped(tiny_text: Path, tmp_path: Path) -> None:
     free = plain_config(tiny_text, "lstm", *SGD)
     _, _, norms = train_by_hand(free)
@@ -140,7 +155,7 @@ def test_a_gradient_with_a_smaller_norm_is_not_changed(tiny_text: Path, tmp_path
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize(("kind", "parts"), [("rnn", 1), ("gru", 1), ("lstm", 2)])
+@pytest.mark.parametrize(("kind", "parts"), [("rnn", 1), ("gru", 1), ("lstm", 2), ("mlp", 1)])
 @pytest.mark.parametrize("batches", ["streams", "windows"])
 def test_each_piece_of_streams_gets_its_detached_state_and_windows_get_none(
     batches: str, kind: str, parts: int, tiny_text: Path, tmp_path: Path
@@ -169,7 +184,7 @@ def test_each_piece_of_streams_gets_its_detached_state_and_windows_get_none(
         assert state is not None
         assert len(state) == len(earlier) == parts
         for tensor, before in zip(state, earlier, strict=True):
-            assert before.requires_grad
+            assert before.requires_grad == (kind != "mlp")  # ids have no gradient
             assert not tensor.requires_grad
             assert torch.equal(tensor, before)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from charlm.config import GPTConfig, RecurrentConfig, TrainConfig
+from charlm.config import TrainConfig
 from charlm.devices import CPU
 from charlm.models import CharModel, build_model
 from charlm.training.compute import Compute, Precision
@@ -25,6 +25,7 @@ from charlm.training.trial import (
     without_dropout,
 )
 from tests.conftest import KINDS
+from tests.models import model_config
 
 FLOAT32 = Compute(CPU, "fp32", 1)
 V = 11
@@ -32,12 +33,12 @@ V = 11
 
 def model_of(kind: str, **more: object) -> CharModel:
     """A small model with every kind of dropout."""
-    if kind == "gpt":
-        raw = {"kind": kind, "n_layer": 2, "n_head": 2, "n_embd": 16, "context": 16, "dropout": 0.5}
-        return build_model(GPTConfig.model_validate(raw | more), V, seed=1)
     dropouts = {f"{name}dropout": 0.5 for name in ("", "input_", "output_", "weight_")}
-    raw = {"kind": kind, "n_layer": 2, "hidden_size": 16} | dropouts
-    return build_model(RecurrentConfig.model_validate(raw | more), V, seed=1)
+    sizes = {
+        "gpt": {"n_head": 2, "n_embd": 16, "context": 16, "dropout": 0.5},
+        "mlp": {"hidden_size": 16, "n_embd": 4, "context": 5, "dropout": 0.5},
+    }.get(kind, {"hidden_size": 16, **dropouts})
+    return build_model(model_config({"kind": kind, "n_layer": 2} | sizes | more), V, seed=1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

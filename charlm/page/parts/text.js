@@ -37,27 +37,26 @@ class TextView {
     this.append(chars);
   }
 
-  /** Add characters at the end. */
+  /** Add characters at the end. Each line is a block of its own, so that the others keep their layout. */
   append(chars) {
-    const added = [];
     for (const char of chars) {
       const position = this.chars.length;
       if (position && this.chars[position - 1] === "\n") this.lines.push(position);
+      if (!position || this.lines.at(-1) === position) this.element.append(make("div"));
       this.chars.push(char);
       this.spans.push(this.span(char, position));
       this.classes.push("");
-      added.push(this.spans[position], ...(char === "\n" ? ["\n"] : []));
+      this.element.lastChild.append(this.spans[position]);
     }
-    this.element.append(...added);
   }
 
   /** Remove all but the first `length` characters. */
   truncate(length) {
     if (length >= this.chars.length) return;
-    while (this.element.lastChild !== this.spans[length]) this.element.lastChild.remove();
-    this.spans[length].remove();
+    for (const span of this.spans.slice(length)) span.remove();
     for (const list of [this.chars, this.spans, this.classes, this.baseClasses]) list.length = length;
     this.lines = this.lines.filter((start) => start === 0 || start < length);
+    while (this.element.lastChild && !this.element.lastChild.hasChildNodes()) this.element.lastChild.remove();
     if (this.current >= length) this.current = -1;
   }
 

@@ -4,7 +4,7 @@ const MEANINGS = {
   unit: "one number inside the network. It changes with every character that the network reads.",
   activation: "the value of a unit after the network read a character.",
   layer: "a group of units that are computed at once. Layer 2 reads layer 1.",
-  "hidden h": "the units of a recurrent layer that the next layer and the next step read.",
+  "hidden h": "the units of a hidden layer. The next layer reads them, and in a recurrent network the next step, too.",
   "cell c": "the memory of an LSTM. Each hidden unit h is computed from its cell c.",
   gate: "a number from 0 (shut) to 1 (open) for each unit, which controls its memory.",
   "input gate": "how much of the new value a cell takes in.",

@@ -1,4 +1,7 @@
-// From logits to a character, as charlm.sampling.filters: temperature -> top_k -> top_p -> draw.
+// From logits to a character, as charlm.sampling.filters:
+// repetition penalty -> temperature -> top_k -> top_p -> min_p -> draw.
+
+const PENALTY_WINDOW = 64; // the repetition penalty is for the last 64 characters
 
 /** A number in [0, 1) that depends on the seed, the take and the position, and on nothing else. */
 function uniform(seed, take, position) {
@@ -15,15 +18,30 @@ function mixed(hash) {
   return (h ^ (h >>> 16)) >>> 0;
 }
 
-/** Draw a character. `topK` and `topP` are null for no filter; at temperature 0, the likeliest is taken. */
-function draw(logits, { temperature, topK, topP }, random) {
-  if (temperature === 0) return likeliest(logits, 1)[0];
-  const p = softmax(logits, new Float64Array(logits.length), temperature);
+/**
+ * Draw a character after the characters `recent`. `topK`, `topP` and `minP` are null for no filter; at temperature 0,
+ * the likeliest is taken.
+ */
+function draw(logits, { temperature, topK, topP, minP, penalty }, random, recent) {
+  const scores = penalty === 1 ? logits : penalised(logits, recent.slice(-PENALTY_WINDOW), penalty);
+  if (temperature === 0) return likeliest(scores, 1)[0];
+  const p = softmax(scores, new Float64Array(logits.length), temperature);
   if (topK !== null || topP !== null) filter(p, topK, topP);
+  if (minP !== null) {
+    const least = minP * p[likeliest(p, 1)[0]];
+    for (let id = 0; id < p.length; id++) if (p[id] < least) p[id] = 0;
+  }
   let sum = 0, upTo = 0;
   for (const each of p) sum += each;
   for (let id = 0; id < p.length; id++) if ((upTo += p[id]) > random * sum) return id;
   return likeliest(p, 1)[0];
+}
+
+/** The logits, lower for recent characters. One that occurs several times is penalised once. */
+function penalised(logits, recent, penalty) {
+  const scores = logits.slice();
+  for (const id of recent) scores[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
+  return scores;
 }
 
 /** Set to 0 what is not among the topK likeliest, or not among the likeliest that have topP of the rest together. */

@@ -249,31 +249,62 @@ function writeSection() {
   );
 }
 
-async function main() {
-  const { about, config, weights } = data, kinds = data.units.kinds.map((each) => each.kind);
-  document.getElementById("name").textContent = about.name;
-  document.getElementById("about").textContent =
-    `${about.model}, ${count(about.parameters, "parameter")}, step ${about.step.toLocaleString("en")}, trained on ` +
-    `${about.source}. The model is in this page and computes on your device. Nothing is sent.`;
-  const arrays = Object.fromEntries(await Promise.all(weights.names.map(async (name) => [name, (await unpack(name)).values])));
+/** Show that the model does not work, and why. What was written stays. */
+function fail(reason) {
+  const text = `The model does not work: ${readable(reason)}. Reload the page to start it again.`;
+  document.getElementById("loading")?.remove();
+  document.getElementById("main").prepend(make("p", { id: "failure", role: "alert" }, text));
+}
+
+/** The arrays of the page by name. `onprogress(share)` is called after each. */
+async function unpackAll(names, onprogress) {
+  const arrays = {}, sizeOf = (name) => document.getElementById(`array-${name}`).textContent.length;
+  const sizes = names.map(sizeOf), total = sizes.reduce((sum, size) => sum + size, 0);
+  let done = 0;
+  for (const [i, name] of names.entries()) {
+    arrays[name] = await unpack(name);
+    onprogress((done += sizes[i]) / total);
+  }
+  return arrays;
+}
+
+function startWorker() {
   const code = document.getElementById("worker").textContent;
   const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
-  const names = weights.names.filter((name) => !name.endsWith(".scales"));
-  const packed = Object.fromEntries(names.map((name) => [name, [arrays[name], arrays[`${name}.scales`]]]));
+  worker.addEventListener("error", ({ message }) => fail(message ?? "the browser has started no worker"));
+  return worker;
+}
+
+/** Build the page around a model that is ready. */
+function showModel(worker) {
+  const kinds = data.units.kinds.map((each) => each.kind);
+  document.getElementById("loading").remove();
   desk = new Desk(worker);
   writeSection();
   const gates = kinds.filter((kind) => ["input", "forget", "output", "reset", "update"].includes(kind));
   const words = [...unitWords(kinds, gates, kinds.includes("attention")), "bit", "surprisal (surprise)", "parameter"];
   section("words", "The words of this page", wordList(words));
   section("weights", "The weights", paragraph(weightsLine()));
-  worker.postMessage({ what: "open", config, size: about.vocab.length, weights: packed });
-  worker.addEventListener("error", ({ message }) => desk.say(`The model has stopped: ${readable(message ?? "no worker")}`));
   addEventListener("hashchange", () => location.reload()); // another link to this page
-  worker.addEventListener("message", () => {
-    desk.open();
-    document.documentElement.dataset.ready = "yes";
-    performance.mark("ready");
-  }, { once: true });
+  desk.open();
+  document.documentElement.dataset.ready = "yes";
+  performance.mark("ready");
 }
 
-main();
+async function main() {
+  const { about, config, weights } = data;
+  document.getElementById("name").textContent = about.name;
+  document.getElementById("about").textContent =
+    `${about.model}, ${count(about.parameters, "parameter")}, step ${about.step.toLocaleString("en")}, trained on ` +
+    `${about.source}. The model is in this page and computes on your device. Nothing is sent.`;
+  const loading = make("p", { id: "loading", class: "quiet", role: "status" }, "Loading the model \u2026");
+  document.getElementById("main").append(loading);
+  const worker = startWorker(), { values: code } = await unpack("code");
+  const all = await unpackAll(weights.names, (share) => (loading.textContent = `Loading the model: ${percent(share)}`));
+  const names = weights.names.filter((name) => !name.endsWith(".scales"));
+  const arrays = Object.fromEntries(names.map((name) => [name, { ...all[name], scales: all[`${name}.scales`]?.values }]));
+  worker.addEventListener("message", () => showModel(worker), { once: true });
+  worker.postMessage({ what: "open", config, size: about.vocab.length, code, arrays });
+}
+
+main().catch((error) => fail(error.message));

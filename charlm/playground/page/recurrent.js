@@ -49,8 +49,8 @@ class Recurrent {
     let gi = this.first.get(id);
     if (gi) return gi;
     const { W_ih, b_ih } = this.layers[0], { D, V } = this, embed = this.weights["embed.weight"];
-    gi = new Float32Array(this.G * D);
-    if (embed) affine(W_ih, b_ih, embed.subarray(id * D, (id + 1) * D), gi);
+    gi = new Float64Array(this.G * D);
+    if (embed) affine(W_ih, b_ih, Float64Array.from(embed.subarray(id * D, (id + 1) * D)), gi);
     else for (let o = 0; o < gi.length; o++) gi[o] = W_ih[o * V + id] + b_ih[o];
     this.first.set(id, gi);
     return gi;

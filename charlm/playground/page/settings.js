@@ -11,6 +11,8 @@ class Settings {
     this.seed = input("seed", { type: "number", min: 0, max: Number.MAX_SAFE_INTEGER, value: 1 });
     this.topK = input("top-k", { type: "number", min: 1, value: sample.topK ?? "", placeholder: "all" });
     this.topP = input("top-p", { type: "number", min: 0, max: 1, step: 0.05, value: sample.topP ?? "", placeholder: "1" });
+    this.minP = input("min-p", { type: "number", min: 0, max: 1, step: 0.05, value: sample.minP ?? "", placeholder: "0" });
+    this.penalty = input("penalty", { type: "number", min: 0.1, step: 0.1, value: sample.penalty, placeholder: "1" });
     this.speed = input("speed", { type: "range", min: 0, max: SPEEDS.length - 1, value: 4, oninput: () => this.showSpeed() });
     this.speedShown = make("output", { for: "speed" });
     this.showSpeed();
@@ -34,21 +36,26 @@ class Settings {
       temperature: number(take.temperature.value, 0, 10, 1),
       topK: number(this.topK.value, 1, Infinity, null),
       topP: number(this.topP.value, 1e-6, 1, null),
+      minP: number(this.minP.value, 0, 1, null),
+      penalty: number(this.penalty.value, 1e-6, 1e6, 1),
       seed: Math.trunc(number(this.seed.value, 0, Number.MAX_SAFE_INTEGER, 0)),
     };
   }
 
   /** The settings as the fragment of a link. */
   fragment(temperatures) {
-    const { prompt, seed, topK, topP, speed } = this;
+    const { prompt, seed, topK, topP, minP, penalty, speed } = this;
     const values = { prompt: prompt.value, seed: seed.value, t: temperatures.join(","), speed: speed.value };
-    return `#${new URLSearchParams({ ...values, top_k: topK.value, top_p: topP.value })}`;
+    const choice = { top_k: topK.value, top_p: topP.value, min_p: minP.value, repetition_penalty: penalty.value };
+    return `#${new URLSearchParams({ ...values, ...choice })}`;
   }
 
   /** Set what a fragment has; returns its temperatures, or null. */
   read(fragment) {
     const found = new URLSearchParams(fragment.slice(1));
-    const names = { prompt: "prompt", seed: "seed", top_k: "topK", top_p: "topP", speed: "speed" };
+    const names = {
+      prompt: "prompt", seed: "seed", top_k: "topK", top_p: "topP", min_p: "minP", repetition_penalty: "penalty", speed: "speed",
+    };
     for (const [name, control] of Object.entries(names)) {
       if (!found.has(name)) continue;
       // a link may come from anybody: the prompt is shown as an editor shows it
@@ -69,6 +76,8 @@ class Settings {
       explained("seed", this.seed, "the same seed writes the same text again"),
       explained("top-k", this.topK, "choose among the k likeliest characters only"),
       explained("top-p", this.topP, "choose among the likeliest that have this probability together"),
+      explained("min-p", this.minP, "choose among those that are at least this fraction as likely as the likeliest"),
+      explained("repetition penalty", this.penalty, "above 1, the last 64 characters become less likely to occur again"),
     ];
   }
 }

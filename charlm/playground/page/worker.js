@@ -1,8 +1,8 @@
 // The Web Worker: it has the network, and reads and continues the texts of the takes.
 
-const MARK_EVERY = 64; // characters between two saved states of a recurrent network
+const MARK_EVERY = 64; // characters between two saved states of a network without a context
 const GUESSES = 6; // the likeliest characters of each position: five others than the one that was taken
-const PIECE_MS = 100; // after this time an answer is sent, also if it is not complete: the page is drawn that often
+const PIECE_MS = 50; // after this time an answer is sent, also if it is not complete: the page is drawn that often
 
 /** The start of the window of the last of n characters: the rule of charlm/evaluation/windows.py. */
 function windowStart(n, context) {
@@ -68,7 +68,7 @@ class Take {
     while ((this.read < this.ids.length || count-- > 0) && performance.now() < until) {
       const record = { id: 0, bits: -1, guesses: [], probabilities: [] }, { logits } = this.network;
       if (this.read === this.ids.length) {
-        this.ids.push(draw(logits, settings, uniform(settings.seed, this.number, this.read - this.lead)));
+        this.ids.push(draw(logits, settings, uniform(settings.seed, this.number, this.read - this.lead), this.ids));
       }
       record.id = this.ids[this.read];
       if (this.read) {
@@ -88,14 +88,24 @@ class Take {
   }
 }
 
+/** A network of the settings, from a fresh state. */
+function networkOf(config, size, weights) {
+  const Network = { gpt: GPT, mlp: MLP }[config.kind] ?? Recurrent;
+  return new Network(config, size, weights);
+}
+
 const takes = new Map();
 let makeNetwork;
 
 const ANSWERS = {
-  open({ config, size, weights }) {
-    for (const name of Object.keys(weights)) weights[name] = decoded(...weights[name]);
-    const Network = config.kind === "gpt" ? GPT : Recurrent;
-    makeNetwork = () => new Network(config, size, weights);
+  open({ config, size, code, arrays }) {
+    const shapes = Object.values(arrays).map(({ shape }) => shape), weights = {};
+    startWasm(code, shapes.filter((shape) => shape.length === 2));
+    for (const [name, { values, shape, scales }] of Object.entries(arrays)) {
+      weights[name] = decoded(values, scales);
+      if (shape.length === 2) weights[name] = placed(weights[name]);
+    }
+    makeNetwork = () => networkOf(config, size, weights);
     return { ready: true };
   },
   text(message) {

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from charlm.sampling.native.gpt import NativeGPT
+from charlm.sampling.native.mlp import NativeMLP
 from charlm.sampling.native.recurrent import NativeRecurrent
 from charlm.sampling.numpy import Network
 from charlm.sampling.numpy.gpt import GPT
+from charlm.sampling.numpy.mlp import MLP
+from charlm.sampling.numpy.recurrent import Recurrent
 
-NativeNetwork = NativeRecurrent | NativeGPT
+NativeNetwork = NativeRecurrent | NativeGPT | NativeMLP
 
 
 def native(network: Network) -> NativeNetwork:
@@ -19,4 +22,10 @@ def native(network: Network) -> NativeNetwork:
     Raises:
         NoKernelError: there is no C compiler, or it fails.
     """
-    return NativeGPT(network) if isinstance(network, GPT) else NativeRecurrent(network)
+    match network:
+        case GPT():
+            return NativeGPT(network)
+        case MLP():
+            return NativeMLP(network)
+        case Recurrent():
+            return NativeRecurrent(network)

@@ -6,17 +6,17 @@ GPU. charlm.sampling.native has the same networks in C.
 
 from __future__ import annotations
 
-from charlm.config import GPTConfig, RecurrentConfig
-from charlm.sampling.numpy import gpt, recurrent
+from charlm.config import GPTConfig, MLPConfig, ModelConfig
+from charlm.sampling.numpy import gpt, mlp, recurrent
 from charlm.sampling.numpy.arrays import NUMPY, Arrays, Weights
 
 __all__ = ["NUMPY", "Arrays", "Network", "build_network"]
 
-Network = recurrent.Recurrent | gpt.GPT
+Network = recurrent.Recurrent | gpt.GPT | mlp.MLP
 
 
 def build_network(
-    config: RecurrentConfig | GPTConfig, vocab_size: int, weights: Weights, arrays: Arrays = NUMPY
+    config: ModelConfig, vocab_size: int, weights: Weights, arrays: Arrays = NUMPY
 ) -> Network:
     """The network of `config`.
 
@@ -27,4 +27,6 @@ def build_network(
     """
     if isinstance(config, GPTConfig):
         return gpt.GPT(config, vocab_size, weights, arrays)
+    if isinstance(config, MLPConfig):
+        return mlp.MLP(config, vocab_size, weights, arrays)
     return recurrent.Recurrent(config, vocab_size, weights, arrays)

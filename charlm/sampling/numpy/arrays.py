@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+SMALL_TABLE = 1_000_000  # elements
+
 Array = Any  # a float32 array of numpy or tensor of torch
 Weights = Mapping[str, Array]
 
@@ -33,6 +35,11 @@ class Arrays:
 
 
 NUMPY = Arrays(np, lambda array: array)
+
+
+def is_small_table(size: int, n_weights: int) -> bool:
+    """Whether a table of products with `size` elements is made for a network of `n_weights`."""
+    return size <= max(SMALL_TABLE, n_weights // 4)
 
 
 def linear(x: Array, weights: Weights, name: str) -> Array:

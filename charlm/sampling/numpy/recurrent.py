@@ -22,11 +22,7 @@ from copy import copy
 import numpy as np
 
 from charlm.config import RecurrentConfig
-from charlm.sampling.numpy.arrays import Array, Arrays, Weights
-
-# A table with more elements than this is made only if it has at most a quarter of the elements of
-# all weights.
-SMALL_TABLE = 1_000_000
+from charlm.sampling.numpy.arrays import Array, Arrays, Weights, is_small_table
 
 State = tuple[Array, ...]  # (h,), or (h, c) of an LSTM, each (B, D)
 
@@ -110,7 +106,7 @@ class Recurrent:
 
     def _make_table(self, n_weights: int) -> Array | None:
         W, b = self.ih[0]
-        if self.vocab_size * b.shape[1] > max(SMALL_TABLE, n_weights // 4):
+        if not is_small_table(self.vocab_size * b.shape[1], n_weights):
             return None
         if self.embed is not None:
             return _affine(self.embed, W, b)
