@@ -202,7 +202,7 @@ MISTAKES = {
     "sample --temperature 0.5,-2": "--temperature: -2.0 should be greater than or equal to 0",
     "sample --temperature 0.5,": "argument -t/--temperature: invalid float value: ''",
     "sample --min-p 1.5": "--min-p: 1.5 should be less than or equal to 1",
-    "sample --repetition-penalty 0": "--repetition-penalty: 0.0 should be greater than or equal",
+    "sample --repetition-penalty 0": "--repetition-penalty: 0.0 should be above 0",
     "sample --batch 0": "argument --batch: '0' should be an integer from 1 to 1,000,000",
     "sample --length 0 --num-samples 2": "--length 0: the text never ends",
     "sample --length 0 --format jsonl": "--length 0: the text never ends",
