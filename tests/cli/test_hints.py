@@ -181,6 +181,16 @@ def test_the_command_to_resume_goes_on_after_a_lower_limit(charlm: Charlm, place
 # --- hints name what exists, and have a case here ------------------------------------------------
 
 NOT_RUN = {
+    "give all": "several processes; tests/cli/test_torchrun.py",
+    "set a multiple of": "the same",
+    "save the text in a file": "the same",
+    "choose another MASTER_PORT": "the same",
+    "check that all were started": "the same",
+    "set a whole number, as torchrun does": "the same",
+    "number them from 0": "the same",
+    "start the processes with torchrun": "the same",
+    "set train.kernels=off and train.precision=fp32": "machines with other CPUs",
+    "if it was only slow, give torchrun": "a process that is stuck",
     "use a text of at least": "charlm.scratch; tests/scratch/test_program.py",
     "convert it to UTF-8": "the same",
     "use a smaller --lr": "the same",
