@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -77,9 +78,11 @@ def _meet(size: int, timeout_s: float, parent: int | None) -> None:
     thread.
 
     Raises:
-        PeerEndedError: another process has ended.
+        PeerEndedError: another process or torchrun has ended.
         ProcessError: they did not meet in time.
     """
+    if _is_launcher_gone():
+        raise PeerEndedError
     import torch
     import torch.distributed as dist
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
@@ -119,6 +122,19 @@ def _meet(size: int, timeout_s: float, parent: int | None) -> None:
         f"({why:.200}); check that all were started and can connect to it, or give a longer "
         "--timeout"
     ) from cause
+
+
+def _is_launcher_gone() -> bool:
+    """Whether torchrun does not listen any more: it ended while it started its processes."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return False
+    with suppress(TimeoutError, socket.gaierror):
+        try:
+            address = os.environ["MASTER_ADDR"], _number("MASTER_PORT")
+            socket.create_connection(address, _MORE_S).close()
+        except ConnectionRefusedError:
+            return True
+    return False
 
 
 def _attempt() -> str:

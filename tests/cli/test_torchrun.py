@@ -328,3 +328,8 @@ def test_a_process_without_a_launcher_is_alone() -> None:
     with joined() as processes:
         assert (processes.is_alone, processes.is_first, processes.launched_by) == (True, True, ())
         assert not processes.has_lost_launcher()
+
+
+def test_a_process_whose_torchrun_has_ended_ends_silently(place: Path) -> None:
+    environment = {"TORCHELASTIC_USE_AGENT_STORE": "True"}
+    assert by_hand([], RUN, env=environment) == [(1, "", "")]
