@@ -6,24 +6,26 @@ GPUs. A method that sends messages must be called by all processes, in the same 
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from charlm.errors import CharlmError, PeerEndedError, ProcessError
-from charlm.machine import usable_cpus
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-TIMEOUT_S = 1800  # that a process waits for the others
 # how gloo says that another process has ended
-_ENDED = ("closed by peer", "reset by peer", "Broken pipe", "Read error", "Socket closed")
+_ENDED = (
+    "closed by peer",
+    "reset by peer",
+    "Broken pipe",
+    "Read error",
+    "Socket closed",
+    "likely closed",
+)
 
 
 class Processes:
@@ -33,13 +35,24 @@ class Processes:
         rank: the number of this process, from 0. The process 0 is the one that prints, logs,
             samples and saves.
         size: the number of processes.
-        local_rank: the number of this process among those of its machine.
+        local_rank, local_size: the same for the processes of its machine.
+        launched_by: the commands torchrun that started the processes, one for each machine; empty
+            without torchrun.
         messages, bytes: how many collective operations this process took part in, and the size of
             their tensors.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
-        self.rank, self.size, self.local_rank = rank, size, local_rank
+    def __init__(
+        self,
+        rank: int = 0,
+        size: int = 1,
+        local_rank: int = 0,
+        local_size: int = 1,
+        launched_by: tuple[str, ...] = (),
+        parent: int | None = None,
+    ) -> None:
+        self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
+        self.launched_by, self._parent = launched_by, parent
         self.messages = self.bytes = 0
 
     @property
@@ -49,6 +62,10 @@ class Processes:
     @property
     def is_alone(self) -> bool:
         return self.size == 1
+
+    def has_lost_launcher(self) -> bool:
+        """Whether the torchrun that started this process has ended, and left it without control."""
+        return bool(self.launched_by) and self._parent not in (None, os.getppid())
 
     def rows(self, batch_size: int) -> slice:
         """The rows of a batch that this process trains on."""
@@ -93,7 +110,7 @@ class Processes:
                     with self._message(flat):
                         sent.append((rank, share, flat, dist.broadcast(flat, rank, async_op=True)))
             for rank, share, flat, work in sent:
-                with _told():
+                with told():
                     work.wait()
                 if rank != self.rank:
                     parts = torch.split(flat, [tensor.numel() for tensor in share])
@@ -136,7 +153,7 @@ class Processes:
         import torch.distributed as dist
 
         values: list[Any] = [value]
-        with _told():
+        with told():
             dist.broadcast_object_list(values, 0)
         return values[0]  # type: ignore[no-any-return]
 
@@ -147,7 +164,7 @@ class Processes:
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.size
-        with _told():
+        with told():
             dist.all_gather_object(values, value)
         return values
 
@@ -167,32 +184,47 @@ class Processes:
             error = caught
         failed = [rank for rank, it in enumerate(self.all(error is not None)) if it]
         if failed and failed[0] != self.rank:
-            self._wait_for_an_end()
-            raise PeerEndedError(failed[0]) from error
+            raise self._end_of(failed[0]) from error
         if error is not None:
             raise error
 
-    def _wait_for_an_end(self) -> None:
+    def common(self, error: CharlmError) -> CharlmError:
+        """Return what to raise for an error that all processes have: the first one reports it."""
+        return error if self.is_first else self._end_of(0)
+
+    def _end_of(self, rank: int) -> PeerEndedError:
         """Wait until a process that failed has printed its error and ended.
 
         torchrun stops the others as soon as one has ended, also before they print.
         """
-        import torch.distributed as dist
+        with suppress(RuntimeError, ProcessError):
+            self.wait()
+        return PeerEndedError(rank)
 
-        with suppress(RuntimeError):
-            dist.barrier()
+    def wait(self) -> None:
+        """Wait until all processes call this."""
+        if not self.is_alone:
+            import torch.distributed as dist
+
+            with told():
+                dist.barrier()
 
     @contextmanager
     def _message(self, tensor: Tensor) -> Iterator[None]:
         self.messages += 1
         self.bytes += tensor.nbytes
-        with _told():
+        with told():
             yield
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn the errors of a message into those that a user can read."""
+def told() -> Iterator[None]:
+    """Turn the errors of a message into those that a user can read.
+
+    Raises:
+        PeerEndedError: another process has ended.
+        ProcessError: another process did not answer in time.
+    """
     import torch.distributed as dist
 
     try:
@@ -204,54 +236,11 @@ def _told() -> Iterator[None]:
                 "another process did not answer in time; if it was only slow, give torchrun's "
                 "command a longer --timeout"
             ) from error
-        if isinstance(error, dist.DistNetworkError) or any(it in text for it in _ENDED):
+        if isinstance(error, dist.DistNetworkError) or says_ended(text):
             raise PeerEndedError from error
         raise
 
 
-def launch_id() -> str:
-    """Identifies the command torchrun that started this process; empty without torchrun."""
-    run = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    if run == "none":  # the default of some rendezvous; the parent stays the same in a restart
-        run = f"{platform.node()} {os.getppid()}"
-    return run and hashlib.sha256(run.encode()).hexdigest()[:16]
-
-
-@contextmanager
-def joined(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
-    """Join the processes that torchrun started together with this one; alone without torchrun.
-
-    Args:
-        timeout_s: how long to wait for another process, s.
-
-    Raises:
-        ProcessError: the others cannot be reached.
-    """
-    rank, size, local_rank, local_size = (
-        int(os.environ.get(name, default))
-        for name, default in (
-            ("RANK", "0"),
-            ("WORLD_SIZE", "1"),
-            ("LOCAL_RANK", "0"),
-            ("LOCAL_WORLD_SIZE", "1"),
-        )
-    )
-    if size == 1:
-        yield Processes()
-        return
-    import torch
-    import torch.distributed as dist
-
-    if os.environ.get("OMP_NUM_THREADS", "1") == "1":  # torchrun's default
-        torch.set_num_threads(max(1, usable_cpus() // local_size))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
-    except (RuntimeError, ValueError) as error:  # also what torch.distributed raises
-        first_line = str(error).partition("\n")[0]
-        raise ProcessError(
-            f"the other processes cannot be reached: {first_line:.200}; start them with torchrun, "
-            "and see docs/distributed.md"
-        ) from error
-    yield Processes(rank, size, local_rank)
-    dist.destroy_process_group()  # after an error, the end of the process closes the connections
+def says_ended(text: str) -> bool:
+    """Whether an error of PyTorch says that another process has ended."""
+    return any(it in text for it in _ENDED)

@@ -6,6 +6,8 @@
     scripts/faults disk          the Nth write, fsync, rename, ... of a run fails, for every N
     scripts/faults hostile       damaged and malicious checkpoints, configs, texts and caches
     scripts/faults concurrency   several processes use one run or one cache at the same time
+    scripts/faults processes     runs of several processes under torchrun are stopped by signals to
+                                 one of them or to torchrun, and restarted or resumed
 
 A trial depends only on --seed and its number; --only N repeats one. A failing trial keeps its
 folder. All files are in a private folder under $TMPDIR. The program damages files on purpose, so it
@@ -37,7 +39,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # this process forks, so it must have no th
 
 from faults_common import Check, Part, Report, UnavailableError, run_trials, show_table  # noqa: E402
 
-PARTS = ("crash", "disk", "hostile", "concurrency")
+PARTS = ("crash", "disk", "hostile", "concurrency", "processes")
 
 
 def main() -> int:

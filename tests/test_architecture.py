@@ -25,7 +25,8 @@ ALLOWED = {
     "machine": "",
     "observer": "",
     "randomness": "errors",
-    "processes": "errors machine",
+    "processes": "errors",
+    "launch": "errors machine processes",
     "visible": "",
     "devices": "errors machine",
     "config": "errors files visible",
@@ -46,7 +47,7 @@ ALLOWED = {
     "sampling page insight training",
     "scratch": "",
     "charlm": "version api",
-    "cli": "version errors outputs units machine processes visible observer config data models "
+    "cli": "version errors outputs units machine launch visible observer config data models "
     "checkpoint evaluation sampling page insight playground exporting training api",
     "__main__": "cli",
 }

@@ -105,7 +105,7 @@ class Meta(BaseModel):
     muon_kernel: Word | None = None  # see Compute; None in files written before it was recorded
     muon: Literal["fp32", "bf16"]  # see Compute
     processes: Annotated[Count, Field(ge=1)] = 1  # that trained it, see charlm.processes
-    launch: Word = ""  # see processes.launch_id
+    launched_by: tuple[Word, ...] = ()  # by commands torchrun, see charlm.processes
     versions: dict[Word, Word]
 
     @field_validator("vocab")

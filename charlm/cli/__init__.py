@@ -24,8 +24,10 @@ from charlm.errors import (
     SMALLER_MODEL,
     CharlmError,
     PeerEndedError,
+    ProcessError,
     name_of_file,
 )
+from charlm.launch import give_way, is_first_here
 from charlm.machine import limit_spinning
 
 
@@ -45,9 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except PeerEndedError:
             return 1  # the other process says why
         except CharlmError as error:
+            if isinstance(error, ProcessError):
+                give_way()
             return _fail(*error.lines, verb=options.verb)
         except KeyboardInterrupt:
-            print(file=sys.stderr)
+            if is_first_here():
+                print(file=sys.stderr)
             return 128 + signal.SIGINT
         except OSError as error:
             if (line := _explained(error)) is None:

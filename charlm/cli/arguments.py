@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+from contextlib import suppress
 from pathlib import Path
 
 from charlm.cli import export_options, run_options, sample_options, shared_options, train_options
 from charlm.cli.parser import Parser, Verbs, add_verb
+from charlm.launch import TIMEOUT_S
 from charlm.version import __version__
 
 
@@ -98,12 +101,19 @@ charlm immediately.
     shared_options.add_set(parser)
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=_timeout,
         metavar="S",
-        default=1800.0,
+        default=TIMEOUT_S,
         help="with torchrun: seconds that a process waits for the others (default: %(default)g)",
     )
     train_options.add(parser)
+
+
+def _timeout(text: str) -> float:
+    with suppress(ValueError):
+        if 1 <= (seconds := float(text)) <= 1e6:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text}: should be from 1 to 1000000 seconds")
 
 
 def _add_sources(parser: Parser) -> None:

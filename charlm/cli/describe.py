@@ -30,6 +30,8 @@ def describe_run(ready: Session) -> list[str]:
     ends = [f"{limits.steps:,} steps"] if limits.steps else []
     ends += [f"{limits.seconds:g} s"] if limits.seconds else []
     threads = f", {counted(run.compute.threads, 'thread')}" * (run.compute.device.type == "cpu")
+    if not run.processes.is_alone:
+        threads += f" in each of {run.processes.size} processes"
     names = dict.fromkeys([run.compute.kernel, run.compute.muon_kernel])
     kernel = "".join(f", {name} kernel" for name in names if name != "torch")
     epochs = (limits.steps or 0) / run.steps_per_epoch
@@ -90,8 +92,17 @@ def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: s
         f"sample  charlm sample {folder} --temperature 0.8",
         f"inspect charlm inspect {folder}",
         f"curves  tensorboard --logdir {shlex.quote(str(out))}",
-        f"resume  charlm train --resume {folder}{on}{_longer(run, outcome)}",
+        f"resume  {_program(run)} train --resume {folder}{on}{_longer(run, outcome)}",
     ]
+
+
+def _program(run: Run) -> str:
+    """The command `charlm` for the same number of processes."""
+    processes = run.processes
+    if processes.is_alone:
+        return "charlm"
+    here = f"--standalone --nproc-per-node {processes.size}"
+    return f"torchrun {here if processes.size == processes.local_size else '...'} -m charlm"
 
 
 def _longer(run: Run, outcome: Outcome) -> str:
@@ -135,7 +146,8 @@ def describe_checkpoint(path: Path, meta: Meta) -> dict[str, str]:
         "step": _step(progress),
         **({} if newest is None else {"last": f"{LAST}, at step {_step(newest)}"}),
         "best": _best(progress),
-        "trained on": f"{meta.device}, {counted(meta.threads, 'thread')}, {meta.precision}, "
+        "trained on": f"{meta.device}, {counted(meta.threads, 'thread')}"
+        f"{f' in each of {meta.processes} processes' * (meta.processes > 1)}, {meta.precision}, "
         f"{meta.kernel} layers",
         "versions": ", ".join(f"{name} {version}" for name, version in meta.versions.items()),
     }

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from charlm.cli.messages import as_options
+from charlm.launch import name_of_process
 from charlm.visible import visible
 
 
@@ -49,4 +50,4 @@ def print_status(text: str) -> None:
 def message(*lines: str, verb: str = "") -> str:
     """A message of the library, as a line or a heading and lines, for the user of a verb."""
     shown = [visible(as_options(line, verb)) for line in lines]
-    return "\n  ".join([f"charlm: {shown[0]}", *shown[1:]])
+    return "\n  ".join([f"charlm: {visible(name_of_process())}{shown[0]}", *shown[1:]])

@@ -11,6 +11,7 @@ from itertools import pairwise, takewhile
 from typing import Any, NoReturn
 
 from charlm.cli.meant import is_known, option_hint, verb_hint
+from charlm.launch import give_way, is_first_here, name_of_process
 from charlm.visible import visible
 
 Verbs = Any  # what add_subparsers returns; argparse keeps that type private
@@ -47,7 +48,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print a message and where the help is; exit with status 2."""
         line = message + self._hint_about_dash(message)
-        self.exit(2, f"{self.prog}: {visible(line)}; see {self.prog} --help\n")
+        give_way()
+        line = visible(name_of_process() + line)
+        self.exit(2, f"{self.prog}: {line}; see {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if is_first_here() or file is sys.stderr:  # one process prints the help
+            super()._print_message(message, file)
 
     def subparser(self, words: Sequence[str]) -> Parser:
         """The parser of a verb such as `data stats`. An unknown word is an error."""

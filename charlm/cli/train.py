@@ -7,14 +7,16 @@ import os
 import shlex
 import signal
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm.cli import train_options
 from charlm.cli.output import print_line, print_note
 from charlm.cli.signals import collected
-from charlm.errors import CharlmError
+from charlm.errors import CharlmError, PeerEndedError
+from charlm.launch import limit_messages
 
 if TYPE_CHECKING:
     from charlm.config import Config
@@ -24,15 +26,17 @@ if TYPE_CHECKING:
 def train(options: argparse.Namespace) -> int:
     """Train a run to its end, or until a signal arrives."""
     started = time.monotonic()
+    parent = os.getppid()  # before anything that takes long
+    limit_messages()
     from charlm.api.training import make_trainer
     from charlm.cli import describe, terminal
-    from charlm.processes import joined
+    from charlm.launch import joined
     from charlm.training.prepare import prepare
 
     with ExitStack() as stack:
-        processes = stack.enter_context(joined(options.timeout))
+        processes = stack.enter_context(joined(options.timeout, parent))
         with processes.together():
-            request = _request(options)
+            request = _request(options, print_note if processes.is_first else _silent)
         ready = stack.enter_context(prepare(request, print_note, processes))
         run = ready.run
         view, began_at = terminal.View(run, options.plot), run.progress.step
@@ -42,18 +46,31 @@ def train(options: argparse.Namespace) -> int:
                 view.notice(notice)
         # SIGHUP: the terminal was closed
         with collected("SIGINT", "SIGTERM", "SIGHUP") as received:
-            trainer = make_trainer(ready, [view], lambda: bool(received) or view.closed, started)
+            trainer = make_trainer(
+                ready,
+                [view],
+                lambda: bool(received) or view.closed or processes.has_lost_launcher(),
+                started,
+            )
             outcome = trainer.train()
         if received:  # charlm is about to end, and a second Ctrl-C ends it at once
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if processes.is_first:
-        view.draw()
-        for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
-            print_line(line)
-    return 128 + received[0] if received and outcome == "stopped" else 0
+        stopped_by = max(processes.all(received[0] if received else 0))
+        if processes.is_first:
+            view.draw()
+            for line in describe.describe_end(run, outcome, began_at, options.out, options.device):
+                print_line(line)
+        # torchrun ends all processes when one has ended, also before the first has printed
+        with suppress(PeerEndedError):
+            processes.wait()
+    return 128 + stopped_by if stopped_by and outcome == "stopped" else 0
 
 
-def _request(options: argparse.Namespace) -> Request:
+def _silent(_note: str) -> None:
+    """Print nothing, in a process that is not the first."""
+
+
+def _request(options: argparse.Namespace, notify: Callable[[str], None]) -> Request:
     """What to train.
 
     Raises:
@@ -67,7 +84,7 @@ def _request(options: argparse.Namespace) -> Request:
     config: Config | None = None
     if options.config:  # read once, since it may be a pipe
         data = {"path": options.data} if options.data else {}
-        config = load_config(options.config, options.set, options.name, data, print_note)
+        config = load_config(options.config, options.set, options.name, data, notify)
     if not (config or options.data or options.resume is not None):
         raise CharlmError(
             "train: give a text, a config, or --resume to continue a run, for example: "

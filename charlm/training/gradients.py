@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from charlm.models import CharModel, State
-from charlm.processes import Processes
+from charlm.processes import Processes, told
 from charlm.training.compute import Forward
 
 
@@ -42,11 +43,18 @@ class Gradients:
         )
         return self._parallel
 
-    def piece(self, is_last: bool) -> AbstractContextManager[object]:
-        """Return the context for a piece of the batch."""
-        if self._parallel is None or is_last:
-            return nullcontext()
-        return self._parallel.no_sync()
+    @contextmanager
+    def piece(self, is_last: bool) -> Iterator[None]:
+        """The context for the forward and backward pass of a piece of the batch.
+
+        Raises:
+            ProcessError: another process has ended, or does not answer.
+        """
+        if self._parallel is None:
+            yield
+            return
+        with told(), nullcontext() if is_last else self._parallel.no_sync():
+            yield
 
     @torch.no_grad()
     def add(self, loss: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,7 +34,7 @@ from charlm.data.cache import bytes_to_read
 from charlm.data.corpus import open_corpus, open_texts
 from charlm.data.findings import findings
 from charlm.data.sources import find_sources
-from charlm.processes import Processes, launch_id
+from charlm.processes import Processes
 from charlm.training import session
 from charlm.training.request import Request
 from charlm.training.session import Session
@@ -75,7 +74,7 @@ def _prepared(
     request: Request, notify: Callable[[str], None], processes: Processes
 ) -> Iterator[Session]:
     """Prepare a run in the first process."""
-    if restarted := _restarted(request):
+    if restarted := _restarted(request, processes):
         request = replace(request, resume=True, run=restarted)
     if request.resume:
         with stopped_run(request.run or _run_to_resume(request)) as last:
@@ -99,13 +98,15 @@ def _prepared(
         yield replace(ready, notices=[*lines, *ready.notices, *about_text])
 
 
-def _restarted(request: Request) -> Path | None:
-    """The folder of a new run that torchrun starts again, because one of its processes ended."""
-    if request.resume or not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
+def _restarted(request: Request, processes: Processes) -> Path | None:
+    """The folder of a new run that torchrun starts again, because a process ended or came."""
+    if request.resume or not processes.launched_by:
         return None
     name = request.config.name if request.config else request.name or name_for(request.data)
     last = request.out / name / LAST
-    return last.parent if last.is_file() and read_meta(last).launch == launch_id() else None
+    if not last.is_file() or set(processes.launched_by).isdisjoint(read_meta(last).launched_by):
+        return None
+    return last.parent
 
 
 def _run_to_resume(request: Request) -> Path:

@@ -10,7 +10,7 @@ from charlm.checkpoint.read import Checkpoint
 from charlm.config import Config
 from charlm.data.amounts import steps_per_epoch
 from charlm.data.corpus import Corpus
-from charlm.processes import Processes, launch_id
+from charlm.processes import Processes
 from charlm.training.compute import Choices, Compute
 from charlm.training.schedule import Limits
 
@@ -60,6 +60,6 @@ class Run:
             log_sizes=log_sizes,
             **asdict(Choices.of(compute)),
             processes=self.processes.size,
-            launch=launch_id(),
+            launched_by=self.processes.launched_by,
             versions=self.versions,
         )

@@ -199,9 +199,10 @@ class Stepper:
             CheckpointError: a tensor is missing or has a wrong shape.
         """
         device, scaler = self._compute.device, progress.scaler
-        with reading(path):
+        with self._processes.together(), reading(path):
             saved = {} if checkpoint is None else self._saved(checkpoint)
-            saved = self._processes.first_tensors(saved)
+        saved = self._processes.first_tensors(saved)
+        with self._processes.together(), reading(path):
             self._optimizers.load(_below(saved, "optimizer.", device))
             self._split_states(_below(saved, "state.", device))
             self._restore_generators(_below(saved, "rng."), progress.step)

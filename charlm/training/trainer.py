@@ -165,7 +165,7 @@ class Trainer:
             progress.skipped_steps += 1
             progress.bad_in_a_row += step.bad
             if progress.bad_in_a_row >= MAX_BAD_STEPS:
-                raise self._diverged()
+                raise self.processes.common(self._diverged())
         progress.step += 1
         now = self._clock()
         progress.elapsed_s += now - started
@@ -288,7 +288,7 @@ class Trainer:
             return
         if not self.stepper.is_sound(*self.batches.batch(step)):
             if self.progress.finished:
-                raise self._diverged()
+                raise self.processes.common(self._diverged())
             if stop:
                 self._notify(f"step {step}: the loss is not finite, so this step is not saved")
             return

@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import ROOT, TinyRun, python
 
 SCRIPTS = ROOT / "scripts"
-PARTS = ("crash", "disk", "hostile", "concurrency")
+PARTS = ("crash", "disk", "hostile", "concurrency", "processes")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="scripts/faults needs Linux")
 Import = Callable[[str], ModuleType]
 

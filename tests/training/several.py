@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from charlm.config import Config
-from charlm.processes import Processes, joined
+from charlm.launch import joined
+from charlm.processes import Processes
 from charlm.training.together import follow, lead
 from tests.training.helpers import resume, start, train
 
