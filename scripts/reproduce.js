@@ -21,17 +21,22 @@ function figure(caption, ...children) {
 
 const KINDS_OF_PARTS = {
   text: ({ text }) => paragraph(readable(text)),
-  table: ({ caption, heads, rows }) =>
-    dense(table(heads, rows.map((row) => row.map((cell) => readable(cell))), readable(caption))),
+  // a column whose cells are numbers is aligned to the right
+  table: ({ caption, heads, rows }) => {
+    const isNumber = (i) => rows.length > 0 && rows.every((row) => /^([-+]?[\d.,]+%?|–|)$/.test(row[i]));
+    const titles = heads.map((head, i) => (i > 0 && isNumber(i) ? { number: head } : head));
+    return dense(table(titles, rows.map((row) => row.map(readable)), readable(caption)));
+  },
   sample: ({ caption, text }) => figure(caption, make("pre", { class: "sample", dir: "auto" }, readable(text))),
   lines: ({ caption, series, x, y }) => {
+    const drawn = series.filter(({ points }) => points.length).map((each, i) => ({ ...each, ...look(i) }));
+    if (!drawn.length) return figure(caption, paragraph("No losses."));
     const width = Math.min(640, document.getElementById("main").clientWidth);
-    const { drawing } = lines(width, 320, series.map((each, i) => ({ ...each, ...look(i) })), x, y);
-    return figure(caption, legend(series), drawing);
+    return figure(caption, legend(drawn), lines(width, 320, drawn, x, y).drawing);
   },
-  scatter: ({ caption, sets, x, y }) => {
+  scatter: ({ caption, sets }) => {
     const drawn = sets.map((each, i) => ({ ...each, ...look(i) }));
-    return figure(caption, legend(sets), scatter(300, drawn, x, y).drawing);
+    return figure(caption, legend(sets), scatter(300, drawn, "right-saturated", "left-saturated").drawing);
   },
   row: ({ parts }) => make("div", { class: "charts" }, ...parts.map(draw)),
   // a text, coloured by a unit: `levels` from -7 to 7, one for each character

@@ -4,8 +4,8 @@
     scripts/reproduce essay --minutes 30 [--text NAME=FILE ...]
     scripts/reproduce paper --minutes 600 [--data TEXT]
 
-essay: A. Karpathy, "The Unreasonable Effectiveness of Recurrent Neural Networks" (2015): one LSTM
-       for each text; samples during training and at several temperatures; the unit that tracks quotes.
+essay: A. Karpathy, "The Unreasonable Effectiveness of Recurrent Neural Networks" (2015): an LSTM
+       for each text; samples in training and at several temperatures; the unit that tracks quotes.
 paper: A. Karpathy, J. Johnson and L. Fei-Fei, "Visualizing and Understanding Recurrent Networks"
        (arXiv:1506.02078): RNN, GRU and LSTM with 1 to 3 layers of 64 to 512 units on one text; the
        test loss, beside n-grams and the published numbers; how often the gates are saturated.
@@ -24,12 +24,12 @@ import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import reproduce_essay
 import reproduce_paper
 from comparing import machine
-from reproduce_runs import Run, state_of, table_of_runs, train
+from reproduce_runs import Part, Run, part, state_of, table_of_runs, train
 
 from charlm.errors import CharlmError
 from charlm.outputs import write_output
@@ -38,6 +38,16 @@ from charlm.visible import visible
 
 EXPERIMENTS = {"essay": reproduce_essay, "paper": reproduce_paper}
 PARTS = ("data.js", "charts.js")  # of charlm.page
+STYLE = """
+.wide { margin: 1rem 0; }
+.dense tbody th { white-space: nowrap; max-width: none; }
+.charts { margin: 1rem 0; gap: 1rem 2.2rem; }
+.charts > figure:has(pre) { flex: 1 1 17rem; }
+"""
+SHORT = (
+    "A short budget does not reach the published losses: those networks were trained for much "
+    "longer, and some on other texts."
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,15 +60,14 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("charlm").setLevel(logging.ERROR)  # notices of single runs
     try:
-        return reproduce(parsed(arguments))
-    except CharlmError as error:
-        print(f"reproduce: {visible(' '.join(error.lines))}", file=sys.stderr)
-    except OSError as error:
-        print(f"reproduce: {visible(str(error))}", file=sys.stderr)
+        reproduce(parsed(arguments))
+    except (CharlmError, OSError) as error:
+        print(f"reproduce: {visible(' '.join(str(error).split()))}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("reproduce: stopped; the same command continues", file=sys.stderr)
         return 130
-    return 2
+    return 0
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -70,15 +79,15 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--only", nargs="+", metavar="NAME", help="only these runs; patterns such as 'lstm-*'")
     add("--list", action="store_true", help="print what would run, and train nothing")
     add("--steps", type=int, metavar="N", help="steps of each run, instead of minutes")
-    add("--text", action="append", default=[], metavar="NAME=FILE",
-        help="essay: use this file as the text NAME")  # fmt: skip
-    add("--data", metavar="TEXT", help="paper: the text (default: war-and-peace, if it is on this "
-        "machine, otherwise tinyshakespeare)")  # fmt: skip
+    own = "essay: use this file as the text NAME"
+    add("--text", action="append", default=[], metavar="NAME=FILE", help=own)
+    known = "paper: the text (default: war-and-peace if it is here, otherwise tinyshakespeare)"
+    add("--data", metavar="TEXT", help=known)
     add("--kinds", nargs="+", choices=reproduce_paper.KINDS, default=reproduce_paper.KINDS)
     add("--layers", nargs="+", type=int, default=[1, 2, 3], metavar="N")
     add("--sizes", nargs="+", type=int, default=[64, 128, 256, 512], metavar="N")
     asked = options.parse_args(arguments)
-    if not (math.isfinite(asked.minutes) and asked.minutes > 0):
+    if not 0 < asked.minutes < math.inf:
         raise CharlmError(f"--minutes {asked.minutes:g}: give a number above 0")
     if asked.steps is not None and asked.steps < 1:
         raise CharlmError(f"--steps {asked.steps}: give a number above 0")
@@ -86,44 +95,39 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return asked
 
 
-def reproduce(asked: argparse.Namespace) -> int:
-    experiment = EXPERIMENTS[asked.experiment]
+def reproduce(asked: argparse.Namespace) -> None:
+    """Do what the user asks.
+
+    Raises:
+        CharlmError: an option is wrong, a text is missing, or a run cannot start.
+    """
+    experiment, folder = EXPERIMENTS[asked.experiment], asked.out / "runs"
     runs, missing = experiment.plan(asked)
     if asked.only:
         runs = [run for run in runs if any(fnmatchcase(run.name, each) for each in asked.only)]
     if not runs:
-        raise CharlmError(f"--only {' '.join(asked.only or ['?'])}: no such run; see --list")
-    folder, seconds = asked.out / "runs", 60 * asked.minutes / len(runs)
+        raise CharlmError(f"--only {' '.join(asked.only)}: there is no such run; see --list")
+    seconds = 60 * asked.minutes / len(runs)
+    budget = f"{asked.steps} steps each" if asked.steps else f"{seconds:.0f} s each"
     if asked.list:
-        show_plan(
-            runs, missing, folder, f"{asked.steps} steps" if asked.steps else f"{seconds:.0f} s"
-        )
-        return 0
-    failed = train_all(runs, folder, seconds, asked.steps)
+        for run in runs:
+            state = found[0].state if (found := state_of(folder / run.name)) else "new"
+            print(visible(f"{run.name:14} {budget:14} {state:9} {run.data}"))
+        print(*(visible(f"not here: {line}") for line in missing), sep="\n")
+        return
+    missing += train_all(runs, folder, seconds, asked.steps)
     done = [run for run in runs if state_of(folder / run.name)]
-    missing = [*missing, *failed]
+    if not done:
+        raise CharlmError(missing[-1])
     title, sections = experiment.results(done, folder)
-    budget = f"{asked.steps} steps for each run" if asked.steps else f"{asked.minutes:g} minutes"
-    computer = "{cpu}, {instructions}, cores: {cores}".format(**machine())
-    about = (
-        f"{len(done)} runs, {budget}; {computer}. A short budget does not reach the "
-        "published losses: those networks were trained for hours or days, and some on other texts."
-    )
-    last = [table_of_runs(folder, [run.name for run in done])]
-    last += [{"kind": "text", "text": f"Not here: {line}."} for line in missing]
+    last = [table_of_runs(it for run in done if (it := state_of(folder / run.name)))]
+    last += [part("text", text=f"Not here: {line}.") for line in missing]
+    computer = "{cpu}, {instructions}, {cores} cores".format(**machine())
+    about = f"{len(done)} runs, {budget}; {computer}. {SHORT}"
     page = page_of(title, about, [*sections, {"title": "Runs", "parts": last}])
     path = asked.out / f"{asked.experiment}.html"
     write_output(path, page.encode(), "page", overwrite=True)
     print(f"page: {path}")
-    return 0
-
-
-def show_plan(runs: list[Run], missing: list[str], folder: Path, limit: str) -> None:
-    for run in runs:
-        state = found[0].state if (found := state_of(folder / run.name)) else "new"
-        print(visible(f"{run.name:14} {limit:10} {state:9} {run.data}"))
-    for line in missing:
-        print(visible(f"not here: {line}"))
 
 
 def train_all(runs: list[Run], folder: Path, seconds: float, steps: int | None) -> list[str]:
@@ -138,11 +142,11 @@ def train_all(runs: list[Run], folder: Path, seconds: float, steps: int | None) 
     return failed
 
 
-def page_of(name: str, about: str, sections: list[dict[str, Any]]) -> str:
+def page_of(name: str, about: str, sections: list[Part]) -> str:
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
     return build(
         title=f"{name}: reproduction",
-        style=read_part("style.css"),
+        style=read_part("style.css") + STYLE,
         script="".join([*map(read_part, PARTS), script]),
         data={"about": {"name": name, "text": about, "unit": "char"}, "sections": sections},
         arrays={},

@@ -7,12 +7,12 @@ Neural Networks", karpathy.github.io/2015/05/21/rnn-effectiveness, May 21, 2015.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from reproduce_runs import Run, kept, number, state_of
+from reproduce_runs import Part, Run, kept, part, state_of, table
 
 import charlm
 from charlm.data.library import KNOWN, have
@@ -28,35 +28,44 @@ QUOTES = ("in quotes", "in double quotes", "in single quotes")
 LINES = {"data.documents": "lines", "train.batches": "items", "train.seq_len": 32}
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """A text of the essay.
-
-    Attributes:
-        sources: names of texts for charlm, the essay's own first.
-        published: what the essay says about text, network and result.
-    """
+class Text(NamedTuple):
+    """A text of the essay; texts for charlm, the essay's own first; what the essay reports."""
 
     title: str
     sources: tuple[str, ...]
     published: str
-    set: dict[str, Any] = field(default_factory=dict)
 
 
-CORPORA = {
-    "graham": Corpus("Paul Graham's essays", (), "1 MB; LSTM 2x512, dropout 0.5"),
-    "shakespeare": Corpus(
+TEXTS = {
+    "graham": Text("Paul Graham's essays", (), "1 MB; LSTM 2x512, dropout 0.5"),
+    "shakespeare": Text(
         "Shakespeare", ("shakespeare", "tinyshakespeare"), "4.4 MB; RNN 3x512, a few hours"
     ),
-    "wikipedia": Corpus("Wikipedia", ("enwik8",), "96 MB; LSTM 3x700, 7 epochs: 1.57 bits"),
-    "latex": Corpus("algebraic geometry in LaTeX", ("stacks",), "16 MB; LSTM of several layers"),
-    "linux": Corpus(
-        "source code", ("linux", "builtin:python"),
-        "474 MB of Linux in C; LSTM of 3 layers, about 10 million parameters, a few days",
+    "wikipedia": Text("Wikipedia", ("enwik8",), "96 MB; LSTM 3x700, 7 epochs: 1.57 bits"),
+    "latex": Text("LaTeX of a book on algebraic geometry", ("stacks",), "16 MB; deep LSTM"),
+    "linux": Text(
+        "source code of Linux", ("linux", "builtin:python"),
+        "474 MB; LSTM, 3 layers, 10 million parameters, a few days",
     ),
-    "names": Corpus("first names", ("names",), "8,000 names; 90% of its names are new", LINES),
-    "novel": Corpus("War and Peace", ("war-and-peace",), "LSTM; samples at steps 100 to 2,000"),
+    "names": Text("baby names", ("names",), "8,000 names; 90% of its names are new"),
+    "novel": Text("War and Peace", ("war-and-peace",), "LSTM; samples at steps 100 to 2,000"),
 }  # fmt: skip
+SAMPLES = (
+    "The essay shows samples of an LSTM trained on War and Peace: at step 100 jumbles of letters "
+    "with spaces; at 300 quotes and full stops; at 500 the shortest words; at 1,200 longer words "
+    "and quotations; at 2,000 names and sentences."
+)
+TEMPERATURE = (
+    "The essay: a temperature near zero gives the most likely text, which repeats itself; a higher "
+    "one gives more variety and more mistakes."
+)
+CELL = (
+    "The essay colours a text by single cells. It says that about 5% of them can be interpreted, "
+    "and that one became a quote detection cell, which nobody had programmed. It gives no score. "
+    "Here a unit is found by its AUC (1 is perfect, 0.5 is chance). To count as found, it has to "
+    "beat three baselines clearly: the best unit for shifted quotes, a table of the last two "
+    "characters, and networks with untrained weights."
+)
 
 
 def plan(asked: argparse.Namespace) -> tuple[list[Run], list[str]]:
@@ -64,32 +73,48 @@ def plan(asked: argparse.Namespace) -> tuple[list[Run], list[str]]:
     given = {}
     for each in asked.text:
         name, _, path = each.partition("=")
-        if name not in CORPORA or not path:
-            raise CharlmError(f"--text {each}: use NAME=FILE, NAME one of {', '.join(CORPORA)}")
+        if name not in TEXTS or not path:
+            raise CharlmError(f"--text {each}: use NAME=FILE, NAME one of {', '.join(TEXTS)}")
         if not Path(path).exists():
             raise CharlmError(f"--text {each}: there is no such file")
         given[name] = path
     runs, missing = [], []
-    for name, corpus in CORPORA.items():
-        found = [it for it in corpus.sources if it not in KNOWN or have(it)]
+    for name, text in TEXTS.items():
+        found = [it for it in text.sources if it not in KNOWN or have(it)]
         if source := given.get(name, found[0] if found else None):
-            runs.append(Run(name, source, None, {"eval.insight": False, **corpus.set}))
+            settings = LINES if name == "names" else {}
+            runs.append(Run(name, source, None, {"eval.insight": False, **settings}))
         else:
-            fetch = f"charlm data fetch {corpus.sources[0]}, or " if corpus.sources else ""
-            missing.append(f"{name}, {corpus.title}: get it with {fetch}--text {name}=FILE")
+            fetch = f"charlm data fetch {text.sources[0]}, or " if text.sources else ""
+            missing.append(f"{name}, {text.title}: get it with {fetch}--text {name}=FILE")
     return runs, missing
 
 
-def results(runs: list[Run], folder: Path) -> tuple[str, list[dict[str, Any]]]:
+def results(runs: list[Run], folder: Path) -> tuple[str, list[Part]]:
     """The title and the sections of the page."""
-    found = {}
+    found, rows = {}, []
     for run in runs:
-        state = state_of(folder / run.name)
-        assert state is not None
-        path, key = folder / run.name / "reproduce.json", [state[1].corpus.sha256, state[0].step]
-        found[run.name] = kept(path, key, lambda path=path.parent: measured(path))
+        path = folder / run.name
+        summary, meta = state_of(path)
+        key = [meta.corpus.sha256, summary.step]
+        found[run.name] = kept(path / "reproduce.json", key, lambda path=path: measured(path))
+        new = [n / of for t, _, n, of in found[run.name]["temperatures"] if t == 1 and of]
+        result = "" if summary.best_loss is None else f"{bits(summary.best_loss):.3f}"
+        rows.append(
+            (
+                TEXTS[run.name].title, Path(summary.text).name, f"{summary.chars:,}", summary.model,
+                result, f"{new[0]:.0%} of its names are new" if new else "",
+                TEXTS[run.name].published,
+            )
+        )  # fmt: skip
+    heads = "text of the essay|text here|characters|network|bits||the essay"
+    texts = table("Bits per character of the validation text, and the essay", heads, rows)
+    series = [{"name": name, "points": it["losses"]} for name, it in found.items()]
+    curves = part(
+        "lines", caption="Validation loss", series=series, x="step", y="nats per character"
+    )
     sections = [
-        {"title": "Texts", "parts": [texts_table(runs, folder, found), curves(found)]},
+        {"title": "Texts", "parts": [texts, curves]},
         {"title": "Samples during training", "parts": samples(found)},
         {"title": "Temperature", "parts": temperatures(found)},
         {"title": "The unit that tracks quotes", "parts": quotes(found)},
@@ -102,25 +127,20 @@ def results(runs: list[Run], folder: Path) -> tuple[str, list[dict[str, Any]]]:
 
 def measured(folder: Path) -> dict[str, Any]:
     """What is shown of a run."""
-    growth, model = read_growth(folder), charlm.load(folder)
-    is_list = model.config.data.documents == "lines"
-    texts = []
+    growth, model, texts = read_growth(folder), charlm.load(folder), []
     for temperature in TEMPERATURES:
-        if is_list:
-            lines = model.sample(
-                num_samples=200, length=40, stop="\n", seed=1, temperature=temperature
-            )
-            new, of = model.novelty(lines).new_items, model.novelty(lines).items
-            texts.append([temperature, "\n".join(lines[:12]), new, of])
+        settings = {"seed": 1, "temperature": temperature}
+        if model.config.data.documents == "lines":
+            names = model.sample(num_samples=200, length=40, stop="\n", **settings)
+            novelty = model.novelty(names)
+            texts.append([temperature, "\n".join(names), novelty.new_items, novelty.items])
         else:
-            text = model.sample(length=400, seed=1, temperature=temperature)
-            texts.append([temperature, text, None, None])
-    survey = charlm.inspect(folder, length=INSPECTED)
+            texts.append([temperature, model.sample(length=400, **settings), None, None])
     return {
         "samples": [[each.step, each.text] for each in growth.samples],
         "losses": growth.losses["val"],
         "temperatures": texts,
-        "quotes": quote_unit(survey),
+        "quotes": quote_unit(charlm.inspect(folder, length=INSPECTED)),
     }
 
 
@@ -136,117 +156,53 @@ def quote_unit(survey: Survey) -> dict[str, Any] | None:
     holds = next(it for it in read_features(survey.text) if it.name == best.feature).values
     half = len(holds) // 2
     first = max(0, half + int(np.argmax(holds[half:])) - BEFORE)
-    here = slice(first, first + SHOWN)
     scale = float(np.quantile(np.abs(values), 0.98)) or 1.0
-    levels = np.clip(np.round(7 * unit.sign * values[here] / scale), -7, 7).astype(int)
+    levels = np.clip(np.round(7 * unit.sign * values / scale), -7, 7).astype(int)
     return {
         "feature": best.feature,
         "unit": f"{'cell' if unit.kind == 'c' else 'hidden'} {unit.index}, layer {unit.layer + 1}",
         "scores": [unit.score, best.chance, best.last_characters, best.untrained],
         "discovery": best.discovery,
-        "chars": list(survey.text[here]),
-        "levels": levels.tolist(),
+        "chars": list(survey.text[first : first + SHOWN]),
+        "levels": levels[first : first + SHOWN].tolist(),
     }
 
 
 # --- the page ---------------------------------------------------------------------------------
 
 
-def texts_table(runs: list[Run], folder: Path, found: dict[str, Any]) -> dict[str, Any]:
-    rows = []
-    for run in runs:
-        state = state_of(folder / run.name)
-        assert state is not None
-        summary, loss = state[0], state[0].best_loss
-        result = "–" if loss is None else f"{bits(loss):.3f}"
-        new = next(
-            ([n, of] for t, _, n, of in found[run.name]["temperatures"] if t == 1 and of), None
-        )
-        rows.append(
-            [
-                CORPORA[run.name].title, Path(summary.text).name, f"{summary.chars:,}",
-                summary.model, result, f"{new[0] / new[1]:.0%} of its names are new" if new else "",
-                CORPORA[run.name].published,
-            ]
-        )  # fmt: skip
-    heads = ["text", "here", number("characters"), "network", number("bits"), "", "the essay"]
-    caption = "Bits per character on the validation text, and what the essay reports"
-    return {"kind": "table", "caption": caption, "heads": heads, "rows": rows}
-
-
-def curves(found: dict[str, Any]) -> dict[str, Any]:
-    series = [{"name": name, "points": it["losses"]} for name, it in found.items() if it["losses"]]
-    caption = "Validation loss during training"
-    return {
-        "kind": "lines",
-        "caption": caption,
-        "series": series,
-        "x": "step",
-        "y": "nats per character",
-    }
-
-
-def samples(found: dict[str, Any]) -> list[dict[str, Any]]:
-    parts = [
-        text_part(
-            "The essay shows samples of an LSTM trained on War and Peace: at step 100 words and "
-            "spaces; at 300 quotes and full stops; at 500 the shortest words; at 1,200 longer words "
-            "and quotations; at 2,000 names and sentences."
-        )
-    ]
+def samples(found: dict[str, Any]) -> list[Part]:
+    parts = [part("text", text=SAMPLES)]
     for name, it in found.items():
-        for step, text in it["samples"]:
-            parts.append({"kind": "sample", "caption": f"{name}, step {step:,}", "text": text})
+        parts.append(sample_row((f"{name}, step {step:,}", text) for step, text in it["samples"]))
     return parts
 
 
-def temperatures(found: dict[str, Any]) -> list[dict[str, Any]]:
+def temperatures(found: dict[str, Any]) -> list[Part]:
     name = "shakespeare" if "shakespeare" in found else next(iter(found))
-    parts = [
-        text_part(
-            "The essay: a temperature near zero gives the most likely text, which repeats itself; a "
-            "higher one gives more variety and more mistakes."
-        )
-    ]
-    for temperature, text, _, _ in found[name]["temperatures"]:
-        caption = f"{name}, temperature {temperature:g}"
-        parts.append({"kind": "sample", "caption": caption, "text": text})
-    return parts
+    texts = found[name]["temperatures"]
+    shown = sample_row((f"{name}, temperature {it[0]:g}", it[1]) for it in texts)
+    return [part("text", text=TEMPERATURE), shown]
 
 
-def quotes(found: dict[str, Any]) -> list[dict[str, Any]]:
+def sample_row(texts: Iterable[tuple[str, str]]) -> Part:
+    """Texts side by side, each cut to 12 lines."""
+    cut = [(caption, "\n".join(text.split("\n")[:12])) for caption, text in texts]
+    return part("row", parts=[part("sample", caption=it[0], text=it[1]) for it in cut])
+
+
+def quotes(found: dict[str, Any]) -> list[Part]:
     known = {name: it["quotes"] for name, it in found.items() if it["quotes"]}
-    parts = [
-        text_part(
-            "The essay colours a text by single cells. It says that about 5% of them can be "
-            "interpreted, and that one became a quote detection cell, without being told to. It "
-            "gives no score. Here a unit is found by its AUC (1 is perfect, 0.5 is chance), and has "
-            "to beat three baselines clearly to count: the best unit for shifted quotes, a table of "
-            "the last two characters, and networks with untrained weights."
-        )
-    ]
+    parts = [part("text", text=CELL)]
     if not known:
-        return [*parts, text_part("None of these texts has enough quotes.")]
-    rows = [
-        [name, it["feature"], it["unit"], *(f"{x:.3f}" for x in it["scores"]),
-         "yes" if it["discovery"] else "no"]
-        for name, it in known.items()
-    ]  # fmt: skip
-    heads = ["text", "feature", "best unit"]
-    heads += [number(head) for head in ("AUC", "shifted", "last two", "untrained")]
-    caption = "The best unit for quotes in each network"
-    parts.append({"kind": "table", "caption": caption, "heads": [*heads, "found"], "rows": rows})
+        return [*parts, part("text", text="None of these texts has enough quotes.")]
+    rows = []
+    for name, it in known.items():
+        scores = (f"{score:.3f}" for score in it["scores"])
+        rows.append((name, it["feature"], it["unit"], *scores, "yes" if it["discovery"] else "no"))
+    heads = "text|feature|best unit|AUC|shifted|last two|untrained|found"
+    parts.append(table("The best unit for quotes in each network", heads, rows))
     best = max(known, key=lambda it: (known[it]["discovery"], known[it]["scores"][0]))
-    shown = known[best]
-    caption = f"{best}: the text, coloured by {shown['unit']} (orange: as inside quotes)"
-    part = {
-        "kind": "shaded",
-        "caption": caption,
-        "chars": shown["chars"],
-        "levels": shown["levels"],
-    }
-    return [*parts, part]
-
-
-def text_part(text: str) -> dict[str, Any]:
-    return {"kind": "text", "text": text}
+    it = known[best]
+    caption = f"{best}: the text, coloured by {it['unit']} (orange: as inside quotes)"
+    return [*parts, part("shaded", caption=caption, chars=it["chars"], levels=it["levels"])]

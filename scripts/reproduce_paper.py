@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from reproduce_runs import Run, kept, number, state_of
+from reproduce_runs import Part, Run, kept, part, state_of, table
 
 import charlm
 from charlm.data.corpus import Corpus, open_corpus
@@ -25,11 +25,8 @@ from charlm.units import bits
 
 KINDS = ("lstm", "rnn", "gru")
 ORDER = 8  # of the n-gram models
-TEST_CHARS, GATE_CHARS, ROWS = (
-    50_000,
-    5_000,
-    32,
-)  # of the test text; texts that are read side by side
+TEST_CHARS, GATE_CHARS = 50_000, 5_000  # of the test text
+ROWS = 32  # pieces of it that are read side by side
 # Table 1, War and Peace: by kind and units, for 1, 2 and 3 layers. Entered from memory, without
 # access to the paper: the page says so. There is no RNN of 512.
 PUBLISHED = {
@@ -40,7 +37,23 @@ PUBLISHED = {
     ("gru", 64): (1.398, 1.373, 1.472), ("gru", 128): (1.230, 1.226, 1.253),
     ("gru", 256): (1.198, 1.164, 1.138), ("gru", 512): (1.170, 1.201, 1.077),
 }  # fmt: skip
-Key = tuple[str, int, int]  # kind, layers, units
+LOSSES = (
+    "Nats per character on the start of the test text ({test:,} characters of {source}). The "
+    "published numbers are those of Table 1 for War and Peace; another text has other losses. They "
+    "were entered without access to the paper: check them before you cite them. In the paper, the "
+    "networks of a row have about as many parameters; here, as many units."
+)
+NGRAMS = (
+    "Interpolated Witten-Bell models, as of charlm data stats. The paper has Kneser-Ney smoothing, "
+    "and n up to 20."
+)
+GATES = (
+    f"Each dot is a unit: the share of characters at which its gate is above {RIGHT} (right) and "
+    f"below {LEFT} (left), in the network of most layers with the lowest test loss. The paper "
+    "(section 4.2) finds units whose forget gate is nearly always right-saturated, so that they "
+    "remember for long, and that the first layer uses its gates in another way."
+)
+Losses = dict[tuple[str, int, int], float]  # by kind, layers and units
 
 
 def plan(asked: argparse.Namespace) -> tuple[list[Run], list[str]]:
@@ -69,24 +82,23 @@ def settings(kind: str, n_layer: int, size: int) -> dict[str, Any]:
     }
 
 
-def results(runs: list[Run], folder: Path) -> tuple[str, list[dict[str, Any]]]:
+def results(runs: list[Run], folder: Path) -> tuple[str, list[Part]]:
     """The title and the sections of the page."""
-    losses: dict[Key, float] = {}
+    losses: Losses = {}
     for run in runs:
-        state = state_of(folder / run.name)
-        assert state is not None
-        key = [state[1].corpus.sha256, state[0].step]
-        path, model = folder / run.name, state[1].config.model
-        losses[model.kind, model.n_layer, model.hidden_size] = kept(
-            path / "reproduce.json", key, lambda path=path: test_loss(path)
-        )
-    corpus, sha256 = corpus_of(folder / runs[0].name), state[1].corpus.sha256
-    ngrams = kept(folder / "ngrams.json", sha256, lambda: ngram_losses(corpus))
+        path = folder / run.name
+        summary, meta = state_of(path)
+        key, model = [meta.corpus.sha256, summary.step], meta.config.model
+        loss = kept(path / "reproduce.json", key, lambda path=path: test_loss(path))
+        losses[model.kind, model.n_layer, model.hidden_size] = loss
+    corpus = corpus_of(path)
+    ngrams = kept(folder / "ngrams.json", corpus.sha256, lambda: ngram_losses(corpus))
     test = len(corpus.split("test").head(TEST_CHARS))
+    note = part("text", text=LOSSES.format(test=test, source=Path(corpus.source).name))
     sections = [
-        {"title": "Test cross-entropy", "parts": losses_part(losses, corpus.source, test)},
-        {"title": "N-grams", "parts": ngrams_part(losses, ngrams)},
-        {"title": "Saturation of the gates", "parts": gates_part(losses, folder)},
+        {"title": "Test cross-entropy", "parts": [note, *losses_parts(losses)]},
+        {"title": "N-grams", "parts": [ngrams_table(losses, ngrams), part("text", text=NGRAMS)]},
+        {"title": "Saturation of the gates", "parts": gates_parts(losses, folder)},
     ]
     return "Visualizing and Understanding Recurrent Networks", sections
 
@@ -100,8 +112,7 @@ def corpus_of(run: Path) -> Corpus:
 
 def test_loss(run: Path) -> float:
     """Nats per character on the start of the test text."""
-    model = charlm.load(run)
-    ids = corpus_of(run).split("test").head(TEST_CHARS)
+    model, ids = charlm.load(run), corpus_of(run).split("test").head(TEST_CHARS)
     return evaluate(model.torch_model(), ids, model.config.eval, seed=0, rows=ROWS).nats_per_char
 
 
@@ -112,7 +123,7 @@ def ngram_losses(corpus: Corpus) -> list[float]:
 
 
 def saturation(run: Path) -> list[dict[str, Any]]:
-    """For each gate its shares of saturated characters, (L, D), left and right."""
+    """For each gate the shares of characters at which its units are saturated, (L, D) each."""
     ids = corpus_of(run).split("test").head(GATE_CHARS)[:]
     gates = gate_use(record(charlm.load(run).torch_model(), ids).gates)
     return [{"name": it.name, "left": it.left.tolist(), "right": it.right.tolist()} for it in gates]
@@ -121,104 +132,60 @@ def saturation(run: Path) -> list[dict[str, Any]]:
 # --- the page ---------------------------------------------------------------------------------
 
 
-def losses_part(losses: dict[Key, float], source: str, test: int) -> list[dict[str, Any]]:
-    layers = sorted({n for _, n, _ in losses})
-    note = (
-        f"Nats per character on the first {test:,} characters of the test text of {source}. The "
-        "published numbers are those of Table 1 for War and Peace; another text has other losses. "
-        "They were entered without access to the paper: check them before you cite them. In the "
-        "paper, the networks of a row have about as many parameters; here, as many units."
-    )
+def losses_parts(losses: Losses) -> list[Part]:
+    sizes, layers = (sorted({it[i] for it in losses}) for i in (2, 1))
     kinds = [kind for kind in KINDS if any(it[0] == kind for it in losses)]
-    heads = ["units", *(number(f"{kind} {n}") for kind in kinds for n in layers)]
-    here, paper = [], []
-    for size in sorted({size for _, _, size in losses}):
-        cells = [losses.get((kind, n, size)) for kind in kinds for n in layers]
-        here.append([f"{size}", *("–" if it is None else f"{it:.3f}" for it in cells)])
-        known = [published(kind, n, size) for kind in kinds for n in layers]
-        paper.append([f"{size}", *known])
-    parts = [
-        {"kind": "text", "text": note},
-        {
-            "kind": "table",
-            "caption": "Measured here, by kind and layers",
-            "heads": heads,
-            "rows": here,
-        },
-        {"kind": "table", "caption": "Published", "heads": heads, "rows": paper},
-    ]
+    heads = "|".join(["units", *(f"{kind} {n}" for kind in kinds for n in layers)])
+
+    def rows(of: Losses) -> list[list[str]]:
+        cells = [[of.get((kind, n, size)) for kind in kinds for n in layers] for size in sizes]
+        shown = [[f"{it:.3f}" if it else "–" for it in row] for row in cells]
+        return [[f"{size}", *row] for size, row in zip(sizes, shown, strict=True)]
+
+    paper = {(k, n + 1, s): x for (k, s), row in PUBLISHED.items() for n, x in enumerate(row)}
+    parts = [table("Measured here, by kind and layers", heads, rows(losses))]
+    parts.append(table("Published, by kind and layers", heads, rows(paper)))
     for n in layers:
         series = [
             {
                 "name": kind,
-                "points": sorted([s, x] for (k, m, s), x in losses.items() if (k, m) == (kind, n)),
+                "points": [[s, losses[key]] for s in sizes if (key := (kind, n, s)) in losses],
             }
             for kind in kinds
         ]
-        shown = [it for it in series if it["points"]]
-        caption = f"Test loss by units, {n} layer{'s' * (n > 1)}"
-        parts.append(
-            {"kind": "lines", "caption": caption, "series": shown, "x": "units", "y": "nats"}
-        )
+        caption = f"Test loss by units, layers: {n}"
+        parts.append(part("lines", caption=caption, series=series, x="units", y="nats"))
     return parts
 
 
-def published(kind: str, n_layer: int, size: int) -> str:
-    known = PUBLISHED.get((kind, size), ())
-    return f"{known[n_layer - 1]:.3f}" if n_layer <= len(known) else "–"
-
-
-def ngrams_part(losses: dict[Key, float], ngrams: list[float]) -> list[dict[str, Any]]:
+def ngrams_table(losses: Losses, ngrams: list[float]) -> Part:
     (kind, n, size), best = min(losses.items(), key=lambda it: it[1])
-    rows = [
-        [f"{k + 1}-gram", f"{loss:.3f}", f"{best - loss:+.3f}"] for k, loss in enumerate(ngrams)
-    ]
-    heads = ["model", number("nats"), number("network minus n-gram")]
-    caption = f"N-grams of the training text, and the best network, {kind} {n}x{size}: {best:.3f}"
-    note = (
-        "Interpolated Witten-Bell models (charlm data stats). The paper has Kneser-Ney smoothing, "
-        "and n up to 20."
-    )
-    table = {"kind": "table", "caption": caption, "heads": heads, "rows": rows}
-    return [table, {"kind": "text", "text": note}]
+    rows = [(f"{k + 1}-gram", f"{x:.3f}", f"{best - x:+.3f}") for k, x in enumerate(ngrams)]
+    caption = f"N-grams of the training text, and the best network, {kind}-{n}x{size}: {best:.3f}"
+    return table(caption, "model|nats|network minus n-gram", rows)
 
 
-def gates_part(losses: dict[Key, float], folder: Path) -> list[dict[str, Any]]:
-    note = (
-        f"Each dot is a unit: the share of characters at which its gate is above {RIGHT} (right) "
-        f"and below {LEFT} (left), in the network of most layers with the lowest test loss. The paper "
-        "(section 4.2) finds units whose forget gate is nearly always right-saturated, so that "
-        "they remember for long, and that the first layer uses its gates in another way."
-    )
-    parts: list[dict[str, Any]] = [{"kind": "text", "text": note}]
-    rows = []
+def gates_parts(losses: Losses, folder: Path) -> list[Part]:
+    parts, rows = [part("text", text=GATES)], []
     for kind in ("lstm", "gru"):
         own = [(-n, loss, size) for (k, n, size), loss in losses.items() if k == kind]
         if not own:
             continue
-        n, _, size = min(own)
+        n, loss, size = min(own)
         run = folder / f"{kind}-{-n}x{size}"
-        gates = kept(run / "gates.json", losses[kind, -n, size], lambda run=run: saturation(run))
-        charts = [scatter(f"{run.name}: {gate['name']} gate", gate) for gate in gates]
-        parts.append({"kind": "row", "parts": charts})
-        rows += [
-            [run.name, gate["name"], f"{i + 1}", f"{mean(left):.0%}", f"{mean(right):.0%}"]
-            for gate in gates
-            for i, (left, right) in enumerate(zip(gate["left"], gate["right"], strict=True))
-        ]
-    heads = ["network", "gate", number("layer"), number("left"), number("right")]
-    caption = "Mean share of saturated characters"
-    return [*parts, {"kind": "table", "caption": caption, "heads": heads, "rows": rows}]
-
-
-def scatter(caption: str, gate: dict[str, Any]) -> dict[str, Any]:
-    sets = [
-        {"name": f"layer {i + 1}", "points": [list(pair) for pair in zip(right, left, strict=True)]}
-        for i, (left, right) in enumerate(zip(gate["left"], gate["right"], strict=True))
-    ]
-    x, y = "right-saturated", "left-saturated"
-    return {"kind": "scatter", "caption": caption, "sets": sets, "x": x, "y": y}
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+        gates = kept(run / "gates.json", loss, lambda run=run: saturation(run))
+        charts = []
+        for gate in gates:
+            layers = list(enumerate(zip(gate["left"], gate["right"], strict=True), 1))
+            sets = [
+                {"name": f"layer {i}", "points": list(zip(right, left, strict=True))}
+                for i, (left, right) in layers
+            ]
+            caption = f"{run.name}: {gate['name']} gate"
+            charts.append(part("scatter", caption=caption, sets=sets))
+            for i, shares in layers:
+                means = (f"{sum(each) / len(each):.0%}" for each in shares)
+                rows.append((run.name, gate["name"], i, *means))
+        parts.append(part("row", parts=charts))
+    heads = "network|gate|layer|left-saturated|right-saturated"
+    return [*parts, table("Mean share of saturated characters", heads, rows)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from charlm.errors import TrainingError
 from charlm.observer import Observer
 from charlm.units import bits
 from charlm.visible import visible
+
+Part = dict[str, Any]  # of the page, see reproduce.js
 
 
 @dataclass(frozen=True)
@@ -55,23 +57,19 @@ def train(
         CharlmError: the run cannot start.
         KeyboardInterrupt: it was interrupted, and has been saved.
     """
-    known, folder = state_of(runs / run.name), runs / run.name
+    known = state_of(runs / run.name)
     if known and known[0].state == "finished":
         return None
-    limit = {"train.max_steps": steps} if steps else {"train.max_seconds": seconds}
+    settings: dict[str, Any] = {"data": run.data, "name": run.name, "set": run.set}
+    if known:
+        settings = {"resume": runs / run.name}
+    elif run.config is None and not steps:
+        settings["minutes"] = seconds / 60
+    else:
+        limit = {"train.max_steps": steps} if steps else {"train.max_seconds": seconds}
+        settings |= {"config": run.config, "set": run.set | limit}
     try:
-        if known:
-            charlm.train(resume=folder, out=runs, observers=observers)
-        elif run.config is None and not steps:
-            charlm.train(
-                run.data, minutes=seconds / 60, set=run.set, name=run.name, out=runs,
-                observers=observers,
-            )  # fmt: skip
-        else:
-            charlm.train(
-                run.data, config=run.config, set=run.set | limit, name=run.name, out=runs,
-                observers=observers,
-            )  # fmt: skip
+        charlm.train(out=runs, observers=observers, **settings)
     except TrainingError as error:  # such as a loss that is not finite
         return visible(str(error))
     return None
@@ -89,28 +87,27 @@ def kept(path: Path, key: object, compute: Callable[[], Any]) -> Any:
     return value
 
 
-def table_of_runs(runs: Path, names: Sequence[str]) -> dict[str, Any]:
-    """A table of the runs, as a part of the page."""
+# --- parts of the page ------------------------------------------------------------------------
+
+
+def part(kind: str, **fields: Any) -> Part:
+    """A part of the page; reproduce.js has its kinds and their fields."""
+    return {"kind": kind, **fields}
+
+
+def table(caption: str, heads: str, rows: Iterable[Sequence[object]]) -> Part:
+    """A table. The heads are divided by |. A column of numbers is aligned to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    return part("table", caption=caption, heads=heads.split("|"), rows=cells)
+
+
+def table_of_runs(states: Iterable[tuple[Summary, Meta]]) -> Part:
     rows = []
-    for name in names:
-        found = state_of(runs / name)
-        if found is None:
-            continue
-        summary, meta = found
-        loss = summary.best_loss
-        rows.append(
-            [
-                name, summary.model, f"{summary.parameters:,}", f"{summary.step:,}",
-                f"{meta.progress.wall_s / 60:.2f}",
-                *(["–", "–"] if loss is None else [f"{loss:.3f}", f"{bits(loss):.3f}"]),
-                "" if summary.state == "finished" else summary.state,
-            ]
-        )  # fmt: skip
-    heads = ["run", "network", *map(number, ("parameters", "steps", "minutes", "nats", "bits")), ""]
-    caption = "Runs: their time with everything, and the lowest validation loss per character"
-    return {"kind": "table", "caption": caption, "heads": heads, "rows": rows}
-
-
-def number(head: str) -> dict[str, str]:
-    """The head of a column of numbers."""
-    return {"number": head}
+    for run, meta in states:
+        loss = run.best_loss
+        losses = ("–", "–") if loss is None else (f"{loss:.3f}", f"{bits(loss):.3f}")
+        minutes, state = meta.progress.wall_s / 60, run.state.replace("finished", "")
+        sizes = f"{run.parameters:,}", f"{run.step:,}", f"{minutes:.2f}"
+        rows.append((run.name, run.model, *sizes, *losses, state))
+    caption = "Their time with everything, and the lowest validation loss per character"
+    return table(caption, "run|network|parameters|steps|minutes|nats|bits|", rows)
