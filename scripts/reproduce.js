@@ -25,7 +25,7 @@ const KINDS_OF_PARTS = {
   table: ({ caption, heads, rows }) => {
     const isNumber = (i) => rows.length > 0 && rows.every((row) => /^([-+]?[\d.,]+%?|–|)$/.test(row[i]));
     const titles = heads.map((head, i) => (i > 0 && isNumber(i) ? { number: head } : head));
-    return dense(table(titles, rows.map((row) => row.map(readable)), readable(caption)));
+    return figure(caption, dense(table(titles, rows.map((row) => row.map(readable)))));
   },
   sample: ({ caption, text }) => figure(caption, make("pre", { class: "sample", dir: "auto" }, readable(text))),
   lines: ({ caption, series, x, y }) => {

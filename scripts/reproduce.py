@@ -39,10 +39,11 @@ from charlm.visible import visible
 EXPERIMENTS = {"essay": reproduce_essay, "paper": reproduce_paper}
 PARTS = ("data.js", "charts.js")  # of charlm.page
 STYLE = """
-.wide { margin: 1rem 0; }
+.wide { margin: .3rem 0 1.4rem; }
 .dense tbody th { white-space: nowrap; max-width: none; }
 .charts { margin: 1rem 0; gap: 1rem 2.2rem; }
 .charts > figure:has(pre) { flex: 1 1 17rem; }
+@media (max-width: 52rem) { td { white-space: nowrap; } }
 """
 SHORT = (
     "A short budget does not reach the published losses: those networks were trained for much "

@@ -42,7 +42,7 @@ TEXTS = {
         "Shakespeare", ("shakespeare", "tinyshakespeare"), "4.4 MB; RNN 3x512, a few hours"
     ),
     "wikipedia": Text("Wikipedia", ("enwik8",), "96 MB; LSTM 3x700, 7 epochs: 1.57 bits"),
-    "latex": Text("LaTeX of a book on algebraic geometry", ("stacks",), "16 MB; deep LSTM"),
+    "latex": Text("LaTeX on algebraic geometry", ("stacks",), "16 MB; deep LSTM"),
     "linux": Text(
         "source code of Linux", ("linux", "builtin:python"),
         "474 MB; LSTM, 3 layers, 10 million parameters, a few days",
