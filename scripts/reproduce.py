@@ -8,7 +8,7 @@ essay: A. Karpathy, "The Unreasonable Effectiveness of Recurrent Neural Networks
        for each text; samples in training and at several temperatures; the unit that tracks quotes.
 paper: A. Karpathy, J. Johnson and L. Fei-Fei, "Visualizing and Understanding Recurrent Networks"
        (arXiv:1506.02078): RNN, GRU and LSTM with 1 to 3 layers of 64 to 512 units on one text; the
-       test loss, beside n-grams and the published numbers; how often the gates are saturated.
+       test loss, beside n-grams; how often the gates are saturated.
 
 The runs share the minutes equally. Ctrl-C stops, and the same command continues: a finished run is
 not trained again. To compute the losses and figures takes a few minutes more. The page is one file
