@@ -28,10 +28,10 @@ ORDER = 8  # of the n-gram models
 TEST_CHARS, GATE_CHARS = 50_000, 5_000  # of the test text
 ROWS = 32  # pieces of it that are read side by side
 LOSSES = (
-    "Nats per character on the start of the test text ({test:,} characters of {source}). Table 1 of "
-    "the paper has those of its networks on War and Peace and on the source code of Linux. It finds "
-    "LSTM and GRU much better than RNN, and two layers better than one. Its numbers are not repeated "
-    "here: they could not be compared with the paper when this script was written."
+    "Nats per character on the start of the test text ({test:,} characters of {source}). Table 1 "
+    "of the paper has those of its networks on War and Peace and on the source code of Linux. It "
+    "finds LSTM and GRU much better than RNN, and two layers better than one. Its numbers are not "
+    "repeated here: they could not be compared with the paper when this script was written."
 )
 NGRAMS = "Interpolated Witten-Bell models, as of charlm data stats. The paper goes up to n = 20."
 GATES = (
