@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -46,12 +46,12 @@ MESSAGES = {
     ],
 }
 # as_cpu avx2 scripts/bench_distributed.py --processes 2 4 --batch-size 24: ms of a step by the
-# number of processes, and its bytes; 3 processes were measured after the prediction
+# number of processes, and the bytes of its messages
 STEPS = {
     "shakespeare-lstm": ({1: 225.7, 2: 149.9, 4: 197.5}, 17.060e6),
     "shakespeare-gpt": ({1: 245.4, 2: 133.2, 4: 158.5}, 6.363e6),
 }
-MEASURED_LATER: dict[str, float] = {}
+LATER = {"shakespeare-lstm": 162.2, "shakespeare-gpt": 139.7}  # 3 processes, after the prediction
 
 
 def crowding(n: int) -> float:
@@ -81,8 +81,8 @@ def fit_messages() -> tuple[float, float]:
     return least_squares([message_terms(n, size) for n, size, _ in each], [it[2] for it in each])
 
 
-def here(name: str) -> Callable[[int], float]:
-    """The model of a config's step on this machine: its ms by the number of processes."""
+def here(name: str) -> Callable[[int], dict[str, float]]:
+    """The model of a config's step on this machine: the parts, ms, by the number of processes."""
     latency, per_byte = fit_messages()
     steps, size = STEPS[name]
 
@@ -93,7 +93,11 @@ def here(name: str) -> Callable[[int], float]:
 
     terms = [(1 / min(n, CORES), crowding(n)) for n in steps]
     shared, repeated = least_squares(terms, [ms - messages(n) for n, ms in steps.items()])
-    return lambda n: shared / min(n, CORES) + repeated * crowding(n) + messages(n)
+    return lambda n: {
+        "shared": shared / min(n, CORES),
+        "repeated": repeated * crowding(n),
+        "messages": messages(n),
+    }
 
 
 def rows_here() -> list[dict[str, object]]:
@@ -101,16 +105,14 @@ def rows_here() -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for name, (steps, _) in STEPS.items():
         model = here(name)
-        for n in (1, 2, 4, 3):
-            measured = (steps | {3: MEASURED_LATER[name]} if MEASURED_LATER else steps).get(n)
+        for n, measured in [*steps.items(), (3, LATER[name])]:
+            parts = model(n)
+            total = sum(parts.values())
             rows.append(
-                {
-                    "config": name,
-                    "processes": f"{n} (predicted)" if n == 3 else n,
-                    "model, ms": f"{model(n):.0f}",
-                    "measured, ms": f"{measured:.0f}" if measured else "not yet",
-                    "model / measured": f"{model(n) / measured:.2f}" if measured else "",
-                }
+                {"config": name, "processes": f"{n} (predicted)" if n == 3 else n}
+                | {f"{part}, ms": f"{ms:.0f}" for part, ms in parts.items()}
+                | {"sum, ms": f"{total:.0f}", "measured, ms": f"{measured:.0f}"}
+                | {"sum / measured": f"{total / measured:.2f}"}
             )
     return rows
 
@@ -120,8 +122,10 @@ def rows_here() -> list[dict[str, object]]:
 LAUNCH_S = 8.4e-6  # of a message: NCCL's own table
 BUCKET = 25e6  # bytes; DistributedDataParallel's default
 BACKWARD = 2 / 3  # of the time of forward and backward pass
-MEMORY = 1.5e12  # bytes/s, about 3/4 of an A100's
+MEMORY = 1.5e12  # bytes/s
 KERNEL_S = 5e-6  # to start one
+SMALL, LARGE = 32e12, 91e12  # flop/s of an A100 in small and in larger models
+NOT_HIDDEN = ("embed", "head", "position")  # the other matrices are Muon's
 
 
 @dataclass(frozen=True)
@@ -185,16 +189,18 @@ class Work:
         muon = sum(map(orthogonal_flops, self.matrices)) / self.rate / max(1, sharers)
         computing = passes + muon + 28 * self.weights / MEMORY  # AdamW reads 4 and writes 3 numbers
         if n == 1:
-            return {"computing": computing, "messages": 0.0}
+            return {"computing": computing}
         gradients, reduce = 4 * self.weights, partial(network.all_reduce, n)
         hidden = BACKWARD * passes if gradients > BUCKET else 0  # behind the backward pass
-        messages = max(reduce(min(gradients, BUCKET)), reduce(gradients) - hidden)
-        if self.matrices:
-            size = 4 * sum(map(math.prod, self.matrices))
-            messages += network.broadcasts(n, size, sharers)
-        return {"computing": computing, "messages": messages}
+        size = 4 * sum(map(math.prod, self.matrices))
+        return {
+            "computing": computing,
+            "all-reduce": max(reduce(min(gradients, BUCKET)), reduce(gradients) - hidden),
+            "broadcasts": network.broadcasts(n, size, sharers),
+        }
 
     def total(self, n: int, network: Network, batches: float = 1) -> float:
+        """Seconds of the whole step."""
         return sum(self.step(n, network, batches).values())
 
     def pays_until(self, network: Network) -> int:
@@ -236,11 +242,8 @@ def work(
     return Work(name, flops * B * T, rate, least_s, weights, hidden if muon else ())
 
 
-NOT_HIDDEN = ("embed", "head", "position")
-SMALL, LARGE = 32e12, 91e12  # flop/s of an A100 in small and in larger models
-
-
 def works() -> list[Work]:
+    """The three models."""
     lstm, gpt = (load_config(CONFIGS / f"{it}.yaml") for it in ("shakespeare-lstm", "nanogpt"))
     large = GPTConfig(n_layer=14, n_head=12, n_embd=768, context=512)
     train = lstm.train
@@ -255,18 +258,15 @@ def row_there(work: Work, network: Network) -> dict[str, object]:
     """A row of the table of other machines."""
     n, one = network.n, work.total(1, network)
     parts = work.step(n, network)
-    more = work.batches_for(0.7, network)
-    without = replace(network, hop_s=0.0, bandwidth=math.inf)
     return {
         "model": work.name,
         "GPUs": f"{n}, {network.name}",
         "1 GPU, ms": f"{1e3 * one:.1f}",
-        "computing, ms": f"{1e3 * parts['computing']:.1f}",
-        "messages, ms": f"{1e3 * parts['messages']:.1f}",
+        **{f"{part}, ms": f"{1e3 * seconds:.1f}" for part, seconds in parts.items()},
         "speed-up": f"{one / sum(parts.values()):.1f}",
-        "without messages": f"{one / work.step(n, without)['computing']:.1f}",
+        "without messages": f"{one / parts['computing']:.1f}",
         "pays until": work.pays_until(network),
-        "batch for 70 %": f"x {more}",
+        "batch for 70 %": f"x {work.batches_for(0.7, network)}",
     }
 
 
