@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast several processes train together, beside one process, on this machine.
 
-    scripts/bench distributed [--processes 2 ...] [--batch-size B] [--repeats 5] [--json] [NAME ...]
+    scripts/bench distributed [--processes 2 ...] [--set KEY=VALUE] [--repeats 5] [NAME ...]
 
 Each config's step is timed in one process of one thread, in one process with a thread for each core
 that the processes use, and in the processes, which have one thread each. They work in turn. A ratio
@@ -22,12 +22,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from comparing import Comparison, report
 
+from charlm.config import Config
+from charlm.config.files import load_config
+from charlm.errors import ConfigError
 from charlm.machine import usable_cpus
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -37,6 +40,14 @@ Row = dict[str, object]
 SIZES = (8, 1 << 12, 1 << 16, 1 << 20, 1 << 22, 1 << 24)  # bytes of a message
 
 
+def configured(name: str, settings: Sequence[str]) -> Config:
+    """The config of this name, with other settings KEY=VALUE."""
+    try:
+        return load_config(CONFIGS / f"{name}.yaml", settings)
+    except ConfigError as error:
+        sys.exit(f"bench distributed: {error}")
+
+
 class Team:
     """Processes that train one config together, and wait while others do.
 
@@ -44,18 +55,19 @@ class Team:
         name: of the config.
         n: the number of processes.
         threads: of each.
-        batch_size: of the processes together; 0 for that of the config.
+        settings: KEY=VALUE, instead of the config's.
     """
 
-    def __init__(self, name: str, n: int, threads: int, batch_size: int = 0) -> None:
+    def __init__(self, name: str, n: int, threads: int, settings: Sequence[str]) -> None:
         with socket.socket() as probe:
             probe.bind(("localhost", 0))
             port = probe.getsockname()[1]
         shared = {"WORLD_SIZE": f"{n}", "LOCAL_WORLD_SIZE": f"{n}", "MASTER_ADDR": "localhost"}
+        settings = [f"--set={it}" for it in (*settings, f"train.threads={threads}")]
         shared |= {"MASTER_PORT": f"{port}", "OMP_NUM_THREADS": f"{threads}"}
         self._processes = [
             subprocess.Popen(
-                [sys.executable, __file__, "--worker", name, "--batch-size", f"{batch_size}"],
+                [sys.executable, __file__, "--worker", name, *settings],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -91,22 +103,19 @@ class Team:
 # --- one of the processes ------------------------------------------------------------------------
 
 
-def work(name: str, batch_size: int) -> None:
+def work(name: str, settings: Sequence[str]) -> None:
     """Do what the lines of standard input say, as one of the processes."""
     import torch
 
-    from charlm.config.files import load_config
     from charlm.models import build_model
     from charlm.processes import joined
     from charlm.training.choose import choose_compute
     from charlm.training.step import Stepper
 
-    config = load_config(CONFIGS / f"{name}.yaml")
-    B, T = batch_size or config.train.batch_size, config.train.seq_len
+    config = configured(name, settings)
+    train = config.train
+    B, T = train.batch_size, train.seq_len
     with joined() as processes:
-        if B % processes.size:
-            sys.exit(f"bench distributed: a batch of {B} cannot be shared out; use --batch-size")
-        train = config.train.model_copy(update={"threads": int(os.environ["OMP_NUM_THREADS"])})
         model = build_model(config.model, V, seed=1)
         compute = choose_compute(train, model, "cpu")
         stepper = Stepper(model, train, compute, model.context is None, processes)
@@ -148,10 +157,12 @@ def work(name: str, batch_size: int) -> None:
 
 def compare(name: str, n: int, asked: argparse.Namespace) -> tuple[list[Comparison], Row]:
     """The ratios of a config, and the row of its messages."""
+    if (B := configured(name, asked.set).train.batch_size) % n:
+        sys.exit(f"bench distributed: a batch of {B} cannot be shared out among {n}")
     threads = min(n, usable_cpus())
     titles = {"one": "1 thread", "threads": f"{threads} threads", "processes": f"{n} processes"}
     shapes = {"one": (1, 1), "threads": (1, threads), "processes": (n, 1)}
-    teams = {title: Team(name, *shape, asked.batch_size) for title, shape in shapes.items()}
+    teams = {title: Team(name, *shape, asked.set) for title, shape in shapes.items()}
     times = max(1, round(asked.seconds / teams["one"].seconds("step", 0, 1)))
     found: dict[str, list[float]] = {team: [] for team in teams}
     for _ in range(asked.repeats):
@@ -190,7 +201,7 @@ def compare(name: str, n: int, asked: argparse.Namespace) -> tuple[list[Comparis
 
 def messages(n: int, repeats: int) -> list[Row]:
     """The times of messages alone, of several sizes, in n processes."""
-    team = Team("quickstart", n, 1, 4 * n)
+    team = Team("quickstart", n, 1, [f"train.batch_size={4 * n}"])
     rows: list[Row] = []
     for size in SIZES:
         times = max(3, min(100, (1 << 24) // size))
@@ -209,7 +220,7 @@ def main() -> None:
     )
     options.add_argument("name", nargs="*", metavar="NAME", default=NAMES)
     options.add_argument("--processes", type=int, nargs="+", default=[2])
-    options.add_argument("--batch-size", type=int, default=0, help="instead of the config's")
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options.add_argument("--repeats", type=int, default=5)
     options.add_argument("--seconds", type=float, default=1.0, help="of each repeat, about")
     options.add_argument("--messages", action="store_true")
@@ -217,7 +228,7 @@ def main() -> None:
     options.add_argument("--worker", help=argparse.SUPPRESS)
     asked = options.parse_args()
     if asked.worker:
-        work(asked.worker, asked.batch_size)
+        work(asked.worker, asked.set)
     elif asked.messages:
         rows = [row for n in asked.processes for row in messages(n, asked.repeats)]
         report([], asked.json, rows)

@@ -45,8 +45,8 @@ MESSAGES = {
         (1 << 24, 33.352, 28.068),
     ],
 }
-# as_cpu avx2 scripts/bench_distributed.py --processes 2 4 --batch-size 24: ms of a step by the
-# number of processes, and the bytes of its messages
+# as_cpu avx2 scripts/bench_distributed.py --processes 2 4 --set train.batch_size=24: ms of a step
+# by the number of processes, and the bytes of its messages
 STEPS = {
     "shakespeare-lstm": ({1: 225.7, 2: 149.9, 4: 197.5}, 17.060e6),
     "shakespeare-gpt": ({1: 245.4, 2: 133.2, 4: 158.5}, 6.363e6),
@@ -105,15 +105,14 @@ def rows_here() -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for name, (steps, _) in STEPS.items():
         model = here(name)
+        row: dict[str, object]
         for n, measured in [*steps.items(), (3, LATER[name])]:
             parts = model(n)
             total = sum(parts.values())
-            rows.append(
-                {"config": name, "processes": f"{n} (predicted)" if n == 3 else n}
-                | {f"{part}, ms": f"{ms:.0f}" for part, ms in parts.items()}
-                | {"sum, ms": f"{total:.0f}", "measured, ms": f"{measured:.0f}"}
-                | {"sum / measured": f"{total / measured:.2f}"}
-            )
+            row = {"config": name, "processes": f"{n} (predicted)" if n == 3 else n}
+            row |= {f"{part}, ms": f"{ms:.0f}" for part, ms in parts.items()}
+            row |= {"sum, ms": f"{total:.0f}", "measured, ms": f"{measured:.0f}"}
+            rows.append(row | {"sum / measured": f"{total / measured:.2f}"})
     return rows
 
 

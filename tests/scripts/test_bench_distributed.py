@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.conftest import ROOT, python
 
 BENCH = ROOT / "scripts" / "bench_distributed.py"
+SMALL = ("--set=train.batch_size=4", "--set=train.kernels=off", "--set=train.precision=fp32")
 
 
 def test_messages_are_as_many_and_as_large_as_calculated() -> None:
-    options = ("--seconds", "0", "--repeats", "1", "--batch-size", "4", "--json")
-    ended = python(BENCH, *options, "quickstart")
+    options = ("--seconds", "0", "--repeats", "1", "--json")
+    ended = python(BENCH, *options, *SMALL, "quickstart")
     assert (ended.returncode, ended.stderr) == (0, "")
     found = json.loads(ended.stdout)
     assert [(it["name"], it["work"]) for it in found["results"]] == [
@@ -23,8 +26,15 @@ def test_messages_are_as_many_and_as_large_as_calculated() -> None:
     assert row["MB"] == row["MB calculated"]
 
 
-def test_a_batch_that_cannot_be_shared_out_is_reported() -> None:
-    ended = python(BENCH, "--batch-size", "3", "quickstart")
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert "bench distributed: a batch of 3 cannot be shared out; use --batch-size" in ended.stderr
-    assert "Traceback" not in ended.stderr
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.batch_size=3", "a batch of 3 cannot be shared out among 2"),
+        ("train.bath_size=3", "train.bath_size"),
+    ],
+)
+def test_a_wrong_setting_is_reported_in_one_line(setting: str, message: str) -> None:
+    ended = python(BENCH, "--set", setting, "quickstart")
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
+    assert ended.stderr.startswith("bench distributed: ")
+    assert message in ended.stderr
