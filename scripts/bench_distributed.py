@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """How fast several processes train together, beside one process, on this machine.
 
-    scripts/bench distributed [--processes 2 ...] [--repeats 5] [--json] [NAME ...]
+    scripts/bench distributed [--processes 2 ...] [--set KEY=VALUE] [--repeats 5] [NAME ...]
 
-Each config's step is timed in one process with one thread, in one process with as many threads as
-there are processes, and in the processes with one thread each. Only one of them works at a time.
-Ratios are the time of the single process over that of the processes. MESSAGES and MB are those
-that a process takes part in per step, counted, beside those that follow from the numbers of
-weights. The vocabulary has 65 characters.
-With --messages, the times of messages alone are printed, which docs/scaling.md is calculated from.
+Each config's step is timed in one process of one thread, in one process with a thread for each core
+that the processes use, and in the processes, which have one thread each. They work in turn. A ratio
+is the time of the single process over that of the processes. MESSAGES and MB are those that a
+process takes part in per step: counted, and calculated from the sizes of the weights (all gradients
+and the loss, and then Muon's matrices). The vocabulary has 65 characters.
+With --messages, the times of messages alone are printed, for scripts/scaling.py. `scripts/as_cpu
+avx2 scripts/bench distributed` is an older CPU.
 """
 
 from __future__ import annotations
@@ -21,16 +22,30 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparing import Comparison, report, show
+from comparing import Comparison, report
+
+from charlm.config import Config
+from charlm.config.files import load_config
+from charlm.errors import ConfigError
+from charlm.machine import usable_cpus
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 NAMES = ("quickstart", "shakespeare-lstm", "shakespeare-gpt")
 V = 65
-SECONDS = 1.0  # of steps that a repeat has, about
+Row = dict[str, object]
 SIZES = (8, 1 << 12, 1 << 16, 1 << 20, 1 << 22, 1 << 24)  # bytes of a message
+
+
+def configured(name: str, settings: Sequence[str]) -> Config:
+    """The config of this name, with other settings KEY=VALUE."""
+    try:
+        return load_config(CONFIGS / f"{name}.yaml", settings)
+    except ConfigError as error:
+        sys.exit(f"bench distributed: {error}")
 
 
 class Team:
@@ -40,17 +55,19 @@ class Team:
         name: of the config.
         n: the number of processes.
         threads: of each.
+        settings: KEY=VALUE, instead of the config's.
     """
 
-    def __init__(self, name: str, n: int, threads: int) -> None:
+    def __init__(self, name: str, n: int, threads: int, settings: Sequence[str]) -> None:
         with socket.socket() as probe:
             probe.bind(("localhost", 0))
             port = probe.getsockname()[1]
         shared = {"WORLD_SIZE": f"{n}", "LOCAL_WORLD_SIZE": f"{n}", "MASTER_ADDR": "localhost"}
+        settings = [f"--set={it}" for it in (*settings, f"train.threads={threads}")]
         shared |= {"MASTER_PORT": f"{port}", "OMP_NUM_THREADS": f"{threads}"}
         self._processes = [
             subprocess.Popen(
-                [sys.executable, __file__, "--worker", name],
+                [sys.executable, __file__, "--worker", name, *settings],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -70,7 +87,7 @@ class Team:
 
     def seconds(self, what: str, number: int, times: int) -> float:
         """How long it takes the slowest."""
-        return max(it["seconds"] for it in self.ask(what, number, times))
+        return max(float(it["seconds"]) for it in self.ask(what, number, times))
 
     def end(self) -> None:
         for process in self._processes:
@@ -78,105 +95,121 @@ class Team:
 
     def _read(self) -> list[dict[str, Any]]:
         lines = [process.stdout.readline() for process in self._processes if process.stdout]
+        if not all(lines):
+            sys.exit("bench distributed: a process ended; its error is above")
         return [json.loads(line) for line in lines]
 
 
 # --- one of the processes ------------------------------------------------------------------------
 
 
-def work(name: str) -> None:
+def work(name: str, settings: Sequence[str]) -> None:
     """Do what the lines of standard input say, as one of the processes."""
     import torch
 
-    from charlm.config.files import load_config
     from charlm.models import build_model
     from charlm.processes import joined
     from charlm.training.choose import choose_compute
     from charlm.training.step import Stepper
 
-    config = load_config(CONFIGS / f"{name}.yaml")
+    config = configured(name, settings)
+    train = config.train
+    B, T = train.batch_size, train.seq_len
     with joined() as processes:
-        train = config.train.model_copy(update={"threads": int(os.environ["OMP_NUM_THREADS"])})
         model = build_model(config.model, V, seed=1)
         compute = choose_compute(train, model, "cpu")
-        carries = model.context is None
-        stepper = Stepper(model, train, compute, carries, processes)
-        x, y = torch.randint(V, (2, train.batch_size // processes.size, train.seq_len))
-        n_targets = train.batch_size * train.seq_len
-        stepper.step(x, y, 1.0, n_targets)
-        parameters = model.count_parameters()
-        of_muon = sum(it.numel() for it in model.hidden_matrices())
-        print(json.dumps({"how": compute.kernel, "all": parameters, "muon": of_muon}), flush=True)
+        stepper = Stepper(model, train, compute, model.context is None, processes)
+        x, y = torch.randint(V, (2, B // processes.size, T))
+        matrices = model.hidden_matrices() if train.optimizer.kind == "muon" else []
         buffer = torch.empty(max(SIZES) // 4)
+        does: dict[str, Callable[[int], object]] = {
+            "step": lambda _: stepper.step(x, y, 1.0, B * T),
+            "all-reduce": lambda size: processes.add(buffer[: size // 4]),
+            "exchange": lambda size: processes.exchange(
+                [[it] for it in buffer[: size // 4].chunk(processes.size)]
+            ),
+        }
+        does["step"](0)  # the first takes longer
+        facts = {
+            "kernel": compute.kernel,
+            "messages": 1 + min(processes.size, len(matrices)),
+            "bytes": 4 * (model.count_parameters() + 1 + sum(it.numel() for it in matrices)),
+        }
+        print(json.dumps(facts), flush=True)
         for line in sys.stdin:
-            what, number, times = line.split()
-            before = processes.messages, processes.bytes
+            what, size, times = line.split()
             processes.sum(0.0)  # all begin together
+            before = processes.messages, processes.bytes
             started = time.perf_counter()
             for _ in range(int(times)):
-                if what == "step":
-                    stepper.step(x, y, 1.0, n_targets)
-                else:
-                    processes.add(buffer[: int(number) // 4])
+                does[what](int(size))
             seconds = time.perf_counter() - started
-            messages, size = (
-                (after - it) / int(times)
-                for after, it in zip(
-                    (processes.messages - 1, processes.bytes - 8), before, strict=True
-                )
-            )
-            print(json.dumps({"seconds": seconds, "messages": messages, "bytes": size}), flush=True)
+            answer = {
+                "seconds": seconds,
+                "messages": (processes.messages - before[0]) / int(times),
+                "bytes": (processes.bytes - before[1]) / int(times),
+            }
+            print(json.dumps(answer), flush=True)
 
 
 # --- comparing -----------------------------------------------------------------------------------
 
 
-def compare(name: str, n: int, repeats: int) -> tuple[list[Comparison], dict[str, object]]:
+def compare(name: str, n: int, asked: argparse.Namespace) -> tuple[list[Comparison], Row]:
     """The ratios of a config, and the row of its messages."""
-    teams = {"one": Team(name, 1, 1), "threads": Team(name, 1, n), "processes": Team(name, n, 1)}
-    times = max(1, round(SECONDS / teams["one"].seconds("step", 0, 1)))
+    if (B := configured(name, asked.set).train.batch_size) % n:
+        sys.exit(f"bench distributed: a batch of {B} cannot be shared out among {n}")
+    threads = min(n, usable_cpus())
+    titles = {"one": "1 thread", "threads": f"{threads} threads", "processes": f"{n} processes"}
+    shapes = {"one": (1, 1), "threads": (1, threads), "processes": (n, 1)}
+    teams = {title: Team(name, *shape, asked.set) for title, shape in shapes.items()}
+    times = max(1, round(asked.seconds / teams["one"].seconds("step", 0, 1)))
     found: dict[str, list[float]] = {team: [] for team in teams}
-    for _ in range(repeats):
-        for team in teams:
-            found[team].append(teams[team].seconds("step", 0, times))
+    for _ in range(asked.repeats):
+        for team, seconds in found.items():
+            seconds.append(teams[team].seconds("step", 0, times))
     said = teams["processes"].ask("step", 0, 1)[0]
-    facts = teams["processes"].facts
-    for team in teams.values():
-        team.end()
+    calculated = teams["processes"].facts
+    for it in teams.values():
+        it.end()
     results = [
         Comparison(
-            f"{name}: {n} processes of 1 thread, {title}",
+            f"{name}: {titles['processes']}, 1 of {titles[team]}",
             found["processes"],
             found[team],
             times,
             "steps",
         )
-        for team, title in (("one", "1 of 1 thread"), ("threads", f"1 of {n} threads"))
+        for team in ("one", "threads")
     ]
-    # the gradients and the loss, and the matrices that Muon's owners send, in float32
-    expected = 4 * (facts["all"] + 1 + facts["muon"])
-    return results, {
-        "config": name,
-        "kernel": facts["how"],
-        "ms a step": " ".join(
-            f"{team} {1e3 * statistics.median(it) / times:.1f}" for team, it in found.items()
-        ),
-        "messages": f"{said['messages']:.0f}",
-        "MB": f"{said['bytes'] / 1e6:.3f}",
-        "MB calculated": f"{expected / 1e6:.3f}",
-    }
-
-
-def messages(n: int, repeats: int) -> list[dict[str, object]]:
-    """The times of adding up messages of several sizes, in n processes."""
-    team = Team("quickstart", n, 1)
-    rows: list[dict[str, object]] = []
-    for size in SIZES:
-        times = max(3, min(300, (1 << 24) // size))
-        seconds = [team.seconds("add", size, times) / times for _ in range(repeats)]
-        rows.append(
-            {"processes": n, "bytes": size, "ms": f"{1e3 * statistics.median(seconds):.3f}"}
+    medians = {
+        f"ms, {titles[team]}" if team != "processes" else "ms, processes": (
+            f"{1e3 * statistics.median(it) / times:.1f}"
         )
+        for team, it in found.items()
+    }
+    counts = {
+        "messages": f"{said['messages']:.0f}",
+        "calculated": calculated["messages"],
+        "MB": f"{said['bytes'] / 1e6:.3f}",
+        "MB calculated": f"{calculated['bytes'] / 1e6:.3f}",
+    }
+    return results, {"config": name, "processes": n, "kernel": calculated["kernel"]} | (
+        medians | counts
+    )
+
+
+def messages(n: int, repeats: int) -> list[Row]:
+    """The times of messages alone, of several sizes, in n processes."""
+    team = Team("quickstart", n, 1, [f"train.batch_size={4 * n}"])
+    rows: list[Row] = []
+    for size in SIZES:
+        times = max(3, min(100, (1 << 24) // size))
+        row: Row = {"processes": n, "bytes": size}
+        for what in ("all-reduce", "exchange"):
+            seconds = [team.seconds(what, size, times) / times for _ in range(repeats)]
+            row[f"{what}, ms"] = f"{1e3 * statistics.median(seconds):.3f}"
+        rows.append(row)
     team.end()
     return rows
 
@@ -187,21 +220,22 @@ def main() -> None:
     )
     options.add_argument("name", nargs="*", metavar="NAME", default=NAMES)
     options.add_argument("--processes", type=int, nargs="+", default=[2])
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--seconds", type=float, default=1.0, help="of each repeat, about")
     options.add_argument("--messages", action="store_true")
     options.add_argument("--json", action="store_true")
     options.add_argument("--worker", help=argparse.SUPPRESS)
     asked = options.parse_args()
     if asked.worker:
-        work(asked.worker)
-        return
-    if asked.messages:
-        show(row for n in asked.processes for row in messages(n, asked.repeats))
-        return
-    every = [compare(name, n, asked.repeats) for name in asked.name for n in asked.processes]
-    report([it for results, _ in every for it in results], asked.json)
-    if not asked.json:
-        show(row for _, row in every)
+        work(asked.worker, asked.set)
+    elif asked.messages:
+        rows = [row for n in asked.processes for row in messages(n, asked.repeats)]
+        report([], asked.json, rows)
+    else:
+        every = [compare(name, n, asked) for name in asked.name for n in asked.processes]
+        results = [it for each, _ in every for it in each]
+        report(results, asked.json, [row for _, row in every])
 
 
 if __name__ == "__main__":

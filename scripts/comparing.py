@@ -100,10 +100,18 @@ def show(rows: Iterable[dict[str, object]]) -> None:
         print("| " + " | ".join(map(str, row.values())) + " |", flush=True)
 
 
-def report(results: Sequence[Comparison], as_json: bool) -> None:
-    """Print all results: as a table with a line for the machine, or as JSON with every repeat."""
+def report(
+    results: Sequence[Comparison], as_json: bool, rows: Sequence[dict[str, object]] = ()
+) -> None:
+    """Print all results: as a table with a line for the machine, or as JSON with every repeat.
+
+    Args:
+        rows: of another table, after that of the results.
+    """
     if as_json:
-        print(json.dumps({"machine": machine(), "results": [asdict(it) for it in results]}))
+        found = {"machine": machine(), "results": [asdict(it) for it in results]}
+        print(json.dumps(found | ({"rows": rows} if rows else {})))
         return
     show([it.row() for it in results])
+    show(rows)
     print("\n" + ", ".join(f"{key} {value}" for key, value in machine().items()))
