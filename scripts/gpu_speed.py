@@ -47,7 +47,8 @@ class Ours:
         forward, self.trouble = compiled_forward(
             model, config.train, self.compute, *self.batches.batch(0), carries
         )
-        self.stepper.forward = forward or self.stepper.forward
+        if forward is not None:
+            self.stepper.use(forward)
         self.first_s = time.perf_counter() - started
         self._numbers = itertools.count()
 

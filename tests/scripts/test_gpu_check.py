@@ -15,12 +15,12 @@ def test_gpu_check_fills_every_row_of_its_table_without_a_gpu_too(
     options = ("--device", "cpu", "--quick", "--data", tiny_text, "--json", result)
     cache = {"CHARLM_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     ended = python(ROOT / "scripts" / "gpu_check.py", *options, env=cache, cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
     rows = json.loads(result.read_text())["rows"]
     table = [line for line in ended.stdout.splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(rows)
     assert [row["part"] for row in rows] == (
-        ["exact"] * 8 + ["speed"] * 6 + ["nanogpt"] + ["recipes"] * 5
+        ["exact"] * 9 + ["speed"] * 6 + ["nanogpt"] + ["recipes"] * 5
     )
     assert not any(row["met"] is False or "failed" in row["got"] for row in rows)
     exact = {row["what"].partition(":")[0]: row["got"] for row in rows if row["met"]}
