@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
+import sys
+from contextlib import suppress
+from typing import NoReturn
 
 
 def run() -> int:
@@ -18,9 +23,25 @@ def run() -> int:
 
     signal.signal(signal.SIGINT, usual)
     try:
-        return main()
+        status = main()
     finally:
         signal.signal(signal.SIGINT, at_the_edges)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        end_at_once(status)
+    return status
+
+
+def end_at_once(status: int) -> NoReturn:
+    """End this process without taking Python down.
+
+    A thread of torch.distributed can abort a process while Python is taken down ("terminate
+    called without an active exception", twice in some thousand ends).
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # it is closed
+            stream.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -107,8 +107,8 @@ def work(name: str, settings: Sequence[str]) -> None:
     """Do what the lines of standard input say, as one of the processes."""
     import torch
 
+    from charlm.launch import joined
     from charlm.models import build_model
-    from charlm.processes import joined
     from charlm.training.choose import choose_compute
     from charlm.training.step import Stepper
 

@@ -260,7 +260,7 @@ def test_the_json_of_info_has_all_keys(charlm: Charlm, tiny_run: TinyRun) -> Non
     assert set(meta) == {
         *("path", "format", "config", "vocab", "corpus", "parameters", "progress", "log_sizes"),
         *("device", "precision", "threads", "kernel", "muon", "muon_kernel", "versions"),
-        *("processes", "launch"),
+        *("processes", "launched_by"),
     }
     assert (meta["format"], meta["progress"]["step"], meta["device"]) == (2, 6, "cpu")
     assert set(meta["versions"]) == {"charlm", "python", "torch", "numpy", "cpu"}

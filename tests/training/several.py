@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from charlm.__main__ import end_at_once
 from charlm.config import Config
 from charlm.launch import joined
 from charlm.processes import Processes
@@ -57,6 +58,7 @@ def _enter(
     }
     with joined(PATIENCE_S) as processes:
         call(processes, *arguments)
+    end_at_once(0)
 
 
 def train_runs(processes: Processes, jobs: list[Job], out: Path) -> None:
