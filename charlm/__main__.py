@@ -22,11 +22,17 @@ def run() -> int:
     from charlm.cli import main
 
     signal.signal(signal.SIGINT, usual)
+    is_alone = os.environ.get("WORLD_SIZE", "1") == "1"
     try:
         status = main()
+    except Exception:
+        if is_alone:
+            raise
+        sys.excepthook(*sys.exc_info())
+        status = 1
     finally:
         signal.signal(signal.SIGINT, at_the_edges)
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if not is_alone:
         end_at_once(status)
     return status
 

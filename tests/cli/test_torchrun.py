@@ -203,7 +203,7 @@ def by_hand(
         probe.bind(("localhost", 0))
         port = str(probe.getsockname()[1])
     code = f"import os, sys; rank = int(os.environ['RANK'])\n{prepare}\n"
-    code += "from charlm.cli import main; sys.exit(main())"
+    code += "from charlm.__main__ import run; sys.exit(run())"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, "train", *arguments],
