@@ -355,9 +355,10 @@ def test_memory_does_not_grow_with_the_length(tiny_run: TinyRun) -> None:
         pytest.skip("needs /proc")
     peaks = [
         int(python("-c", SAMPLE + PEAK, tiny_run("rnn"), str(length)).stderr)
-        for length in (300, 30_000)
+        for length in (300, 100_000)
     ]
-    assert peaks[1] - peaks[0] < 2_000  # kB
+    # kB, less than 50 bytes for a character; the allocator keeps up to 5 MB, however long the text
+    assert peaks[1] - peaks[0] < 5_000
     weights = (tiny_run("rnn") / "best.safetensors").stat().st_size / 1e3
     numpy = int(python("-c", "import numpy" + PEAK).stderr)
     assert max(peaks) < numpy + 1.3 * weights + 35_000
