@@ -20,19 +20,19 @@ def run() -> int:
     at_the_edges = signal.SIG_DFL if usual is signal.default_int_handler else usual
     signal.signal(signal.SIGINT, at_the_edges)
     from charlm.cli import main
+    from charlm.launch import is_one_of_several
 
     signal.signal(signal.SIGINT, usual)
-    is_alone = os.environ.get("WORLD_SIZE", "1") == "1"
     try:
         status = main()
     except Exception:
-        if is_alone:
+        if not is_one_of_several():
             raise
         sys.excepthook(*sys.exc_info())
         status = 1
     finally:
         signal.signal(signal.SIGINT, at_the_edges)
-    if not is_alone:
+    if is_one_of_several():
         end_at_once(status)
     return status
 

@@ -169,10 +169,15 @@ def limit_messages() -> None:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 
 
+def is_one_of_several() -> bool:
+    """Whether this process was started together with others."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def name_of_process() -> str:
     """`process 1: ` for the messages of a process that is not the first; empty for the first."""
     rank = os.environ.get("RANK", "0")
-    return "" if rank == "0" or os.environ.get("WORLD_SIZE", "1") == "1" else f"process {rank}: "
+    return f"process {rank}: " if is_one_of_several() and rank != "0" else ""
 
 
 def is_first_here() -> bool:

@@ -209,10 +209,14 @@ class Processes:
             with told():
                 dist.barrier()
 
-    @contextmanager
-    def _message(self, tensor: Tensor) -> Iterator[None]:
+    def count(self, tensor: Tensor) -> None:
+        """Count a message with this tensor."""
         self.messages += 1
         self.bytes += tensor.nbytes
+
+    @contextmanager
+    def _message(self, tensor: Tensor) -> Iterator[None]:
+        self.count(tensor)
         with told():
             yield
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 import os
 import random
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import hypothesis
@@ -53,6 +55,15 @@ class Result(NamedTuple):
 Charlm = Callable[..., Result]
 TinyConfig = Callable[[str], dict[str, Any]]
 TinyRun = Callable[[str], Path]
+
+
+def script_module(name: str) -> ModuleType:
+    """A module in scripts/, which is no package."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(ROOT / "scripts"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -49,7 +49,7 @@ ALLOWED = {
     "charlm": "version api",
     "cli": "version errors outputs units machine launch visible observer config data models "
     "checkpoint evaluation sampling page insight playground exporting training api",
-    "__main__": "cli",
+    "__main__": "cli launch",
 }
 
 

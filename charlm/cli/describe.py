@@ -30,8 +30,7 @@ def describe_run(ready: Session) -> list[str]:
     ends = [f"{limits.steps:,} steps"] if limits.steps else []
     ends += [f"{limits.seconds:g} s"] if limits.seconds else []
     threads = f", {counted(run.compute.threads, 'thread')}" * (run.compute.device.type == "cpu")
-    if not run.processes.is_alone:
-        threads += f" in each of {run.processes.size} processes"
+    threads += _in_each(run.processes.size)
     names = dict.fromkeys([run.compute.kernel, run.compute.muon_kernel])
     kernel = "".join(f", {name} kernel" for name in names if name != "torch")
     epochs = (limits.steps or 0) / run.steps_per_epoch
@@ -96,6 +95,10 @@ def describe_end(run: Run, outcome: Outcome, began_at: int, out: Path, device: s
     ]
 
 
+def _in_each(processes: int) -> str:
+    return f" in each of {processes} processes" if processes > 1 else ""
+
+
 def _program(run: Run) -> str:
     """The command `charlm` for the same number of processes."""
     processes = run.processes
@@ -147,7 +150,7 @@ def describe_checkpoint(path: Path, meta: Meta) -> dict[str, str]:
         **({} if newest is None else {"last": f"{LAST}, at step {_step(newest)}"}),
         "best": _best(progress),
         "trained on": f"{meta.device}, {counted(meta.threads, 'thread')}"
-        f"{f' in each of {meta.processes} processes' * (meta.processes > 1)}, {meta.precision}, "
+        f"{_in_each(meta.processes)}, {meta.precision}, "
         f"{meta.kernel} layers",
         "versions": ", ".join(f"{name} {version}" for name, version in meta.versions.items()),
     }

@@ -80,10 +80,6 @@ def evaluate(
     """
     if len(ids) < 2:
         raise DataError(f"evaluation needs a text of 2 characters or more, this has {len(ids)}")
-    if config.protocol == "items" and (not isinstance(ids, TextIds) or ids.starts is None):
-        raise DataError(
-            "eval.protocol items needs a text with data.documents: lines; choose stream or windows"
-        )
     reader = _Reader(model, forward or model, should_stop, chars_at_once, processes or Processes())
     description, stopped = "", False
     with evaluating(model), torch.inference_mode():
@@ -199,8 +195,10 @@ def _read_random(reader: _Reader, ids: AnyIds, config: EvalConfig, seed: int) ->
 
 def _read_documents(reader: _Reader, ids: AnyIds) -> str:
     """Read each document from a fresh state, and score all its characters and its line end."""
-    assert isinstance(ids, TextIds)
-    assert ids.starts is not None
+    if not isinstance(ids, TextIds) or ids.starts is None:
+        raise DataError(
+            "eval.protocol items needs a text with data.documents: lines; choose stream or windows"
+        )
     limit = reader.chars_at_once
     starts, lengths = pieces(ids, reader.model.context or limit)
     order = np.argsort(lengths, kind="stable")  # similar lengths share a batch, for little padding

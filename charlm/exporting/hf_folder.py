@@ -22,11 +22,10 @@ from charlm.errors import CharlmError
 from charlm.exporting.read import read_exported
 from charlm.exporting.tokenizer import tokenizer_files
 from charlm.sampling.generate import beginning
+from charlm.sampling.numpy.gpt import LAYER_EPS, RMS_EPS
 
 Tensors = dict[str, Tensor]
 
-LAYER_EPS = 1e-5  # of torch.nn.LayerNorm
-RMS_EPS = torch.finfo(torch.float32).eps  # of torch.nn.RMSNorm
 ROPE_BASE = 10000.0
 DTYPES = {"fp16": "float16", "fp32": "float32"}  # the names that PyTorch has for them
 # the settings that a GPT must have, by its positions: those of GPT-2, and those of Llama

@@ -30,6 +30,7 @@ from charlm.errors import CharlmError
 from charlm.exporting.read import BYTES, read_exported
 from charlm.models import CharModel, State
 from charlm.sampling.generate import beginning
+from charlm.sampling.numpy.gpt import RMS_EPS
 from charlm.version import __version__
 from charlm.visible import visible
 
@@ -37,7 +38,6 @@ OPSET = 18  # of 2022, which programs for phones and browsers have, too
 MAX_BYTES = 2_000_000_000  # of a file, by the format
 TRIED = (3, 8)  # (B, T) of the texts that a file is checked with
 TOLERANCE = 1e-4  # of a logit, relative to the largest one if that is above 1
-RMS_EPS = torch.finfo(torch.float32).eps  # of torch.nn.RMSNorm
 
 
 def build_onnx(checkpoint: Checkpoint, weights: str) -> tuple[bytes, float]:

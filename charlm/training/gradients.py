@@ -89,7 +89,6 @@ class _Wrapped(nn.Module):
 def _add_bucket(processes: Processes, bucket: GradBucket) -> torch.futures.Future[Tensor]:
     """Add up a part of the gradients. DistributedDataParallel would return their mean."""
     buffer = bucket.buffer()
-    processes.messages += 1
-    processes.bytes += buffer.nbytes
+    processes.count(buffer)
     work = torch.distributed.all_reduce(buffer, async_op=True)
     return work.get_future().then(lambda future: future.value()[0])  # type: ignore[no-any-return]

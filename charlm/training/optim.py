@@ -71,7 +71,7 @@ class Optimizers:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state of all optimizers, by `parameter:key`: in the first process, all."""
-        return self._averages_of_others() | {
+        return self._all_averages() | {
             f"{self._names[parameter]}:{key}": value
             for optimizer in self.each
             for parameter, state in optimizer.state.items()
@@ -79,8 +79,9 @@ class Optimizers:
             if isinstance(value, Tensor)
         }
 
-    def _averages_of_others(self) -> dict[str, Tensor]:
-        """Return the averages of the matrices that other processes update."""
+    def _all_averages(self) -> dict[str, Tensor]:
+        """Return the averages of all of Muon's matrices, from the processes that update them; none
+        if there is one process."""
         if self._processes.is_alone or not self.each[-1].state:  # before the first step
             return {}
         own = self.each[0].state

@@ -194,9 +194,10 @@ def _check_text(data: DataConfig, notify: Callable[[str], None], processes: Proc
     Raises:
         DataError: a text is a pipe, which several processes cannot read.
     """
-    if not processes.is_alone:
-        refuse_pipes(data)
     paths = [path for path in (data.path, data.val_path, data.test_path) if path]
-    size = sum(bytes_to_read(find_sources(path, data), data) for path in paths) / 1e6
+    texts = [find_sources(path, data) for path in paths]
+    if not processes.is_alone:
+        refuse_pipes(source for text in texts for source in text)
+    size = sum(bytes_to_read(text, data) for text in texts) / 1e6
     if size > LARGE_MB:
         notify(f"reading and encoding {size:,.0f} MB of text")

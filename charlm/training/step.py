@@ -92,8 +92,9 @@ class Stepper:
             n_targets: the number of targets in the batches of all processes; None for those of y.
         """
         lr = self._optimizers.set_lr(lr_scale)
-        n_targets = int((y != IGNORED).sum()) if n_targets is None else n_targets
-        total, states = self._forward_backward(x, y, n_targets)
+        total, states = self._forward_backward(
+            x, y, (y != IGNORED).sum() if n_targets is None else n_targets
+        )
         # the only place in a step that waits for the GPU
         loss, norm = torch.stack((total, self._clip())).tolist()
         taken = math.isfinite(loss) and math.isfinite(norm)
@@ -106,7 +107,7 @@ class Stepper:
         return Step(loss, norm, lr, taken, bad)
 
     def _forward_backward(
-        self, x: Tensor, y: Tensor, n_targets: int
+        self, x: Tensor, y: Tensor, n_targets: int | Tensor
     ) -> tuple[Tensor, list[State | None]]:
         """Compute the gradients of the mean loss over x, y (B, T) of all processes.
 
@@ -166,13 +167,12 @@ class Stepper:
         named |= {f"optimizer.{k}": v for k, v in self._optimizers.tensors().items()}
         for i, state in enumerate(self._whole_states()):
             named |= {f"state.{piece}.{i}": it for piece, it in enumerate(state)}
-        # used by dropout
-        for rank, generator in enumerate(self._processes.gather(torch.get_rng_state())):
-            named[_of_process("rng.cpu", rank)] = generator
+        generators = {"rng.cpu": torch.get_rng_state()}  # used by dropout
         if self._compute.device.type == "cuda":
-            generators = self._processes.gather(torch.cuda.get_rng_state(self._compute.device))
-            for rank, generator in enumerate(generators):
-                named[_of_process("rng.cuda", rank)] = generator
+            generators["rng.cuda"] = torch.cuda.get_rng_state(self._compute.device)
+        for name, own in generators.items():
+            for rank, generator in enumerate(self._processes.gather(own)):
+                named[_of_process(name, rank)] = generator
         return named
 
     def _whole_states(self) -> Sequence[Sequence[Tensor]]:
@@ -265,12 +265,11 @@ class Stepper:
             raise DamageError("the state of the random generator is missing")
         rank, device = self._processes.rank, self._compute.device
         torch.manual_seed(torch_seed(self._train.seed, "dropout", rank, step))
+        cpu, cuda = (states.get(_of_process(name, rank)) for name in ("cpu", "cuda"))
         try:
-            if (cpu := states.get(_of_process("cpu", rank))) is not None:
+            if cpu is not None:
                 torch.set_rng_state(cpu)
-            if (
-                cuda := states.get(_of_process("cuda", rank))
-            ) is not None and device.type == "cuda":
+            if cuda is not None and device.type == "cuda":
                 torch.cuda.set_rng_state(cuda, device)
         except (RuntimeError, TypeError) as error:
             raise DamageError(f"the state of a random generator: {error}") from error

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from charlm.checkpoint.format import Progress
-from charlm.config import Config, DataConfig
+from charlm.config import Config
 from charlm.config.compare import differences
 from charlm.config.shown import shown
 from charlm.data.corpus import Corpus, open_corpus
-from charlm.data.sources import find_sources
+from charlm.data.sources import Source
 from charlm.data.vocab import Vocab
 from charlm.errors import ConfigError, DataError, ProcessError
 from charlm.models import build_model
@@ -157,14 +158,13 @@ def _check_batch(config: Config, processes: Processes) -> None:
         )
 
 
-def refuse_pipes(data: DataConfig) -> None:
+def refuse_pipes(sources: Iterable[Source]) -> None:
     """
     Raises:
-        DataError: a text can be read only once, and so by one process only.
+        DataError: a source can be read only once, and so by one process only.
     """
-    for path in (data.path, data.val_path, data.test_path):
-        for source in find_sources(path, data) if path else ():
-            if source.once:
-                raise DataError(
-                    f"{source.name}: several processes cannot read a pipe; save the text in a file"
-                )
+    for source in sources:
+        if source.once:
+            raise DataError(
+                f"{source.name}: several processes cannot read a pipe; save the text in a file"
+            )

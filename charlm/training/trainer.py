@@ -108,7 +108,7 @@ class Trainer:
                 self._restore(self.run.last)
             else:
                 self.progress.evaluated_s = self.progress.sampled_s = self.pace.seconds()
-                indices = (self.processes.rank,) * (not self.processes.is_first)
+                indices = () if self.processes.is_first else (self.processes.rank,)
                 torch.manual_seed(torch_seed(self.config.train.seed, "dropout", *indices))
                 with self.pace.timed("save"):
                     self._save(LAST)  # so that a run folder always has a checkpoint

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +19,11 @@ from charlm.cli import main
 from charlm.launch import joined
 from charlm.processes import Processes
 from tests.conftest import ROOT, Charlm, TinyConfig, write_yaml
-from tests.training.helpers import assert_same_run, metrics
-from tests.training.several import in_processes
+from tests.training.helpers import PATIENCE_S, assert_same_run, metrics, wait_for
+from tests.training.several import free_port, in_processes
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs the signals of POSIX")
 
-PATIENCE_S = 300.0  # enough for a busy machine; a test that hangs should end
 ENDLESS = 10_000_000
 RUN = ["--config", "lstm.yaml", "--out", "out", "--device", "cpu"]
 
@@ -67,14 +65,6 @@ def finish(process: subprocess.Popen[str]) -> tuple[list[str], list[str], list[s
     lines = err.splitlines()
     said = [it for it in lines if it.startswith("charlm:")]
     return out.splitlines(), said, [it for it in lines if f'File "{ROOT}/charlm/' in it]
-
-
-def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.01)
 
 
 def workers(process: subprocess.Popen[str]) -> dict[int, int]:
@@ -199,9 +189,7 @@ def by_hand(
     Args:
         prepare: Python code that a process runs before, with its number in `rank`.
     """
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     code = f"import os, sys; rank = int(os.environ['RANK'])\n{prepare}\n"
     code += "from charlm.__main__ import run; sys.exit(run())"
     processes = [

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
-import sys
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,20 +15,12 @@ from charlm.cli.train_options import overrides
 from charlm.config.files import parse_config
 from charlm.scratch.functions import cross_entropy
 from charlm.scratch.gpt import GPT
-from tests.conftest import ROOT
+from tests.conftest import ROOT, script_module
 
 LEARN = ROOT / "docs" / "learn"
 LESSONS = sorted(LEARN.glob("[1-9]-*.md"))
 each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
 each_page = pytest.mark.parametrize("page", [*LESSONS, LEARN / "README.md"], ids=lambda it: it.stem)
-
-
-def script(name: str) -> ModuleType:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
 
 
 def commands(lesson: Path) -> list[list[str]]:
@@ -52,7 +41,7 @@ def test_a_lesson_prints_and_draws_what_it_shows(
     lesson: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    text, picture = script("figures").run(lesson)
+    text, picture = script_module("figures").run(lesson)
     assert text == lesson.read_text("utf-8")
     assert picture == lesson.with_suffix(".svg").read_text("utf-8")
 
@@ -60,7 +49,7 @@ def test_a_lesson_prints_and_draws_what_it_shows(
 def test_an_output_that_is_wrong_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    figures = script("figures")
+    figures = script_module("figures")
     monkeypatch.setitem(figures.pictures.PICTURES, "page", lambda names: str(names["x"]))
     page = tmp_path / "page.md"
     page.write_text("```python\nx = 1\n```\n\n```python\nprint(x + 1)\n```\n\n```text\n3\n```\n")
@@ -126,7 +115,7 @@ def test_a_figure_is_one_picture_for_light_and_dark_pages(lesson: Path) -> None:
 
 # --- the experiments of lessons 7 and 8 ----------------------------------------------------------
 
-VARIANTS = script("learn_experiments").VARIANTS
+VARIANTS = script_module("learn_experiments").VARIANTS
 
 
 def variant(name: str, V: int = 7, T: int = 5) -> GPT:
@@ -180,7 +169,7 @@ def test_a_place_sees_what_its_mask_leaves(name: str, seen: str) -> None:
 
 
 def test_only_the_usual_mask_has_the_same_loss_in_training_and_in_sampling() -> None:
-    module = script("learn_experiments")
+    module = script_module("learn_experiments")
     ids = np.random.default_rng(1).integers(0, 7, 200)
     for name in VARIANTS:
         in_training, in_sampling = module.measured(variant(name, T=module.T), ids)

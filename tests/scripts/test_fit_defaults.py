@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -11,16 +9,12 @@ import numpy as np
 import pytest
 
 from charlm.config.suggest import Speed
-from tests.conftest import ROOT
+from tests.conftest import script_module
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        return importlib.import_module("fit_defaults")
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
+    return script_module("fit_defaults")
 
 
 def test_a_run_trains_on_a_piece_and_is_scored_on_the_end(

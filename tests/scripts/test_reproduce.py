@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 
 import charlm
 from charlm.observer import Observer
-from tests.conftest import ROOT
+from tests.conftest import script_module
 from tests.insight.browser import browsing
 from tests.insight.pages import HOSTILE, elements, needs_chromium
 
@@ -24,9 +22,7 @@ from tests.insight.pages import HOSTILE, elements, needs_chromium
 @pytest.fixture(scope="module")
 def script() -> Iterator[Any]:
     """The script, with small networks, trained in a way that no timing decides."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    module = importlib.import_module("reproduce")
-    sys.path.remove(str(ROOT / "scripts"))
+    module = script_module("reproduce")
     exact = {"optimizer": {"kind": "adamw"}, "precision": "fp32", "kernels": "off"}
     small = {"model": {"kind": "lstm", "hidden_size": 16}, "train": {}}
 

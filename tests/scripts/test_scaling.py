@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from types import ModuleType
 
 import pytest
 import torch
 
 from charlm.models import build_model
-from tests.conftest import ROOT, python
+from tests.conftest import ROOT, python, script_module
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        return importlib.import_module("scaling")
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
+    return script_module("scaling")
 
 
 def test_the_tables_of_the_page_are_those_of_the_script() -> None:

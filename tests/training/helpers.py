@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import subprocess
 import time
 import weakref
 from collections.abc import Callable
@@ -35,6 +36,7 @@ KINDS = ("rnn", "gru", "lstm", "gpt", "mlp")
 OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw", "muon")
 CARRYING = tuple(kind for kind in KINDS if kind != "gpt")  # a state
 NETWORKS = [(kind, "streams") for kind in CARRYING] + [(kind, "windows") for kind in KINDS]
+PATIENCE_S = 300.0  # enough for a busy machine; a test that hangs should end
 NO_DROPOUT = tuple(f"model.{prefix}dropout=0" for prefix in ("", "input_", "output_"))
 
 
@@ -160,6 +162,15 @@ def assert_same_run(folder: Path, reference: Path) -> None:
     assert metrics(folder) == metrics(reference)
     samples = [(each / "samples.txt").read_bytes() for each in (folder, reference)]
     assert samples[0] == samples[1]
+
+
+def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    """Wait until something has happened in a running process."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.005)
 
 
 def weights_of(model: CharModel) -> dict[str, Tensor]:

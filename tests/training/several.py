@@ -14,11 +14,17 @@ from charlm.config import Config
 from charlm.launch import joined
 from charlm.processes import Processes
 from charlm.training.together import follow, lead
-from tests.training.helpers import resume, start, train
+from tests.training.helpers import PATIENCE_S, resume, start, train
 
 Job = tuple[list[Config], str, int | None]
 """Runs, the folder for their folders, and the step to stop at."""
-PATIENCE_S = 300.0  # enough for a busy machine; a test that hangs should end
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
 
 
 def in_processes(n: int, call: Callable[..., None], *arguments: Any) -> None:
@@ -26,9 +32,7 @@ def in_processes(n: int, call: Callable[..., None], *arguments: Any) -> None:
     if n == 1:
         call(Processes(), *arguments)
         return
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context("spawn")
     children = [
         context.Process(target=_enter, args=(rank, n, port, call, arguments)) for rank in range(n)

@@ -12,8 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,10 +22,16 @@ from charlm.checkpoint.format import LAST, Meta
 from charlm.checkpoint.read import read_meta
 from charlm.config import Config
 from charlm.config.files import to_yaml
-from tests.training.helpers import assert_same_run, make_config, metrics, new_run
+from tests.training.helpers import (
+    PATIENCE_S,
+    assert_same_run,
+    make_config,
+    metrics,
+    new_run,
+    wait_for,
+)
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 300.0  # enough for a busy machine; a test that hangs should end
 ENDLESS = 10_000_000
 
 CASES = {
@@ -64,15 +69,6 @@ def train_command(config: Config, out: Path) -> list[str | Path]:
     file = out / "config.yaml"
     file.write_text(to_yaml(config), encoding="utf-8")
     return ["train", "--config", file, "--out", out, "--device", "cpu"]
-
-
-def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
-    """Wait until something has happened in a running process."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.005)
 
 
 def last_step(folder: Path) -> int:
