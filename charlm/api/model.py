@@ -187,9 +187,11 @@ class Model(ReadingModel):
             DataError: the training text is missing or has changed.
         """
         of_documents = self.meta.config.data.documents == "lines"
-        return compare(samples, self.vocab, self._training_text(), of_documents)
+        training, *held_out = self._texts()
+        return compare(samples, self.vocab, training, of_documents, held_out)
 
-    def _training_text(self) -> TextIds:
+    def _texts(self) -> list[TextIds]:
+        """The training, validation and test texts."""
         from charlm.data.corpus import open_corpus
 
         data, expected = self.meta.config.data, self.meta.corpus.sha256
@@ -197,7 +199,7 @@ class Model(ReadingModel):
         if corpus.sha256 != expected:
             raise DataError(f"{corpus.source}: not the text this model was trained on")
         check_vocabulary(self.path, self.meta, corpus.vocab.chars)
-        return corpus.split("train")
+        return [corpus.split(part) for part in ("train", "val", "test")]
 
 
 def load(

@@ -294,5 +294,6 @@ def _print_novelty(model: Model, texts: list[str], options: argparse.Namespace) 
     print_message(f"n-grams that are new, by n: {shares}")
     if novelty.items is not None:
         print_message(
-            f"documents that are new: {novelty.new_items:,} of {novelty.items:,} different ones"
+            f"documents that are new: {novelty.new_items:,} of {novelty.items:,} different ones; "
+            f"{novelty.held_out_items:,} of the new ones are in the held-out text"
         )

@@ -44,6 +44,7 @@ class Novelty:
             that is longer than every sample is left out.
         items: the number of distinct sampled documents; None if the data is not a list.
         new_items: how many of them are not a line of the training text.
+        held_out_items: how many of the new ones are a line of a text that was held out.
     """
 
     chars: int
@@ -51,15 +52,23 @@ class Novelty:
     new_ngrams: dict[int, float]
     items: int | None = None
     new_items: int | None = None
+    held_out_items: int | None = None
 
 
-def compare(samples: Sequence[str], vocab: Vocab, text: Text, of_documents: bool) -> Novelty:
+def compare(
+    samples: Sequence[str],
+    vocab: Vocab,
+    text: Text,
+    of_documents: bool,
+    held_out: Sequence[Text] = (),
+) -> Novelty:
     """Compare samples with the training text. No passage or n-gram spans two samples.
 
     Args:
         samples: of characters in the vocabulary.
         text: the training text.
         of_documents: whether each sample is a document, that is, a line of a list.
+        held_out: the validation and test texts.
 
     Raises:
         DataError: a character is not in the vocabulary.
@@ -72,13 +81,15 @@ def compare(samples: Sequence[str], vocab: Vocab, text: Text, of_documents: bool
         if (inside := _inside_one_sample(joined, n)).any():
             shares[n] = 1 - float(occurs(joined, n, text)[inside].mean())
     documents = {sample.removesuffix("\n") for sample in samples} if of_documents else set()
-    known = _known_documents(documents, vocab, text) if of_documents else set()
+    new = documents - _known_documents(documents, vocab, text)
+    held = set().union(*(_known_documents(new, vocab, each) for each in held_out))
     return Novelty(
         chars=sum(map(len, ids)),
         longest=vocab.decode(joined[start : start + length].astype(np.int64).tolist()),
         new_ngrams=shares,
         items=len(documents) if of_documents else None,
-        new_items=len(documents - known) if of_documents else None,
+        new_items=len(new) if of_documents else None,
+        held_out_items=len(held) if of_documents else None,
     )
 
 
@@ -208,6 +219,8 @@ def _inside_one_sample(joined: Numbers, n: int) -> NDArray[np.bool_]:
 
 def _known_documents(documents: set[str], vocab: Vocab, text: Text) -> set[str]:
     """The documents that are lines of the text."""
+    if not documents:
+        return set()
     known: set[str] = set()
     rest = ""
     for start in range(0, len(text), CHUNK_CHARS):

@@ -125,7 +125,14 @@ def test_the_novelty_of_documents_has_the_keys_that_programs_read(
     *texts, last = map(json.loads, result.out.splitlines())
     samples = {it["text"] for it in texts}
     novelty = last["novelty"]
-    assert set(novelty) == {"chars", "longest", "new_ngrams", "items", "new_items"}
+    assert set(novelty) == {
+        "chars",
+        "longest",
+        "new_ngrams",
+        "items",
+        "new_items",
+        "held_out_items",
+    }
     assert novelty["items"] == len(samples)
     assert novelty["new_items"] == len(samples - {"anna", "bo", ""})
 

@@ -13,6 +13,7 @@ from charlm.sampling.novelty import NGRAMS, compare
 
 VOCAB = Vocab("\nabc")
 texts = st.text("ab", min_size=1, max_size=60)
+lines_ = st.lists(st.text("abc", max_size=4), min_size=1, max_size=20)
 samples_ = st.lists(st.text("abc", max_size=25), min_size=1, max_size=3)
 
 
@@ -47,11 +48,15 @@ def test_the_result_is_exact_if_all_hashes_collide(text: str, samples: list[str]
     assert found == expected
 
 
-@given(st.lists(st.text("abc", max_size=4), min_size=1, max_size=20), samples_)
+@given(lines_, lines_, lines_, samples_)
 def test_a_document_is_new_if_it_is_not_a_line_of_the_text(
-    lines: list[str], samples: list[str]
+    lines: list[str], first: list[str], second: list[str], samples: list[str]
 ) -> None:
-    text = VOCAB.encode("".join(f"{line}\n" for line in lines))
-    found = compare(samples, VOCAB, text, of_documents=True)
+    text, *held_out = (
+        VOCAB.encode("".join(f"{line}\n" for line in part)) for part in (lines, first, second)
+    )
+    found = compare(samples, VOCAB, text, of_documents=True, held_out=held_out)
     assert found.items == len(set(samples))
-    assert found.new_items == len({s for s in samples if s not in {*lines, ""}})
+    new = {s for s in samples if s not in {*lines, ""}}
+    assert found.new_items == len(new)
+    assert found.held_out_items == len(new & {*first, *second})
