@@ -16,13 +16,12 @@ def run() -> int:
     Ctrl-C ends the process at once, without a traceback, while Python imports the command line and
     while it exits. In between, `main` handles it. If it is ignored, it stays so.
     """
-    usual = signal.getsignal(signal.SIGINT)
-    at_the_edges = signal.SIG_DFL if usual is signal.default_int_handler else usual
-    signal.signal(signal.SIGINT, at_the_edges)
+    ends = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ends:
+        signal.signal(signal.SIGINT, _end)
     from charlm.cli import main
     from charlm.launch import is_one_of_several
 
-    signal.signal(signal.SIGINT, usual)
     try:
         status = main()
     except Exception:
@@ -31,10 +30,18 @@ def run() -> int:
         sys.excepthook(*sys.exc_info())
         status = 1
     finally:
-        signal.signal(signal.SIGINT, at_the_edges)
+        if ends:  # also where Python does not call a function any more
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     if is_one_of_several():
         end_at_once(status)
     return status
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    """End this process, which has nothing to save or to remove yet."""
+    with suppress(OSError):  # it is closed
+        os.write(2, b"\n")
+    os._exit(128 + number)
 
 
 def end_at_once(status: int) -> NoReturn:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +25,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 REMEDY = "make it a folder that only you can write to, or set CHARLM_CACHE to another folder"
+_TEMPORARY = re.compile("tmp-[0-9a-f]{16}")  # the folders to build in
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -211,6 +213,55 @@ def _lock(descriptor: int, how: int, without: bool) -> bool:
     return True
 
 
+# --- folders to build in ------------------------------------------------------------------------
+
+
+@contextmanager
+def build_folder(root: Path, names: re.Pattern[str]) -> Iterator[Path]:
+    """A new folder in `root` to build in. It is locked, and removed at the end.
+
+    Args:
+        root: a folder of the cache.
+        names: of the files that may be removed.
+    """
+    with ExitStack() as stack:
+        with locked(root, wait=True):  # so that `remove_abandoned` does not see it unlocked
+            folder = root / f"tmp-{secrets.token_hex(8)}"
+            stack.callback(_remove_quietly, folder, names)
+            folder.mkdir(0o755)  # other users may read it if they may read the cache
+            stack.enter_context(locked(folder, wait=False))
+        yield folder
+
+
+def remove_abandoned(root: Path, names: re.Pattern[str]) -> None:
+    """Remove the build folders in `root` of processes that were killed.
+
+    A process holds a lock on its folder, so an unlocked folder is abandoned. Without support for
+    locks this is not known, and nothing is removed.
+
+    Args:
+        root: a folder of the cache; it may be missing.
+        names: of the files that may be removed.
+    """
+    with suppress(OSError):
+        if not (found := [path for path in root.iterdir() if _is_build_folder(path)]):
+            return
+        with locked(root, wait=False) as is_alone:
+            for folder in found if is_alone else ():
+                with suppress(OSError), locked(folder, wait=False, without=False) as abandoned:
+                    if abandoned:
+                        remove_folder(folder, names)
+
+
+def _is_build_folder(path: Path) -> bool:
+    return bool(_TEMPORARY.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
+
+
+def _remove_quietly(folder: Path, names: re.Pattern[str]) -> None:
+    with suppress(OSError):
+        remove_folder(folder, names)
+
+
 # --- writing ------------------------------------------------------------------------------------
 
 
@@ -218,7 +269,8 @@ def write_file(path: Path, content: bytes, temporary: Path, mode: int = 0o666) -
     """Write a file. At any moment, `path` is the complete old file or the complete new one.
 
     Args:
-        temporary: a path in the same folder, at which nobody else writes. What is there is removed.
+        temporary: a path on the same file system, at which nobody else writes. What is there is
+            removed.
         mode: the permissions, without those that the umask takes away.
     """
 

@@ -209,7 +209,7 @@ class Child:
             atexit._run_exitfuncs()
             sys.stdout.flush()
             sys.stderr.flush()
-        except KeyboardInterrupt:  # before or after main, where the interpreter would end, too
+        except KeyboardInterrupt:  # before charlm begins, where the interpreter would end, too
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
         os._exit(status)
@@ -230,8 +230,8 @@ def _status_of(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     except KeyboardInterrupt:
         frames = traceback.extract_tb(sys.exc_info()[2])
-        if any(frame.name == "main" and "charlm" in frame.filename for frame in frames):
-            traceback.print_exc()  # main lets no KeyboardInterrupt through
+        if any(frame.name == "run" and "charlm" in frame.filename for frame in frames):
+            traceback.print_exc()  # it lets no KeyboardInterrupt through
             return 1
         raise
     except BaseException:

@@ -211,9 +211,9 @@ def problems_of(
 
 
 def _is_before_main(err: str) -> bool:
-    """Whether Ctrl-C reached the interpreter before charlm's main, which cannot catch it then."""
+    """Whether Ctrl-C reached the interpreter before charlm's run, which cannot catch it then."""
     return err.rstrip().endswith("KeyboardInterrupt") and not re.search(
-        r"in main$|ignored", err, re.M
+        r"in (run|main)$|ignored", err, re.M
     )
 
 

@@ -12,6 +12,8 @@ from typing import Any
 from faults_child import PATIENCE_S, Child, Ended, new_place, run_folder
 from faults_common import Check, Found, Part, problems_of
 from faults_runs import (
+    COMPILER_S,
+    NATIVE,
     RESUME,
     SIGNALS,
     Reference,
@@ -28,7 +30,6 @@ PLANS = 4  # trials for each plan, whose uninterrupted run is trained once
 MOST_STOPS = 5  # of one run; after these, it runs to its end
 NEW_PROCESS = 0.1  # share of trials in new processes, which may be stopped while they import
 COMPILING = 25  # one of this number of trials stops a compilation
-COMPILER_S = 300.0  # more than any compiler needs
 IMPORT_S = 4.0  # approximate time that a new process needs to import torch and charlm
 
 
@@ -49,7 +50,7 @@ def trial(check: Check, number: int, folder: Path) -> Found:
         run.signals = ("SIGTERM", "SIGKILL")
     if run.to_the_end():
         found.problems += differences(run.folder, never_stopped.folder)
-        found.problems += lasting_leftovers(folder, killed="SIGKILL" in str(run.history))
+        found.problems += lasting_leftovers(folder)
     found.about += "; " + ", ".join(run.history)
     return found
 
@@ -60,18 +61,17 @@ def _while_compiling(check: Check, rng: random.Random, place: Path) -> Found:
     kind = rng.choice(("lstm", "mlp", "gpt"))
     whole = reference(check, draw(check.random("compiling", kind), feeds=("file",), kind=kind))
     shutil.copytree(whole.folder, run_folder(place))
-    sample: list[Any] = ["sample", "runs/run", "--length", 30, "--seed", 1, "--engine", "native"]
-    child = Child(sample, place)
+    child = Child(NATIVE, place)
     _sleep_until(child.began + 10 ** rng.uniform(-1.5, 0.7), child)
     name = rng.choice(SIGNALS)
     child.signal(signal.Signals[name])
-    stopped, again = child.wait(COMPILER_S), Child(sample, place).wait(COMPILER_S)
+    stopped, again = child.wait(COMPILER_S), Child(NATIVE, place).wait(COMPILER_S)
     if "there is no C compiler" in again.err:
         return found
     found.about += f" a {kind}, {name}"
     found.problems += problems_of(stopped, {0, *_statuses(name)}, raw_output=True)
     found.problems += problems_of(again, (0,), raw_output=True)
-    found.problems += lasting_leftovers(place, killed=stopped.status < 0)
+    found.problems += lasting_leftovers(place)
     return found
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from faults_child import Child, Ended, new_place, run_folder
 from faults_common import Check, Found, Part, UnavailableError, problems_of
 from faults_runs import (
+    NATIVE,
     RESUME,
     RunPlan,
     differences,
@@ -133,7 +134,7 @@ def _words(start: Sequence[str | Path], command: str) -> Words:
     commands: dict[str, Words] = {
         "train": [*start],
         "resume": [*RESUME],
-        "sample": ["sample", "runs/run", "--engine", "native", "--length", 5, "--seed", 1],
+        "sample": [*NATIVE],
         "inspect": ["inspect", "runs/run", *page],
         "eval": ["eval", "runs/run"],
         "init-from": [*start, "--name", "new", "--init-from", "runs/run"],
@@ -208,7 +209,7 @@ def _run_again(
     if again.status == 0 and fault.command in ("train", "resume"):
         found.problems += differences(run, reference(check, plan).folder)
     if again.status == 0 and fault.command != "init-from":
-        found.problems += lasting_leftovers(place, killed=ended.status < 0)
+        found.problems += lasting_leftovers(place)
 
 
 def _arm(place: Path, call: str, number: int, error: str, stays: bool = False) -> None:

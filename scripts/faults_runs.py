@@ -90,6 +90,8 @@ class RunPlan:
 
 
 RESUME = ["train", "--resume", "--name", "run", "--out", "runs", "--device", "cpu"]
+NATIVE: list[Any] = ["sample", "runs/run", "--engine", "native", "--length", 20, "--seed", 1]
+COMPILER_S = 300.0  # more than any compiler needs
 
 
 # --- drawing ---------------------------------------------------------------------------------
@@ -326,20 +328,15 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 
-def lasting_leftovers(place: Path, killed: bool = False) -> list[str]:
-    """What is left in a place after another text has been encoded, which removes the folders of
-    killed encodings.
-
-    Args:
-        killed: a command was killed; the file of its compilation may be left, since charlm removes
-            it ten minutes later.
-    """
+def lasting_leftovers(place: Path) -> list[str]:
+    """What is left in a place after commands that open the cache, which remove what others left."""
     found = list(leftovers(place))
     if any("/encoded/tmp-" in line for line in found):
         (place / "work" / "another.txt").write_text("another text " * 9)
         Child(["data", "stats", "another.txt"], place).wait()
-        found = list(leftovers(place))
-    return [line for line in found if not (killed and "/kernels/" in line)]
+    if any("/kernels/tmp-" in line for line in found):
+        Child(NATIVE, place).wait(COMPILER_S)
+    return list(leftovers(place))
 
 
 def leftovers(place: Path) -> Iterator[str]:
@@ -348,8 +345,10 @@ def leftovers(place: Path) -> Iterator[str]:
     found = [path for path in encoded.glob("*") if not (path.name == "seen" or _is_key(path.name))]
     found += [path for path in encoded.glob("seen/*") if not _is_key(path.name)]
     found += encoded.glob("*/*.tmp")
-    found += [path for path in place.glob("cache/kernels/*") if path.suffix == ".tmp"]
-    others = ("torchinductor", "cc")  # of PyTorch, and of a compiler that was killed
+    kernels = place.glob("cache/kernels/*")
+    found += [path for path in kernels if path.suffix not in (".so", ".seconds")]
+    # of PyTorch, and of its compiler that was killed
+    others = ("torchinductor", "cc") if any(place.glob("tmp/torchinductor*")) else ()
     found += [path for path in place.glob("tmp/*") if not path.name.startswith(others)]
     found += [path for path in place.glob("work/runs/*") if path.name != "run"]
     yield from (f"leftover: {path.relative_to(place)}" for path in found)

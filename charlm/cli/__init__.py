@@ -1,8 +1,8 @@
 """The command line: parses the arguments, calls one verb, prints, and returns the exit status.
 
 No other package prints or exits. Exit status: 0 success; 2 a mistake of the user, reported in one
-line; 130, 143 and 129 interrupted by SIGINT, SIGTERM or SIGHUP, with the run saved. Any other error
-is a bug and shows its traceback.
+line; 130, 143 and 129 interrupted by SIGINT, SIGTERM or SIGHUP, with the run saved and temporary
+files removed. Any other error is a bug and shows its traceback.
 
 Each verb imports what it needs when it is called, so that `charlm --help` is fast.
 """
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from charlm.cli import compare, config, data, export, inspect, runs, sample, train, use
 from charlm.cli.arguments import make_parser
 from charlm.cli.output import message
+from charlm.cli.signals import interrupted
 from charlm.cli.streams import OutputError, discard_output, standard_streams
 from charlm.errors import (
     SMALLER_BATCH,
@@ -33,36 +34,47 @@ from charlm.machine import limit_spinning
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `charlm` with these arguments; returns the exit status."""
-    options = argparse.Namespace(verb="")
+    received: list[int] = []
     with standard_streams():
         try:
-            with _flushed_output():
-                make_parser().parse_args(arguments, options)
-                # sampling does more between two steps, and uses one thread when that is faster
-                limit_spinning(50_000 if options.verb == "sample" else 5_000)
-                return _VERBS.get(options.verb, _help)(options)
-        except OutputError as error:
-            discard_output()
-            return 0 if error.has_no_reader else _fail(str(error))
-        except PeerEndedError:
-            return 1  # the other process says why
-        except CharlmError as error:
-            if isinstance(error, ProcessError):
-                give_way()
-            return _fail(*error.lines, verb=options.verb)
-        except KeyboardInterrupt:
-            if is_first_here():
+            with interrupted(received):
+                return _run(arguments)
+        except BaseException as error:
+            # a library may turn the exception that a signal raises into another one
+            if not (received or isinstance(error, KeyboardInterrupt)):
+                raise
+            number = received[0] if received else signal.SIGINT
+            if number == signal.SIGINT and is_first_here():
                 print(file=sys.stderr)
-            return 128 + signal.SIGINT
-        except OSError as error:
-            if (line := _explained(error)) is None:
-                raise
-            return _fail(line)
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            advice = SMALLER_BATCH if options.verb == "train" else SMALLER_MODEL
-            return _fail(f"out of memory; {advice}")
+            return 128 + number
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = argparse.Namespace(verb="")
+    try:
+        with _flushed_output():
+            make_parser().parse_args(arguments, options)
+            # sampling does more between two steps, and uses one thread when that is faster
+            limit_spinning(50_000 if options.verb == "sample" else 5_000)
+            return _VERBS.get(options.verb, _help)(options)
+    except OutputError as error:
+        discard_output()
+        return 0 if error.has_no_reader else _fail(str(error))
+    except PeerEndedError:
+        return 1  # the other process says why
+    except CharlmError as error:
+        if isinstance(error, ProcessError):
+            give_way()
+        return _fail(*error.lines, verb=options.verb)
+    except OSError as error:
+        if (line := _explained(error)) is None:
+            raise
+        return _fail(line)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        advice = SMALLER_BATCH if options.verb == "train" else SMALLER_MODEL
+        return _fail(f"out of memory; {advice}")
 
 
 @contextmanager

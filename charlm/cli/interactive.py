@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from charlm.cli import sample_options
 from charlm.cli.output import print_message, print_status
-from charlm.cli.signals import collected
+from charlm.cli.signals import collected, each_interrupts
 from charlm.cli.streaming import Stream
 from charlm.errors import CharlmError
 
@@ -57,14 +57,15 @@ def run_interactive(model: Model, spec: SampleSpec, prompt: Ids, seed: int) -> i
 def _next_line() -> str | None:
     """The next line, or None at the end of the input. Ctrl-C does not end the program here."""
     sys.stdout.flush()
-    while True:
-        try:
-            return _read_line()
-        except EOFError:
-            return None
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
-            print_message("Ctrl-D ends the program")
+    with each_interrupts():
+        while True:
+            try:
+                return _read_line()
+            except EOFError:
+                return None
+            except KeyboardInterrupt:
+                print(file=sys.stderr)
+                print_message("Ctrl-D ends the program")
 
 
 def _read_line() -> str:

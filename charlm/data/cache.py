@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import tempfile
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +36,19 @@ from charlm.errors import DataError
 from charlm.files import (
     REMEDY,
     ExposedError,
+    build_folder,
     cache_folder,
     check_private,
     flush,
-    locked,
     open_private,
     private_folder,
+    remove_abandoned,
     remove_folder,
 )
 
 # Seconds within which a file can change and keep its times. The longer time is for file systems
 # that store whole seconds (ext3, HFS+) or every other second (FAT).
 _CLOCK_TICK, _COARSE_TICK = 0.1, 3.0
-_TEMPORARY = re.compile("tmp-[0-9a-f]{16}")  # the folders to build in
 _FILES = re.compile(r"facts\.json(\.tmp|-[0-9a-f]{16})?|ids\.(bin|narrow)|starts\.bin|shuffled")
 
 
@@ -74,6 +73,8 @@ def open_encoded(
     else:
         key = _read_note(note)
     notices: list[str] = []
+    if not problem:
+        remove_abandoned(root, _FILES)
     if not problem and key and os.path.isdir(root / key):  # noqa: PTH112  (is_dir can raise)
         try:
             return _open(root / key, data, notices)
@@ -83,7 +84,7 @@ def open_encoded(
     problem = problem or _problem(write=True)
     if problem:
         return _encode_temporarily(sources, data, [*notices, problem])
-    with _write_errors_reported(root), _build_folder(root) as folder:
+    with _write_errors_reported(root), build_folder(root, _FILES) as folder:
         facts = _build(folder, sources, data)
         key = _key(facts.sha256, data)
         encoded = _publish(folder, root / key, data, notices)
@@ -208,30 +209,6 @@ def _read_note(note: Path) -> str | None:
 
 
 # --- writing ----------------------------------------------------------------------------------
-
-
-@contextmanager
-def _build_folder(root: Path) -> Iterator[Path]:
-    """A new folder to build in, removed at the end. Also removes those that killed processes left.
-
-    A process holds a lock on its folder, so an unlocked folder is abandoned. Without support for
-    locks this is not known, and nothing is removed.
-    """
-    with ExitStack() as stack:
-        with locked(root, wait=True):
-            for old in filter(_is_build_folder, root.iterdir()):
-                with suppress(OSError), locked(old, wait=False, without=False) as abandoned:
-                    if abandoned:
-                        _remove(old)
-            folder = root / f"tmp-{secrets.token_hex(8)}"
-            folder.mkdir(0o755)  # other users may read it if they may read the cache
-            stack.callback(_remove, folder)
-            stack.enter_context(locked(folder, wait=False))
-        yield folder
-
-
-def _is_build_folder(path: Path) -> bool:
-    return bool(_TEMPORARY.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
 
 
 def _remove(folder: Path) -> None:

@@ -15,12 +15,19 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from charlm.files import REMEDY, ExposedError, flush, open_private, private_folder
+from charlm.files import (
+    REMEDY,
+    ExposedError,
+    build_folder,
+    flush,
+    open_private,
+    private_folder,
+    remove_abandoned,
+)
 
 SOURCES = Path(__file__).with_name("c")
 PACKAGED = Path(__file__).with_name("lib")  # the libraries in a wheel
@@ -30,7 +37,7 @@ FLAGS = (
 )
 MAX_BYTES = 1 << 26  # of a library, which has some tens of thousands
 TIMEOUT_S = 60  # far more than a compiler needs; one that hangs is stopped
-_TEMPORARY = re.compile(r"tmp[a-z0-9_]{8}\.tmp")  # the names that mkstemp gives in `_compile`
+_ANY_NAME = re.compile(".*", re.DOTALL)  # of a compiler's file in a folder to build in
 
 
 class NoKernelError(Exception):
@@ -64,6 +71,7 @@ def load_kernel(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
         raise NoKernelError(f"{error.filename or source}: {error.strerror or error}") from error
     try:
         folder = private_folder("kernels", create=True)
+        remove_abandoned(folder, _ANY_NAME)
         library = _find(folder, stem) or _compile([*command, str(source)], folder, stem)
         # This opens the file again. It is the verified one: only this user and root can replace it.
         return ctypes.CDLL(str(library))
@@ -131,28 +139,21 @@ def _library(folder: Path, stem: str, file: Any) -> Path:
 
 def _compile(command: list[str], folder: Path, stem: str) -> Path:
     """Write a complete library or none; several processes may compile the same one at once."""
-    descriptor, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
-    now = os.fstat(descriptor).st_mtime  # by the clock of the file system
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        _remove_abandoned(folder, now)
-        _run([*command, "-o", name])
+    with build_folder(folder, _ANY_NAME) as temporary:
+        output = temporary / "library.so"
+        _run([*command, "-o", str(output)], TMPDIR=str(temporary))  # its own files are there, too
         with suppress(OSError):  # not supported by all file systems; its mode is checked later
-            temporary.chmod(0o600)  # the linker makes it executable
-        with temporary.open("rb+") as file:
+            output.chmod(0o600)  # the linker makes it executable
+        if not (output.exists() and output.stat().st_size):
+            raise NoKernelError(f"{command[0]} writes no library")
+        with output.open("rb+") as file:
             library = _library(folder, stem, file)
-            if not file.tell():
-                raise NoKernelError(f"{command[0]} writes no library")
             flush(file.fileno())
-        temporary.replace(library)
-        return library
-    finally:
-        temporary.unlink(missing_ok=True)
+        return output.replace(library)
 
 
-def _run(command: list[str]) -> None:
-    """Run the compiler."""
+def _run(command: list[str], **environment: str) -> None:
+    """Run the compiler, with further variables in its environment."""
     try:
         result = subprocess.run(  # noqa: S603  (the user's own compiler)
             command,
@@ -161,6 +162,7 @@ def _run(command: list[str]) -> None:
             encoding="utf-8",
             errors="replace",
             timeout=TIMEOUT_S,
+            env=os.environ | environment,
             umask=0o077,  # nobody else opens the library before it is complete
         )
     except FileNotFoundError as error:
@@ -172,11 +174,3 @@ def _run(command: list[str]) -> None:
     if result.returncode:
         lines = result.stderr.strip().splitlines() or [f"status {result.returncode}"]
         raise NoKernelError(f"{command[0]} fails: {lines[0]:.200}")
-
-
-def _remove_abandoned(folder: Path, now: float) -> None:
-    """Remove temporary files that are older than any compilation can be: its process was killed."""
-    for path in folder.iterdir():
-        with suppress(OSError):
-            if _TEMPORARY.fullmatch(path.name) and now - path.lstat().st_mtime > 10 * TIMEOUT_S:
-                path.unlink()

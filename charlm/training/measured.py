@@ -6,12 +6,12 @@ import hashlib
 import json
 import math
 import platform
-import secrets
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from charlm.files import open_private, private_folder, write_file
+from charlm.files import build_folder, open_private, private_folder, write_file
 from charlm.kernels.build import sources_digest
 from charlm.machine import cpu_features
 
@@ -48,8 +48,8 @@ def measured(
     with suppress(OSError):
         folder = private_folder("kernels", create=True)
         content = json.dumps(seconds).encode()
-        # the compiler's own names, so that those of killed processes are removed
-        write_file(folder / name, content, folder / f"tmp{secrets.token_hex(4)}.tmp", 0o600)
+        with build_folder(folder, re.compile(re.escape(name))) as temporary:
+            write_file(folder / name, content, temporary / name, 0o600)
     return seconds
 
 

@@ -27,6 +27,7 @@ from typing import IO, Any
 
 import pytest
 
+from charlm import files
 from charlm.config import DataConfig
 from charlm.data import cache as module
 from charlm.data import verify
@@ -614,7 +615,7 @@ def test_a_folder_that_disappears_during_the_clean_up_is_ignored(
             folder.rmdir()  # its process has just renamed it
         return locked(folder, wait, **options)
 
-    monkeypatch.setattr(module, "locked", late)
+    monkeypatch.setattr(files, "locked", late)
     encoded = open_(text)
     assert (text_of(encoded), encoded.notices) == ("naïve café\n", [])
 

@@ -11,7 +11,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -293,44 +294,72 @@ def test_a_cache_that_others_can_change_is_not_used(
 # --- compilations that were killed -------------------------------------------------------------
 
 
-def test_files_of_killed_compilations_are_removed_once_they_are_old(
-    source: Path, kernels: Path, fake: list[Path]
-) -> None:
-    kernels.mkdir(parents=True)
-    old, young = kernels / "tmp0a_9zzzz.tmp", kernels / "tmp0a_9zzzy.tmp"
-    others = [kernels / name for name in ("tmp-mine.tmp", "tmp0a_9zzzz.tmp.c", "notes.tmp")]
-    linked = kernels / "tmpabcdefgh.tmp"
-    (source.parent / "target").touch()
-    linked.symlink_to(source.parent / "target")
-    for path in (old, young, *others):
-        path.touch()
-    long_ago = time.time() - 11 * build.TIMEOUT_S
-    for path in (old, linked, *others):
-        os.utime(path, (long_ago, long_ago), follow_symlinks=False)
-    load_kernel("seven", ())
-    (library,) = fake
-    assert set(kernels.iterdir()) == {library, young, *others}
-    assert (source.parent / "target").exists()
+LOAD = (
+    "import sys; from pathlib import Path; from charlm import cli\n"
+    "from charlm.kernels import build\n"
+    "build.SOURCES = Path(sys.argv[1])\n"
+    "cli._VERBS['runs'] = lambda options: build.load_kernel('seven', ())\n"
+    "sys.exit(cli.main(['runs']))"
+)
 
 
-@POSIX
-def test_the_file_of_a_killed_compilation_has_the_form_that_is_removed(
-    source: Path, kernels: Path
-) -> None:
-    code = (
-        "import sys; from pathlib import Path; from charlm.kernels import build\n"
-        "build.SOURCES = Path(sys.argv[1]); build.load_kernel('seven', ())"
-    )
+@contextmanager
+def compiling(source: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that compiles, with a compiler that does not end and has written a file."""
     started = source.parent / "started"
-    compiler = script(source.parent / "cc", f"echo > {started}; exec sleep 60")
+    compiler = script(
+        source.parent / "slow",
+        f'for last; do :; done; echo > "$last"; mktemp; echo > {started}; exec sleep 60',
+    )
     with subprocess.Popen(
-        [sys.executable, "-c", code, source.parent],
+        [sys.executable, "-c", LOAD, source.parent],
         env=os.environ | {"CC": compiler, "PYTHONPATH": str(Path(build.__file__).parents[2])},
         start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         while not started.exists():
             assert process.poll() is None
             time.sleep(0.01)
+        yield process
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@POSIX
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing_of_a_compilation(
+    source: Path, kernels: Path, number: signal.Signals
+) -> None:
+    with compiling(source) as process:
+        (folder,) = kernels.iterdir()
+        assert len(list(folder.iterdir())) == 2  # the library, and a temporary file of the compiler
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+        assert list(kernels.iterdir()) == []
+
+
+@POSIX
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_what_a_killed_compilation_left_is_removed_when_a_kernel_is_loaded(
+    source: Path, kernels: Path, fake: list[Path], is_compiled: bool
+) -> None:
+    if is_compiled:
+        load_kernel("seven", ())
+    others = [kernels / name for name in ("tmp-mine", "tmp-0123456789abcdef0", "notes.tmp")]
+    linked = kernels / "tmp-0123456789abcdef"
+    with compiling(source) as process:
+        folder = next(path for path in kernels.iterdir() if path.is_dir())
+        for path in others:
+            path.mkdir()
+        (source.parent / "target").mkdir()
+        linked.symlink_to(source.parent / "target")
+        load_kernel("seven", ())
+        assert len(list(folder.iterdir())) == 2  # that process is alive
         os.killpg(process.pid, signal.SIGKILL)
-    (left,) = kernels.iterdir()
-    assert build._TEMPORARY.fullmatch(left.name)
+        process.wait(60)
+        assert folder.exists()
+        load_kernel("seven", ())
+    assert set(kernels.iterdir()) == {fake[-1], linked, *others}
+    assert (source.parent / "target").exists()
+    assert compilations(source) == 1
