@@ -8,8 +8,9 @@ that sends messages must be called by all processes, in the same order.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from charlm.errors import CharlmError, PeerEndedError, ProcessError
@@ -86,6 +87,11 @@ class Processes:
                 self.rank, self.size, timeout_s, self.first, lambda can: all(self.all(can))
             )
 
+    def _memory_for(self, tensors: Iterable[Tensor]) -> SharedMemory | None:
+        """The memory to use for tensors; None if torch.distributed has to send them."""
+        on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
+        return self._memory if on_cpu else None
+
     # --- numbers and tensors -----------------------------------------------------------------
 
     def sum(self, *numbers: float) -> list[float]:
@@ -107,8 +113,8 @@ class Processes:
 
         self.count(*tensors)
         with torch.no_grad(), told():
-            if self._memory and not tensors[0].is_cuda:
-                self._memory.add(tensors)
+            if memory := self._memory_for(tensors):
+                memory.add(tensors)
                 return
             flat = torch.cat([tensor.flatten() for tensor in tensors])
             dist.all_reduce(flat)
@@ -127,8 +133,8 @@ class Processes:
         for share in filter(None, shares):
             self.count(*share)
         with torch.no_grad(), told():
-            if self._memory and not any(it.is_cuda for share in shares for it in share):
-                self._memory.exchange(shares)
+            if memory := self._memory_for(chain.from_iterable(shares)):
+                memory.exchange(shares)
                 return
             sent = []
             for rank, share in enumerate(shares):
