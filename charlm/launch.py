@@ -55,6 +55,7 @@ def joined(timeout_s: float = TIMEOUT_S, parent: int | None = None) -> Iterator[
     _meet(size, timeout_s, parent)
     processes = Processes(rank, size, _number("LOCAL_RANK"), local_size, parent=parent)
     processes.launched_by = tuple(sorted({*processes.all(_launcher())} - {""}))
+    processes.share_memory(timeout_s)
     yield processes
     dist.destroy_process_group()  # after an error, the end of the process closes the connections
 

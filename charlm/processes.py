@@ -1,17 +1,20 @@
 """The processes that train a run together. Usually there is one; torchrun starts more.
 
 PyTorch's torch.distributed carries the messages: gloo for tensors on the CPU, NCCL for those on
-GPUs. A method that sends messages must be called by all processes, in the same order.
+GPUs. Tensors of processes on one machine go through memory that they share (shared.py). A method
+that sends messages must be called by all processes, in the same order.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from charlm.errors import CharlmError, PeerEndedError, ProcessError
+from charlm.shared import SharedMemory, copy_flat, share_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,6 +57,7 @@ class Processes:
         self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
         self.launched_by, self._parent = launched_by, parent
         self.messages = self.bytes = 0
+        self._memory: SharedMemory | None = None
 
     @property
     def is_first(self) -> bool:
@@ -72,6 +76,22 @@ class Processes:
         B = batch_size // self.size
         return slice(B * self.rank, B * (self.rank + 1))
 
+    def share_memory(self, timeout_s: float) -> None:
+        """Use memory that all share for tensors on the CPU, if all are on one machine and can.
+
+        Args:
+            timeout_s: how long to wait for another process, s.
+        """
+        if not self.is_alone and self.local_size == self.size:
+            self._memory = share_memory(
+                self.rank, self.size, timeout_s, self.first, lambda can: all(self.all(can))
+            )
+
+    def _memory_for(self, tensors: Iterable[Tensor]) -> SharedMemory | None:
+        """The memory to use for tensors; None if torch.distributed has to send them."""
+        on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
+        return self._memory if on_cpu else None
+
     # --- numbers and tensors -----------------------------------------------------------------
 
     def sum(self, *numbers: float) -> list[float]:
@@ -81,16 +101,24 @@ class Processes:
         import torch
 
         total = torch.tensor(numbers, dtype=torch.float64)
-        self.add(total)
+        self.add([total])
         return total.tolist()
 
-    def add(self, tensor: Tensor) -> None:
-        """Replace a contiguous tensor by its sum over all processes."""
-        if not self.is_alone:
-            import torch.distributed as dist
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Replace contiguous tensors of one type by their sums over all processes: one message."""
+        if self.is_alone:
+            return
+        import torch
+        import torch.distributed as dist
 
-            with self._message(tensor):
-                dist.all_reduce(tensor)
+        self.count(*tensors)
+        with torch.no_grad(), told():
+            if memory := self._memory_for(tensors):
+                memory.add(tensors)
+                return
+            flat = torch.cat([tensor.flatten() for tensor in tensors])
+            dist.all_reduce(flat)
+            copy_flat(flat, tensors)
 
     def exchange(self, shares: Sequence[Sequence[Tensor]]) -> None:
         """Replace the tensors of each share by those of the process with its number.
@@ -102,20 +130,21 @@ class Processes:
         import torch
         import torch.distributed as dist
 
-        with torch.no_grad():
+        for share in filter(None, shares):
+            self.count(*share)
+        with torch.no_grad(), told():
+            if memory := self._memory_for(chain.from_iterable(shares)):
+                memory.exchange(shares)
+                return
             sent = []
             for rank, share in enumerate(shares):
                 if share:
                     flat = torch.cat([tensor.flatten() for tensor in share])
-                    with self._message(flat):
-                        sent.append((rank, share, flat, dist.broadcast(flat, rank, async_op=True)))
+                    sent.append((rank, share, flat, dist.broadcast(flat, rank, async_op=True)))
             for rank, share, flat, work in sent:
-                with told():
-                    work.wait()
+                work.wait()
                 if rank != self.rank:
-                    parts = torch.split(flat, [tensor.numel() for tensor in share])
-                    for tensor, part in zip(share, parts, strict=True):
-                        tensor.copy_(part.view_as(tensor))
+                    copy_flat(flat, share)
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensors of all processes, on the CPU. All have the same shape and type."""
@@ -126,7 +155,8 @@ class Processes:
 
         mine = tensor.detach().cpu().contiguous()
         found = [torch.empty_like(mine) for _ in range(self.size)]
-        with self._message(mine):
+        self.count(mine)
+        with told():
             dist.all_gather(found, mine)
         return found
 
@@ -209,16 +239,10 @@ class Processes:
             with told():
                 dist.barrier()
 
-    def count(self, tensor: Tensor) -> None:
-        """Count a message with this tensor."""
+    def count(self, *tensors: Tensor) -> None:
+        """Count a message with these tensors."""
         self.messages += 1
-        self.bytes += tensor.nbytes
-
-    @contextmanager
-    def _message(self, tensor: Tensor) -> Iterator[None]:
-        self.count(tensor)
-        with told():
-            yield
+        self.bytes += sum(tensor.nbytes for tensor in tensors)
 
 
 @contextmanager
@@ -233,7 +257,7 @@ def told() -> Iterator[None]:
 
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         text = str(error)
         if "imed out" in text or "imeout" in text:
             raise ProcessError(

@@ -124,7 +124,7 @@ def work(name: str, settings: Sequence[str]) -> None:
         buffer = torch.empty(max(SIZES) // 4)
         does: dict[str, Callable[[int], object]] = {
             "step": lambda _: stepper.step(x, y, 1.0, B * T),
-            "all-reduce": lambda size: processes.add(buffer[: size // 4]),
+            "all-reduce": lambda size: processes.add([buffer[: size // 4]]),
             "exchange": lambda size: processes.exchange(
                 [[it] for it in buffer[: size // 4].chunk(processes.size)]
             ),

@@ -61,17 +61,9 @@ class Gradients:
         """Add up the gradients, in place, and the loss, a scalar. Returns the sum of the losses."""
         if self._processes.is_alone:
             return loss
-        if self._overlap:
-            self._processes.add(loss)
-            return loss
-        gradients = [it.grad.flatten() for it in self._parameters if it.grad is not None]
-        total = torch.cat([*gradients, loss.view(1)])
-        self._processes.add(total)
-        parts = iter(torch.split(total, [*map(len, gradients), 1]))
-        for parameter in self._parameters:
-            if parameter.grad is not None:
-                parameter.grad = next(parts).view_as(parameter)
-        return next(parts)[0]
+        gradients = [it.grad for it in self._parameters if it.grad is not None]
+        self._processes.add([loss] if self._overlap else [*gradients, loss])
+        return loss
 
 
 class _Wrapped(nn.Module):

@@ -198,6 +198,7 @@ def by_hand(
             env=os.environ
             | {"RANK": str(rank), "WORLD_SIZE": str(len(each)), "OMP_NUM_THREADS": "1"}
             | {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "PYTHONPATH": str(ROOT)}
+            | {"LOCAL_WORLD_SIZE": str(len(each))}
             | (env or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -246,6 +247,26 @@ if rank == 1:
         raise ValueError("a bug")
     trainer.Stepper.step = step
 """
+KILLED = """
+if rank == 1:
+    import signal
+    from charlm.training import trainer
+    def step(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+    trainer.Stepper.step = step
+"""
+SILENT = """
+from charlm.training import trainer
+usual = trainer.Stepper.step
+def step(self, *batch):
+    connection = self._processes._memory._peers[0]
+    if rank == 0:
+        connection.settimeout(0.2)
+    else:
+        connection.recv(1)  # comes when process 0 has ended
+    return usual(self, *batch)
+trainer.Stepper.step = step
+"""
 CASES: dict[str, tuple[str, list[str], list[str], int, str]] = {
     # code to run before; the options of both processes; which one reports the error; the line
     "configs": ("", ["--seed=1"], ["--seed=2"], 0, "train.seed is 2 and 1; give all the same"),
@@ -253,6 +274,7 @@ CASES: dict[str, tuple[str, list[str], list[str], int, str]] = {
     "pipe": ("", ["--data=-"], ["--data=-"], 0, "several processes cannot read a pipe; save the"),
     "text": (UNREADABLE, [], [], 1, "charlm: process 1: old.txt: cannot be read"),
     "disk": (FULL_DISK, [], [], 0, "No space left on device"),
+    "silent": (SILENT, [], [], 0, "another process did not answer in time; if it was only slow, "),
     "loss": (NOT_FINITE, [], [], 0, "is no longer finite, so training stops"),
 }
 
@@ -272,6 +294,10 @@ def test_a_bug_keeps_its_traceback(place: Path) -> None:
     first, second = by_hand(RUN, RUN, prepare=BUG)
     assert (first[0], first[2], second[0]) == (1, "", 1)
     assert second[2].endswith("ValueError: a bug\n")
+
+
+def test_the_others_of_a_killed_process_end_silently(place: Path) -> None:
+    assert by_hand(RUN, RUN, prepare=KILLED)[0][::2] == (1, "")
 
 
 def test_processes_that_never_come_or_a_port_in_use_end_in_one_line(place: Path) -> None:

@@ -119,10 +119,15 @@ def out(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         2: [(plain, "2", None), (with_kernels, "kernels2", None), (moved, "moved", 9)],
     }
     in_processes(1, train_runs, [*jobs[1], (moved, "moved", 3)], out)
-    in_processes(3, train_runs, jobs[3], out)
+    in_processes(3, train_as_on_machines, jobs[3], out)
     in_processes(2, steps_and_runs, jobs[2], out)
     in_processes(1, train_runs, [(moved, "moved", None)], out)
     return out
+
+
+def train_as_on_machines(processes: Processes, jobs: list[Job], out: Path) -> None:
+    processes._memory = None  # processes of several machines share none
+    train_runs(processes, jobs, out)
 
 
 def steps_and_runs(processes: Processes, jobs: list[Job], out: Path) -> None:
