@@ -22,15 +22,22 @@ def kernel(request: pytest.FixtureRequest) -> MuonKernel:
 
 def factor(kernel: MuonKernel, matrix: Tensor, threads: int = 2) -> Tensor:
     """The kernel's factor of a matrix: a step from zeros without momentum, at learning rate -1."""
-    weights, average = torch.zeros_like(matrix), torch.zeros_like(matrix)
+    return factors(kernel, [matrix], threads)[0]
+
+
+def factors(kernel: MuonKernel, matrices: list[Tensor], threads: int) -> list[Tensor]:
+    """Those of several matrices, in one call."""
+    updates = [
+        MuonUpdate(torch.zeros_like(it), it, torch.zeros_like(it), rate=-1.0) for it in matrices
+    ]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        kernel.steps([MuonUpdate(weights, matrix, average, rate=-1.0)], momentum=0.0, decay=1.0)
+        kernel.steps(updates, momentum=0.0, decay=1.0)
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(average, matrix)
-    return weights
+    assert all(torch.equal(it.average, it.gradient) for it in updates)
+    return [it.weights for it in updates]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -55,15 +62,12 @@ def test_float32_keeps_five_digits_of_the_factor_of_a_random_matrix(
 
 
 def test_many_matrices_at_once_give_the_same_bits_as_one_by_one(kernel: MuonKernel) -> None:
-    matrices = [matrix_of(shape) for shape in SHAPES]
-    results = [torch.zeros_like(matrix) for matrix in matrices]
-    updates = [
-        MuonUpdate(result, matrix, torch.zeros_like(matrix), rate=-1.0)
-        for result, matrix in zip(results, matrices, strict=True)
-    ]
-    kernel.steps(updates, momentum=0.0, decay=1.0)
-    for result, matrix in zip(results, matrices, strict=True):
-        assert torch.equal(result, factor(kernel, matrix))
+    large = (384, 1025)  # three of one size: two threads take one each, and share the third
+    matrices = [matrix_of(shape) for shape in [*SHAPES, large]]
+    alone = [factor(kernel, matrix) for matrix in matrices]
+    for threads in (1, 2, 3):
+        results = factors(kernel, matrices, threads)
+        assert all(map(torch.equal, results, alone))
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (33, 130), (600, 64), (400, 400)])

@@ -27,7 +27,7 @@ typedef struct {
 
 static Layer layer_of(const Blocks *s, const Shared *shared, const Room *w, size_t layer) {
   Layer l = {s, shared, w, layer, saved_of(s, layer, NULL), {mix(s->seed + layer), s->dropout},
-             shared->packed[layer & 1], {{0}, {shared->normal1, NULL, shared->normal2, shared->a}}};
+             shared->packed[layer & 1], {{0}, {shared->normal1, NULL, shared->normal2, NULL}}};
   memcpy(l.factors.dy, shared->dy, sizeof l.factors.dy);
   return l;
 }
@@ -138,6 +138,7 @@ static void forward_rest(const Layer *l, size_t row, size_t n) {
   const Room *w = l->w;
   const size_t D = s->D, F = s->F, U = rows_of(s, UP);
   float *const middle = l->saved.middle + row * D;
+  number *const a = l->saved.a + row * width(F);
   multiply_by(l, OUT, 0, l->saved.y + row * width(D), n);
   for (size_t r = 0; r < n; r++)
     add_residual(l, OUT, row + r, l->saved.x + (row + r) * D, w->product + r * width(D),
@@ -148,11 +149,11 @@ static void forward_rest(const Layer *l, size_t row, size_t n) {
   for (size_t r = 0; r < n; r++) {
     float *const u = w->product + r * width(U);
     add_bias(l, UP, u);
-    to_padded_numbers(u, U, l->saved.u + (row + r) * width(U));
-    activate(s->mlp, u, F, w->row[0]);
-    to_padded_numbers(w->row[0], F, w->a + r * width(F));
+    activate(s->mlp, u, F, w->row[0], w->row[1]);
+    to_padded_numbers(w->row[0], F, a + r * width(F));
+    to_numbers(w->row[1], U, l->saved.slopes + (row + r) * U);
   }
-  multiply_by(l, DOWN, 0, w->a, n);
+  multiply_by(l, DOWN, 0, a, n);
   for (size_t r = 0; r < n; r++)
     add_residual(l, DOWN, row + r, middle + r * D, w->product + r * width(D),
                  l->saved.out + (row + r) * D);
@@ -209,16 +210,18 @@ static void backward_rest(const Layer *l, size_t row, size_t n, size_t k, size_t
   const Blocks *s = l->s;
   const Room *w = l->w;
   const size_t D = s->D, F = s->F, U = rows_of(s, UP), K = D / s->H;
-  number *const dout = l->factors.dy[DOWN] + k * width(D), *const a = l->shared->a + k * width(F);
+  number *const dout = l->factors.dy[DOWN] + k * width(D);
   number *const du = l->factors.dy[UP] + k * width(U);
   number *const dy = l->factors.dy[OUT] + k * width(D);
   drop_gradient(l, DOWN, row, n, dout);
   multiply_by(l, DOWN, 1, dout, n);
   for (size_t r = 0; r < n; r++) {
-    from_numbers(l->saved.u + (row + r) * width(U), U, w->row[0]);
-    activate_backward(s->mlp, w->row[0], w->product + r * width(F), F, w->row[1], w->row[2]);
-    to_padded_numbers(w->row[1], F, a + r * width(F));
-    to_padded_numbers(w->row[2], U, du + r * width(U));
+    const number *const slopes = l->saved.slopes + (row + r) * U;
+    const float *const da = w->product + r * width(F);
+    for (size_t i = 0; i < U; i += F)
+#pragma omp simd
+      for (size_t j = 0; j < F; j++) w->row[0][i + j] = da[j] * from_number(slopes[i + j]);
+    to_padded_numbers(w->row[0], U, du + r * width(U));
   }
   normalize_rows(l, GAIN2, row, n, l->shared->normal2 + k * width(D));
   multiply_by(l, UP, 1, du, n);
@@ -320,6 +323,7 @@ static void backward_chunk(Layer *l, size_t first, int me, int of) {
     backward_group(l, first + b, first + smaller(b + group, to), b * s->T);
   barrier(of);
   l->factors.x[OUT] = l->saved.y + first * s->T * width(s->D);
+  l->factors.x[DOWN] = l->saved.a + first * s->T * width(s->F);
   add_gradients(s, &l->factors, l->w, s->gradients + l->layer * WEIGHTS, count * s->T, first > 0, me,
                 of);
 }

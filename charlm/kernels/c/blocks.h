@@ -78,7 +78,8 @@ typedef struct {
   Moments *moments[2];   /* (R,), of x and middle */
   float *inverse;        /* (R, 2, H), 1 / rms of queries and keys */
   number *heads[3];      /* queries, keys and values, (B, H, T, K) each */
-  number *y, *u;         /* (R, D), what the heads found; (R, U) before the activation */
+  number *y, *a;         /* (R, D), what the heads found; (R, F), after the activation */
+  number *slopes;        /* (R, U), the derivatives of a */
 } Saved;
 
 static Saved saved_of(const Blocks *s, size_t layer, size_t *bytes) {
@@ -94,7 +95,8 @@ static Saved saved_of(const Blocks *s, size_t layer, size_t *bytes) {
     for (int part = 0; part < 3; part++)
       l.heads[part] = numbers(&m, R * s->H, width(s->D / s->H));
     l.y = numbers(&m, R, width(s->D));
-    l.u = numbers(&m, R, width(rows_of(s, UP)));
+    l.a = numbers(&m, R, width(s->F));
+    l.slopes = take(&m, R * rows_of(s, UP), sizeof(number));
   }
   if (bytes) *bytes = m.used;
   return l;
@@ -110,15 +112,15 @@ typedef struct {
 typedef struct {
   number *packed[2][MATRICES];  /* right factors W^T, or backward W; forward for two layers */
   number *dy[MATRICES];         /* see Factors */
-  number *normal1, *normal2, *a; /* (rows, D), (rows, D), (rows, F): x of QKV, UP and DOWN */
+  number *normal1, *normal2;    /* (rows, D) each: x of QKV and UP */
   float *norms;                 /* (groups of sequences, 4, D), gradients of the norms */
 } Shared;
 
 /* What a thread works in. */
 typedef struct {
-  number *normal, *a;   /* (PIECE, D), (PIECE, F) */
+  number *normal;       /* (PIECE, D) */
   float *product;       /* (PIECE, the largest width) */
-  float *row[3];        /* (the largest width) each */
+  float *row[2];        /* (the largest width) each */
   number *dheads;       /* (H, T, K) of each sequence of a group */
   number *left, *right; /* (the largest width, LENGTH) each */
   AttentionRoom attention;
@@ -135,7 +137,6 @@ static Shared shared_of(const Blocks *s, Memory *m) {
   }
   shared.normal1 = numbers(m, rows, width(s->D));
   shared.normal2 = numbers(m, rows, width(s->D));
-  shared.a = numbers(m, rows, width(s->F));
   shared.norms = floats(m, groups * 4 * s->D);
   return shared;
 }
@@ -157,9 +158,9 @@ static Room room_of(const Blocks *s, Memory *m) {
   Room w;
   const size_t D = width(s->D), F = width(s->F), U = width(rows_of(s, UP));
   const size_t largest = larger(width(3 * s->D), larger(U, F)), rows = group_of(s) * s->T;
-  w.normal = numbers(m, PIECE, D), w.a = numbers(m, PIECE, F);
+  w.normal = numbers(m, PIECE, D);
   w.product = floats(m, PIECE * largest);
-  for (int i = 0; i < 3; i++) w.row[i] = floats(m, largest);
+  for (int i = 0; i < 2; i++) w.row[i] = floats(m, largest);
   w.dheads = numbers(m, rows * s->H, width(s->D / s->H));
   w.left = numbers(m, largest, LENGTH), w.right = numbers(m, largest, LENGTH);
   w.attention = attention_room(s, m);

@@ -166,7 +166,7 @@ static void read_part(const void *job, int me, int of) {
     normalize_rows(&part, &l->mlp_norm, n->x, N, n->D);
     apply(&part, &l->up, N, n->wide, 0);
     for (size_t r = (size_t)me; r < N; r += (size_t)of)
-      activate((int)n->mlp, n->wide + r * width, n->F, n->y + r * n->F);
+      activate((int)n->mlp, n->wide + r * width, n->F, n->y + r * n->F, NULL);
     barrier(of);
     apply(&part, &l->down, N, n->x, 1);
   }

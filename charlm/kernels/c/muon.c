@@ -275,28 +275,37 @@ static Job job_of(const Step *step, const Matrix *matrix, char *workspace, int t
   return job;
 }
 
-/* The first matrices are shared by all threads, each in the whole workspace. */
-static size_t count_shared(const Step *step) {
-  size_t i = 0;
-  while (i < step->count && step->matrices[i].rows * step->matrices[i].columns >= SHARED_SIZE) i++;
-  return i;
+static size_t size_of(const Step *step, size_t i) {
+  return step->matrices[i].rows * step->matrices[i].columns;
 }
 
-/* The most bytes that a matrix uses, of those from `from` to `to`. */
-static size_t most_used(const Step *step, size_t from, size_t to, int threads) {
-  size_t most = 0, used;
-  for (size_t i = from; i < to; i++) {
-    job_of(step, &step->matrices[i], NULL, threads, &used);
-    if (used > most) most = used;
+/* Whether all threads share a matrix, in the whole workspace. Others are taken by one thread each:
+   small ones, and large ones of which there are enough of one size. */
+static int is_shared(const Step *step, size_t i, size_t of) {
+  const size_t size = size_of(step, i);
+  size_t first = i, end = i;
+  while (first > 0 && size_of(step, first - 1) == size) first--;
+  while (end < step->count && size_of(step, end) == size) end++;
+  return size >= SHARED_SIZE && i >= end - (end - first) % of;
+}
+
+/* The size of the workspace in bytes; `*alone` gets that of a thread's own part. */
+static size_t measure(const Step *step, size_t of, size_t *alone) {
+  size_t shared = 0, used;
+  *alone = 0;
+  for (size_t i = 0; i < step->count; i++) {
+    const int together = is_shared(step, i, of);
+    size_t *const most = together ? &shared : alone;
+    job_of(step, &step->matrices[i], NULL, together ? (int)of : 1, &used);
+    if (used > *most) *most = used;
   }
-  return most;
+  return shared > of * *alone ? shared : of * *alone;
 }
 
 /* The size of the workspace in bytes. */
 size_t muon_workspace(int threads, const Step *step) {
-  const size_t n_shared = count_shared(step), shared = most_used(step, 0, n_shared, threads);
-  const size_t alone = (size_t)threads * most_used(step, n_shared, step->count, 1);
-  return shared > alone ? shared : alone;
+  size_t alone;
+  return measure(step, (size_t)threads, &alone);
 }
 
 static void update(const Job *job, int me, int of) {
@@ -306,13 +315,15 @@ static void update(const Job *job, int me, int of) {
 
 static void work(const void *given, int me, int of) {
   const Step *step = given;
-  const size_t n_shared = count_shared(step), alone = most_used(step, n_shared, step->count, 1);
-  size_t used;
-  for (size_t i = 0; i < n_shared; i++) {
+  size_t alone, used, turn = 0;
+  measure(step, (size_t)of, &alone);
+  for (size_t i = 0; i < step->count; i++) {
+    if (!is_shared(step, i, (size_t)of)) continue;
     const Job job = job_of(step, &step->matrices[i], step->workspace, of, &used);
     update(&job, me, of);
   }
-  for (size_t i = n_shared + (size_t)me; i < step->count; i += (size_t)of) {
+  for (size_t i = 0; i < step->count; i++) {
+    if (is_shared(step, i, (size_t)of) || turn++ % (size_t)of != (size_t)me) continue;
     char *own = step->workspace + (size_t)me * alone;
     const Job job = job_of(step, &step->matrices[i], own, 1, &used);
     update(&job, 0, 1);

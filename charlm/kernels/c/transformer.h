@@ -138,33 +138,17 @@ static inline Value silu(float x) {
   return (Value){x * s, s + x * sigmoid_slope(s)};
 }
 
-/* y (F,) from up x (F,), or for SwiGLU from gate x and up x (2 F,). */
-static inline void activate(int kind, const float *restrict u, size_t F, float *restrict y) {
-  switch (kind) {
-    case GELU:
-#pragma omp simd
-      for (size_t i = 0; i < F; i++) y[i] = gelu(u[i]).y;
-      break;
-    case RELU2:
-#pragma omp simd
-      for (size_t i = 0; i < F; i++) y[i] = squared_relu(u[i]).y;
-      break;
-    default:
-#pragma omp simd
-      for (size_t i = 0; i < F; i++) y[i] = silu(u[i]).y * u[F + i];
-  }
-}
-
-/* As activate, and from the gradient dy by y to that by u, du. */
-static inline void activate_backward(int kind, const float *restrict u, const float *restrict dy,
-                                     size_t F, float *restrict y, float *restrict du) {
+/* y (F,) from up x (F,), or for SwiGLU from gate x and up x (2 F,); and if `slopes` is not NULL, the
+   derivatives of y by u. */
+static inline void activate(int kind, const float *restrict u, size_t F, float *restrict y,
+                            float *restrict slopes) {
   switch (kind) {
     case GELU:
 #pragma omp simd
       for (size_t i = 0; i < F; i++) {
         const Value a = gelu(u[i]);
         y[i] = a.y;
-        du[i] = dy[i] * a.slope;
+        if (slopes) slopes[i] = a.slope;
       }
       break;
     case RELU2:
@@ -172,7 +156,7 @@ static inline void activate_backward(int kind, const float *restrict u, const fl
       for (size_t i = 0; i < F; i++) {
         const Value a = squared_relu(u[i]);
         y[i] = a.y;
-        du[i] = dy[i] * a.slope;
+        if (slopes) slopes[i] = a.slope;
       }
       break;
     default:
@@ -180,8 +164,7 @@ static inline void activate_backward(int kind, const float *restrict u, const fl
       for (size_t i = 0; i < F; i++) {
         const Value gate = silu(u[i]);
         y[i] = gate.y * u[F + i];
-        du[i] = dy[i] * u[F + i] * gate.slope;
-        du[F + i] = dy[i] * gate.y;
+        if (slopes) slopes[i] = u[F + i] * gate.slope, slopes[F + i] = gate.y;
       }
   }
 }
