@@ -42,9 +42,9 @@ def neuron(names: Names) -> str:
 
 def network(names: Names) -> str:
     """The network for the pair h -> e: a and δ of every neuron, and the gradients."""
-    chars, N = names["chars"], names["N"]
-    activity = [names[name][0] for name in ("x", "a1", "a2")]  # (V,), (F,), (V,)
-    errors = [N * names[name][0] for name in ("delta1", "delta2")]  # (F,), (V,)
+    chars, T = names["chars"], names["T"]
+    activity = [names[name][0] for name in ("x", "a1", "p")]  # (V,), (F,), (V,)
+    errors = [T * names[name][0] for name in ("delta1", "delta2")]  # (F,), (V,), of one pair
     picture = Drawing("4, 3 and 4 neurons, with a and δ of each", 760, 430)
     places = [
         [(x, 245 + 85 * (i - (len(a) - 1) / 2)) for i in range(len(a))]
@@ -67,12 +67,12 @@ def network(names: Names) -> str:
     for i, char in enumerate(chars):
         picture.text(85, places[0][i][1] + 5, char, "mono end")
         picture.text(670, places[2][i][1] + 5, char, "mono start")
-    for x, name in (130, "input: h"), (380, "layer 1: a"), (630, "layer 2: p"):
+    for x, name in (130, "input: h"), (380, "layer 1: a1"), (630, "layer 2: p"):
         picture.text(x, 40, name, "middle")
     for x, name in (255, "W1"), (505, "W2"):
         picture.text(x, 62, f"gradient of {name}", "small middle", "soft")
-    legend = "blue: the loss falls if the value rises; orange: it falls if the value falls"
-    picture.text(380, 418, legend, "small middle", "soft")
+    legend = "orange: a positive derivative of the loss; blue: a negative one"
+    picture.text(330, 418, legend, "small middle", "soft")
     return str(picture)
 
 
