@@ -80,20 +80,19 @@ def embedding(names: Names) -> str:
     """The two numbers of the embeddings of all frequent characters."""
     E, chars = names["E"], names["text"].chars
     points = [(*E[i], chars[i]) for i in names["frequent"]]
-    picture = Drawing("Embeddings of frequent characters in two dimensions", 760, 480)
+    picture = Drawing("Embeddings of frequent characters in two dimensions", 760, 500)
     ends = [(min(it) - 0.3, max(it) + 0.3) for it in list(zip(*points, strict=True))[:2]]
-    axes = Axes(picture, (40, 20, 680, 400), *ends)
-    for x in range(-9, 10):
-        if ends[0][0] < x < ends[0][1]:
-            picture.line([(axes.x(x), 20), (axes.x(x), 420)], "grid")
-        if ends[1][0] < x < ends[1][1]:
-            picture.line([(40, axes.y(x)), (720, axes.y(x))], "grid")
+    axes = Axes(picture, (40, 40, 680, 390), *ends)
+    xs, ys = ({x: f"{x}" for x in range(-9, 10) if low < x < high} for low, high in ends)
+    for x in xs:
+        picture.line([(axes.x(x), 40), (axes.x(x), 430)], "grid")
+    axes.frame(xs, ys, "first number of the embedding", "second number")
     for x, y, char in points:
         colour = "b" if char.lower() in "aeiou" else "a" if char.isalpha() else "c"
         label = {" ": "space", "\n": "line end"}.get(char, char)
         picture.text(axes.x(x), axes.y(y) + 5, label, "mono big middle", colour)
-    for x, label, colour in (200, "vowels", "b"), (380, "consonants", "a"), (560, "others", "c"):
-        picture.text(x, 455, label, "middle", colour)
+    for x, label, colour in (500, "vowels", "b"), (590, "consonants", "a"), (680, "others", "c"):
+        picture.text(x, 28, label, "middle", colour)
     return str(picture)
 
 
