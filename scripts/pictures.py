@@ -42,9 +42,9 @@ def neuron(names: Names) -> str:
 
 def network(names: Names) -> str:
     """The network for the pair h -> e: a and δ of every neuron, and the gradients."""
-    chars, N = names["chars"], names["N"]
-    activity = [names[name][0] for name in ("x", "a1", "a2")]  # (V,), (F,), (V,)
-    errors = [N * names[name][0] for name in ("delta1", "delta2")]  # (F,), (V,)
+    chars, T = names["chars"], names["T"]
+    activity = [names[name][0] for name in ("x", "a1", "p")]  # (V,), (F,), (V,)
+    errors = [T * names[name][0] for name in ("delta1", "delta2")]  # (F,), (V,), of one pair
     picture = Drawing("4, 3 and 4 neurons, with a and δ of each", 760, 430)
     places = [
         [(x, 245 + 85 * (i - (len(a) - 1) / 2)) for i in range(len(a))]
@@ -67,12 +67,12 @@ def network(names: Names) -> str:
     for i, char in enumerate(chars):
         picture.text(85, places[0][i][1] + 5, char, "mono end")
         picture.text(670, places[2][i][1] + 5, char, "mono start")
-    for x, name in (130, "input: h"), (380, "layer 1: a"), (630, "layer 2: p"):
+    for x, name in (130, "input: h"), (380, "layer 1: a1"), (630, "layer 2: p"):
         picture.text(x, 40, name, "middle")
     for x, name in (255, "W1"), (505, "W2"):
         picture.text(x, 62, f"gradient of {name}", "small middle", "soft")
-    legend = "blue: the loss falls if the value rises; orange: it falls if the value falls"
-    picture.text(380, 418, legend, "small middle", "soft")
+    legend = "orange: a positive derivative of the loss; blue: a negative one"
+    picture.text(330, 418, legend, "small middle", "soft")
     return str(picture)
 
 
@@ -80,20 +80,19 @@ def embedding(names: Names) -> str:
     """The two numbers of the embeddings of all frequent characters."""
     E, chars = names["E"], names["text"].chars
     points = [(*E[i], chars[i]) for i in names["frequent"]]
-    picture = Drawing("Embeddings of frequent characters in two dimensions", 760, 480)
+    picture = Drawing("Embeddings of frequent characters in two dimensions", 760, 500)
     ends = [(min(it) - 0.3, max(it) + 0.3) for it in list(zip(*points, strict=True))[:2]]
-    axes = Axes(picture, (40, 20, 680, 400), *ends)
-    for x in range(-9, 10):
-        if ends[0][0] < x < ends[0][1]:
-            picture.line([(axes.x(x), 20), (axes.x(x), 420)], "grid")
-        if ends[1][0] < x < ends[1][1]:
-            picture.line([(40, axes.y(x)), (720, axes.y(x))], "grid")
+    axes = Axes(picture, (40, 40, 680, 390), *ends)
+    xs, ys = ({x: f"{x}" for x in range(-9, 10) if low < x < high} for low, high in ends)
+    for x in xs:
+        picture.line([(axes.x(x), 40), (axes.x(x), 430)], "grid")
+    axes.frame(xs, ys, "first number of the embedding", "second number")
     for x, y, char in points:
         colour = "b" if char.lower() in "aeiou" else "a" if char.isalpha() else "c"
         label = {" ": "space", "\n": "line end"}.get(char, char)
         picture.text(axes.x(x), axes.y(y) + 5, label, "mono big middle", colour)
-    for x, label, colour in (200, "vowels", "b"), (380, "consonants", "a"), (560, "others", "c"):
-        picture.text(x, 455, label, "middle", colour)
+    for x, label, colour in (500, "vowels", "b"), (590, "consonants", "a"), (680, "others", "c"):
+        picture.text(x, 28, label, "middle", colour)
     return str(picture)
 
 

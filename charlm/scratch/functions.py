@@ -2,6 +2,8 @@
 
 d_y is the derivative of the loss with respect to y. If y = f(x), then d_x is computed from d_y by
 the chain rule. Every function with `_back` in its name does this.
+
+Shapes: `...` stands for any axes; N and M are the widths of the input and the output of a layer.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ from charlm.scratch import Array, Ids
 
 def sigmoid(x: Array) -> Array:
     """s = 1 / (1 + e^-x), of any shape; ds/dx = s (1 - s)."""
-    y: Array = (1 + np.tanh(x / 2)) / 2  # the same, but e^-x would overflow for x = -1000
-    return y
+    # tanh(x/2) = (1 - e^-x) / (1 + e^-x), so this is s; and e^-x would overflow for x = -1000
+    s: Array = (1 + np.tanh(x / 2)) / 2
+    return s
 
 
 def softmax(x: Array) -> Array:
     """p_i = e^x_i / sum_j e^x_j over the last axis: positive numbers with the sum 1."""
-    e = np.exp(x - x.max(axis=-1, keepdims=True))  # e^-max cancels, and nothing overflows
-    p: Array = e / e.sum(axis=-1, keepdims=True)
+    e = np.exp(x - x.max(axis=-1, keepdims=True))  # (..., N); e^-max cancels, nothing overflows
+    p: Array = e / e.sum(axis=-1, keepdims=True)  # (..., N)
     return p
 
 

@@ -1,14 +1,14 @@
 """The LSTM (Hochreiter & Schmidhuber 1997; with the forget gate of Gers et al. 2000).
 
 A second memory c passes from step to step with no matrix in between. Gates, numbers from 0 to 1,
-decide what is written to it, kept in it and read from it. With g = gi + gh of rnn.py, in four parts
+decide what is written to it, kept in it and read from it. With z = gi + gh of rnn.py, in four parts
 of D numbers:
 
-    i = sigmoid(g_i)    what is written        f = sigmoid(g_f)    what is kept
-    g = tanh(g_g)       the new content        o = sigmoid(g_o)    what is read
+    i = sigmoid(z_i)    what is written        f = sigmoid(z_f)    what is kept
+    g = tanh(z_g)       the new content        o = sigmoid(z_o)    what is read
 
-    c' = f c + i g
-    h' = o tanh(c')
+    c_new = f c + i g
+    h_new = o tanh(c_new)
 
 Shapes: B sequences, D units; G = 4 gates, in PyTorch's order i, f, g, o.
 """
@@ -40,24 +40,25 @@ class LSTM(RNN):
     def step(self, gi: Array, gh: Array, state: State) -> tuple[State, State]:
         """The state h, c after a character, (B, D) each, and the gates; gi and gh (B, 4D)."""
         _, c = state  # (B, D); h is in gh
-        g_i, g_f, g_g, g_o = np.split(gi + gh, 4, axis=1)  # (B, 4D) -> 4 times (B, D)
-        i, f, g, o = sigmoid(g_i), sigmoid(g_f), np.tanh(g_g), sigmoid(g_o)  # (B, D)
+        z_i, z_f, z_g, z_o = np.split(gi + gh, 4, axis=1)  # (B, 4D) -> 4 times (B, D)
+        i, f, g, o = sigmoid(z_i), sigmoid(z_f), np.tanh(z_g), sigmoid(z_o)  # (B, D)
         c_new = f * c + i * g  # (B, D)
         h_new = o * np.tanh(c_new)  # (B, D)
         return (h_new, c_new), (i, f, g, o, c_new)
 
     def step_back(self, d_state: State, state: State, gates: State) -> Back:
-        """d_gi and d_gh, (B, 4D), and the d_state before that does not come through gh."""
-        (d_h, d_c_new), (_, c), (i, f, g, o, c_new) = d_state, state, gates  # (B, D) each
+        """d_gi and d_gh, (B, 4D), and d_state of before, (B, D) each, without its part by W_hh."""
+        (d_h_new, d_c_new), (_, c), (i, f, g, o, c_new) = d_state, state, gates  # (B, D) each
         tanh_c = np.tanh(c_new)  # (B, D)
-        # c' goes into the next step and into h' = o tanh(c'), so both gradients add
-        d_c_new = d_c_new + d_h * o * (1 - tanh_c**2)  # (B, D)
-        d_i, d_f, d_g, d_o = d_c_new * g, d_c_new * c, d_c_new * i, d_h * tanh_c  # (B, D)
-        d_all = [
-            d_i * i * (1 - i),  # sigmoid' = s (1 - s)
+        # c_new goes into the next step and into h_new = o tanh(c_new), so both gradients add
+        d_c_new = d_c_new + d_h_new * o * (1 - tanh_c**2)  # (B, D)
+        d_i, d_f, d_g = d_c_new * g, d_c_new * c, d_c_new * i  # (B, D), from c_new = f c + i g
+        d_o = d_h_new * tanh_c  # (B, D)
+        parts = [  # d_z_i, d_z_f, d_z_g, d_z_o
+            d_i * i * (1 - i),  # (B, D); sigmoid' = s (1 - s)
             d_f * f * (1 - f),
             d_g * (1 - g**2),  # tanh' = 1 - tanh^2
             d_o * o * (1 - o),
         ]
-        d_gates = np.concatenate(d_all, axis=1)  # 4 times (B, D) -> (B, 4D)
-        return d_gates, d_gates, (np.zeros_like(d_h), d_c_new * f)  # dc'/dc = f
+        d_z = np.concatenate(parts, axis=1)  # 4 times (B, D) -> (B, 4D)
+        return d_z, d_z, (np.zeros_like(d_h_new), d_c_new * f)  # dc_new/dc = f

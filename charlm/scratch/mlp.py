@@ -1,7 +1,7 @@
 """A network that sees the last N characters side by side (Bengio et al. 2003).
 
     x = the embeddings of the last N characters, one after the other
-    x <- tanh(W x + b)        in every hidden layer
+    z = W x + b, x <- tanh(z)     in every hidden layer
     logits = W x + b
 
 `units` can be "relu" or "sigmoid" instead of "tanh". With `units="sigmoid"` and `one_hot=True` it
@@ -22,11 +22,11 @@ from charlm.scratch import Array, Ids, State, Weights
 from charlm.scratch.functions import embed_back, linear, linear_back, sigmoid, start
 
 Function = Callable[[Array], Array]  # elementwise
-# f, and its slope f'(y) from x = f(y): tanh' = 1 - tanh^2, sigmoid' = sigmoid (1 - sigmoid)
+# f, and its slope f'(z) from a = f(z): tanh' = 1 - tanh^2, sigmoid' = sigmoid (1 - sigmoid)
 UNITS: dict[str, tuple[Function, Function]] = {
-    "tanh": (np.tanh, lambda x: 1 - x**2),
-    "sigmoid": (sigmoid, lambda x: x * (1 - x)),
-    "relu": (lambda y: np.maximum(y, 0), np.sign),  # the slope is 1 above 0, and 0 below
+    "tanh": (np.tanh, lambda a: 1 - a**2),
+    "sigmoid": (sigmoid, lambda a: a * (1 - a)),
+    "relu": (lambda z: np.maximum(z, 0), np.sign),  # the slope is 1 above 0, and 0 below
 }
 
 
@@ -81,8 +81,8 @@ class MLP:
         x = E[self.seen].reshape(B, T, -1)  # (B, T, N, D) -> (B, T, N*D)
         self.xs = [x]  # the input of every layer, for `backward`
         for layer in range(self.L):
-            y = linear(x, w[f"layers.{layer}.weight"], w[f"layers.{layer}.bias"])  # (B, T, F)
-            x = self.f(y)  # (B, T, F)
+            z = linear(x, w[f"layers.{layer}.weight"], w[f"layers.{layer}.bias"])  # (B, T, F)
+            x = self.f(z)  # (B, T, F)
             self.xs.append(x)
         return linear(x, w["head.weight"], w["head.bias"]), (text[:, T:],)  # (B, T, V), (B, N-1)
 
@@ -93,8 +93,8 @@ class MLP:
         grads |= {"head.weight": d_W, "head.bias": d_b}  # (V, F), (V,)
         for layer in reversed(range(self.L)):
             x = xs[layer + 1]  # (B, T, F), the output of the layer
-            d_y = d_x * self.slope(x)  # (B, T, F)
-            d_x, d_W, d_b = linear_back(d_y, xs[layer], w[f"layers.{layer}.weight"])
+            d_z = d_x * self.slope(x)  # (B, T, F)
+            d_x, d_W, d_b = linear_back(d_z, xs[layer], w[f"layers.{layer}.weight"])
             grads |= {f"layers.{layer}.weight": d_W, f"layers.{layer}.bias": d_b}
         if "embed.weight" in w:
             V, D = w["embed.weight"].shape

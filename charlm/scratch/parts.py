@@ -15,7 +15,7 @@ from charlm.scratch.functions import softmax
 
 
 def attention(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
-    """At t, the mean of v_1 .. v_t, weighted by how well each k_s answers q_t.
+    """y_t is the mean of v_0 .. v_t, weighted by how well each k_s answers q_t.
 
     Args:
         q: (B, H, T, K), the questions (queries).
@@ -36,7 +36,8 @@ def attention(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
 def attention_back(d_y: Array, kept: tuple[Array, ...]) -> tuple[Array, Array, Array]:
     """d_q, d_k and d_v from d_y, all (B, H, T, K).
 
-    Softmax: da_s/dz_r = a_s ((s == r) - a_r), so d_z_r = a_r (d_a_r - sum_s a_s d_a_s).
+    Softmax: a_s = e^z_s / sum e^z, so by the quotient rule da_s/dz_r = a_s ((s == r) - a_r), and
+    d_z_r = sum_s d_a_s da_s/dz_r = a_r (d_a_r - sum_s a_s d_a_s).
     """
     q, k, v, a = kept
     d_v = a.swapaxes(2, 3) @ d_y  # (B, H, S, T) @ (B, H, T, K) -> (B, H, S, K)
@@ -69,7 +70,8 @@ def layer_norm(x: Array, gain: Array, bias: Array) -> tuple[Array, tuple[Array, 
 def layer_norm_back(d_y: Array, kept: tuple[Array, ...]) -> tuple[Array, Array, Array]:
     """d_x (..., D), d_gain (D,) and d_bias (D,) from d_y (..., D).
 
-    x_j changes x_hat_i in three ways: directly if i = j, by the mean, and by the variance. So
+    x_j changes x_hat_i = (x_i - mean) / std in three ways: directly if i = j, by the mean, and by
+    std. dmean/dx_j = 1/D, and dstd/dx_j = x_hat_j / D, as std^2 is the mean of (x_i - mean)^2. So
     dx_hat_i/dx_j = ((i == j) - 1/D - x_hat_i x_hat_j / D) / std.
     """
     x_hat, std, gain = kept
@@ -77,8 +79,8 @@ def layer_norm_back(d_y: Array, kept: tuple[Array, ...]) -> tuple[Array, Array, 
     d_gain, d_bias = (d_y * x_hat).sum(axis=rows), d_y.sum(axis=rows)  # (D,), (D,)
     d_hat = d_y * gain  # (..., D)
     by_mean = d_hat.mean(axis=-1, keepdims=True)  # (..., 1)
-    by_variance = x_hat * (d_hat * x_hat).mean(axis=-1, keepdims=True)  # (..., D)
-    return (d_hat - by_mean - by_variance) / std, d_gain, d_bias
+    by_std = x_hat * (d_hat * x_hat).mean(axis=-1, keepdims=True)  # (..., D)
+    return (d_hat - by_mean - by_std) / std, d_gain, d_bias
 
 
 def gelu(x: Array) -> tuple[Array, tuple[Array, ...]]:

@@ -1,12 +1,12 @@
 """A recurrent network (Elman 1990), and back-propagation through time.
 
-A layer reads x_t, the character or the h_t of the layer below, and its own h before:
+A layer reads x, the embedding or the h_new of the layer below, and its own h of the step before:
 
-    gi = W_ih x_t + b_ih      the part of the input
-    gh = W_hh h + b_hh        the part of the memory
-    h' = tanh(gi + gh)        the new h; other cells compute it in other ways (lstm.py, gru.py)
+    gi = W_ih x + b_ih         the part of the input
+    gh = W_hh h + b_hh         the part of the memory
+    h_new = tanh(gi + gh)      other cells compute it in other ways (lstm.py, gru.py)
 
-and then logits = W h' + b from the h' of the last layer.
+and then logits = W h_new + b from the h_new of the last layer.
 
 Shapes: B sequences, T characters, V vocabulary, D units of a layer, L layers, G gates of a cell (1
 for an RNN), N width of the input of a layer: D, or V for one-hot characters.
@@ -57,17 +57,17 @@ class RNN:
 
     def step(self, gi: Array, gh: Array, state: State) -> tuple[State, State]:  # noqa: ARG002
         """The state after a character, (B, D) each, and the gates; gi and gh are (B, G*D)."""
-        h = np.tanh(gi + gh)  # (B, D)
-        return (h,), (h,)
+        h_new = np.tanh(gi + gh)  # (B, D)
+        return (h_new,), (h_new,)
 
     def step_back(self, d_state: State, state: State, gates: State) -> Back:  # noqa: ARG002
-        """d_gi and d_gh, (B, G*D), and the d_state before that does not come through gh.
+        """d_gi and d_gh, (B, G*D), and d_state of before, (B, D) each, without its part by W_hh.
 
-        d_state, (B, D) each, belongs to the state after the step, and `state` is the one before.
+        The argument d_state, (B, D) each, is that of after the step; `state` is that of before.
         """
-        (d_h,), (h,) = d_state, gates  # (B, D)
-        d_g = d_h * (1 - h**2)  # (B, D); tanh' = 1 - tanh^2
-        return d_g, d_g, (np.zeros_like(d_h),)
+        (d_h_new,), (h_new,) = d_state, gates  # (B, D)
+        d_g = d_h_new * (1 - h_new**2)  # (B, D); tanh' = 1 - tanh^2
+        return d_g, d_g, (np.zeros_like(d_h_new),)  # h is used in gh only
 
     def forward(self, ids: Ids, state: State = ()) -> tuple[Array, State]:
         """Logits (B, T, V) for ids (B, T), and the state after, (L, B, D) each; () is zero."""
@@ -81,13 +81,13 @@ class RNN:
             W_ih, W_hh, b_ih, b_hh = (w[name] for name in self.names(layer))
             gi = linear(self.xs[layer], W_ih, b_ih)  # (B, T, N) -> (B, T, G*D)
             s = tuple(part[layer] for part in state)  # (B, D) each
+            self.xs.append(np.empty((B, T, D)))  # h_new of every step
             for t in range(T):
                 gh = linear(s[0], W_hh, b_hh)  # (B, D) -> (B, G*D)
-                before, (s, gates) = s, self.step(gi[:, t], gh, s)
-                self.steps[layer].append((before, gates))
+                s_new, gates = self.step(gi[:, t], gh, s)
+                self.steps[layer].append((s, gates))
+                s, self.xs[-1][:, t] = s_new, s_new[0]
             after.append(s)
-            hs = [before[0] for before, _ in self.steps[layer][1:]] + [s[0]]  # T times (B, D)
-            self.xs.append(np.stack(hs, axis=1))  # (B, T, D)
         logits = linear(self.xs[-1], w["head.weight"], w["head.bias"])  # (B, T, V)
         return logits, tuple(np.stack(part) for part in zip(*after, strict=True))  # (L, B, D)
 
@@ -104,7 +104,7 @@ class RNN:
             for t in reversed(range(T)):
                 d_s = (d_s[0] + d_y[:, t], *d_s[1:])  # h goes up and on, so both gradients add
                 d_gi[:, t], d_gh[:, t], d_s = self.step_back(d_s, *steps[t])
-                d_s = (d_s[0] + d_gh[:, t] @ w[hh], *d_s[1:])  # (B, G*D) @ (G*D, D) -> (B, D)
+                d_s = (d_s[0] + d_gh[:, t] @ w[hh], *d_s[1:])  # by W_hh: (B, G*D) @ (G*D, D)
             d_states.insert(0, d_s)
             h = np.stack([before[0] for before, _ in steps], axis=1)  # (B, T, D)
             _, grads[hh], grads[b_hh] = linear_back(d_gh, h, w[hh])  # W_hh is used T times
