@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from copy import copy
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from charlm.evaluation.windows import stride_of, window_start
 class Engine(Protocol):
     """A network with the state of B texts that it reads side by side.
 
+    A class that inherits from this one implements `restart`, `select` and `read`.
+
     Attributes:
         vocab_size: V.
         context: the most characters that the network can look at; None for a recurrent network.
@@ -24,8 +27,11 @@ class Engine(Protocol):
     vocab_size: int
     context: int | None
 
-    def fresh(self) -> Engine:
+    def fresh(self) -> Self:
         """A new engine with the same weights and no state."""
+        other = copy(self)
+        other.restart()
+        return other
 
     def restart(self) -> None:
         """Clear the state."""
@@ -46,6 +52,28 @@ class Engine(Protocol):
         Returns:
             The logits of the character that follows, (B, V).
         """
+
+
+Inner = TypeVar("Inner", bound=Engine)
+
+
+class EngineOfNetwork(Engine, Generic[Inner]):
+    """An engine whose state is in another one."""
+
+    def __init__(self, network: Inner) -> None:
+        self._network = network
+        self.vocab_size, self.context = network.vocab_size, network.context
+
+    def fresh(self) -> Self:
+        other = copy(self)
+        other._network = self._network.fresh()
+        return other
+
+    def restart(self) -> None:
+        self._network.restart()
+
+    def select(self, texts: list[int]) -> None:
+        self._network.select(texts)
 
 
 class Reader:

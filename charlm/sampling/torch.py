@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from copy import copy
 
 import numpy as np
 import torch
@@ -13,10 +12,11 @@ from numpy.typing import NDArray
 from charlm.data.vocab import Ids
 from charlm.errors import DeviceError
 from charlm.models import CharModel
-from charlm.sampling.numpy import Arrays, build_network
+from charlm.sampling.engine import EngineOfNetwork
+from charlm.sampling.numpy import Arrays, Network, build_network
 
 
-class TorchEngine:
+class TorchEngine(EngineOfNetwork[Network]):
     """An engine with the weights of a PyTorch model, on the device of the model.
 
     It reads the parameters only. It ignores the mode of the model (train or eval) and has no
@@ -41,25 +41,9 @@ class TorchEngine:
                 f"{self._device.type}; leave it out"
             )
         arrays = Arrays(torch, lambda array: torch.from_numpy(array).to(self._device))
-        self._network = build_network(model.config, model.vocab_size, weights, arrays)
-        self.vocab_size, self.context = model.vocab_size, model.context
-
-    def fresh(self) -> TorchEngine:
-        """A new engine with the same weights and no state."""
-        other = copy(self)
-        other._network = self._network.fresh()
-        return other
-
-    def restart(self) -> None:
-        """Clear the state."""
-        self._network.restart()
-
-    def select(self, texts: list[int]) -> None:
-        """Keep the state of these texts only, in this order; see Engine.select."""
-        self._network.select(texts)
+        super().__init__(build_network(model.config, model.vocab_size, weights, arrays))
 
     def read(self, ids: Ids) -> NDArray[np.floating]:
-        """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
         with _matmul_precision("medium") if self._bf16 else nullcontext():
             logits = self._network.read(torch.from_numpy(ids.astype(np.int64)).to(self._device))
             array: NDArray[np.floating] = logits.cpu().numpy()

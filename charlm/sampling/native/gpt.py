@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from copy import copy
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.vocab import Ids
+from charlm.sampling.engine import Engine
 from charlm.sampling.native.code import Kernel
 from charlm.sampling.native.matrix import (
     Array,
@@ -58,8 +59,8 @@ class _Network(ctypes.Structure):
     ]
 
 
-class NativeGPT:
-    """A GPT, and the keys and values of what it has read of B texts. It is an Engine.
+class NativeGPT(Engine):
+    """A GPT, and the keys and values of what it has read of B texts.
 
     Raises:
         NoKernelError: there is no C compiler, or it fails.
@@ -83,23 +84,19 @@ class NativeGPT:
         self._position = 0  # of the next character
         self._c: _Network | None = None
 
-    def fresh(self) -> NativeGPT:
-        """A new network with the same weights and no state."""
-        other = copy(self)
-        other._cache, other._position, other._c = None, 0, None
+    def fresh(self) -> Self:
+        other = super().fresh()
+        other._cache, other._c = None, None  # the cache is written in place
         return other
 
     def restart(self) -> None:
-        """Clear the state."""
         self._position = 0
 
     def select(self, texts: list[int]) -> None:
-        """Keep the state of these texts only, in this order; see Engine.select."""
         if self._cache is not None:
             self._move(texts, self._capacity)
 
     def read(self, ids: Ids) -> NDArray[np.float32]:
-        """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
         (B, T), network = ids.shape, self._network
         assert self._position + T <= network.config.context, "the context is full"
         B_before = None if self._cache is None else self._cache.shape[2]

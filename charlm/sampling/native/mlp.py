@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from copy import copy
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.vocab import Ids
+from charlm.sampling.engine import EngineOfNetwork
 from charlm.sampling.native.code import Kernel
 from charlm.sampling.native.matrix import CMatrix, Matrix, address, aligned_floats, pointer, size
 from charlm.sampling.numpy.mlp import MLP
@@ -27,17 +28,15 @@ class _Network(ctypes.Structure):
     ]
 
 
-class NativeMLP:
-    """An MLP and the last characters that it read of B texts. It is an Engine.
+class NativeMLP(EngineOfNetwork[MLP]):
+    """An MLP and the last characters that it read of B texts.
 
     Raises:
         NoKernelError: there is no C compiler, or it fails.
     """
 
-    context: int | None = None
-
     def __init__(self, network: MLP) -> None:
-        self._network, self.vocab_size = network.fresh(), network.vocab_size
+        super().__init__(network.fresh())
         weights, table = network.weights, network.table
         self._table = None if table is None else np.ascontiguousarray(table)
         self._layers = [
@@ -50,22 +49,12 @@ class NativeMLP:
         self._kernel = Kernel("mlp", self._matrices)
         self._c: _Network | None = None
 
-    def fresh(self) -> NativeMLP:
-        """A new network with the same weights and no state."""
-        other = copy(self)
-        other._network, other._c = self._network.fresh(), None
+    def fresh(self) -> Self:
+        other = super().fresh()
+        other._c = None  # its workspace is written in place
         return other
 
-    def restart(self) -> None:
-        """Clear the state."""
-        self._network.restart()
-
-    def select(self, texts: list[int]) -> None:
-        """Keep the state of these texts only, in this order; see Engine.select."""
-        self._network.select(texts)
-
     def read(self, ids: Ids) -> NDArray[np.float32]:
-        """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
         seen, B = self._network.look_back(ids), len(ids)  # (B, N)
         if self._c is None or self._c.B != B:
             self._c = self._make_struct(B)

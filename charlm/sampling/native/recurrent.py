@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config.shapes import GATES
 from charlm.data.vocab import Ids
+from charlm.sampling.engine import Engine
 from charlm.sampling.native.code import Kernel
-from charlm.sampling.native.matrix import (
-    Array,
-    CMatrix,
-    Matrix,
-    address,
-    pointer,
-    size,
-)
+from charlm.sampling.native.matrix import Array, CMatrix, Matrix, address, pointer, size
 from charlm.sampling.numpy.recurrent import Recurrent
 
 KINDS = list(GATES)  # in the order of the enum in recurrent.c
@@ -47,8 +40,8 @@ class _Network(ctypes.Structure):
     ]
 
 
-class NativeRecurrent:
-    """A recurrent network and its state after reading B texts. It is an Engine.
+class NativeRecurrent(Engine):
+    """A recurrent network and its state after reading B texts.
 
     Raises:
         NoKernelError: there is no C compiler, or it fails.
@@ -72,23 +65,14 @@ class NativeRecurrent:
         self._kernel = Kernel("recurrent", matrices)
         self._state: Array | None = None  # (L, 1, B, D): h; or (L, 2, B, D) of an LSTM: h and c
 
-    def fresh(self) -> NativeRecurrent:
-        """A new network with the same weights and no state."""
-        other = copy(self)
-        other.restart()
-        return other
-
     def restart(self) -> None:
-        """Clear the state."""
         self._state = None
 
     def select(self, texts: list[int]) -> None:
-        """Keep the state of these texts only, in this order; see Engine.select."""
         if self._state is not None:
             self._set_state(self._state[:, :, texts])
 
     def read(self, ids: Ids) -> NDArray[np.float32]:
-        """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
         B, T = ids.shape
         if self._state is None:
             config = self._network.config

@@ -12,13 +12,13 @@ of one text.
 from __future__ import annotations
 
 import math
-from copy import copy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import GPTConfig
+from charlm.sampling.engine import Engine
 from charlm.sampling.numpy.arrays import Array, Arrays, Weights, linear
 
 RMS_EPS = float(np.finfo(np.float32).eps)  # the default of torch.nn.RMSNorm
@@ -29,8 +29,8 @@ LAYER_EPS = 1e-5
 MIN_CAPACITY, MAX_PIECE = 512, 512  # characters
 
 
-class GPT:
-    """A GPT, and the keys and values of what it has read of B texts. With numpy it is an Engine.
+class GPT(Engine):
+    """A GPT, and the keys and values of what it has read of B texts. An Engine, with numpy.
 
     Attributes:
         weights: by name; with tied weights, head.weight is embed.weight.
@@ -40,29 +40,20 @@ class GPT:
         self, config: GPTConfig, vocab_size: int, weights: Weights, arrays: Arrays
     ) -> None:
         self.vocab_size = vocab_size
-        self.context: int | None = config.context
+        self.context = config.context
         self.config, self._arrays = config, arrays
         self.weights = {"head.weight": weights["embed.weight"]} | dict(weights)
         self._table = arrays.zeros(1, 0)  # see `positions`
         self._cache: list[tuple[Array, Array]] = []  # k, v of each block, (B, H, capacity, K)
         self._position = 0  # of the next character
 
-    def fresh(self) -> GPT:
-        """A new network with the same weights and no state."""
-        other = copy(self)
-        other.restart()
-        return other
-
     def restart(self) -> None:
-        """Clear the state."""
         self._cache, self._position = [], 0
 
     def select(self, texts: list[int]) -> None:
-        """Keep the state of these texts only, in this order; see Engine.select."""
         self._cache = [(k[texts], v[texts]) for k, v in self._cache]
 
     def read(self, ids: Array) -> Array:
-        """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
         assert self._position + ids.shape[1] <= self.config.context, "the context is full"
         for t in range(0, ids.shape[1], MAX_PIECE):
             x = self._read(ids[:, t : t + MAX_PIECE])

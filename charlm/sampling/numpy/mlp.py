@@ -11,16 +11,15 @@ a table (N * V, D) where that is small. With one-hot input, the table is the fir
 
 from __future__ import annotations
 
-from copy import copy
-
 import numpy as np
 
 from charlm.config import MLPConfig
+from charlm.sampling.engine import Engine
 from charlm.sampling.numpy.arrays import Array, Arrays, Weights, is_small_table, linear
 
 
-class MLP:
-    """An MLP and the last characters that it read of B texts. With numpy it is an Engine.
+class MLP(Engine):
+    """An MLP and the last characters that it read of B texts. An Engine, with numpy.
 
     Attributes:
         weights: by name.
@@ -38,23 +37,14 @@ class MLP:
         self._offsets = arrays.make(np.arange(config.context) * vocab_size)  # (N,), of the places
         self._before: Array | None = None  # (B, N-1), the last ids
 
-    def fresh(self) -> MLP:
-        """A new network with the same weights and no state."""
-        other = copy(self)
-        other.restart()
-        return other
-
     def restart(self) -> None:
-        """Clear the state."""
         self._before = None
 
     def select(self, texts: list[int]) -> None:
-        """Keep the state of these texts only, in this order; see Engine.select."""
         if self._before is not None:
             self._before = self._before[texts]
 
     def read(self, ids: Array) -> Array:
-        """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
         seen = self.look_back(ids)  # (B, N)
         if self.table is not None:
             x = self.table[self.rows_of(seen)].sum(1) + self.weights["layers.0.bias"]  # (B, D)

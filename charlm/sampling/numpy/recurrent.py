@@ -17,18 +17,18 @@ With this table, the first layer needs no product with W_ih.
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 
 import numpy as np
 
 from charlm.config import RecurrentConfig
+from charlm.sampling.engine import Engine
 from charlm.sampling.numpy.arrays import Array, Arrays, Weights, is_small_table
 
 State = tuple[Array, ...]  # (h,), or (h, c) of an LSTM, each (B, D)
 
 
-class Recurrent:
-    """A recurrent network and its state after reading B texts. With numpy it is an Engine.
+class Recurrent(Engine):
+    """A recurrent network and its state after reading B texts. An Engine, with numpy.
 
     Attributes:
         embed: (V, D), or None if the input is one-hot.
@@ -61,22 +61,13 @@ class Recurrent:
         self._cell = _cell(config.kind, config.hidden_size, arrays)
         self._states: list[State] = []  # one for each layer; empty before the first read
 
-    def fresh(self) -> Recurrent:
-        """A new network with the same weights and no state."""
-        other = copy(self)
-        other.restart()
-        return other
-
     def restart(self) -> None:
-        """Clear the state."""
         self._states = []
 
     def select(self, texts: list[int]) -> None:
-        """Keep the state of these texts only, in this order; see Engine.select."""
         self._states = [tuple(part[texts] for part in state) for state in self._states]
 
     def read(self, ids: Array) -> Array:
-        """Read the next characters of each text, ids (B, T). Returns the next logits, (B, V)."""
         if not self._states:
             zero = self._arrays.zeros(len(ids), self.config.hidden_size)
             state = (zero, zero) if self.config.kind == "lstm" else (zero,)
