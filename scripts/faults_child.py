@@ -14,6 +14,7 @@ import importlib
 import io
 import os
 import resource
+import select
 import signal
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import threading
 import time
 import traceback
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -143,7 +145,8 @@ class Child:
         Time in which this process does not run, because the machine or both processes are
         suspended, does not count.
         """
-        waited, seen, pause, late = 0.0, time.monotonic(), 0.001, False
+        waited, seen, late = 0.0, time.monotonic(), False
+        end = os.pidfd_open(self.pid) if self._poll() is None else -1
         while self._poll() is None:
             now = time.monotonic()
             waited, seen = waited + min(now - seen, MOST_BETWEEN_S), now
@@ -151,8 +154,9 @@ class Child:
                 late = True
                 with suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
-            time.sleep(pause)
-            pause = min(0.02, pause * 1.5)
+            select.select([end], [], [], MOST_BETWEEN_S / 2)
+        if end >= 0:
+            os.close(end)
         assert self._ended is not None
         if late:
             self._ended = Ended(self._ended.status, self._ended.out, self._ended.err, late=True)
@@ -343,5 +347,7 @@ def import_what_is_used(folder: Path, commands: Sequence[Sequence[str | Path | i
         for name in listed.read_text().split("\n"):
             with suppress(Exception):
                 importlib.import_module(name)
+    for it in [*weakref.finalize._registry]:  # type: ignore[attr-defined]
+        it.atexit = False  # each child would run those of PyTorch, for longer than all the rest
     gc.collect()
     gc.freeze()  # otherwise a collection in a child touches, and so copies, all these objects

@@ -48,9 +48,17 @@ class Base:
         """The run folder."""
         return run_folder(self.place)
 
+    @property
+    def kind(self) -> str:
+        """The kind of its model."""
+        return str(self.plan.settings["model"]["kind"])
+
 
 def prepare(check: Check) -> list[Base]:
-    """Train a run of each kind, and compile the engine if there is a compiler."""
+    """Train two runs of each kind, and run all commands on them.
+
+    So a trial does not compile kernels, and measures the speed of no model of their sizes.
+    """
     if not check.sanitize:
         warm_up(check)
     kinds = ("lstm",) if check.quick else ("rnn", "gru", "lstm", "mlp", "gpt") * 2
@@ -64,13 +72,29 @@ def prepare(check: Check) -> list[Base]:
         ended = child.wait(COMPILING_S)
         if ended.status:
             raise UnavailableError(f"the run that files are made from fails: {ended}")
-        if bases and (compiled := bases[-1].place / "cache" / "kernels").exists():
-            shutil.copytree(compiled, base.place / "cache" / "kernels", dirs_exist_ok=True)
+        for other in bases:
+            if kind == other.kind and (compiled := other.place / "cache" / "kernels").exists():
+                shutil.copytree(compiled, base.place / "cache" / "kernels", dirs_exist_ok=True)
         ended = Child(SAMPLE, base.place, prepare=_wait_for_compiler).wait(COMPILING_S)
         if ended.status and check.sanitize:
             raise UnavailableError(f"--sanitize: the engine does not run: {ended}")
+        if not (check.sanitize or check.quick):
+            _use(base, new_place(check.folder / f"use-{number}"))
         bases.append(base)
     return bases
+
+
+def _use(base: Base, place: Path) -> None:
+    """Run all commands on a copy of a run, with its cache; each must succeed."""
+    shutil.copytree(base.folder, run_folder(place))
+    text, env = str(place / "work" / "text.txt"), {"CHARLM_CACHE": str(base.place / "cache")}
+    for command in (
+        *_commands("runs/run/last.safetensors", base.plan.write(place), text, ("numpy",)),
+        ["data", "stats", text],
+    ):
+        ended = Child(command, place, env=env, prepare=_wait_for_compiler).wait(COMPILING_S)
+        if ended.status:
+            raise UnavailableError(f"a command fails without a damaged file: {command}: {ended}")
 
 
 def _wait_for_compiler() -> None:
@@ -78,6 +102,36 @@ def _wait_for_compiler() -> None:
     from charlm.kernels import build
 
     build.TIMEOUT_S = COMPILING_S
+
+
+def _commands(
+    file: str, start: Sequence[str | Path], text: str, engines: Sequence[str]
+) -> list[list[Any]]:
+    """The commands that open a checkpoint.
+
+    Args:
+        file: the checkpoint.
+        start: the command that trains such a run.
+        text: the path of its text.
+    """
+    sample = ["sample", file, "--length", 9, "--seed", 1]
+    limits = ["max_steps=9", "max_epochs=null", "max_seconds=null", "threads=1"]
+    short = [word for limit in limits for word in ("--set", f"train.{limit}")]
+    out = ["--out", "runs", "--device", "cpu"]
+    skip = ["--on-unknown", "skip"]
+    page = ["--length", 200, "--out", "page.html", "--force"]
+    return [
+        *([*sample, "--engine", engine, "--num-samples", 2] for engine in engines),
+        [*sample, "--novelty"],
+        ["info", file, "--json"],
+        ["eval", file],
+        ["eval", file, "--data", text, *skip],
+        ["inspect", file, *page],
+        ["inspect", file, "--text", text, *skip, *page],
+        ["train", "--resume", "--name", "run", *out, *short],
+        [*start, "--name", "new", "--init-from", file, *short],
+        ["train", "--data", text, "--name", "n", "--init-from", file, *out, *short],
+    ]
 
 
 def trial(check: Check, number: int, folder: Path) -> Found:
@@ -121,41 +175,21 @@ class _Case:
         how = write_hostile(
             self.rng, base / "last.safetensors", last, self.text_path, self.elsewhere
         )
-        self.found.about = f"checkpoint of a {self._kind()}: {how}"
+        self.found.about = f"checkpoint of a {self.base.kind}: {how}"
         file = "runs/run/last.safetensors"
         if self.check.sanitize:
             self._run(["sample", file, "--engine", "native", "--length", 9, "--seed", 1])
             return
         accepted = self._run(["info", file]).status == 0
-        commands = self._commands(file)
-        everything = accepted and not self.check.quick
-        for command in commands if everything else self.rng.sample(commands, 2):
+        engines = ["numpy", "torch", *["native"] * bool(list(self.place.glob("cache/kernels/*")))]
+        commands = _commands(file, self.start, self.text_path, engines)
+        count = len(commands) // 2 if accepted and not self.check.quick else 1
+        for command in self.rng.sample(commands, count):
             if len(self.found.problems) < TOO_MANY:
                 self._run(command)
         page = self.place / "work" / "page.html"
         if page.exists() and MARK in page.read_text("utf-8", "replace"):
             self.found.add("page", "a string of the checkpoint is in the page as it is")
-
-    def _commands(self, file: str) -> list[list[Any]]:
-        sample = ["sample", file, "--length", 9, "--seed", 1]
-        engines = ["numpy", "torch", *["native"] * bool(list(self.place.glob("cache/kernels/*")))]
-        limits = ["max_steps=9", "max_epochs=null", "max_seconds=null", "threads=1"]
-        short = [word for limit in limits for word in ("--set", f"train.{limit}")]
-        out = ["--out", "runs", "--device", "cpu"]
-        skip = ["--on-unknown", "skip"]
-        page = ["--length", 200, "--out", "page.html", "--force"]
-        return [
-            *([*sample, "--engine", engine, "--num-samples", 2] for engine in engines),
-            [*sample, "--novelty"],
-            ["info", file, "--json"],
-            ["eval", file],
-            ["eval", file, "--data", self.text_path, *skip],
-            ["inspect", file, *page],
-            ["inspect", file, "--text", self.text_path, *skip, *page],
-            ["train", "--resume", "--name", "run", *out, *short],
-            [*self.start, "--name", "new", "--init-from", file, *short],
-            ["train", "--data", self.text_path, "--name", "n", "--init-from", file, *out, *short],
-        ]
 
     def config(self) -> None:
         """A hostile config, checked and, if it is accepted, trained with."""
@@ -226,9 +260,6 @@ class _Case:
             kind, _, detail = problem.partition(":")
             self.found.add(kind, f"{words}:{detail}")
         return ended
-
-    def _kind(self) -> str:
-        return str(self.base.plan.settings["model"]["kind"])
 
 
 def _results(ended: Ended) -> str:
