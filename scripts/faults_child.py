@@ -30,7 +30,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = 60.0  # a child that takes longer hangs; most need less than one second
+PATIENCE_S = (
+    300.0  # a child that takes longer hangs; most need less than one second, a compiler more
+)
 MOST_BETWEEN_S = 0.1  # between two looks at a child; more means that this process was suspended
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 

@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from faults_child import PATIENCE_S, Child, Ended, new_place, run_folder
+from faults_child import Child, Ended, new_place, run_folder
 from faults_common import Check, Found, Part, problems_of
 from faults_runs import (
-    COMPILER_S,
     NATIVE,
     RESUME,
     SIGNALS,
@@ -65,7 +64,7 @@ def _while_compiling(check: Check, rng: random.Random, place: Path) -> Found:
     _sleep_until(child.began + 10 ** rng.uniform(-1.5, 0.7), child)
     name = rng.choice(SIGNALS)
     child.signal(signal.Signals[name])
-    stopped, again = child.wait(COMPILER_S), Child(NATIVE, place).wait(COMPILER_S)
+    stopped, again = child.wait(), Child(NATIVE, place).wait()
     if "there is no C compiler" in again.err:
         return found
     found.about += f" a {kind}, {name}"
@@ -151,7 +150,7 @@ class _StoppedRun:
                 time.sleep(10 ** self._rng.uniform(-4.5, -0.7))
                 sent.append(self._rng.choice(self.signals))
                 child.signal(signal.Signals[sent[1]])
-        return child.wait(PATIENCE_S * (1 if self._forked else 3)), "+".join(sent)
+        return child.wait(), "+".join(sent)
 
     def _saved_step(self) -> int | None:
         """The step of `last`, read without charlm; None if there is no such file."""

@@ -28,8 +28,6 @@ from faults_values import MARK
 
 LIMITS = Limits(data_mb=1024, cpu_s=10, file_mb=64)
 SAMPLE = ["sample", "runs/run", "--engine", "native", "--length", "2"]
-COMPILING_S = 300.0
-PATIENCE_S = 30.0  # for a machine that is busy
 TOO_MANY = 2  # problems of one file; further problems take long and are usually the same
 # of 16 trials: 10 checkpoints (C), 5 configs (Y for YAML), a text or a cache (T)
 FILES = "CYTCYCCYCCYCCYCC"
@@ -69,13 +67,13 @@ def prepare(check: Check) -> list[Base]:
         env = {"LD_PRELOAD": ""} if check.sanitize else {}
         forked = not check.sanitize
         child = Child(plan.write(base.place), base.place, forked=forked, env=env)
-        ended = child.wait(COMPILING_S)
+        ended = child.wait()
         if ended.status:
             raise UnavailableError(f"the run that files are made from fails: {ended}")
         for other in bases:
             if kind == other.kind and (compiled := other.place / "cache" / "kernels").exists():
                 shutil.copytree(compiled, base.place / "cache" / "kernels", dirs_exist_ok=True)
-        ended = Child(SAMPLE, base.place, prepare=_wait_for_compiler).wait(COMPILING_S)
+        ended = Child(SAMPLE, base.place).wait()
         if ended.status and check.sanitize:
             raise UnavailableError(f"--sanitize: the engine does not run: {ended}")
         if not (check.sanitize or check.quick):
@@ -92,16 +90,9 @@ def _use(base: Base, place: Path) -> None:
         *_commands("runs/run/last.safetensors", base.plan.write(place), text, ("numpy",)),
         ["data", "stats", text],
     ):
-        ended = Child(command, place, env=env, prepare=_wait_for_compiler).wait(COMPILING_S)
+        ended = Child(command, place, env=env).wait()
         if ended.status:
             raise UnavailableError(f"a command fails without a damaged file: {command}: {ended}")
-
-
-def _wait_for_compiler() -> None:
-    """Give the compiler of a child more time: sanitizers and a busy machine make it slow."""
-    from charlm.kernels import build
-
-    build.TIMEOUT_S = COMPILING_S
 
 
 def _commands(
@@ -243,7 +234,7 @@ class _Case:
         escapes = self.place / "output" / "escapes"
         ended = Child(
             command, self.place, limits=limits, prepare=lambda: _watch(self.place, escapes)
-        ).wait(PATIENCE_S)
+        ).wait()
         trains = may_be_large and "\nfolder  " in ended.out and ended.status in (-24, -9)
         words = " ".join(map(str, command[:2]))
         problems = [] if trains else list(problems_of(ended, raw_output=command[0] == "sample"))

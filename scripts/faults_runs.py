@@ -91,7 +91,6 @@ class RunPlan:
 
 RESUME = ["train", "--resume", "--name", "run", "--out", "runs", "--device", "cpu"]
 NATIVE: list[Any] = ["sample", "runs/run", "--engine", "native", "--length", 20, "--seed", 1]
-COMPILER_S = 300.0  # more than any compiler needs
 
 
 # --- drawing ---------------------------------------------------------------------------------
@@ -335,7 +334,7 @@ def lasting_leftovers(place: Path) -> list[str]:
         (place / "work" / "another.txt").write_text("another text " * 9)
         Child(["data", "stats", "another.txt"], place).wait()
     if any("/kernels/tmp-" in line for line in found):
-        Child(NATIVE, place).wait(COMPILER_S)
+        Child(NATIVE, place).wait()
     return list(leftovers(place))
 
 

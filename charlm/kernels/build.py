@@ -36,7 +36,7 @@ FLAGS = (
     *("-shared", "-fPIC"),
 )
 MAX_BYTES = 1 << 26  # of a library, which has some tens of thousands
-TIMEOUT_S = 60  # far more than a compiler needs; one that hangs is stopped
+TIMEOUT_S = 600  # one that hangs is stopped; on a slow or busy machine some take over a minute
 _ANY_NAME = re.compile(".*", re.DOTALL)  # of a compiler's file in a folder to build in
 
 
