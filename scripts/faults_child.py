@@ -30,9 +30,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = (
-    300.0  # a child that takes longer hangs; most need less than one second, a compiler more
-)
+PATIENCE_S = 300.0  # a child that takes longer hangs; most need less than a second, compilers more
 MOST_BETWEEN_S = 0.1  # between two looks at a child; more means that this process was suspended
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
