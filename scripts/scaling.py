@@ -31,27 +31,27 @@ CORES = 2
 # scripts/bench_distributed.py --processes 2 4 --messages: bytes, then ms of all-reduce and exchange
 MESSAGES = {
     2: [
-        (1 << 12, 0.836, 0.820),
-        (1 << 16, 0.893, 0.901),
-        (1 << 20, 2.653, 1.321),
-        (1 << 22, 5.094, 3.220),
-        (1 << 24, 16.159, 13.682),
+        (1 << 12, 0.273, 0.150),
+        (1 << 16, 0.264, 0.160),
+        (1 << 20, 0.710, 0.375),
+        (1 << 22, 1.524, 0.753),
+        (1 << 24, 5.211, 1.903),
     ],
     4: [
-        (1 << 12, 5.254, 3.956),
-        (1 << 16, 5.752, 4.302),
-        (1 << 20, 6.055, 4.611),
-        (1 << 22, 7.744, 8.723),
-        (1 << 24, 33.352, 28.068),
+        (1 << 12, 0.560, 0.482),
+        (1 << 16, 0.643, 0.481),
+        (1 << 20, 1.725, 0.928),
+        (1 << 22, 3.245, 1.815),
+        (1 << 24, 15.582, 6.344),
     ],
 }
 # as_cpu avx2 scripts/bench_distributed.py --processes 2 4 --set train.batch_size=24: ms of a step
-# by the number of processes, and the bytes of its messages
+# by the number of processes, and the bytes of its all-reduce and of its exchange
 STEPS = {
-    "shakespeare-lstm": ({1: 225.7, 2: 149.9, 4: 197.5}, 17.060e6),
-    "shakespeare-gpt": ({1: 245.4, 2: 133.2, 4: 158.5}, 6.363e6),
+    "shakespeare-lstm": ({1: 224.6, 2: 135.2, 4: 170.5}, 8.671e6, 8.389e6),
+    "shakespeare-gpt": ({1: 238.5, 2: 123.6, 4: 141.0}, 3.217e6, 3.146e6),
 }
-LATER = {"shakespeare-lstm": 162.2, "shakespeare-gpt": 139.7}  # 3 processes, after the prediction
+LATER = {"shakespeare-lstm": 166.8, "shakespeare-gpt": 139.7}  # 3 processes, after the prediction
 
 
 def crowding(n: int) -> float:
@@ -59,13 +59,17 @@ def crowding(n: int) -> float:
     return max(1.0, n / CORES)
 
 
-def message_terms(n: int, size: float) -> tuple[float, float]:
-    """What latency and 1 / bandwidth are multiplied by, for a message of n processes here.
+def message_terms(n: int, summed: float = 0, exchanged: float = 0) -> tuple[float, float]:
+    """What the time of a wait and that of a byte are multiplied by, for messages of n processes.
 
-    gloo cuts a message in 2 n parts, which take 4 (n - 1) turns around the ring. On one machine all
-    bytes, 2 (n - 1) / n from each of n processes, go through the same memory.
+    In the memory that they share, a process waits twice for the others in an all-reduce, and once in
+    an exchange. It copies what is added up in and out, 2 bytes read or written for each byte in each
+    direction, and adds n - 1 numbers to each of its share, 3 for each byte. Of what is exchanged, it
+    copies its share in and that of the others out.
     """
-    return 4 * (n - 1) * crowding(n), 2 * (n - 1) * size
+    moved = (4 + 3 * (n - 1) / n) * summed + 2 * exchanged
+    waits = 2 * (summed > 0) + (exchanged > 0)
+    return waits * crowding(n), moved * crowding(n)
 
 
 def least_squares(terms: list[tuple[float, float]], values: list[float]) -> tuple[float, float]:
@@ -76,20 +80,23 @@ def least_squares(terms: list[tuple[float, float]], values: list[float]) -> tupl
 
 
 def fit_messages() -> tuple[float, float]:
-    """The latency of a turn, ms, and the time of a byte, ms."""
-    each = [(n, size, ms) for n, rows in MESSAGES.items() for size, *both in rows for ms in both]
-    return least_squares([message_terms(n, size) for n, size, _ in each], [it[2] for it in each])
+    """The time of a wait, ms, and that of a byte, ms."""
+    terms, values = [], []
+    for n, rows in MESSAGES.items():
+        for size, all_reduce, exchange in rows:
+            terms += [message_terms(n, summed=size), message_terms(n, exchanged=size)]
+            values += [all_reduce, exchange]
+    return least_squares(terms, values)
 
 
 def here(name: str) -> Callable[[int], dict[str, float]]:
     """The model of a config's step on this machine: the parts, ms, by the number of processes."""
-    latency, per_byte = fit_messages()
-    steps, size = STEPS[name]
+    wait, per_byte = fit_messages()
+    steps, summed, exchanged = STEPS[name]
 
     def messages(n: int) -> float:
-        # the all-reduce and the exchange
-        turns, moved = message_terms(n, size)
-        return 2 * turns * latency + moved * per_byte
+        waits, moved = message_terms(n, summed, exchanged) if n > 1 else (0.0, 0.0)
+        return waits * wait + moved * per_byte
 
     terms = [(1 / min(n, CORES), crowding(n)) for n in steps]
     shared, repeated = least_squares(terms, [ms - messages(n) for n, ms in steps.items()])
@@ -103,7 +110,7 @@ def here(name: str) -> Callable[[int], dict[str, float]]:
 def rows_here() -> list[dict[str, object]]:
     """Steps on this machine, by the model and measured."""
     rows: list[dict[str, object]] = []
-    for name, (steps, _) in STEPS.items():
+    for name, (steps, *_) in STEPS.items():
         model = here(name)
         row: dict[str, object]
         for n, measured in [*steps.items(), (3, LATER[name])]:
@@ -270,8 +277,8 @@ def row_there(work: Work, network: Network) -> dict[str, object]:
 
 
 def main() -> None:
-    latency, per_byte = fit_messages()
-    print(f"latency of a turn {latency:.2f} ms, {1e-6 / per_byte:.1f} GB/s")
+    wait, per_byte = fit_messages()
+    print(f"a wait takes {wait:.2f} ms, and a process moves {1e-6 / per_byte:.1f} GB/s")
     show(rows_here())
     show(
         {

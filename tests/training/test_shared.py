@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from functools import reduce
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,10 +78,12 @@ def without_memory(processes: Processes) -> None:
     assert processes._memory is None
     assert processes.sum(1.0, processes.rank) == [2.0, 1.0]
 
+    limits = resource.getrlimit(resource.RLIMIT_AS)
     if not processes.is_first:
-        limits = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, limits[1]))
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + shared.PART, limits[1]))
     processes.share_memory(PATIENCE_S)
+    resource.setrlimit(resource.RLIMIT_AS, limits)
     assert processes._memory is None
     assert processes.sum(1.0, processes.rank) == [2.0, 1.0]
 
