@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from charlm.data.vocab import Ids
     from charlm.sampling.text import SampleSpec
 
-DEFAULT_BATCH = 32  # texts sampled side by side, if --batch is not given
-
 
 @dataclass(frozen=True)
 class Request:
@@ -76,7 +74,7 @@ def sample(options: argparse.Namespace) -> int:
 
 
 def _make_request(options: argparse.Namespace, meta: Meta) -> Request:
-    from charlm.api import new_seed
+    from charlm.api.model import SIDE_BY_SIDE, new_seed
     from charlm.sampling.text import SampleSpec
 
     configs = [_settings(options, meta, value) for value in options.temperature or [None]]
@@ -93,7 +91,7 @@ def _make_request(options: argparse.Namespace, meta: Meta) -> Request:
         prompt=_read_prompt(meta, configs[0].prompt, options),
         seed=new_seed(options.seed),
         count=count,
-        batch=min(count, options.batch or DEFAULT_BATCH),
+        batch=min(count, options.batch or SIDE_BY_SIDE),
         of_documents=of_documents,
     )
 
