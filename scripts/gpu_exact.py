@@ -1,5 +1,5 @@
-"""Part `exact` of scripts/gpu_check: a GPU's losses and gradients are the CPU's in float64, and a
-run that was stopped there and resumed is the run that was not.
+"""Part `exact` of scripts/gpu_check: the losses and gradients on a GPU are those on the CPU in
+float64, and a run that is stopped and resumed on a GPU equals a run that is not stopped.
 """
 
 from __future__ import annotations

@@ -207,8 +207,8 @@ def _sample_texts(
 
 
 class _TextPrinter:
-    """Prints each text after its prompt. Of several texts, each comes after a line that names it,
-    unless each is a document, which is one line itself, or --no-separator is given."""
+    """Prints each text after its prompt. If there are several, a line before each names it. There
+    is no such line with --no-separator, or if each text is a document, which is one line."""
 
     def __init__(
         self, model: Model, request: Request, spec: SampleSpec, options: argparse.Namespace

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 def collected(*names: str) -> Iterator[list[int]]:
     """Collect the signals of these names in a list. A second signal ends the process at once.
 
-    It is not turned into a KeyboardInterrupt, which could stop a library between any two of its
-    lines, for example while it has a lock. A second SIGHUP is ignored: when a terminal is closed,
-    the system and the shell both send one. Signals that arrive together, before Python handles the
-    first, count as one. A signal that this system does not have, or that is ignored, stays as it
-    is.
+    The first signal does not raise a KeyboardInterrupt: that could stop a library between any two
+    of its lines, for example while it has a lock. A second SIGHUP is ignored: when a terminal is
+    closed, the system and the shell both send one. Signals that arrive together, before Python
+    handles the first, count as one. A signal that this system does not have, or that is ignored,
+    stays as it is.
     """
     received: list[int] = []
     usual = {

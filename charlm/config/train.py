@@ -211,8 +211,7 @@ class TrainConfig(Group):
         "are correct, else fp32; the precision of Muon's matrix products is chosen separately",
     )
     compile: Annotated[Literal["auto", "off", "on"], MayChange()] = Field(
-        "auto",
-        description="on: use torch.compile; off: do not; auto: use it for a gpt on CUDA",
+        "auto", description="on: use torch.compile; off: do not; auto: use it for a gpt on CUDA"
     )
     kernels: Annotated[Literal["auto", "off", "on"], MayChange()] = Field(
         "auto",

@@ -181,11 +181,7 @@ def _untrained(model: CharModel, meta: Meta, count: int) -> Iterator[CharModel]:
 
 
 def _ablate_best(
-    model: CharModel,
-    ids: Ids,
-    starts: Starts,
-    found: Sequence[Found],
-    features: Sequence[Feature],
+    model: CharModel, ids: Ids, starts: Starts, found: Sequence[Found], features: Sequence[Feature]
 ) -> list[FeatureAblation]:
     """Hold the best unit of each discovery at zero, each unit once."""
     best: dict[tuple[str, int, int], tuple[str, Unit]] = {}

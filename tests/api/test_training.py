@@ -156,10 +156,7 @@ def test_a_second_interrupt_is_at_once(tiny_config: TinyConfig, tmp_path: Path) 
 
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         charlm.train(
-            config=tiny_config("rnn"),
-            out=tmp_path,
-            device="cpu",
-            observers=[AfterEachStep(twice)],
+            config=tiny_config("rnn"), out=tmp_path, device="cpu", observers=[AfterEachStep(twice)]
         )
     assert read_meta(tmp_path / "rnn" / LAST).progress.step == 0
 

@@ -157,7 +157,7 @@ def test_the_json_of_stats_has_all_keys(charlm: Charlm, tiny_text: Path) -> None
     text = tiny_text.read_text("utf-8")
     assert (found["chars"], found["lines"]) == (len(text), text.count("\n"))
     assert set(found["yardsticks"]) == {
-        *("train_chars", "val_chars", "entropy", "gzip", "bzip2", "xz", "ngram"),
+        *("train_chars", "val_chars", "entropy", "gzip", "bzip2", "xz", "ngram")
     }
     assert parse_config(found["suggestion"]).data.path == (str(tiny_text),)
 

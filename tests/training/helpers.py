@@ -30,9 +30,9 @@ from charlm.sampling.preview import preview
 from charlm.training import session, validation
 from charlm.training.session import Session
 from charlm.training.trainer import Outcome
+from tests.conftest import KINDS as KINDS  # for the tests that import this module
 from tests.models import model_config
 
-KINDS = ("rnn", "gru", "lstm", "gpt", "mlp")
 OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw", "muon")
 CARRYING = tuple(kind for kind in KINDS if kind != "gpt")  # a state
 NETWORKS = [(kind, "streams") for kind in CARRYING] + [(kind, "windows") for kind in KINDS]

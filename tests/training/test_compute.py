@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +133,7 @@ def test_cuda_is_refused_without_a_gpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cuda", "mps", "chosen"),
-    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+    ("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
 )
 def test_auto_is_cuda_before_mps_before_cpu(
     cuda: bool, mps: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
@@ -163,16 +162,8 @@ def test_auto_precision_on_a_gpu_is_bf16_or_fp16_if_that_is_all_it_supports(
     assert choose_compute(config.train, model, "cuda").precision == chosen
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    """Restores the number of threads after a test."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def test_the_number_of_threads_is_recorded_and_kept_by_a_resumed_run(
-    threads: None, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    threads_as_before: None, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "usable_cpus", lambda: 3)
     config = make_config(tiny_text, "rnn", "train.threads=3", "train.max_steps=2")
