@@ -1,5 +1,7 @@
-"""Part `exact` of scripts/gpu_check: the losses and gradients on a GPU are those on the CPU in
-float64, and a run that is stopped and resumed on a GPU equals a run that is not stopped.
+"""Part `exact` of scripts/gpu_check: is a GPU exact?
+
+Its losses and gradients must be those of the CPU in float64. A run that is stopped and resumed on
+it must equal a run that is not stopped.
 """
 
 from __future__ import annotations

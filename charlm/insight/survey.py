@@ -35,8 +35,8 @@ class FeatureAblation:
 
     Attributes:
         feature: the feature that the unit tracks.
-        rise_where: the mean rise of the loss in bits per character, on characters that follow one
-            at which the feature holds, or is above its median.
+        rise_where: the mean rise of the loss in bits per character, on the characters that come
+            after a character at which the feature holds, or is above its median.
         rise_elsewhere: the mean rise on the other characters.
     """
 

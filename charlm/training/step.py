@@ -152,8 +152,8 @@ class Stepper:
         return self.scaler.is_enabled() and self.scaler.get_scale() > 1
 
     def is_sound(self, x: Tensor, y: Tensor) -> bool:
-        """Return whether the loss on a batch x, y (B, T) is finite, in all processes, so that the
-        weights are worth saving."""
+        """Return whether the weights are worth saving: the loss on a batch x, y (B, T) is finite
+        in all processes."""
         piece = len(x) // self._train.grad_accum
         with evaluating(self.model), torch.no_grad(), self._compute.autocast():
             logits, _ = self.model(x[:piece], self._states[0])
