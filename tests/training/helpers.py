@@ -164,6 +164,18 @@ def assert_same_run(folder: Path, reference: Path) -> None:
     assert samples[0] == samples[1]
 
 
+def assert_resumes(config: Config, out: Path, *stops: int) -> Path:
+    """Check that a run stopped at these steps is the run never stopped; return its folder."""
+    reference = new_run(config, out / "never")
+    folder = new_run(config, out / "stopped", stop_at=stops[0])
+    for step in stops[1:]:
+        assert go_on(config, folder, stop_at=step) == "stopped"
+        assert read_meta(folder / LAST).progress.step == step
+    assert go_on(config, folder) == "finished"
+    assert_same_run(folder, reference)
+    return folder
+
+
 def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
     """Wait until something has happened in a running process."""
     deadline = time.monotonic() + PATIENCE_S

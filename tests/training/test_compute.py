@@ -18,7 +18,7 @@ from charlm.observer import Observer
 from charlm.training import choose, session
 from charlm.training.choose import choose_compute
 from tests.conftest import python
-from tests.training.helpers import assert_same_run, make_config, new_run, resume, train
+from tests.training.helpers import assert_resumes, assert_same_run, make_config, new_run, resume
 
 
 class Notices(Observer):
@@ -109,10 +109,7 @@ def test_nothing_is_compiled_on_a_cpu_unless_asked_for(
 def test_a_resumed_compiled_run_is_the_run_never_stopped(tiny_text: Path, tmp_path: Path) -> None:
     config = make_config(tiny_text, "lstm", "train.compile=on")
     with torch.compiler.set_stance("force_eager"):  # torch.compile without its compiler
-        reference = new_run(config, tmp_path / "never")
-        folder = new_run(config, tmp_path / "stopped", stop_at=5)
-        train(resume(config, folder, "cpu"))
-    assert_same_run(folder, reference)
+        assert_resumes(config, tmp_path, 5)
 
 
 # --- device, precision, threads --------------------------------------------------------------
