@@ -1,9 +1,11 @@
-"""Nats and bits."""
+"""Nats and bits, and the sizes of weights."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+WEIGHT_BYTES = {"int8": 1, "fp16": 2, "fp32": 4}  # by the format in which a model is exported
 
 
 def bits(nats: float) -> float:

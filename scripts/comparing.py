@@ -55,7 +55,8 @@ def in_turn(
 ) -> Comparison:
     """Call both in turn, `repeats` times; each call returns the seconds it took.
 
-    Whoever begins takes turns, too, and a first pair is not counted.
+    The first call of a pair is ours and theirs in turn. One more pair is called first and is not
+    counted.
     """
     ours(), theirs()
     pairs: list[tuple[float, float]] = []

@@ -6,11 +6,12 @@
 With --train it trains models of several widths on pieces of each text, with several numbers of
 characters and dropout rates, and appends a line for each run to RESULTS.jsonl. Runs that are there
 already are not repeated, so it can be stopped and continued. The last 20,000 characters of a text
-are held out: the loss of a run is that on them, in nats per character, after the last step.
+are held out. The loss of a run is the loss on them after its last step, in nats per character.
 
-It then prints, for each kind and piece of text, the losses; the dropout that was best; and how much
-worse than the best width the rule's choice is at the same time, for several `chars_per_weight`. The
-time is that of `suggest.LAPTOP`, or of --speed with three numbers, so the machine does not matter.
+It then prints, for each kind and piece of text, the losses and the best dropout. For several values
+of `chars_per_weight`, it prints the regret: the loss of the width that the rule chooses for a time,
+minus the loss of the best width for that time. Times are computed from `suggest.LAPTOP`, or from
+--speed with three numbers, so the machine does not matter.
 """
 
 from __future__ import annotations
@@ -177,10 +178,10 @@ def best_of(runs: dict[Spec, float]) -> dict[int, dict[int, tuple[float, float]]
 
 
 def regret(kind: str, piece: int, losses: Losses, speed: Speed) -> list[list[float]]:
-    """For times of which all is known: how much worse than the best width each ratio's choice is.
+    """For each ratio, the loss of the width that it chooses, minus that of the best width.
 
     Returns:
-        A row for each time, with a number of nats for each of RATIOS.
+        A row for each time that the losses cover, with a number of nats for each of RATIOS.
     """
     of, rows = KINDS[kind], []
     for seconds in np.geomspace(2, 2000, 25):

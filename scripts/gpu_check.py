@@ -3,10 +3,11 @@
 
     scripts/gpu_check [--data FILE] [--nanogpt DIR] [--minutes 10] [--json FILE]
 
-Needs a CUDA GPU and charlm's packages, but neither charlm installed nor a network. FILE is
-tinyshakespeare, which the losses asked for are of; DIR is a checkout of nanoGPT, whose own train.py
-runs beside us, in a copy. Each part runs in a process of its own, with a share of the minutes; what
-overruns it is cut, and said to be. Ends with status 1 if anything asked for was missed.
+It needs a CUDA GPU and charlm's packages. It needs no network, and charlm need not be installed.
+FILE is tinyshakespeare, the text of the required losses. DIR is a checkout of nanoGPT, whose own
+train.py runs in a copy, for comparison. Each part runs in its own process and has a share of the
+minutes. A part that takes longer is ended, and the table says so. The status is 1 if any
+requirement is missed.
 
     scripts/gpu_check --device cpu --quick    # the same on tiny models: only whether it all runs
 """

@@ -26,9 +26,9 @@ class Check:
 
     Attributes:
         text: a file, or a built-in text.
-        comparable: whether it is the text that the losses asked for are of.
-        quick: sizes and steps so small that only the way they are run is checked.
-        deadline: when the part is to be over, of time.monotonic.
+        comparable: whether it is the text of the required losses.
+        quick: take tiny sizes and few steps. They check only that everything runs.
+        deadline: when the part must be over, in the seconds of time.monotonic.
     """
 
     device: str
@@ -57,9 +57,9 @@ class Found:
     """The result of a task.
 
     Attributes:
-        met: whether it is what was asked for; None where nothing is asked, or not of such a run.
+        met: whether the requirement is met; None if there is none for this run.
         value: the figure that others are compared with, if there is one.
-        memory_mb: the most memory of the device it took, where the task knows better than PyTorch.
+        memory_mb: the most memory of the device it used, if the task knows better than PyTorch.
     """
 
     got: str

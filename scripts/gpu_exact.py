@@ -1,5 +1,7 @@
-"""Part `exact` of scripts/gpu_check: a GPU's losses and gradients are the CPU's in float64, and a
-run that was stopped there and resumed is the run that was not.
+"""Part `exact` of scripts/gpu_check: is a GPU exact?
+
+Its losses and gradients must be those of the CPU in float64. A run that is stopped and resumed on
+it must equal a run that is not stopped.
 """
 
 from __future__ import annotations
@@ -112,6 +114,11 @@ def resumed(kind: str, precision: str, check: Check) -> Found:
         except DeviceError as error:
             return Found(f"not on this device: {error}")
         _train(whole, steps)
+        # auto measures, and might choose otherwise the next time
+        compute = whole.run.compute
+        kernels = "off" if compute.kernel == "torch" else "on"
+        chosen = (f"train.precision={compute.precision}", f"train.kernels={kernels}")
+        config = settings(kind, check.text, *overrides, *chosen)
         folder = _train(start(config, Path(other), check.device), steps // 2)
         with stopped_run(folder) as last:
             _train(resume(config, last, check.device), steps)

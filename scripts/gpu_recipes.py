@@ -43,10 +43,7 @@ WIDE = (
     "train.optimizer.adamw_lr=6.0e-3",
     "eval.every=50",
 )
-SCORED = (
-    *("eval.protocol=windows", "eval.window=256", "eval.n_windows=12800"),
-    "eval.every=100",
-)
+SCORED = (*("eval.protocol=windows", "eval.window=256", "eval.n_windows=12800"), "eval.every=100")
 SMALL = {
     "gpt": ("model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.context=16"),
     "lstm": ("model.hidden_size=16", "train.seq_len=8"),
@@ -110,9 +107,11 @@ def race(name: str, kind: str, overrides: tuple[str, ...], check: Check) -> Foun
 
 
 def train(check: Check, config: Config, to_target: bool) -> tuple[Watch, float, bool]:
-    """Train in a folder that is thrown away; what was seen, seconds in all, and whether to the end.
+    """Train in a temporary folder.
 
-    Seconds in all have compiling, evaluation and checkpoints in them.
+    Returns:
+        What was seen; the seconds in all, with compiling, evaluation and checkpoints; and whether
+        the run reached its end.
     """
     watch, began = Watch(), time.monotonic()
 

@@ -11,7 +11,7 @@ paper: A. Karpathy, J. Johnson and L. Fei-Fei, "Visualizing and Understanding Re
        test loss, beside n-grams; how often the gates are saturated.
 
 The runs share the minutes equally. Ctrl-C stops, and the same command continues: a finished run is
-not trained again. To compute the losses and figures takes a few minutes more. The page is one file
+not trained again. The losses and figures take a few minutes more. The page is one file
 in the folder of --out, and needs no internet connection.
 """
 
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -31,6 +30,7 @@ import reproduce_paper
 from comparing import machine
 from reproduce_runs import Part, Run, part, state_of, table_of_runs, train
 
+from charlm.config.suggest import minutes_problem
 from charlm.errors import CharlmError
 from charlm.outputs import write_output
 from charlm.page.document import build, read_part
@@ -88,8 +88,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--layers", nargs="+", type=int, default=[1, 2, 3], metavar="N")
     add("--sizes", nargs="+", type=int, default=[64, 128, 256, 512], metavar="N")
     asked = options.parse_args(arguments)
-    if not 0 < asked.minutes < math.inf:
-        raise CharlmError(f"--minutes {asked.minutes:g}: give a number above 0")
+    if problem := minutes_problem(asked.minutes):
+        raise CharlmError(f"--minutes {asked.minutes:g}: {problem}")
     if asked.steps is not None and asked.steps < 1:
         raise CharlmError(f"--steps {asked.steps}: give a number above 0")
     asked.out = asked.out or Path("checkpoints", "reproduce", asked.experiment)

@@ -62,10 +62,10 @@ def crowding(n: int) -> float:
 def message_terms(n: int, summed: float = 0, exchanged: float = 0) -> tuple[float, float]:
     """What the time of a wait and that of a byte are multiplied by, for messages of n processes.
 
-    In the memory that they share, a process waits twice for the others in an all-reduce, and once in
-    an exchange. It copies what is added up in and out, 2 bytes read or written for each byte in each
-    direction, and adds n - 1 numbers to each of its share, 3 for each byte. Of what is exchanged, it
-    copies its share in and that of the others out.
+    In the memory that they share, a process waits twice for the others in an all-reduce, and once
+    in an exchange. It copies what is added up in and out, 2 bytes read or written for each byte in
+    each direction, and adds n - 1 numbers to each of its share, 3 for each byte. Of what is
+    exchanged, it copies its share in and that of the others out.
     """
     moved = (4 + 3 * (n - 1) / n) * summed + 2 * exchanged
     waits = 2 * (summed > 0) + (exchanged > 0)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from charlm.cli import main
+from tests.insight.browser import Page, browsing
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("rnn", "gru", "lstm", "gpt", "mlp")
@@ -70,6 +71,23 @@ def script_module(name: str) -> ModuleType:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or writes the user's cache."""
     os.environ["CHARLM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def threads_as_before() -> Iterator[None]:
+    """After the test, PyTorch has as many threads as before it."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A browser with one page. Only for tests with `needs_chromium`."""
+    with browsing(tmp_path_factory.mktemp("profile")) as page:
+        yield page
 
 
 @pytest.fixture

@@ -40,8 +40,8 @@ ALLOWED = {
     "page": "",
     "insight": "errors outputs units visible observer config data models checkpoint evaluation "
     "page",
-    "playground": "errors visible config data models checkpoint evaluation sampling page",
-    "exporting": "version errors visible config data models checkpoint sampling",
+    "playground": "errors units visible config data models checkpoint evaluation sampling page",
+    "exporting": "version errors units visible config data models checkpoint sampling",
     "training": "version errors files processes randomness units visible machine observer devices "
     "config data models kernels checkpoint evaluation",
     "api": "errors outputs units machine visible observer config data models checkpoint evaluation "

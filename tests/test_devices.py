@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -11,12 +9,7 @@ from charlm import devices
 from charlm.devices import MAX_THREADS, set_threads
 from charlm.errors import DeviceError
 
-
-@pytest.fixture(autouse=True)
-def _threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("threads_as_before")
 
 
 @pytest.mark.parametrize(("cpus", "most"), [(1, MAX_THREADS), (2, 8), (3, 12), (64, 256)])

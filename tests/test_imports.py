@@ -26,7 +26,13 @@ SMALL = {"numpy", "pydantic", "yaml"}
 @pytest.mark.parametrize(
     ("command", "allowed"),
     [
+        ("", set()),
         ("--help", set()),
+        ("--version", set()),
+        ("help sample", set()),
+        ("sample --help", set()),
+        ("train --help", set()),
+        ("train --help-settings", SMALL - {"numpy"}),
         ("data list", set()),
         ("config schema", SMALL - {"numpy"}),
         ("info RUN", SMALL | {"safetensors"}),
@@ -34,6 +40,7 @@ SMALL = {"numpy", "pydantic", "yaml"}
         ("compare RUN RUN --json", SMALL),
         ("sample RUN --engine numpy --length 5", SMALL | {"safetensors"}),
         ("sample RUN --length 5", SMALL | {"safetensors"}),
+        ("sample RUN --num-samples 9 --format jsonl --score", SMALL | {"safetensors"}),
         ("data stats TEXT", SMALL),
     ],
 )

@@ -16,7 +16,7 @@ from charlm.api import arguments
 from charlm.api.reading import ReadingModel
 from charlm.checkpoint.read import Checkpoint, check_vocabulary, find_checkpoint, open_checkpoint
 from charlm.config import SampleConfig
-from charlm.config.base import MAX_COUNT
+from charlm.config.base import MAX_COUNT, MAX_SEED
 from charlm.config.files import as_argument, updated
 from charlm.data.vocab import Ids
 from charlm.errors import DataError
@@ -28,7 +28,6 @@ from charlm.sampling.text import Chunk, SampleSpec
 if TYPE_CHECKING:
     from charlm.data.corpus import TextIds
 
-MAX_SEED = 2**64 - 1
 SIDE_BY_SIDE = 32  # texts that are sampled at the same time
 
 

@@ -17,9 +17,8 @@ from charlm.api import arguments
 from charlm.api.model import Model, load
 from charlm.checkpoint.read import find_checkpoint, find_run
 from charlm.config import Config
-from charlm.config.base import LARGEST, SMALLEST
 from charlm.config.files import load_config, parse_config
-from charlm.config.suggest import name_for
+from charlm.config.suggest import minutes_problem, name_for
 from charlm.machine import limit_spinning
 from charlm.observer import Observer, Record
 
@@ -87,10 +86,7 @@ def train(
 
 
 def make_trainer(
-    ready: Session,
-    observers: Sequence[Observer],
-    should_stop: Callable[[], bool],
-    started: float,
+    ready: Session, observers: Sequence[Observer], should_stop: Callable[[], bool], started: float
 ) -> Trainer:
     """The trainer of a run, which also samples and records units for TensorBoard.
 
@@ -190,8 +186,8 @@ def _request(
 def _check_minutes(minutes: float, alone: bool) -> None:
     if not isinstance(minutes, int | float) or isinstance(minutes, bool):
         raise TypeError(f"minutes= should be a number, not {type(minutes).__name__}")
-    if not SMALLEST <= minutes <= LARGEST / 60:
-        raise ValueError(f"minutes={minutes:g} should be above 0 and at most {LARGEST / 60:g}")
+    if problem := minutes_problem(minutes):
+        raise ValueError(f"minutes={minutes:g} {problem}")
     if not alone:
         raise ValueError(
             "minutes= is for settings that are chosen for a text; with config=, use "

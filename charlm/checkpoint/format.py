@@ -104,8 +104,8 @@ class Meta(BaseModel):
     kernel: Word = "torch"  # see Compute
     muon_kernel: Word | None = None  # see Compute; None in files written before it was recorded
     muon: Literal["fp32", "bf16"]  # see Compute
-    processes: Annotated[Count, Field(ge=1)] = 1  # that trained it, see charlm.processes
-    launched_by: tuple[Word, ...] = ()  # by commands torchrun, see charlm.processes
+    processes: Annotated[Count, Field(ge=1)] = 1  # how many trained it; see charlm.processes
+    launched_by: tuple[Word, ...] = ()  # commands torchrun; see charlm.processes
     versions: dict[Word, Word]
 
     @field_validator("vocab")

@@ -6,11 +6,11 @@ import difflib
 import mmap
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # changed later.
 MAP_FROM = 64 << 20
 MOST_RUNS = 6  # named in a message
+T = TypeVar("T")
 
 
 def find_checkpoint(given: Path | None, runs: Path = Path("checkpoints")) -> Path:
@@ -166,7 +167,7 @@ class Checkpoint:
 
         types = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
         types |= {"BF16": torch.bfloat16, "I64": torch.int64, "U8": torch.uint8}
-        found = self._below(prefix)
+        found = below(self._entries, prefix)
         tensors = {}
         with reading(self.path):
             if shapes is not None and found:
@@ -189,7 +190,7 @@ class Checkpoint:
         Raises:
             CheckpointError: the file was cut short since it was opened.
         """
-        found = self._below("model.")
+        found = below(self._entries, "model.")
         with reading(self.path):
             whole: mmap.mmap | None = None
             if sum(entry.end - entry.begin for entry in found.values()) > MAP_FROM:
@@ -216,17 +217,9 @@ class Checkpoint:
         if self._file.readinto(buffer) != entry.end - entry.begin:  # type: ignore[attr-defined]
             raise DamageError("it was cut short while it was read")
 
-    def _below(self, prefix: str) -> dict[str, Entry]:
-        """The tensors whose names begin with `prefix`, by the rest of their names."""
-        return {
-            name.removeprefix(prefix): entry
-            for name, entry in self._entries.items()
-            if name.startswith(prefix)
-        }
-
     def _check(self, prefix: str, shapes: Named, dtypes: Collection[str] = ("F32",)) -> None:
         """Raise DamageError unless the tensors below a prefix are exactly those of `shapes`."""
-        found = self._below(prefix)
+        found = below(self._entries, prefix)
         expected = dict(islice(shapes, len(found) + 1))  # `shapes` may be endless
         for name, shape in expected.items():
             entry = found.get(name)
@@ -239,6 +232,11 @@ class Checkpoint:
                 )
         if unknown := found.keys() - expected:
             raise DamageError(f"unexpected tensor {shown(prefix + min(unknown))}")
+
+
+def below(named: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """What has a name that begins with `prefix`, by the rest of its name."""
+    return {name.removeprefix(prefix): it for name, it in named.items() if name.startswith(prefix)}
 
 
 @contextmanager

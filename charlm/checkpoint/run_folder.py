@@ -181,15 +181,15 @@ def write_config(folder: Path, config: Config) -> None:
 
 
 def kept_checkpoint(folder: Path, step: int) -> Path:
-    """Return the path of the checkpoint that is kept of a step."""
+    """Return the path of the checkpoint of a step, for `train.keep_every`."""
     return folder / f"step-{step:08d}.safetensors"
 
 
 def remove_kept(folder: Path, step: int, n_kept: int) -> None:
     """Remove the kept checkpoints of the steps up to `step`, except the newest `n_kept`.
 
-    Only files whose names `kept_checkpoint` gives are removed. Those of later steps are of a run
-    that was killed and has been resumed from an earlier step. They stay.
+    Only files with the names that `kept_checkpoint` gives are removed. Files of later steps stay:
+    their run was killed and has been resumed from an earlier step.
 
     Raises:
         CheckpointError: a file cannot be removed.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from charlm.cli import shared_options
 from charlm.cli.parser import Verbs, add_verb
+from charlm.units import WEIGHT_BYTES
 
 
 def add_export(verbs: Verbs) -> None:
@@ -46,7 +47,7 @@ docs/sharing.md describes these files.
     )
     parser.add_argument(
         "--weights",
-        choices=["int8", "fp16", "fp32"],
+        choices=[*WEIGHT_BYTES],
         help="format of the weights: int8 (rounded, with one scale per row; html only), fp16 or "
         "fp32 (default: int8 for html, fp32 for the others)",
     )
@@ -75,7 +76,7 @@ The page is that of `charlm export`, in a temporary folder.
     shared_options.add_checkpoint(parser)
     parser.add_argument(
         "--weights",
-        choices=["int8", "fp16", "fp32"],
+        choices=[*WEIGHT_BYTES],
         default="int8",
         help="format of the weights: int8 (rounded, with one scale per row), fp16 or fp32 "
         "(default: %(default)s)",

@@ -70,7 +70,7 @@ def verb_hint(word: str, verbs: Collection[str]) -> str:
 
 
 def is_known(option: str, options: Collection[str]) -> bool:
-    """Whether a verb with these options has this one, or one that another program calls so."""
+    """Whether `option` is one of a verb's options, or another program's name for one of them."""
     name = option.replace("_", "-")
     return name in options or _OPTIONS.get(name) in options
 

@@ -128,10 +128,7 @@ def add_verb(
         usage: the arguments, for a verb with many options; by default, all of them.
     """
     parser: Parser = verbs.add_parser(
-        name,
-        help=about,
-        description=f"{about[0].upper()}{about[1:]}.",
-        epilog=examples,
+        name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=examples
     )
     if usage:
         parser.usage = f"{parser.prog} {usage}"

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from charlm.data.vocab import Ids
     from charlm.sampling.text import SampleSpec
 
-DEFAULT_BATCH = 32  # texts sampled side by side, if --batch is not given
-
 
 @dataclass(frozen=True)
 class Request:
@@ -76,7 +74,7 @@ def sample(options: argparse.Namespace) -> int:
 
 
 def _make_request(options: argparse.Namespace, meta: Meta) -> Request:
-    from charlm.api import new_seed
+    from charlm.api.model import SIDE_BY_SIDE, new_seed
     from charlm.sampling.text import SampleSpec
 
     configs = [_settings(options, meta, value) for value in options.temperature or [None]]
@@ -93,7 +91,7 @@ def _make_request(options: argparse.Namespace, meta: Meta) -> Request:
         prompt=_read_prompt(meta, configs[0].prompt, options),
         seed=new_seed(options.seed),
         count=count,
-        batch=min(count, options.batch or DEFAULT_BATCH),
+        batch=min(count, options.batch or SIDE_BY_SIDE),
         of_documents=of_documents,
     )
 
@@ -209,8 +207,8 @@ def _sample_texts(
 
 
 class _TextPrinter:
-    """Prints each text after its prompt. Of several texts, each comes after a line that names it,
-    unless each is a document, which is one line itself, or --no-separator is given."""
+    """Prints each text after its prompt. If there are several, a line before each names it. There
+    is no such line with --no-separator, or if each text is a document, which is one line."""
 
     def __init__(
         self, model: Model, request: Request, spec: SampleSpec, options: argparse.Namespace

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-MAX_SEED = 2**64 - 1  # as train.seed
 MAX_TEXTS, MAX_BATCH = 10**9, 10**6
 
 
@@ -146,6 +145,8 @@ def seed(text: str) -> int:
     Raises:
         ArgumentTypeError: it is not an integer in this range.
     """
+    from charlm.config.base import MAX_SEED  # slow to import
+
     return _integer(0, MAX_SEED)(text)
 
 

@@ -15,8 +15,8 @@ from charlm.launch import is_one_of_several
 def collected(*names: str) -> Iterator[list[int]]:
     """Collect the first signal of these names in a list. A second one ends the process at once.
 
-    It is not turned into a KeyboardInterrupt, which could stop a library between any two of its
-    lines, for example while it has a lock.
+    The first signal does not raise a KeyboardInterrupt: that could stop a library between any two
+    of its lines, for example while it has a lock.
     """
     received: list[int] = []
     with _first(names, received.append):

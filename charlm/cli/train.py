@@ -106,19 +106,19 @@ def _request(options: argparse.Namespace, notify: Callable[[str], None]) -> Requ
 
 
 def _check_minutes(options: argparse.Namespace) -> None:
-    """
+    """Check --minutes.
+
     Raises:
         CharlmError: the time is no number that a run can have, or something else limits the run.
     """
-    from charlm.config.base import LARGEST, SMALLEST
     from charlm.config.files import limiting
+    from charlm.config.suggest import minutes_problem
 
     minutes = options.minutes
     if minutes is None:
         return
-    if not SMALLEST <= minutes <= LARGEST / 60:
-        large = f" and at most {LARGEST / 60:,.0f}" * (minutes > 0)
-        raise CharlmError(f"--minutes {minutes:g}: should be above 0{large}")
+    if problem := minutes_problem(minutes):
+        raise CharlmError(f"--minutes {minutes:g}: {problem}")
     if options.config:
         raise CharlmError(
             "--minutes chooses settings for a text; with a config, use "

@@ -7,8 +7,8 @@ import argparse
 from charlm.cli.output import print_lines
 from charlm.cli.parser import Parser
 
-# Options that set a setting: the keys, the value and what it is. Of `a|b`, the first is set that
-# the kind of model has.
+# Options that set a setting: the keys, the name of the value, and the help text. `a|b` sets the
+# first key that the kind of model has.
 _SETTINGS = {
     "--model": ("model.kind", "KIND", "kind of model: lstm, gru, rnn, gpt or mlp"),
     "--layers": ("model.n_layer", "N", "number of layers"),

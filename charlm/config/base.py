@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 # the others with weights and logits do not overflow.
 MAX_COUNT = 10**15
 SMALLEST, LARGEST = 1e-12, 1e9
+MAX_SEED = 2**64 - 1
 MAX_LENGTH = 10_000_000  # of a dimension of a tensor: sequences or characters
 
 
@@ -81,7 +82,7 @@ _AUTO = Annotated[Literal["auto"], Tag("auto")]
 _NUMBER_OR_AUTO = Discriminator(lambda value: "auto" if value == "auto" else NUMBER_TAG)
 PositiveIntOrAuto = Annotated[Annotated[PositiveInt, Tag(NUMBER_TAG)] | _AUTO, _NUMBER_OR_AUTO]
 AtLeastTwoOrAuto = Annotated[Annotated[AtLeastTwo, Tag(NUMBER_TAG)] | _AUTO, _NUMBER_OR_AUTO]
-Seed = Annotated[int, Field(ge=0, lt=2**64), _INTEGER]
+Seed = Annotated[int, Field(ge=0, lt=MAX_SEED + 1), _INTEGER]
 
 
 class Group(BaseModel):

@@ -16,15 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from charlm.config.base import (
-    Fraction,
-    Group,
-    MayChange,
-    PositiveInt,
-    Text,
-    VocabSize,
-    is_unicode,
-)
+from charlm.config.base import Fraction, Group, MayChange, PositiveInt, Text, VocabSize, is_unicode
 
 MAX_PATH = 4096  # characters; no system opens a longer path
 
@@ -79,8 +71,8 @@ OLD_NAMES = {"min_count": "vocab_min_count", "max_size": "vocab_size"}
 
 
 def with_new_names(raw: Any) -> Any:
-    """Replace the old names in a raw group `data`, but not that of a setting that has both names:
-    it is then an unknown key."""
+    """Replace the old names in a raw group `data`. If a setting is given by both names, the old one
+    stays, and is then an unknown key."""
     if not isinstance(raw, dict):
         return raw
     return {

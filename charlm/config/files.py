@@ -90,8 +90,8 @@ _GROUP = re.compile(rb"^[ {]*(?:name|data|model|train|eval|sample)[ ]*:", re.MUL
 def _read(path: Path, where: str) -> str:
     """Return the text of a config file.
 
-    A pipe is read to its end, so that the shell's `<(...)` works. One that no process writes to
-    counts as empty: opening it does not wait.
+    A pipe is read to its end, so that the shell's `<(...)` works. Opening it does not wait: a pipe
+    that no process writes to counts as empty.
 
     Raises:
         ConfigError: the file cannot be read, is too large, or is not UTF-8.

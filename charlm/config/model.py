@@ -9,6 +9,8 @@ from pydantic import Field
 
 from charlm.config.base import Context, Fraction, Group, Layers, Width
 
+POSITION_BASE = 10_000.0  # of the angles of rope and sinusoidal positions
+
 
 class RecurrentConfig(Group):
     """Settings of a vanilla RNN, GRU or LSTM."""

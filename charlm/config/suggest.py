@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from charlm.config.base import LARGEST, SMALLEST
 from charlm.config.describe import describe_model
 from charlm.config.kinds import for_kind
 from charlm.config.model import GPTConfig, MLPConfig, ModelConfig, RecurrentConfig
@@ -90,7 +91,7 @@ class Choice:
     Attributes:
         chars: number of characters to train on, repetitions counted.
         epochs: number of passes over the text.
-        enough: whether more time would not lower the loss, since the text is too short.
+        enough: whether the text is so short that more time would not lower the loss.
     """
 
     kind: str
@@ -144,6 +145,13 @@ def model_of(kind: str, width: int, dropout: float = 0.0) -> ModelConfig:
         {"kind": kind, "n_layer": of.n_layer, "hidden_size": width}
         | {"input_dropout": dropout, "output_dropout": dropout}
     )
+
+
+def minutes_problem(minutes: float) -> str | None:
+    """What a number of minutes should be; None if a run can take so long."""
+    if SMALLEST <= minutes <= LARGEST / 60:
+        return None
+    return "should be above 0" + f" and at most {LARGEST / 60:,.0f}" * (minutes > 0)
 
 
 def choose(kind: str, chars: int, seconds: float, speed: Speed, width: int | None = None) -> Choice:

@@ -24,6 +24,7 @@ from charlm.config.base import (
 )
 
 LIMITS = ("max_steps", "max_epochs", "max_seconds")  # of a run; the first one reached ends it
+L2 = Annotated[NonNegativeFloat, Field(description="weight decay (L2 penalty); for matrices only")]
 
 
 class SGDConfig(Group):
@@ -32,9 +33,7 @@ class SGDConfig(Group):
     kind: Literal["sgd"] = Field("sgd", description="stochastic gradient descent with momentum")
     lr: PositiveFloat = Field(0.5, description="learning rate")
     momentum: Fraction = Field(0.9, description="momentum factor")
-    weight_decay: NonNegativeFloat = Field(
-        0.0, description="weight decay (L2 penalty); for matrices only"
-    )
+    weight_decay: L2 = 0.0
 
 
 class RMSPropConfig(Group):
@@ -44,9 +43,7 @@ class RMSPropConfig(Group):
     lr: PositiveFloat = Field(2e-3, description="learning rate")
     alpha: Beta = Field(0.95, description="decay rate of the running mean of squared gradients")
     eps: Epsilon = Field(1e-8, description="term added to the denominator for numerical stability")
-    weight_decay: NonNegativeFloat = Field(
-        0.0, description="weight decay (L2 penalty); for matrices only"
-    )
+    weight_decay: L2 = 0.0
 
 
 class AdamConfig(Group):
@@ -214,8 +211,7 @@ class TrainConfig(Group):
         "are correct, else fp32; the precision of Muon's matrix products is chosen separately",
     )
     compile: Annotated[Literal["auto", "off", "on"], MayChange()] = Field(
-        "auto",
-        description="on: use torch.compile; off: do not; auto: use it for a gpt on CUDA",
+        "auto", description="on: use torch.compile; off: do not; auto: use it for a gpt on CUDA"
     )
     kernels: Annotated[Literal["auto", "off", "on"], MayChange()] = Field(
         "auto",

@@ -73,10 +73,7 @@ def python_topics() -> str:
     return "\n\n".join(topics[title] for title in sorted(topics))
 
 
-BUILTINS: dict[str, Callable[[], str]] = {
-    "python": python_source,
-    "python-topics": python_topics,
-}
+BUILTINS: dict[str, Callable[[], str]] = {"python": python_source, "python-topics": python_topics}
 
 
 def read_builtin(path: str) -> str:

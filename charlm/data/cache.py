@@ -25,13 +25,7 @@ from typing import Any
 from charlm.config import DataConfig
 from charlm.data.build import FORMAT, Facts, build
 from charlm.data.sources import Source, stamp_of
-from charlm.data.verify import (
-    AlteredError,
-    Encoded,
-    open_folder,
-    seal,
-    write_facts,
-)
+from charlm.data.verify import AlteredError, Encoded, open_folder, seal, write_facts
 from charlm.errors import DataError
 from charlm.files import (
     REMEDY,
@@ -187,7 +181,7 @@ def _stamps(sources: Sequence[Source]) -> list[list[Any]]:
 
 
 def _are_older(stamps: list[list[Any]], began: float) -> bool:
-    """Whether any change of the files after time `began` (s) changes their times, too."""
+    """Whether each change of the files after time `began` (s) gives them other times."""
     return all(began - max(stamp[-2:]) / 1e9 > _tick(stamp[-2:]) for stamp in stamps)
 
 

@@ -120,9 +120,7 @@ Texts = tuple[Encoded | None, Encoded | None, Encoded | None]
 
 
 def open_texts(
-    data: DataConfig,
-    expected: str | None = None,
-    named: Collection[str] | None = None,
+    data: DataConfig, expected: str | None = None, named: Collection[str] | None = None
 ) -> Texts:
     """Open the texts that `data` names. Those that are not in the cache are encoded first.
 

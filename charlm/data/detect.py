@@ -47,7 +47,8 @@ _SIGNS = re.compile(r"([^\W\d_])([^\w\s\0-\x7f’‐‑–—…·\xad]+)(?=([^\
 _LOOKED_AT = 10_000  # characters
 _MISPLACED = 0.05  # the largest share of misplaced characters in a text
 _ENOUGH = 50  # characters that are not ASCII, to be sure
-_CLOSE, _NEAR = 0.98, 0.7  # of the best confidence of chardet; a closer one is no real difference
+# shares of the best confidence of chardet; encodings above the first do not really differ
+_CLOSE, _NEAR = 0.98, 0.7
 _FEW = 2  # different bytes that are not ASCII; fewer are no evidence
 _NO_IDEA = 0.04  # below this confidence of chardet, the first of the candidates is used
 
@@ -120,9 +121,8 @@ def _encoding(sample: bytes) -> tuple[str | None, bool]:
         for name in near
         if confidence[name] > _CLOSE * confidence[best] and misplaced[name] <= misplaced[best]
     ]
-    if (
-        not best.startswith("utf-") and best not in _EAST_ASIAN
-    ):  # few other texts are valid in these
+    # few other texts are valid in UTF and in East Asian encodings
+    if not best.startswith("utf-") and best not in _EAST_ASIAN:
         rivals += [name for name in _EAST_ASIAN if _decode(sample, name) is not None]
     is_close = any(_decode(sample, name) != text for name in rivals)
     n_special = sum(best.startswith("utf-") or not char.isascii() for char in text)

@@ -12,9 +12,9 @@ hashes, each id has a character, and the number of each character is the one in 
 decoded text has the recorded hash. (The text of a list cannot be compared, since it is shuffled.)
 
 Reading all of a large text takes too long for every opening, so files with the recorded stamps are
-trusted. A program of this user that forges the facts with these stamps can give another text, but
-no id that is not in the vocabulary: `TextIds` raises a DataError for it. The ids are mapped from
-the disk, so cutting their file short while it is in use ends the process; charlm never does that.
+trusted. A program of this user can forge the facts with these stamps, and so give another text. But
+it cannot give an id that is not in the vocabulary: `TextIds` raises a DataError for it. The ids are
+mapped from the disk, so the process ends if another one cuts their file short. charlm never does.
 """
 
 from __future__ import annotations

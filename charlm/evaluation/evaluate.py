@@ -104,21 +104,18 @@ def _read(reader: _Reader, ids: AnyIds, config: EvalConfig, seed: int, rows: int
     return _read_sliding(reader, ids, reader.model.context)
 
 
+@dataclass
 class _Reader:
     """Reads batches, and sums their losses in float64 on the CPU."""
 
-    def __init__(
-        self,
-        model: CharModel,
-        forward: Forward,
-        should_stop: Callable[[], bool],
-        chars_at_once: int,
-        processes: Processes,
-    ) -> None:
-        self.model, self._forward, self.processes = model, forward, processes
-        self._should_stop, self.chars_at_once = should_stop, chars_at_once
-        self.nats, self.chars = 0.0, 0
-        self._next = 0  # the process that reads the next batch
+    model: CharModel
+    forward: Forward
+    should_stop: Callable[[], bool]
+    chars_at_once: int
+    processes: Processes
+    nats: float = 0.0
+    chars: int = 0
+    _next: int = 0  # the process that reads the next batch
 
     def is_next(self) -> bool:
         """Whether this process reads the next batch of those that are shared out."""
@@ -128,9 +125,9 @@ class _Reader:
 
     def read(self, x: Ids, y: Ids, state: State | None = None, skip: int = 0) -> State:
         """Read x (B, T), and score the targets y (B, T) without the first `skip` of each row."""
-        if self._should_stop():
+        if self.should_stop():
             raise InterruptedEvaluationError
-        logits, state = self._forward(self._tensor(x), state)
+        logits, state = self.forward(self._tensor(x), state)
         self.nats += float(summed_nll(logits[:, skip:], self._tensor(y[:, skip:])))
         self.chars += int((y[:, skip:] != IGNORED).sum())
         return state

@@ -18,6 +18,7 @@ from torch import Tensor
 from charlm.checkpoint.format import Meta
 from charlm.checkpoint.read import Checkpoint
 from charlm.config import GPTConfig
+from charlm.config.model import POSITION_BASE
 from charlm.errors import CharlmError
 from charlm.exporting.read import read_exported
 from charlm.exporting.tokenizer import tokenizer_files
@@ -26,7 +27,6 @@ from charlm.sampling.numpy.gpt import LAYER_EPS, RMS_EPS
 
 Tensors = dict[str, Tensor]
 
-ROPE_BASE = 10000.0
 DTYPES = {"fp16": "float16", "fp32": "float32"}  # the names that PyTorch has for them
 # the settings that a GPT must have, by its positions: those of GPT-2, and those of Llama
 NEEDED: dict[str, dict[str, Any]] = {
@@ -113,7 +113,7 @@ def _config(config: GPTConfig, V: int) -> dict[str, Any]:
         "head_dim": config.n_embd // config.n_head,
         "hidden_act": "silu",
         "rms_norm_eps": RMS_EPS,
-        "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_BASE},
+        "rope_parameters": {"rope_type": "default", "rope_theta": POSITION_BASE},
         "attention_bias": config.bias,
         "mlp_bias": config.bias,
         "attention_dropout": config.dropout,

@@ -27,10 +27,11 @@ from charlm.checkpoint.read import Checkpoint
 from charlm.config import GPTConfig, MLPConfig
 from charlm.config.shapes import count_weights
 from charlm.errors import CharlmError
-from charlm.exporting.read import BYTES, read_exported
+from charlm.exporting.read import read_exported
 from charlm.models import CharModel, State
 from charlm.sampling.generate import beginning
 from charlm.sampling.numpy.gpt import RMS_EPS
+from charlm.units import WEIGHT_BYTES
 from charlm.version import __version__
 from charlm.visible import visible
 
@@ -57,7 +58,7 @@ def build_onnx(checkpoint: Checkpoint, weights: str) -> tuple[bytes, float]:
     onnx = _needed("onnx")
     _needed("onnxruntime")
     meta = checkpoint.meta
-    size = BYTES[weights] * count_weights(meta.config.model, len(meta.vocab))
+    size = WEIGHT_BYTES[weights] * count_weights(meta.config.model, len(meta.vocab))
     if size > MAX_BYTES:
         raise CharlmError(
             f"{checkpoint.path}: its weights in {weights} have {size / 1e9:.1f} GB, and an ONNX "

@@ -9,7 +9,6 @@ from charlm.checkpoint.weights import read_model
 from charlm.errors import BrokenModelError
 from charlm.models import CharModel
 
-BYTES = {"fp16": 2, "fp32": 4}  # of a weight, by the format of the weights
 _LARGEST = torch.finfo(torch.float16).max
 
 
@@ -18,7 +17,7 @@ def read_exported(checkpoint: Checkpoint, weights: str) -> CharModel:
     """The model of a checkpoint on the CPU, for reading texts, with all weights in float32.
 
     Args:
-        weights: the format of the weights, one of BYTES. With fp16, matrices are rounded to
+        weights: the format of the weights, fp32 or fp16. With fp16, matrices are rounded to
             numbers that a float16 can have, and no weight is larger than the largest of them.
 
     Raises:

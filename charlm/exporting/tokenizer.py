@@ -1,7 +1,7 @@
 """A tokenizer for transformers whose tokens are the characters, or the bytes, of a vocabulary.
 
-The file is that of the library `tokenizers`. No token is special, so a text such as `<unk>` is the
-characters that it has, and each text that can be encoded is decoded to itself.
+The file is that of the library `tokenizers`. No token is special: the text `<unk>` is five tokens.
+So each text that can be encoded is decoded to itself.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Feature:
 
 
 def read_features(text: str) -> list[Feature]:
-    """The features of a text, whatever its contents. Of equal ones only the first."""
+    """The features of any text. If several have the same values, only the first."""
     return distinct(Feature(name, compute(text)) for name, compute in FEATURES.items())
 
 

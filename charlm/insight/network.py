@@ -163,9 +163,8 @@ def embedding_map(model: CharModel, vocab: str) -> EmbeddingMap:
     n = min(2, len(S))
     xy[:, :n] = U[:, :n] * S[:n]
     shares[:n] = S[:n] ** 2 / max(float((S**2).sum()), 1e-30)
-    flip = np.where(
-        xy[np.abs(xy).argmax(0), [0, 1]] < 0, -1.0, 1.0
-    )  # the largest value is positive
+    largest = xy[np.abs(xy).argmax(0), [0, 1]]  # is made positive
+    flip = np.where(largest < 0, -1.0, 1.0)
     return EmbeddingMap(xy * flip, shares, source, tuple(map(char_class, vocab)))
 
 

@@ -105,9 +105,9 @@ def _units(survey: Survey) -> tuple[dict[str, Array], dict[str, Any]]:
     """The values of the units (units, N) as small integers, with the most levels that fit into
     MAX_BYTES; and their description.
 
-    The description has the kinds of units, and for each row its kind, layer and index, the value
-    of its highest level (`scales`), and a smaller value for full colour, so that outliers do not
-    make the rest pale (`shown`).
+    The description has the kinds of units. For each row it has the kind, layer and index, the value
+    of the highest level (`scales`), and a smaller value that gets the full colour (`shown`), so
+    that outliers do not make the rest pale.
     """
     units, chosen = survey.activations.units, _chosen(survey)
     rows, scales, shown = [], [], []

@@ -10,9 +10,9 @@ The best of thousands of units always scores high. So a unit has to beat three b
 computed in the same way, on the same halves:
 
     chance         the best unit for the feature shifted along the text, over SHIFTS shifts. A
-                   shifted feature keeps its runs, but has no relation to the text. A feature that
-                   comes back in the same phase after a shift, as a column of a table with lines of
-                   equal length does, is instead cut into blocks, and these are shuffled.
+                   shifted feature keeps its runs, but has no relation to the text. Some features
+                   equal themselves after a shift, for example a column of a table with lines of
+                   equal length. They are cut into blocks instead, and the blocks are shuffled.
     last two       a table of the feature's mean after each pair of characters. It needs no memory.
     untrained      the best unit of the same network with untrained weights, over several networks.
                    Such a network still carries the last few characters.

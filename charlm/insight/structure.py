@@ -1,4 +1,4 @@
-"""Features of the structure of a text that may be no prose: tables, music, code, records.
+"""Features of the structure of any text: prose, tables, music, code, records.
 
 They are built from what the text itself repeats, and need no knowledge of its format:
 
@@ -20,13 +20,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from charlm.insight.features import (
-    Bools,
-    Feature,
-    Reals,
-    line_starts,
-    run_length,
-)
+from charlm.insight.features import Bools, Feature, Reals, line_starts, run_length
 from charlm.insight.surprisal import char_class
 from charlm.visible import visible
 
@@ -83,7 +77,7 @@ class _Lines:
         return np.where(self.ends, 0.0, total - before)
 
     def beginnings(self, length: int) -> Iterator[tuple[int, str]]:
-        """The start of each line, and its first characters; only of lines that are so long."""
+        """The start and the first `length` characters of each line that has so many."""
         for start in np.flatnonzero(np.diff(self.starts, prepend=-1)):
             begin = self.text[start : start + length]
             if len(begin) == length and "\n" not in begin:

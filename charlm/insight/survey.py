@@ -35,8 +35,8 @@ class FeatureAblation:
 
     Attributes:
         feature: the feature that the unit tracks.
-        rise_where: the mean rise of the loss in bits per character, on characters that follow one
-            at which the feature holds, or is above its median.
+        rise_where: the mean rise of the loss in bits per character, on the characters that come
+            after a character at which the feature holds, or is above its median.
         rise_elsewhere: the mean rise on the other characters.
     """
 
@@ -181,11 +181,7 @@ def _untrained(model: CharModel, meta: Meta, count: int) -> Iterator[CharModel]:
 
 
 def _ablate_best(
-    model: CharModel,
-    ids: Ids,
-    starts: Starts,
-    found: Sequence[Found],
-    features: Sequence[Feature],
+    model: CharModel, ids: Ids, starts: Starts, found: Sequence[Found], features: Sequence[Feature]
 ) -> list[FeatureAblation]:
     """Hold the best unit of each discovery at zero, each unit once."""
     best: dict[tuple[str, int, int], tuple[str, Unit]] = {}

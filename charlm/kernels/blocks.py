@@ -109,7 +109,8 @@ class Blocks:
     def backward(
         self, call: Call, x: Tensor, saved: Tensor, dout: Tensor
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """The gradients with respect to x and the weights, from that by the output, (B, T, D)."""
+        """The gradients with respect to x and the weights, from `dout` (B, T, D), that with
+        respect to the output."""
         dx, threads = dout.clone(memory_format=torch.contiguous_format), torch.get_num_threads()
         gradients = call.gradients()
         blocks, pointers = call.structure(x, dx, gradients)
@@ -165,7 +166,7 @@ class Call:
     def structure(
         self, x: Tensor, out: Tensor, gradients: Sequence[Tensor | None] = ()
     ) -> tuple[_Blocks, object]:
-        """The structure for C, and what must exist as long as it."""
+        """The structure for C, and an object that must exist as long as the structure is used."""
         (B, T, D), options = x.shape, self.options
         blocks = _Blocks(B=B, T=T, D=D, H=options.n_head, F=options.mlp_width)
         blocks.n_layer, blocks.seed = len(self.weights) // WEIGHTS, self.seed

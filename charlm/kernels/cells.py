@@ -62,7 +62,7 @@ class _Pool:
         return free.pop() if free else torch.zeros(rows, columns, dtype=dtype)
 
     def give(self, *matrices: Tensor) -> None:
-        """Let another call have matrices that are not used any more."""
+        """Take back matrices that their user does not need any more; later calls reuse them."""
         for matrix in matrices:
             self._free[(*matrix.shape, matrix.dtype)].append(matrix)
 
@@ -121,7 +121,7 @@ class CellKernel:
         return self.take(n + SPARE_ROWS, -(-width // self._depth) * self._depth)
 
     def give(self, *matrices: Tensor | None) -> None:
-        """Let later calls have matrices of `take` and `rows`."""
+        """Take back matrices of `take` and `rows`; later calls reuse them."""
         self._pool.give(*(matrix for matrix in matrices if matrix is not None))
 
     def product(self, A: Tensor, B: Tensor, out: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""charlm's own kernels for training, as the choice of a run sees them."""
+"""Which of charlm's own kernels can train a model; `training.choose` asks for them here."""
 
 from __future__ import annotations
 

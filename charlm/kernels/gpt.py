@@ -47,7 +47,7 @@ class FusedGPT:
             mlp_width=config.mlp_width,
             layernorm=config.norm == "layernorm",
             qk_norm=config.qk_norm,
-            dropout=block.dropout.p if model.training else 0.0,  # the config's may be off in a copy
+            dropout=block.dropout.p if model.training else 0.0,  # a copy may have set it to 0
         )
         weights = [weight for block in model.blocks for weight in _weights(block)]
         return self.blocks(x, rotation, weights, options)

@@ -78,8 +78,8 @@ def usable_variants() -> list[Variant]:
 
 
 def for_sampling(variant: Variant) -> bool:
-    """Whether networks that write text use a variant. They multiply float32 numbers; AMX is fast
-    enough to multiply each as two of bfloat16."""
+    """Whether the kernels for sampling use a variant. They need the precision of float32. AMX
+    multiplies bfloat16 only, but is fast enough to treat each number as the sum of two."""
     return not variant.half or variant.name == "amx"
 
 

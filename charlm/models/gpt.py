@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charlm.config import GPTConfig
+from charlm.config.model import POSITION_BASE
 from charlm.models.base import CharModel, State
 
 
@@ -182,7 +183,7 @@ class Rotary(nn.Module):
 def _angles(positions: int, width: int) -> Tensor:
     """pos / 10000^(2i/width), (positions, width/2); in float64, as large angles need it."""
     i = torch.arange(0, width, 2, dtype=torch.float64)
-    return torch.outer(torch.arange(positions).double(), 10000 ** (-i / width))
+    return torch.outer(torch.arange(positions).double(), POSITION_BASE ** (-i / width))
 
 
 def _rotate(x: Tensor, rotation: Tensor) -> Tensor:

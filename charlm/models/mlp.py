@@ -90,8 +90,8 @@ class MLP(CharModel):
 
     @torch.no_grad()
     def _initialise(self, config: MLPConfig) -> None:
-        """Normal with a variance of 1 / I, so that W x is about as large as x, or 2 / I where relu
-        sets half of it to zero (He et al. 2015). One-hot vectors have N ones. Biases are 0."""
+        """Normal with a variance of 1 / I, so that W x is about as large as x; with relu, 2 / I,
+        since half of W x becomes 0 (He et al. 2015). For one-hot x, I is N. Biases are 0."""
         gain = 2 if config.activation == "relu" else 1
         for i, layer in enumerate(self.layers):
             one_hot = i == 0 and config.input == "one_hot"

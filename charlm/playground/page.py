@@ -30,7 +30,7 @@ def build_page(checkpoint: Checkpoint, how: str) -> tuple[str, dict[str, Any]]:
     """The HTML of the page of a model.
 
     Args:
-        how: the format of the weights, one of charlm.playground.weights.FORMATS.
+        how: the format of the weights, one of charlm.units.WEIGHT_BYTES.
 
     Returns:
         The page, and its description of the weights: their format and the measured loss.

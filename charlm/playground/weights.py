@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from charlm.checkpoint.read import Checkpoint
 from charlm.config.shapes import count_weights
 from charlm.errors import CharlmError
+from charlm.units import WEIGHT_BYTES
 
-FORMATS = {"int8": 1, "fp16": 2, "fp32": 4}  # and their bytes for each weight
 MAX_BYTES = 100_000_000  # of a page: browsers open larger ones slowly or not at all
 
 Floats = NDArray[np.float32]
@@ -27,7 +27,7 @@ def check_size(checkpoint: Checkpoint, weights: str) -> None:
     """
     meta = checkpoint.meta
     count = count_weights(meta.config.model, len(meta.vocab))
-    size, smallest = (count * FORMATS[each] * 4 // 3 for each in (weights, "int8"))  # in base64
+    size, smallest = (count * WEIGHT_BYTES[it] * 4 // 3 for it in (weights, "int8"))  # in base64
     if size <= MAX_BYTES:
         return
     what = (
@@ -44,8 +44,8 @@ def pack(weights: Mapping[str, Floats], how: str) -> Arrays:
 
     Args:
         weights: by name.
-        how: one of FORMATS. With int8, each row of a matrix is divided by its largest value / 127
-            and rounded. Vectors, which are few numbers, stay in float32.
+        how: one of WEIGHT_BYTES. With int8, each row of a matrix is divided by its largest value
+            / 127 and rounded. Vectors, which are few numbers, stay in float32.
 
     Returns:
         The arrays by name; for a matrix in int8 also `NAME.scales`, (rows,). float16 numbers are

@@ -65,7 +65,8 @@ class Trainer:
 
 
 def side_by_side(ids: Ids, B: int, T: int) -> Ids:
-    """A text (N,) as at most B pieces (B, N / B) of more than T characters, if it has as many."""
+    """Cut a text (N,) into B equal pieces (B, N / B), or into fewer, so that each has more than T
+    characters."""
     B = max(1, min(B, len(ids) // (T + 1)))
     return ids[: len(ids) // B * B].reshape(B, -1)
 

@@ -57,11 +57,7 @@ def choose_compute(
 
 class _Chooser:
     def __init__(
-        self,
-        train: TrainConfig,
-        model: CharModel,
-        recorded: Choices | None,
-        kernels: type[Kernels],
+        self, train: TrainConfig, model: CharModel, recorded: Choices | None, kernels: type[Kernels]
     ) -> None:
         self._train, self._model, self._recorded = train, model, recorded
         self._kernels = kernels

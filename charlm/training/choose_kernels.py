@@ -6,7 +6,7 @@ A resumed run repeats the choices of the run before, if this machine can.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from charlm.config import SGDConfig, TrainConfig
 from charlm.errors import DeviceError
@@ -27,9 +27,11 @@ class MismatchError(RuntimeError):
     """The results differ from those in float32 on the CPU."""
 
 
+@dataclass(frozen=True)
 class KernelChooser:
-    """
-    Args:
+    """Chooses what computes the layers and Muon on the CPU.
+
+    Attributes:
         model: on the CPU, without dropout.
         recorded: the choices of the run to resume, or of the first process.
         float32: PyTorch on this CPU.
@@ -37,30 +39,24 @@ class KernelChooser:
         notices: gets a line for each thing that a user should know.
     """
 
-    def __init__(
-        self,
-        train: TrainConfig,
-        model: CharModel,
-        recorded: Choices | None,
-        kernels: type[Kernels],
-        float32: Compute,
-        verified: Callable[[Compute], Compute],
-        notices: list[str],
-    ) -> None:
-        self._train, self._model, self._recorded = train, model, recorded
-        self._kernels, self._float32, self._verified = kernels, float32, verified
-        self._notices = notices
+    train: TrainConfig
+    model: CharModel
+    recorded: Choices | None
+    kernels: type[Kernels]
+    float32: Compute
+    verified: Callable[[Compute], Compute]
+    notices: list[str]
 
     def _was(self, recorded: str | None) -> str | None:
         """A choice of the run before, if it is to be repeated."""
-        if self._train.kernels == "off":
+        if self.train.kernels == "off":
             return TORCH
-        return None if self._train.kernels == "on" else recorded
+        return None if self.train.kernels == "on" else recorded
 
     def _variants(self, was: str | None) -> list[Variant]:
         """The variants to try: the one of the run before; all, if there was no run before or this
         CPU does not have its variant."""
-        usable = self._kernels.variants(self._train.precision) if was != TORCH else []
+        usable = self.kernels.variants(self.train.precision) if was != TORCH else []
         return [variant for variant in usable if variant.name == was] or usable
 
     # --- layers ------------------------------------------------------------------------------
@@ -74,54 +70,54 @@ class KernelChooser:
         Raises:
             DeviceError: train.kernels is `on`, and there is none for this CPU.
         """
-        if not self._kernels.support(self._model):
+        if not self.kernels.support(self.model):
             return pytorch()
-        was = self._was(_layers_of(self._recorded) if self._recorded else None)
+        was = self._was(_layers_of(self.recorded) if self.recorded else None)
         found = list(self._correct(self._variants(was)))
-        if self._train.kernels != "on" and was not in [it.kernel for it in found]:
+        if self.train.kernels != "on" and was not in [it.kernel for it in found]:
             found.append(pytorch())
         return found[0] if len(found) == 1 else self._fastest(found)
 
     def _correct(self, variants: list[Variant]) -> Iterator[Compute]:
         """Yield a Compute for each variant whose layers are correct."""
-        problem = f"no kernel supports train.precision {self._train.precision} on this CPU"
+        problem = f"no kernel supports train.precision {self.train.precision} on this CPU"
         n_found = 0
         for variant in variants:
             try:
                 compute = replace(
-                    self._float32,
+                    self.float32,
                     precision="bf16" if variant.half else "fp32",
                     kernel=variant.name,
-                    fused=self._kernels.layers(self._model, variant),
+                    fused=self.kernels.layers(self.model, variant),
                 )
-                yield self._verified(compute)
+                yield self.verified(compute)
                 n_found += 1
             except NoKernelError as error:
                 problem = f"charlm's own kernels are not available: {error}"
-                self._notices.append(
+                self.notices.append(
                     f"{problem}; training is slower than this CPU allows, but the results are as "
                     "good"
                 )
                 break  # what one variant lacks, the others lack, too
             except MismatchError as error:
                 problem = f"charlm's kernel is wrong on this CPU and not used: {error}"
-                self._notices.append(problem)
-        if not n_found and self._train.kernels == "on":
+                self.notices.append(problem)
+        if not n_found and self.train.kernels == "on":
             raise DeviceError(f"train.kernels on: {problem}; use train.kernels=auto or off")
 
     def _fastest(self, computes: list[Compute]) -> Compute:
         """Return the one with the shortest step. Each is timed once on this machine."""
         # with SGD the layers take most of the time; Muon's kernel is chosen separately
-        train = self._train.model_copy(update={"optimizer": SGDConfig()})
-        x, y = trial.random_batch(train, self._model, SHARE)
+        train = self.train.model_copy(update={"optimizer": SGDConfig()})
+        x, y = trial.random_batch(train, self.model, SHARE)
 
         by_name = {it.kernel: it for it in computes}
         precisions = [it.precision for it in computes]
-        key = f"{self._model.config!r} {self._model.vocab_size} {tuple(x.shape)} {precisions}"
+        key = f"{self.model.config!r} {self.model.vocab_size} {tuple(x.shape)} {precisions}"
         seconds = measured(
-            f"{key} {self._float32.threads}",
+            f"{key} {self.float32.threads}",
             list(by_name),
-            lambda name: trial.step_seconds(self._model, train, by_name[name], x, y, repeats=1),
+            lambda name: trial.step_seconds(self.model, train, by_name[name], x, y, repeats=1),
         )
         best = min(computes, key=lambda it: seconds[it.kernel])
         return replace(best, checks=(*best.checks, _times("a trial step", seconds, best.kernel)))
@@ -134,22 +130,22 @@ class KernelChooser:
         Args:
             pytorch: sets the best precision of PyTorch's products.
         """
-        was = self._was(_muon_of(self._recorded) if self._recorded else None)
+        was = self._was(_muon_of(self.recorded) if self.recorded else None)
         found = dict(self._correct_muon(self._variants(was)))
         if was in found:
             return _with_muon_kernel(compute, found, was)
         names = list(found)
-        if self._train.kernels != "on" or not found:
+        if self.train.kernels != "on" or not found:
             compute = pytorch(compute)
             names.append(TORCH)
         if len(names) == 1:
             return _with_muon_kernel(compute, found, names[0])
-        shapes = [tuple(it.shape) for it in self._model.hidden_matrices()]
-        key = f"muon {shapes} {compute.muon} {self._float32.threads}"
+        shapes = [tuple(it.shape) for it in self.model.hidden_matrices()]
+        key = f"muon {shapes} {compute.muon} {self.float32.threads}"
         seconds = measured(
             key,
             names,
-            lambda name: trial.muon_step_seconds(self._model, found.get(name), compute.muon),
+            lambda name: trial.muon_step_seconds(self.model, found.get(name), compute.muon),
         )
         return _with_muon_kernel(compute, found, min(names, key=seconds.__getitem__))
 
@@ -157,16 +153,16 @@ class KernelChooser:
         """Yield each kernel for Muon that is correct, with the name of its variant."""
         for variant in variants:
             try:
-                kernel = self._kernels.muon(variant)
+                kernel = self.kernels.muon(variant)
             except NoKernelError:
                 return  # `_correct` has said so
             error = 0.0
-            if self._train.verify:
-                error = trial.muon_kernel_error(kernel, trial.largest_matrix(self._model))
+            if self.train.verify:
+                error = trial.muon_kernel_error(kernel, trial.largest_matrix(self.model))
             if error <= MUON_TOLERANCES[kernel.precision]:
                 yield variant.name, kernel
             else:
-                self._notices.append(
+                self.notices.append(
                     "charlm's kernel is wrong on this CPU and not used: Muon's orthogonal factor "
                     f"is {error:.1%} off"
                 )

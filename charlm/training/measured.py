@@ -22,18 +22,19 @@ ROUNDS = 3
 def measured(
     key: str, names: Sequence[str], measure: Callable[[str], float], rounds: int = ROUNDS
 ) -> dict[str, float]:
-    """The seconds that each of some ways to do the same takes on this machine.
+    """Measure several ways to do the same thing on this machine, or take the times from the cache.
 
     Args:
-        key: says what they do. With the machine and the source of the kernels, it decides which
-            earlier measurement is the same.
+        key: says what they do. An earlier measurement is used if its key, machine and sources of
+            the kernels are the same.
         names: of the ways.
-        measure: returns the seconds of one, by its name; called only if they are not in the cache.
-        rounds: how many times each is measured.
+        measure: returns the seconds that the way of this name takes.
+        rounds: how many times each way is measured. The ways are measured in turn, since other
+            processes may disturb some measurements.
 
     Returns:
-        The shortest seconds by name; all are measured in turn, since other processes may disturb
-        some. A cache that cannot be used changes nothing but the time this takes.
+        The shortest seconds of each way, by name. They do not need the cache: without it, every
+        call measures.
     """
     machine = [platform.node(), platform.machine(), *sorted(cpu_features())]
     text = "\0".join([key, *names, sources_digest(), *machine])

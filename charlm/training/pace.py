@@ -14,7 +14,8 @@ Every = int | Literal["auto"] | None
 
 
 class Pace:
-    """
+    """Decides when a run evaluates, samples and ends.
+
     Args:
         clock: returns seconds, never fewer than before.
         started: what the clock returned when the command began.
@@ -33,7 +34,7 @@ class Pace:
         self._processes = processes or Processes()
         self._now, started = self._processes.first((clock(), started))
         self._zero = started - progress.wall_s  # the start of the run, had it never been stopped
-        self._took: dict[str, float] = {}  # what the end of the run repeats: seconds
+        self._took: dict[str, float] = {}  # seconds of what the end of the run repeats
         self._first_step = progress.step
         self._was_over = limits.reached(progress.step, progress.wall_s)
 
@@ -52,8 +53,8 @@ class Pace:
         return self._clock() - self._zero
 
     def seconds(self) -> float:
-        """The seconds that the run would have taken if it ended now, with a last evaluation and a
-        last sample. `train.max_seconds` limits them."""
+        """The seconds of the run so far, and those of a last evaluation and a last sample.
+        `train.max_seconds` limits the sum."""
         return self.wall_s() + sum(self._took.values())
 
     def is_over(self) -> bool:

@@ -14,12 +14,11 @@ class Request:
     """What a user asks to train.
 
     Attributes:
-        config: all settings; None for settings that are chosen for the text, or, of a run to
-            resume, for its own.
+        config: all settings. None chooses them for the text, or takes those of the run to resume.
         data: the paths of the text. With a config, they are in it already.
-        minutes: how long to train with chosen settings, or how much longer to train a run to
-            resume; None for what the settings say.
-        overrides: `KEY=VALUE` settings for chosen settings and those of a run to resume.
+        minutes: how long to train with chosen settings, or how much longer to train the run to
+            resume. None for what the settings say.
+        overrides: `KEY=VALUE` settings. They change chosen settings and those of a run to resume.
         name: of the run; None for the name of the config or of the text.
         out: the folder of the run folders.
         resume: continue a run: that in the folder `run`, else that of the name, else the newest.

@@ -12,7 +12,8 @@ _VOCAB_SIZE, _BATCH_CHARS = 100, 2048
 
 
 class SpeedTrial:
-    """
+    """Measures how fast this machine trains a model of one kind and width.
+
     Args:
         kind, width: of the model; see `measure_speed`.
         train: its kernels, precision, threads and optimizer are used.
@@ -40,7 +41,7 @@ class SpeedTrial:
         return trial.step_seconds(self._model, train, self._compute, x, y) / x.numel()
 
     def _optimizer(self) -> float:
-        """The time of Muon. Other optimizers take none that counts."""
+        """The time of a step of Muon. The time of other optimizers is too short to count."""
         if not isinstance(self._train.optimizer, MuonConfig):
             return 1e-9
         compute = self._compute

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from charlm.checkpoint.format import Progress
-from charlm.checkpoint.read import Checkpoint, reading
+from charlm.checkpoint.read import Checkpoint, below, reading
 from charlm.config import GPTConfig, MLPConfig, TrainConfig
 from charlm.config.shapes import state_shapes
 from charlm.data.batches import IGNORED
@@ -152,8 +152,8 @@ class Stepper:
         return self.scaler.is_enabled() and self.scaler.get_scale() > 1
 
     def is_sound(self, x: Tensor, y: Tensor) -> bool:
-        """Return whether the loss on a batch x, y (B, T) is finite, in all processes, so that the
-        weights are worth saving."""
+        """Return whether the weights are worth saving: the loss on a batch x, y (B, T) is finite
+        in all processes."""
         piece = len(x) // self._train.grad_accum
         with evaluating(self.model), torch.no_grad(), self._compute.autocast():
             logits, _ = self.model(x[:piece], self._states[0])
@@ -203,9 +203,9 @@ class Stepper:
             saved = {} if checkpoint is None else self._saved(checkpoint)
         saved = self._processes.first_tensors(saved)
         with self._processes.together(), reading(path):
-            self._optimizers.load(_below(saved, "optimizer.", device))
-            self._split_states(_below(saved, "state.", device))
-            self._restore_generators(_below(saved, "rng."), progress.step)
+            self._optimizers.load(_moved(below(saved, "optimizer."), device))
+            self._split_states(_moved(below(saved, "state."), device))
+            self._restore_generators(below(saved, "rng."), progress.step)
             if scaler and self.scaler.is_enabled():
                 if scaler.keys() != self.scaler.state_dict().keys():
                     raise DamageError("the state of the gradient scaler is missing")
@@ -290,12 +290,5 @@ def _of_process(name: str, rank: int) -> str:
     return f"{name}.{rank}" if rank else name
 
 
-def _below(
-    tensors: dict[str, Tensor], prefix: str, device: torch.device | str = "cpu"
-) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, by the rest of their names."""
-    return {
-        name.removeprefix(prefix): it.to(device)
-        for name, it in tensors.items()
-        if name.startswith(prefix)
-    }
+def _moved(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: it.to(device) for name, it in tensors.items()}

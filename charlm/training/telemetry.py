@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class RunLog(Observer):
     """Writes metrics.jsonl, samples.txt and TensorBoard's files into a run folder.
 
-    A resumed run cuts off what was written after the checkpoint and writes it again, so that the
-    files do not show that the run was stopped.
+    A resumed run removes what was written after the checkpoint and writes it again. So the files
+    are those of a run that was never stopped.
 
     Args:
         sizes: what `sizes()` returned when the checkpoint was saved; {} for a new run.

@@ -87,7 +87,7 @@ class Trainer:
         started = clock() if started is None else started
         self.pace = Pace(self.limits, self.progress, clock, started, self.processes)
         self._last_saved_s = self.pace.wall_s()
-        self._overfits = False  # and the user knows
+        self._overfits = False  # whether the user was told that the model overfits
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -126,18 +126,18 @@ class Trainer:
         self.model.train()
         while True:
             over = pace.is_over()
-            evaluated, sampled = progress.evaluated_at, progress.sampled_at
-            if (
-                over or pace.is_due(config.every, EVALUATIONS, evaluated, progress.evaluated_s)
-            ) and not self._evaluate():
+            evaluated = progress.evaluated_at, progress.evaluated_s
+            sampled = progress.sampled_at, progress.sampled_s
+            evaluates = over or pace.is_due(config.every, EVALUATIONS, *evaluated)
+            if evaluates and not self._evaluate():
                 over = False  # the resumed run evaluates, samples, and ends then
-            elif over or pace.is_due(config.sample_every, SAMPLES, sampled, progress.sampled_s):
+            elif over or pace.is_due(config.sample_every, SAMPLES, *sampled):
                 self._sample()
             if over:
                 pace.end()
             lost_patience = self._lost_patience()
             progress.finished = over or lost_patience
-            stop = self.pace.agree(self.should_stop()) or progress.finished
+            stop = pace.agree(self.should_stop()) or progress.finished
             self._save_if_due(stop)
             if lost_patience:
                 return "patience"

@@ -143,11 +143,20 @@ def step_seconds(
     whole = train.model_copy(update={"grad_accum": 1})  # x may have fewer rows than pieces
     stepper = Stepper(model, whole, compute, carries_state=False)
     x, y = x.to(compute.device), y.to(compute.device)
+
+    def step() -> None:
+        stepper.step(x, y, 0.0)
+        float(next(model.parameters()).detach().sum())  # waits for the GPU
+
+    return _shortest(step, repeats)
+
+
+def _shortest(step: Callable[[], object], repeats: int) -> float:
+    """The seconds of the shortest of `repeats` calls, after one more that warms up."""
     seconds = []
     for _ in range(1 + repeats):
         started = time.perf_counter()
-        stepper.step(x, y, 0.0)
-        float(next(model.parameters()).detach().sum())  # waits for the GPU
+        step()
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])
 
@@ -242,9 +251,4 @@ def muon_step_seconds(
         if kernel
         else BatchedMuon(matrices, dtype=DTYPES[precision], lr=0.0)
     )
-    seconds = []
-    for _ in range(1 + repeats):
-        started = time.perf_counter()
-        muon.step()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds[1:])
+    return _shortest(muon.step, repeats)

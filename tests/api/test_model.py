@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,49 +104,6 @@ def test_auto_chooses_the_documented_engines(
     engine: str, device: str, texts: int, chosen: list[str]
 ) -> None:
     assert choose_engines(engine, device, texts) == chosen
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", ["lstm", "mlp", "gpt"])
-def test_threads_that_use_one_model_sample_the_same_texts(
-    tiny_run: TinyRun, kind: str, engine: str
-) -> None:
-    model = loaded(tiny_run(kind), engine)
-
-    def sample(seed: int) -> str:
-        return model.sample("ANNE:", length=150, seed=seed)
-
-    expected = [sample(seed) for seed in range(12)]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(sample, range(12))) == expected
-
-
-FORKED = """
-import os, signal, sys, warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # of os.fork with threads, since Python 3.12
-from charlm import load
-model = load(sys.argv[1], engine=sys.argv[2], device="cpu")
-if sys.argv[2] == "native":
-    chooser = model._network._kernel.threads[1]
-    chooser.count = chooser._other = 2  # always two threads
-expected = model.sample("ANNE:", length=50, seed=3)
-children = []
-for _ in range(3):
-    child = os.fork()
-    if child == 0:
-        signal.alarm(60)  # ends a child that hangs
-        os._exit(model.sample("ANNE:", length=50, seed=3) != expected)
-    children.append(child)
-print([os.waitpid(child, 0)[1] for child in children])
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.parametrize("engine", ["native", "numpy"])
-def test_forked_processes_sample_the_same_text(tiny_run: TinyRun, engine: str) -> None:
-    loaded(tiny_run("lstm"), engine)  # the test is skipped without a compiler
-    ended = python("-c", FORKED, tiny_run("lstm"), engine, env={"OMP_NUM_THREADS": "2"})
-    assert (ended.stdout, ended.stderr) == ("[0, 0, 0]\n", "")
 
 
 def test_importing_charlm_imports_nothing_heavy() -> None:

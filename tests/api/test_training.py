@@ -156,10 +156,7 @@ def test_a_second_interrupt_is_at_once(tiny_config: TinyConfig, tmp_path: Path) 
 
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         charlm.train(
-            config=tiny_config("rnn"),
-            out=tmp_path,
-            device="cpu",
-            observers=[AfterEachStep(twice)],
+            config=tiny_config("rnn"), out=tmp_path, device="cpu", observers=[AfterEachStep(twice)]
         )
     assert read_meta(tmp_path / "rnn" / LAST).progress.step == 0
 
@@ -217,7 +214,8 @@ def test_an_edited_config_is_used_and_reported(
         ({"data": 5}, "TypeError data= should be a path or a list of paths"),
         ({"data": ["a", 5]}, "TypeError data= should be a path or a list of paths"),
         ({"minutes": "5"}, "TypeError minutes= should be a number, not str"),
-        ({"minutes": 0}, "ValueError minutes=0 should be above 0 and at most 1.66667e+07"),
+        ({"minutes": 0}, "ValueError minutes=0 should be above 0"),
+        ({"minutes": 1e9}, "ValueError minutes=1e+09 should be above 0 and at most 16,666,667"),
         ({"minutes": float("nan")}, "ValueError minutes=nan should be above 0"),
         ({"minutes": 1, "config": {}}, "ValueError minutes= is for settings that are chosen"),
         ({"config": 5}, "TypeError config= should be a file, a dictionary or a Config, not int"),

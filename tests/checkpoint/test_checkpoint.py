@@ -205,11 +205,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         patched.setattr(*CRASHES[crash])
         with pytest.raises(CheckpointError) as failure:
             save(own, changed(meta, 99), TENSORS)
-    for part in (
-        str(own),
-        "cannot write: No space left on device",
-        "files saved before",
-    ):
+    for part in (str(own), "cannot write: No space left on device", "files saved before"):
         assert part in str(failure.value)
     assert own.read_bytes() == before
     assert list(own.parent.iterdir()) == [own]

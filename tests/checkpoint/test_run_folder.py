@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,17 @@ def test_a_folder_with_an_empty_or_generated_config_is_used(
         pass
 
 
-@pytest.mark.parametrize("part", [0.3, 0.8])
-def test_a_part_of_a_config_is_kept_and_the_advice_helps(
-    part: float, tiny_text: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    "own", [lambda it: it[: len(it) // 3], lambda it: it[:-99], lambda it: "# mine\n" + it]
+)
+def test_another_config_is_kept_and_the_advice_helps(
+    own: Callable[[str], str], tiny_text: Path, tmp_path: Path
 ) -> None:
-    text = to_yaml(make_config(tiny_text))
-    (tmp_path / CONFIG).write_text(text[: int(part * len(text))], encoding="utf-8")
+    (tmp_path / CONFIG).write_text(own(to_yaml(make_config(tiny_text))), encoding="utf-8")
+    before = (tmp_path / CONFIG).read_bytes()
     with pytest.raises(CheckpointError, match=f"{CONFIG}.*rename it"), new_run(tmp_path):
         pass
+    assert (tmp_path / CONFIG).read_bytes() == before
     (tmp_path / CONFIG).rename(tmp_path.parent / "elsewhere.yaml")
     with new_run(tmp_path):
         pass

@@ -22,10 +22,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from charlm.checkpoint.format import BEST, LAST
-from charlm.cli.arguments import make_parser
 from charlm.cli.messages import as_options
-from charlm.config.reference import settings
-from tests.cli.test_cli import parsers
+from tests.cli.test_meant import KEYS, OPTIONS
 from tests.conftest import Charlm, TinyConfig, write_yaml
 from tests.test_architecture import TREES
 
@@ -242,10 +240,6 @@ NOT_RUN = {
     "gradients ": "no hint",
     "initialised as in a new model": "no hint",
 }
-OPTIONS = {
-    verb: {option for action in parser._actions for option in action.option_strings}
-    for verb, parser in parsers(make_parser())
-}
 HELP = {
     f"charlm.cli.{it}"
     for it in (
@@ -258,12 +252,11 @@ HELP = {
     )
 }
 LIBRARY = {  # messages about arguments of the library only; tests/api has them
-    *("charlm.api.arguments", "charlm.api.model", "charlm.api.reading", "charlm.api.training"),
+    *("charlm.api.arguments", "charlm.api.model", "charlm.api.reading", "charlm.api.training")
 }
 LLAMA = {  # a file, and weights of transformers' Llama
-    *("model.safetensors", "model.norm.weight", "model.embed_tokens.weight", "model.layers"),
+    *("model.safetensors", "model.norm.weight", "model.embed_tokens.weight", "model.layers")
 }
-KEYS = {setting.key for setting in settings()}
 GROUPS = {key.rpartition(".")[0] for key in KEYS}
 
 

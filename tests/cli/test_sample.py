@@ -47,12 +47,6 @@ def test_the_batch_does_not_change_the_texts(
     assert charlm(*common, "--batch", batch) == charlm(*common)
 
 
-def test_torch_and_numpy_sample_the_same_text(charlm: Charlm, tiny_run: TinyRun) -> None:
-    for kind in ("lstm", "gpt"):
-        common = ("sample", tiny_run(kind), "--seed", 5, "--length", 60, "--device", "cpu")
-        assert charlm(*common, "--engine", "torch") == charlm(*common, "--engine", "numpy")
-
-
 def test_several_temperatures_are_sampled_one_after_the_other(
     charlm: Charlm, tiny_run: TinyRun
 ) -> None:

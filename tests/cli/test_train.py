@@ -196,11 +196,7 @@ def test_another_optimizer_is_named_when_a_run_is_resumed(charlm: Charlm, workpl
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_goes_on_with_another_text_in_one_command(
-    kind: str,
-    charlm: Charlm,
-    workplace: Path,
-    tiny_run: TinyRun,
-    monkeypatch: pytest.MonkeyPatch,
+    kind: str, charlm: Charlm, workplace: Path, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("new.txt").write_text("Another text, [with brackets].\n" * 60, encoding="utf-8")
     old = tiny_run(kind)

@@ -115,14 +115,8 @@ def test_a_boolean_is_not_a_number(key: str, boolean: str) -> None:
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        (
-            "model.kind=transformer",
-            "model.kind: transformer is not one of rnn, gru, lstm, gpt",
-        ),
-        (
-            "model.kind=ltsm",
-            "model.kind: ltsm is not one of rnn, gru, lstm, gpt, mlp; did you",
-        ),
+        ("model.kind=transformer", "model.kind: transformer is not one of rnn, gru, lstm, gpt"),
+        ("model.kind=ltsm", "model.kind: ltsm is not one of rnn, gru, lstm, gpt, mlp; did you"),
         ("train.optimizer.kind=admw", "did you mean adamw?"),
         ("train.schedule.kind=cosin", "did you mean cosine?"),
         ("model.kind=", "model.kind: None is not one of "),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import threading
@@ -231,5 +232,8 @@ def test_large_but_sane_values_are_accepted(overrides: list[str]) -> None:
 
 def test_the_command_line_has_the_bound_of_a_seed() -> None:
     (seed,) = nodes(SCHEMA, ["train", "seed"])
-    assert seed["exclusiveMaximum"] - 1 == sample_options.MAX_SEED
+    bound = seed["exclusiveMaximum"]
+    assert sample_options.seed(str(bound - 1)) == bound - 1
+    with pytest.raises(argparse.ArgumentTypeError):
+        sample_options.seed(str(bound))
     assert str(SMALLEST) in to_schema()

@@ -17,14 +17,7 @@ from tests.conftest import Charlm, TinyConfig, write_yaml
 
 VALID = [
     *("a", "my run", "run-1.2_final+more (copy)", "2024", "Моя", "設定", "naïve", "हिन्दी", "שלום"),
-    *(
-        "العربية",
-        "میخواهم",
-        "한국어",
-        "x" * MAX_NAME_BYTES,
-        "é" * (MAX_NAME_BYTES // 2),
-        "console",
-    ),
+    *("العربية", "میخواهم", "한국어", "x" * MAX_NAME_BYTES, "é" * (MAX_NAME_BYTES // 2), "console"),
 ]
 INVALID = [
     *(

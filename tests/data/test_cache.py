@@ -648,9 +648,7 @@ def shared(monkeypatch: pytest.MonkeyPatch, removable: list[Path]) -> Iterator[P
         yield folder
 
 
-def test_a_text_is_encoded_for_one_run_if_the_cache_cannot_be_written(
-    shared: Path,
-) -> None:
+def test_a_text_is_encoded_for_one_run_if_the_cache_cannot_be_written(shared: Path) -> None:
     path = write(shared / "text.txt", "text")
     (shared / "cache").chmod(0o555)
     with as_nobody():

@@ -22,15 +22,7 @@ from charlm.data import verify
 from charlm.data.corpus import open_corpus
 from charlm.data.sources import stamp_of
 from charlm.errors import DataError
-from tests.data.test_cache import (
-    NAMES,
-    documents_of,
-    open_,
-    open_unread,
-    text_of,
-    texts_in,
-    write,
-)
+from tests.data.test_cache import NAMES, documents_of, open_, open_unread, text_of, texts_in, write
 
 TEXT = "naïve café\n"
 TEMPORARY = "tmp-0123456789abcdef"
@@ -79,27 +71,20 @@ def replace_by_link(path: Path, target: Path) -> None:
 # --- links -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("target", ["", "nothing"])
 def test_a_link_in_the_place_of_a_text_is_removed_and_not_followed(
-    text: Path, key: Path, precious: Path
+    text: Path, key: Path, precious: Path, target: str
 ) -> None:
     before = contents(precious)
-    replace_by_link(key, precious)
+    replace_by_link(key, precious / target)
     encoded = open_(text)
     assert text_of(encoded) == TEXT
-    (notice,) = encoded.notices
-    assert "it is a symbolic link; the text is encoded again" in notice
+    assert len(encoded.notices) == (not target)  # a link to nothing is no text
+    for notice in encoded.notices:
+        assert "it is a symbolic link; the text is encoded again" in notice
     assert contents(precious) == before
     assert not key.is_symlink()
     assert open_unread(text).notices == []
-
-
-def test_a_link_to_nothing_in_the_place_of_a_text_is_removed(
-    text: Path, key: Path, tmp_path: Path
-) -> None:
-    replace_by_link(key, tmp_path / "nothing")
-    assert text_of(open_(text)) == TEXT
-    assert not (tmp_path / "nothing").exists()
-    assert text_of(open_unread(text)) == TEXT
 
 
 def test_a_link_with_the_name_of_a_build_folder_is_not_followed(

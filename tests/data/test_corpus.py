@@ -18,7 +18,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from charlm.config import DataConfig
-from charlm.data import library
 from charlm.data.corpus import Corpus, Split, TextIds, open_corpus
 from charlm.data.vocab import UNKNOWN, Vocab
 from charlm.errors import DataError
@@ -120,17 +119,6 @@ def test_separate_texts_are_the_parts_that_they_are_given_for(
 )
 def test_line_ends_and_all_other_characters_are_kept(tmp_path: Path, text: str) -> None:
     assert text_of(corpus_of(text, tmp_path)) == text
-
-
-def test_tinyshakespeare_has_the_usual_split() -> None:
-    try:
-        corpus = open_corpus(config_of("tinyshakespeare"))
-    except DataError as missing:
-        pytest.skip(str(missing))
-    known = library.KNOWN["tinyshakespeare"]
-    assert (len(corpus), corpus.sha256) == (known.size, known.sha256)
-    assert len(corpus.vocab) == 65
-    assert [len(corpus.split(split)) for split in SPLITS] == [1_003_854, 111_540, 0]
 
 
 @pytest.mark.usefixtures("cache")

@@ -126,9 +126,7 @@ def test_every_line_of_a_list_is_in_exactly_one_part(
     assert abs(held_out - test * len(corpus)) <= longest / 2 + 1
 
 
-def test_the_carriage_return_of_a_windows_line_end_is_kept_by_default(
-    tmp_path: Path,
-) -> None:
+def test_the_carriage_return_of_a_windows_line_end_is_kept_by_default(tmp_path: Path) -> None:
     corpus = list_of("\r\n".join(NAMES), tmp_path)
     assert sorted(documents_of(corpus, "all")) == sorted(
         [name + "\r\n" for name in NAMES[:-1]] + [NAMES[-1] + "\n"]

@@ -311,9 +311,7 @@ def test_a_glob_without_a_match_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "*.txt") == f"{tmp_path}/*.txt: no file matches this pattern"
 
 
-def test_a_broken_link_in_a_folder_is_refused_and_can_be_excluded(
-    tmp_path: Path,
-) -> None:
+def test_a_broken_link_in_a_folder_is_refused_and_can_be_excluded(tmp_path: Path) -> None:
     fill(tmp_path, "a", "z")
     (tmp_path / "m").symlink_to("nothing")
     message = refusal(tmp_path)

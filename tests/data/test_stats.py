@@ -153,9 +153,7 @@ def test_the_lowest_of_equally_good_orders_is_reported(tmp_path: Path) -> None:
     assert found["ngram"] == {"order": 0, "bits_per_char": 0.0}
 
 
-def test_yardsticks_without_a_validation_part_or_a_training_part(
-    tmp_path: Path,
-) -> None:
+def test_yardsticks_without_a_validation_part_or_a_training_part(tmp_path: Path) -> None:
     found = measure(WORDS, tmp_path, val_fraction=0)["yardsticks"]
     assert found.keys() == {"train_chars", "val_chars", "entropy", "gzip", "bzip2", "xz"}
     found = measure("a", tmp_path, val_fraction=0.9)["yardsticks"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from charlm.config import DataConfig
 from charlm.data import sources as sources_module
 from charlm.data import text as module
-from charlm.data.sources import Source, find_sources
+from charlm.data.sources import Source
 from charlm.data.text import LOOKED_AT, clean, read_texts, read_whole
 from charlm.errors import DataError
 
@@ -302,8 +302,3 @@ def test_a_small_file_is_read_with_the_settings(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(DataError, match=r"text\.txt: this text is empty"):
         read_whole(path, DataConfig(path="x"))
-
-
-def test_the_encoding_of_the_files_does_not_apply_to_a_built_in_text() -> None:
-    data = DataConfig(path="builtin:python-topics", encoding="utf-16")
-    assert "".join(read_texts(find_sources(data.path, data), data)).count("The ") > 100

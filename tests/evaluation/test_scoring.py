@@ -20,6 +20,7 @@ from charlm.errors import DataError
 from charlm.evaluation import scoring
 from charlm.evaluation.evaluate import evaluate
 from charlm.evaluation.scoring import text_to_score
+from tests.data.test_corpus import write
 from tests.training.helpers import decided_model
 
 KNOWN = "\nabé"
@@ -30,12 +31,6 @@ TEXTS = st.text("ab\néxyд", min_size=1, max_size=30)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for all examples of a property."""
     return tmp_path_factory.mktemp("scoring")
-
-
-def write(folder: Path, content: str | bytes, name: str = "text.txt") -> str:
-    path = folder / name
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return str(path)
 
 
 def meta_of(path: str, vocab: str = KNOWN, sha256: str = "", **data: Any) -> Meta:
@@ -94,15 +89,6 @@ def test_unknown_characters_are_left_out_with_skip_unknown_and_otherwise_rejecte
     assert str(caught.value) == f"{path}: {by_vocab.value}; on_unknown=skip leaves them out"
     where = f"({len(unknown)} of {len(text)} characters, the first at character {unknown[0]})"
     assert where in str(caught.value)
-
-
-def test_at_most_five_unknown_characters_are_named(tmp_path: Path) -> None:
-    path = write(tmp_path, "ab" + "zyxwvut" * 3)
-    with pytest.raises(DataError) as caught:
-        text_to_score(meta_of("-"), (path,), "all", False)
-    named = str(caught.value).partition("; nearest")[0]
-    assert "'t' (U+0074), 'u' (U+0075)" in named
-    assert "'x' (U+0078), ... (21 of 23 characters, the first at character 2)" in named
 
 
 @pytest.mark.parametrize("kind", ["lstm", "mlp", "gpt"])

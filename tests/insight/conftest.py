@@ -1,14 +1,12 @@
-"""Fixtures of the tests of the page: runs with a page, and a browser."""
+"""Fixtures of the tests of the page: runs with a page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TinyConfig, train_with
-from tests.insight.browser import Page, browsing
 from tests.insight.pages import HOSTILE
 
 
@@ -28,10 +26,3 @@ def hostile(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -
             file.write(f"--- step 7\n{HOSTILE}\n\n")
         assert main(["inspect", str(runs[kind]), "--length", "700", "--device", "cpu"]) == 0
     return runs
-
-
-@pytest.fixture(scope="session")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """A browser with one page. Only for tests with `needs_chromium`."""
-    with browsing(tmp_path_factory.mktemp("profile")) as page:
-        yield page

@@ -48,11 +48,7 @@ def run(text: Path, kind: str, out: Path, watched: bool, stop_at: int | None = N
     config = make_config(text, kind)
     folder = out / config.name
     ready = resume(config, folder, "cpu") if folder.exists() else start(config, out, "cpu")
-    train(
-        ready,
-        stop_at,
-        [OwnFile(ready)] if watched else [],
-    )
+    train(ready, stop_at, [OwnFile(ready)] if watched else [])
     return ready.run.folder
 
 

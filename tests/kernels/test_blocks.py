@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -19,7 +17,8 @@ from charlm.kernels.gpt import FusedGPT
 from charlm.kernels.variants import Variant
 from charlm.models import build_model
 from charlm.models.gpt import GPT, Block
-from tests.kernels import VARIANTS, load
+from tests.kernels import with_threads
+from tests.kernels.newton_schulz import distance
 
 V = 21
 # relative; bfloat16 has 8 bits, and errors pass through two blocks. RMSNorm's epsilon differs
@@ -34,23 +33,6 @@ KINDS = [
         (True, False),
     )
 ]
-
-
-@pytest.fixture(scope="module", params=VARIANTS, ids=lambda it: it.name)
-def variant(request: pytest.FixtureRequest) -> Variant:
-    found: Variant = request.param
-    load(Blocks, found)  # compiles it, or skips the tests
-    return found
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def model_of(**options: Any) -> GPT:
@@ -78,10 +60,6 @@ def gradients(forward: Any, model: GPT, B: int, T: int) -> tuple[Tensor, dict[st
     torch.autograd.backward(loss)
     grads = {name: p.grad.double() for name, p in model.named_parameters() if p.grad is not None}
     return logits.detach(), grads
-
-
-def distance(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
 
 
 def check(ours: Any, theirs: Any, variant: Variant) -> None:
@@ -120,7 +98,7 @@ def test_logits_and_gradients_are_those_of_float64_within_rounding(
 def test_all_shapes_are_right_with_any_number_of_threads(
     variant: Variant, B: int, T: int, options: dict[str, Any], number: int
 ) -> None:
-    with threads(number):
+    with with_threads(number):
         compare(variant, B, T, **options)
 
 
@@ -143,7 +121,7 @@ def test_neither_repetition_nor_threads_change_a_bit(variant: Variant) -> None:
     for number in (1, 2, 3, 3, 1):
         torch.manual_seed(5)
         x = torch.randn(19, 50, 64, generator=torch.Generator().manual_seed(6), requires_grad=True)
-        with threads(number):
+        with with_threads(number):
             out = blocks_of(forward, x)
             torch.autograd.backward(out.square().sum(), inputs=[x, *model.blocks.parameters()])
         grads = [p.grad for p in (x, *model.blocks.parameters()) if p.grad is not None]
@@ -215,7 +193,7 @@ def test_dropout_is_drawn_anew_by_each_call_from_torchs_generator(variant: Varia
 
 @pytest.mark.parametrize("p", [0.05, 0.2, 0.5, 0.9])
 def test_masks_are_random(variant: Variant, p: float) -> None:
-    blocks = load(Blocks, variant)
+    blocks = Blocks(variant)
     blocks.seed = 3
     mask = functools.partial(blocks.mask, p)
     first = mask(0, "weights", 2000, 300)

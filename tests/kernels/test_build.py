@@ -20,6 +20,7 @@ import pytest
 from charlm.kernels import build
 from charlm.kernels.build import NoKernelError, load_kernel
 from tests.conftest import python
+from tests.data.test_cache import alter, cut, empty
 from tests.kernels import skip_without_compiler
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="this system has no owners and modes")
@@ -157,20 +158,6 @@ def test_a_full_disk_is_reported_and_leaves_no_file(
 
 
 # --- what is loaded ----------------------------------------------------------------------------
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def alter(path: Path) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    path.write_bytes(raw)
 
 
 def make_huge(path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -18,17 +16,11 @@ from charlm.kernels.recurrent import FusedRecurrent
 from charlm.kernels.variants import Variant
 from charlm.models import build_model
 from charlm.models.recurrent import Recurrent
-from tests.kernels import VARIANTS, skip_without_compiler
+from tests.kernels import with_threads
+from tests.kernels.newton_schulz import distance
 
 V = 21
 ROUNDING = {torch.bfloat16: 0.02, torch.float32: 2e-6}  # relative; errors add up over time
-
-
-@pytest.fixture(params=VARIANTS, ids=lambda it: it.name)
-def variant(request: pytest.FixtureRequest) -> Variant:
-    skip_without_compiler()
-    found: Variant = request.param
-    return found
 
 
 @pytest.fixture(params=["rnn", "gru", "lstm"])
@@ -50,16 +42,6 @@ def texts(B: int, T: int) -> tuple[Tensor, Tensor]:
     return ids, targets
 
 
-@contextmanager
-def number_of_threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def run(forward: Any, variant: Variant | None, ids: Tensor, state: Any = None) -> Any:
     """Logits and state; a variant in bfloat16 runs under autocast, as in training."""
     half = variant is not None and variant.half
@@ -79,10 +61,6 @@ def gradients(
     torch.autograd.backward(loss)
     grads = {name: p.grad.double() for name, p in model.named_parameters() if p.grad is not None}
     return loss.item(), grads, tuple(tensor.detach() for tensor in after)
-
-
-def distance(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
 
 
 @pytest.mark.parametrize(
@@ -111,7 +89,7 @@ def test_loss_gradients_and_states_are_those_of_float64_within_rounding(
     shape = (n_states, model.rnn.num_layers, B, model.rnn.hidden_size)
     state = tuple(0.5 * torch.randn(shape)) if with_state else None
     double = tuple(tensor.double() for tensor in state) if state else None
-    with number_of_threads(threads):
+    with with_threads(threads):
         ours = gradients(FusedRecurrent(model, variant), model, variant, texts(B, T), state)
     theirs = gradients(exact, exact, None, texts(B, T), double)
     rounding = ROUNDING[variant.dtype]
@@ -155,7 +133,7 @@ def test_the_bits_depend_neither_on_threads_nor_on_other_rows_of_the_batch(
 
     results = []
     for threads in (1, 2, 4, 7):
-        with number_of_threads(threads):
+        with with_threads(threads):
             results.append(hidden(ids))
             assert torch.equal(hidden(ids[:, :16].contiguous()), results[-1][:, :16])
     assert all(torch.equal(results[0], other) for other in results[1:])

@@ -7,14 +7,9 @@ import torch
 
 from charlm.kernels.matmul import Matmul
 from charlm.kernels.variants import Variant
-from tests.kernels import VARIANTS, load
+from tests.kernels import with_threads
 
 ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 8e-3}
-
-
-@pytest.fixture(scope="module", params=VARIANTS, ids=lambda it: it.name)
-def variant(request: pytest.FixtureRequest) -> Variant:
-    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -24,19 +19,15 @@ def variant(request: pytest.FixtureRequest) -> Variant:
 def test_the_product_is_that_of_float64_within_rounding(
     variant: Variant, M: int, N: int, K: int, threads: int
 ) -> None:
-    matmul = load(Matmul, variant)
+    matmul = Matmul(variant)
     generator = torch.Generator().manual_seed(M)
     A, B = torch.randn(M, K, generator=generator), torch.randn(K, N, generator=generator)
     exact = A.double() @ B.double()
     results = []
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with with_threads(threads):
         for a in (A, A.t().contiguous().t()):
             for b in (B, B.t().contiguous().t()):
                 results.append(matmul(a, b))
-    finally:
-        torch.set_num_threads(before)
     error = (results[0].double() - exact).norm() / (A.abs() @ B.abs()).double().norm()
     assert error < ROUNDING[variant.dtype]
     for other in results[1:]:  # the layout of a factor does not change a bit
@@ -44,7 +35,7 @@ def test_the_product_is_that_of_float64_within_rounding(
 
 
 def test_a_row_is_the_same_in_any_number_of_rows_and_threads(variant: Variant) -> None:
-    matmul = load(Matmul, variant)
+    matmul = Matmul(variant)
     generator = torch.Generator().manual_seed(5)
     A, B = torch.randn(77, 64, generator=generator), torch.randn(64, 50, generator=generator)
     whole = matmul(A, B)
@@ -53,7 +44,7 @@ def test_a_row_is_the_same_in_any_number_of_rows_and_threads(variant: Variant) -
 
 
 def test_what_is_not_a_number_stays(variant: Variant) -> None:
-    matmul = load(Matmul, variant)
+    matmul = Matmul(variant)
     A, B = torch.zeros(40, 40), torch.ones(40, 40)
     A[3, 5], A[4, 6] = float("nan"), float("inf")
     out = matmul(A, B)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from charlm.kernels.muon import MuonKernel, MuonUpdate
-from tests.kernels import VARIANTS, load
+from charlm.kernels.variants import Variant
+from tests.kernels import with_threads
 from tests.kernels.newton_schulz import ROUNDING, distance, iterated, matrix_of
 
 SQUARE = [(1, 1), (32, 32), (97, 97), (130, 101), (512, 512)]
@@ -15,9 +16,9 @@ WIDE = [(1, 9), (3, 50), (64, 96), (33, 130), (100, 700), (128, 512), (384, 1025
 SHAPES = [*SQUARE, *WIDE, *((columns, rows) for rows, columns in WIDE)]
 
 
-@pytest.fixture(scope="module", params=VARIANTS, ids=lambda it: it.name)
-def kernel(request: pytest.FixtureRequest) -> MuonKernel:
-    return load(MuonKernel, request.param)
+@pytest.fixture(scope="module")
+def kernel(variant: Variant) -> MuonKernel:
+    return MuonKernel(variant)
 
 
 def factor(kernel: MuonKernel, matrix: Tensor, threads: int = 2) -> Tensor:
@@ -30,12 +31,8 @@ def factors(kernel: MuonKernel, matrices: list[Tensor], threads: int) -> list[Te
     updates = [
         MuonUpdate(torch.zeros_like(it), it, torch.zeros_like(it), rate=-1.0) for it in matrices
     ]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with with_threads(threads):
         kernel.steps(updates, momentum=0.0, decay=1.0)
-    finally:
-        torch.set_num_threads(before)
     assert all(torch.equal(it.average, it.gradient) for it in updates)
     return [it.weights for it in updates]
 

@@ -216,7 +216,7 @@ def test_the_width_of_swiglu_is_8_thirds_d_in_steps_of_8(width: int, F: int) -> 
     ("mlp", "first"), [("gelu", "mlp.up"), ("relu2", "mlp.up"), ("swiglu", "mlp.gate_up")]
 )
 def test_hidden_matrices_are_those_of_the_blocks(mlp: str, first: str) -> None:
-    model = build(configure(mlp=mlp, position="learned", bias=True))
+    model = build(configure(mlp=mlp, position="learned", bias=True, tie_weights=True))
     names = {parameter: name for name, parameter in model.named_parameters()}
     assert [names[parameter] for parameter in model.hidden_matrices()] == [
         f"blocks.{layer}.{matrix}.weight"

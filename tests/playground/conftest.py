@@ -12,17 +12,10 @@ import pytest
 
 from charlm.cli import main
 from tests.conftest import TinyRun
-from tests.insight.browser import Page, browsing
+from tests.insight.browser import Page
 
 IDLE = "takes.every((take) => !take.unread && !take.asked && take.credit < 1)"
 MadePage = Callable[[str, str], Path]
-
-
-@pytest.fixture(scope="session")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """A browser with one page. Only for tests with `needs_chromium`."""
-    with browsing(tmp_path_factory.mktemp("profile")) as page:
-        yield page
 
 
 @pytest.fixture(scope="session")

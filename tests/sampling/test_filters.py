@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,10 +146,11 @@ def test_top_p_of_1_keeps_all_and_a_tiny_one_keeps_only_the_likeliest(probs: Flo
     assert normalised(keep_top_p(probs, 1e-9)) == pytest.approx(only(probs, likeliest(probs)[:1]))
 
 
+@pytest.mark.parametrize("keep", [keep_top_p, keep_min_p])
 @pytest.mark.parametrize("p", [0.0, -0.1, 1.0001])
-def test_top_p_outside_0_to_1_is_refused(p: float) -> None:
-    with pytest.raises(ValueError, match="top_p must be above 0 and at most 1"):
-        keep_top_p(np.ones(2) / 2, p)
+def test_top_p_and_min_p_outside_0_to_1_are_refused(keep: Any, p: float) -> None:
+    with pytest.raises(ValueError, match="_p must be above 0 and at most 1"):
+        keep(np.ones(2) / 2, p)
 
 
 # --- min_p -----------------------------------------------------------------------------------
@@ -161,12 +163,6 @@ def test_min_p_keeps_ids_above_a_share_of_the_likeliest(counts: list[int], milli
     kept = [i for i, n in enumerate(counts) if 1000 * n >= milli * max(counts)]  # integers
     probs = np.array(counts, dtype=np.float64) / sum(counts)
     assert normalised(keep_min_p(3 * probs, milli / 1000)) == pytest.approx(only(probs, kept))
-
-
-@pytest.mark.parametrize("p", [0.0, -0.1, 1.0001])
-def test_min_p_outside_0_to_1_is_refused(p: float) -> None:
-    with pytest.raises(ValueError, match="min_p must be above 0 and at most 1"):
-        keep_min_p(np.ones(2) / 2, p)
 
 
 # --- repetition penalty ----------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -335,14 +334,6 @@ def test_nats_are_minus_ln_of_the_unfiltered_probability(kind: str) -> None:
 def nats_of(logits: Floats, char: str) -> float:
     probs = np.exp(logits) / np.exp(logits).sum()
     return -float(np.log(probs[VOCAB.chars.index(char)]))
-
-
-def test_a_text_stops_before_the_stop_string() -> None:
-    model = make_model("lstm")
-    spec = SampleSpec(PLAIN, PLAIN.length)
-    (text,) = sample_side_by_side(numpy_engine(model), spec, [0]).values()
-    stopped = sample_side_by_side(numpy_engine(model), replace(spec, stop=text[20:22]), [0])
-    assert stopped == {0: text.partition(text[20:22])[0]}
 
 
 def test_ids_may_be_of_any_integer_type() -> None:

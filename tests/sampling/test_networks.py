@@ -88,9 +88,9 @@ def assert_logits(engine_of: EngineOf, model: CharModel) -> None:
 
 
 @each_engine
-@pytest.mark.parametrize("config", RECURRENT, ids=str)
-def test_a_recurrent_network_has_the_logits_of_its_model(
-    config: RecurrentConfig, engine_of: EngineOf
+@pytest.mark.parametrize("config", [*RECURRENT, *MLPS], ids=str)
+def test_a_network_with_a_state_has_the_logits_of_its_model(
+    config: ModelConfig, engine_of: EngineOf
 ) -> None:
     assert_logits(engine_of, random_model(config))
 
@@ -105,12 +105,6 @@ def test_a_network_without_a_table_has_the_logits_of_its_model(
     assert isinstance(network, recurrent.Recurrent)
     assert network.table is None
     assert_logits(engine_of, model)
-
-
-@each_engine
-@pytest.mark.parametrize("config", MLPS, ids=str)
-def test_an_mlp_has_the_logits_of_its_model(config: MLPConfig, engine_of: EngineOf) -> None:
-    assert_logits(engine_of, random_model(config))
 
 
 @each_engine

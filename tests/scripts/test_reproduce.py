@@ -163,8 +163,8 @@ def test_the_pages_fit_a_phone_and_ask_for_nothing(
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ("essay --minutes 0", "--minutes 0: give a number above 0"),
-        ("essay --minutes nan", "--minutes nan: give a number above 0"),
+        ("essay --minutes 0", "--minutes 0: should be above 0"),
+        ("essay --minutes nan", "--minutes nan: should be above 0"),
         ("paper --steps 0", "--steps 0: give a number above 0"),
         ("paper --sizes 0", "--layers and --sizes: give numbers above 0"),
         ("paper --only x", "--only x: there is no such run; see --list"),

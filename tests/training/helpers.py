@@ -30,9 +30,9 @@ from charlm.sampling.preview import preview
 from charlm.training import session, validation
 from charlm.training.session import Session
 from charlm.training.trainer import Outcome
+from tests.conftest import KINDS as KINDS  # for the tests that import this module
 from tests.models import model_config
 
-KINDS = ("rnn", "gru", "lstm", "gpt", "mlp")
 OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw", "muon")
 CARRYING = tuple(kind for kind in KINDS if kind != "gpt")  # a state
 NETWORKS = [(kind, "streams") for kind in CARRYING] + [(kind, "windows") for kind in KINDS]
@@ -162,6 +162,18 @@ def assert_same_run(folder: Path, reference: Path) -> None:
     assert metrics(folder) == metrics(reference)
     samples = [(each / "samples.txt").read_bytes() for each in (folder, reference)]
     assert samples[0] == samples[1]
+
+
+def assert_resumes(config: Config, out: Path, *stops: int) -> Path:
+    """Check that a run stopped at these steps is the run never stopped; return its folder."""
+    reference = new_run(config, out / "never")
+    folder = new_run(config, out / "stopped", stop_at=stops[0])
+    for step in stops[1:]:
+        assert go_on(config, folder, stop_at=step) == "stopped"
+        assert read_meta(folder / LAST).progress.step == step
+    assert go_on(config, folder) == "finished"
+    assert_same_run(folder, reference)
+    return folder
 
 
 def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,7 @@ import pytest
 from charlm.checkpoint.format import LAST
 from charlm.checkpoint.read import read_meta
 from charlm.config.files import to_yaml
-from tests.training.helpers import (
-    AfterEachStep,
-    go_on,
-    make_config,
-    metrics,
-    new_run,
-    start,
-    train,
-)
+from tests.training.helpers import AfterEachStep, go_on, make_config, metrics, new_run, start, train
 
 CLOCK = ("chars_per_s", "memory_mb")
 SCALARS = {f"{tag}/{split}" for split in ("train", "val") for tag in ("loss", "bits_per_char")}
@@ -56,10 +49,7 @@ def read_tensorboard(folder: Path) -> dict[str, list[tuple[int, Any]]]:
 
 def open_tensorboard(logdir: Path) -> tuple[Any, Any]:
     """Return what the plugins of TensorBoard take: a folder of runs, read, and a request."""
-    from tensorboard.backend.event_processing import (
-        data_provider,
-        plugin_event_multiplexer,
-    )
+    from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
     from tensorboard.context import RequestContext  # type: ignore[import-untyped]
     from tensorboard.plugins.base_plugin import TBContext  # type: ignore[import-untyped]
 
@@ -116,35 +106,27 @@ def test_tensorboard_shows_all_measurements_samples_and_the_config(
     assert [step for step, _ in shown["sample"]] == [6, 12]
 
 
-@pytest.mark.parametrize("stop_at", [0, 3, 4, 6, 11])
-def test_after_a_resume_the_curves_are_those_of_a_run_never_stopped(
-    stop_at: int, tiny_text: Path, tmp_path: Path
-) -> None:
-    config = make_config(tiny_text)
-    reference = new_run(config, tmp_path / "never")
-    folder = new_run(config, tmp_path / "stopped", stop_at=stop_at)
-    make_older(folder)
-    go_on(config, folder)
-    assert_same_curves(folder, reference)
-
-
-@pytest.mark.parametrize("crash_at", [3, 8])  # before and after the save at step 5
-def test_after_a_crash_the_curves_are_those_of_a_run_never_stopped(
-    crash_at: int, tiny_text: Path, tmp_path: Path
+# a stop at a step, or a crash before and after the save at step 5
+@pytest.mark.parametrize(
+    ("at", "crashes"), [*((at, False) for at in (0, 3, 4, 6, 11)), (3, True), (8, True)]
+)
+def test_after_a_stop_or_a_crash_the_curves_are_those_of_a_run_never_stopped(
+    at: int, crashes: bool, tiny_text: Path, tmp_path: Path
 ) -> None:
     def crash() -> None:
-        if ready.run.progress.step == crash_at:
+        if crashes and ready.run.progress.step == at:
             raise KeyboardInterrupt
 
     config = make_config(tiny_text)
     reference = new_run(config, tmp_path / "never")
-    ready = start(config, tmp_path / "crashed", "cpu")
-    with pytest.raises(KeyboardInterrupt):
-        train(ready, observers=[AfterEachStep(crash)])
-    assert read_meta(ready.run.folder / LAST).progress.step < crash_at
-    make_older(ready.run.folder)
-    go_on(config, ready.run.folder)
-    assert_same_curves(ready.run.folder, reference)
+    ready = start(config, tmp_path / "stopped", "cpu")
+    with pytest.raises(KeyboardInterrupt) if crashes else nullcontext():
+        train(ready, None if crashes else at, [AfterEachStep(crash)])
+    folder = ready.run.folder
+    assert not crashes or read_meta(folder / LAST).progress.step < at
+    make_older(folder)
+    go_on(config, folder)
+    assert_same_curves(folder, reference)
 
 
 def test_a_run_of_an_older_version_goes_on_in_its_three_entries(

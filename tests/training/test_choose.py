@@ -41,30 +41,21 @@ def right(forward: Forward, _model: CharModel) -> Forward:
     return forward
 
 
-def reversed_logits(forward: Forward, _model: CharModel) -> Forward:
-    def wrong(ids: Tensor, state: Any) -> Any:
-        logits, after = forward(ids, state)
-        return logits.flip(-1), after
+def with_logits(change: Callable[[Tensor], Tensor]) -> Wrap:
+    def wrap(forward: Forward, _model: CharModel) -> Forward:
+        def wrong(ids: Tensor, state: Any) -> Any:
+            logits, after = forward(ids, state)
+            return change(logits), after
 
-    return wrong
+        return wrong
 
-
-def swapped_in_time(forward: Forward, _model: CharModel) -> Forward:
-    """Before training this loss is about right; only the gradient is wrong."""
-
-    def wrong(ids: Tensor, state: Any) -> Any:
-        logits, after = forward(ids, state)
-        return logits.flip(1), after
-
-    return wrong
+    return wrap
 
 
-def not_finite(forward: Forward, _model: CharModel) -> Forward:
-    def wrong(ids: Tensor, state: Any) -> Any:
-        logits, after = forward(ids, state)
-        return logits * float("nan"), after
-
-    return wrong
+reversed_logits = with_logits(lambda logits: logits.flip(-1))
+# before training this loss is about right; only the gradient is wrong
+swapped_in_time = with_logits(lambda logits: logits.flip(1))
+not_finite = with_logits(lambda logits: logits * float("nan"))
 
 
 def unsupported(_forward: Forward, _model: CharModel) -> Forward:
@@ -253,11 +244,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("amx", "avx512", "fastest"), [(0.5, 0.7, "amx"), (0.7, 0.5, "avx512"), (1.5, 2.0, "torch")]
 )
 def test_the_fastest_is_used_and_is_timed_once_on_a_machine(
-    amx: float,
-    avx512: float,
-    fastest: str,
-    tiny_text: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    amx: float, avx512: float, fastest: str, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed = kernel_takes(monkeypatch, amx=amx, avx512=avx512, torch=1.0)
     kernels = kernels_of(right, (HALF, SINGLE))
@@ -428,11 +415,7 @@ def muon_takes(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
 
 @pytest.mark.parametrize(("bf16", "chosen"), [(0.4, "bf16"), (0.9, "fp32"), (130.0, "fp32")])
 def test_muon_uses_the_faster_precision_and_a_resumed_run_keeps_it(
-    bf16: float,
-    chosen: str,
-    tiny_text: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    bf16: float, chosen: str, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(tiny_text, "lstm", *WIDE, "train.max_steps=4")
     muon_takes(monkeypatch, fp32=1.0, bf16=bf16)

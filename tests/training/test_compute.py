@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from charlm.observer import Observer
 from charlm.training import choose, session
 from charlm.training.choose import choose_compute
 from tests.conftest import python
-from tests.training.helpers import assert_same_run, make_config, new_run, resume, train
+from tests.training.helpers import assert_resumes, assert_same_run, make_config, new_run, resume
 
 
 class Notices(Observer):
@@ -109,10 +109,7 @@ def test_nothing_is_compiled_on_a_cpu_unless_asked_for(
 def test_a_resumed_compiled_run_is_the_run_never_stopped(tiny_text: Path, tmp_path: Path) -> None:
     config = make_config(tiny_text, "lstm", "train.compile=on")
     with torch.compiler.set_stance("force_eager"):  # torch.compile without its compiler
-        reference = new_run(config, tmp_path / "never")
-        folder = new_run(config, tmp_path / "stopped", stop_at=5)
-        train(resume(config, folder, "cpu"))
-    assert_same_run(folder, reference)
+        assert_resumes(config, tmp_path, 5)
 
 
 # --- device, precision, threads --------------------------------------------------------------
@@ -133,8 +130,7 @@ def test_cuda_is_refused_without_a_gpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cuda", "mps", "chosen"),
-    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+    ("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
 )
 def test_auto_is_cuda_before_mps_before_cpu(
     cuda: bool, mps: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
@@ -163,16 +159,8 @@ def test_auto_precision_on_a_gpu_is_bf16_or_fp16_if_that_is_all_it_supports(
     assert choose_compute(config.train, model, "cuda").precision == chosen
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    """Restores the number of threads after a test."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def test_the_number_of_threads_is_recorded_and_kept_by_a_resumed_run(
-    threads: None, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    threads_as_before: None, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "usable_cpus", lambda: 3)
     config = make_config(tiny_text, "rnn", "train.threads=3", "train.max_steps=2")

@@ -32,14 +32,12 @@ from charlm.sampling.text import SampleSpec, Text
 from charlm.sampling.torch import TorchEngine
 from tests.training.helpers import (
     KINDS,
-    assert_same_run,
+    assert_resumes,
     decided_model,
-    go_on,
     make_config,
     metrics,
     new_run,
     plain_config,
-    same_tensors,
     saved_model,
     saved_weights,
 )
@@ -70,13 +68,9 @@ def test_a_run_on_documents_stopped_twice_and_resumed_is_the_run_never_stopped(
     config = make_config(
         names, kind, *DOCUMENTS, *epochs, "train.grad_accum=2", "eval.max_chars=60"
     )
-    reference = new_run(config, tmp_path / "never")
-    steps = read_meta(reference / LAST).progress.step
-    assert steps == math.ceil(1.5 * len(pieces_of(open_corpus(config.data))) / 8)
-    folder = new_run(config, tmp_path / "twice", stop_at=4)
-    assert go_on(config, folder, stop_at=steps - 2) == "stopped"
-    assert go_on(config, folder) == "finished"
-    assert_same_run(folder, reference)
+    steps = math.ceil(1.5 * len(pieces_of(open_corpus(config.data))) / 8)
+    folder = assert_resumes(config, tmp_path, 4, steps - 2)
+    assert read_meta(folder / LAST).progress.step == steps
 
 
 def pieces_of(corpus: Corpus) -> list[list[int]]:
@@ -186,21 +180,9 @@ def test_a_first_document_longer_than_max_chars_is_evaluated(tmp_path: Path) -> 
 # --- other vocabularies and texts ---------------------------------------------------------
 
 
-def assert_same_bytes(folder: Path, reference: Path) -> None:
-    """Like assert_same_run, for samples that may not be UTF-8."""
-    for name in (LAST, BEST):
-        assert same_tensors(folder / name, reference / name)
-    assert metrics(folder) == metrics(reference)
-    samples = [(each / "samples.txt").read_bytes() for each in (folder, reference)]
-    assert samples[0] == samples[1]
-
-
 def train_and_check(config: Config, out: Path) -> tuple[Corpus, Path]:
     """Train, stop, resume and evaluate; return the corpus and the run folder."""
-    reference = new_run(config, out / "never")
-    folder = new_run(config, out / "stopped", stop_at=5)
-    assert go_on(config, folder) == "finished"
-    assert_same_bytes(folder, reference)
+    folder = assert_resumes(config, out, 5)
     meta = read_meta(folder / LAST)
     corpus = open_corpus(config.data)
     assert meta.vocabulary == corpus.vocab

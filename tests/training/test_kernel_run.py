@@ -16,6 +16,7 @@ from charlm.training.choose import choose_compute
 from tests.kernels import VARIANTS, skip_without_compiler
 from tests.training.helpers import (
     KINDS,
+    assert_resumes,
     assert_same_run,
     go_on,
     make_config,
@@ -50,12 +51,9 @@ def kernel_of(folder: Path) -> str:
 
 def check_resume(config: Config, tmp_path: Path) -> Meta:
     """Check that a run with a kernel resumes exactly; return the metadata of its checkpoint."""
-    whole = new_run(config, tmp_path / "whole")
-    stopped = new_run(config, tmp_path / "stopped", stop_at=5)
-    assert (kernel_of(whole) == "torch") == (config.model.kind == "mlp")
-    assert go_on(config, stopped) == "finished"
-    assert_same_run(stopped, whole)
-    return read_meta(whole / LAST)
+    meta = read_meta(assert_resumes(config, tmp_path, 5) / LAST)
+    assert (meta.kernel == "torch") == (config.model.kind == "mlp")
+    return meta
 
 
 @pytest.mark.parametrize("kind", WITH_KERNELS)

@@ -16,7 +16,6 @@ from charlm.checkpoint.format import BEST, LAST
 from charlm.checkpoint.read import read_meta
 from charlm.cli.describe import describe_end
 from charlm.config import Config
-from charlm.errors import CheckpointError
 from charlm.evaluation import evaluate
 from charlm.evaluation.scoring import text_to_score
 from charlm.observer import Observer
@@ -26,7 +25,6 @@ from tests.training.helpers import (
     make_config,
     metrics,
     new_run,
-    plain_config,
     saved_model,
     saved_weights,
     script_losses,
@@ -206,18 +204,6 @@ def test_the_newest_kept_checkpoints_stay_and_older_ones_go(
     for step in seen[-1]:
         meta = read_meta(ready.run.folder / f"step-{step:08d}.safetensors")
         assert meta.progress.step == step
-
-
-@pytest.mark.parametrize("name", ["run", "tb"])  # tb was the name of TensorBoard's folder
-def test_a_run_folder_that_exists_is_never_overwritten(
-    name: str, tiny_text: Path, tmp_path: Path
-) -> None:
-    config = plain_config(tiny_text, "rnn", f"name={name}", "train.max_steps=2")
-    folder = new_run(config, tmp_path)
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(CheckpointError, match="is not overwritten; continue it with resume="):
-        start(config, tmp_path, "cpu")
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_run_killed_before_its_first_save_can_be_started_again(

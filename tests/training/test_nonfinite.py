@@ -78,11 +78,7 @@ def moved(history: list[dict[str, Tensor]]) -> list[bool]:
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
 def test_a_step_that_is_not_finite_is_skipped_and_counted_and_the_run_goes_on(
-    kind: str,
-    where: str,
-    value: float,
-    tiny_text: Path,
-    tmp_path: Path,
+    kind: str, where: str, value: float, tiny_text: Path, tmp_path: Path
 ) -> None:
     bad = {0, 4, 5, 11}
     ready = start(make_config(tiny_text, kind), tmp_path, "cpu")

@@ -22,6 +22,7 @@ from charlm.training.choose import choose_compute
 from charlm.training.compute import forward_of
 from charlm.training.gradients import Gradients
 from charlm.training.step import Stepper
+from tests.kernels import has_compiler, skip_without_compiler
 from tests.models import model_config
 from tests.training.helpers import (
     KINDS,
@@ -105,7 +106,7 @@ def out(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all runs. Starting processes takes most of the time, so they start once."""
     out = tmp_path_factory.mktemp("runs")
     plain, moved = list(plain_runs(text)), movable(text)
-    with_kernels = kernel_runs(text) if Kernels.variants("fp32") else []
+    with_kernels = kernel_runs(text) if Kernels.variants("fp32") and has_compiler() else []
     jobs = {
         1: [(plain, "1", None), (with_kernels, "kernels1", None), (moved, "whole", None)],
         3: [
@@ -157,6 +158,7 @@ def test_processes_equal_one(n: int, text: Path, out: Path) -> None:
 def test_own_kernels_give_the_results_of_one_process(text: Path, out: Path) -> None:
     if not Kernels.variants("fp32"):
         pytest.skip("this CPU has no kernel for float32")
+    skip_without_compiler()
     for config in kernel_runs(text):
         assert_close(out / "kernels2" / config.name, out / "kernels1" / config.name)
         assert read_meta(out / "kernels2" / config.name / LAST).kernel != "torch"

@@ -18,6 +18,7 @@ from tests.training.helpers import (
     NETWORKS,
     OPTIMIZERS,
     AfterEachStep,
+    assert_resumes,
     assert_same_run,
     go_on,
     make_config,
@@ -39,11 +40,7 @@ def test_a_run_stopped_twice_and_resumed_is_the_run_never_stopped(
 ) -> None:
     settings = (f"train.optimizer.kind={optimizer}", f"train.batches={batches}")
     config = make_config(tiny_text, kind, *settings, "train.grad_accum=2", "train.log_every=5")
-    reference = new_run(config, tmp_path / "never")
-    folder = new_run(config, tmp_path / "twice", stop_at=4)  # where an evaluation is due
-    assert go_on(config, folder, stop_at=9) == "stopped"
-    assert go_on(config, folder) == "finished"
-    assert_same_run(folder, reference)
+    assert_resumes(config, tmp_path, 4, 9)  # at step 4 an evaluation is due
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm", "mlp"])
@@ -52,10 +49,7 @@ def test_weight_dropout_and_fresh_states_are_the_same_after_a_resume(
 ) -> None:
     dropout = "model.dropout" if kind == "mlp" else "model.weight_dropout"
     config = make_config(tiny_text, kind, f"{dropout}=0.3", "train.fresh_state=0.5")
-    reference = new_run(config, tmp_path / "never")
-    folder = new_run(config, tmp_path / "once", stop_at=5)
-    assert go_on(config, folder) == "finished"
-    assert_same_run(folder, reference)
+    assert_resumes(config, tmp_path, 5)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "exponential", "wsd"])
@@ -65,12 +59,7 @@ def test_a_run_stopped_before_every_step_is_the_run_never_stopped(
     settings = (f"train.schedule.kind={schedule}", "train.schedule.warmup_steps=2")
     watch = ("eval.every=2", "eval.sample_every=2")
     config = make_config(tiny_text, "lstm", *settings, *watch, "train.max_steps=6")
-    folder = new_run(config, tmp_path / "always", stop_at=0)
-    for step in range(1, 6):
-        assert go_on(config, folder, stop_at=step) == "stopped"
-        assert read_meta(folder / LAST).progress.step == step
-    assert go_on(config, folder) == "finished"
-    assert_same_run(folder, new_run(config, tmp_path / "never"))
+    assert_resumes(config, tmp_path, *range(7))  # the last stop is in the last evaluation
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,14 +69,9 @@ def test_resuming_in_half_precision_is_exact(
 ) -> None:
     config = make_config(tiny_text, kind, f"train.precision={precision}")
     try:
-        reference = new_run(config, tmp_path / "never")
+        assert_resumes(config, tmp_path, 7)
     except DeviceError as error:  # PyTorch has no fp16 LSTM on a CPU, and bf16 only on some
         pytest.skip(str(error))
-    folder = new_run(config, tmp_path / "stopped", stop_at=7)
-    assert go_on(config, folder) == "finished"
-    assert_same_run(folder, reference)
-    scalers = [read_meta(each / LAST).progress.scaler for each in (folder, reference)]
-    assert scalers[0] == scalers[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -137,18 +121,6 @@ def test_a_stop_in_the_middle_of_an_evaluation_changes_nothing(
     assert ready.trainer([], in_the_third_batch).train() == "stopped"
     assert ready.run.progress.step == 4
     assert [record["step"] for record in metrics(ready.run.folder, "val")] == []
-    assert go_on(config, ready.run.folder) == "finished"
-    assert_same_run(ready.run.folder, reference)
-
-
-def test_a_run_stopped_in_its_last_evaluation_evaluates_after_a_resume(
-    tiny_text: Path, tmp_path: Path
-) -> None:
-    config = make_config(tiny_text, "lstm")
-    reference = new_run(config, tmp_path / "never")
-    ready = start(config, tmp_path / "stopped", "cpu")
-    assert train(ready, stop_at=12) == "stopped"
-    assert not read_meta(ready.run.folder / LAST).progress.finished
     assert go_on(config, ready.run.folder) == "finished"
     assert_same_run(ready.run.folder, reference)
 

@@ -66,12 +66,7 @@ def test_without_warm_up_the_first_step_has_the_full_learning_rate(kind: str) ->
 
 
 @settings(deadline=None)
-@given(
-    st.sampled_from(KINDS),
-    st.integers(1, 500),
-    st.integers(0, 499),
-    st.integers(0, 499),
-)
+@given(st.sampled_from(KINDS), st.integers(1, 500), st.integers(0, 499), st.integers(0, 499))
 def test_every_step_of_a_run_has_a_factor_above_0_and_at_most_1(
     kind: str, steps: int, warmup: int, step: int
 ) -> None:

@@ -19,13 +19,7 @@ from charlm.errors import CheckpointError
 from charlm.insight.watch import Watch
 from charlm.observer import Observer, Record
 from charlm.training.telemetry import RunLog
-from tests.training.helpers import (
-    AfterEachStep,
-    make_config,
-    new_run,
-    plain_config,
-    start,
-)
+from tests.training.helpers import AfterEachStep, make_config, new_run, plain_config, start
 
 
 def test_metrics_have_one_object_per_line_with_the_documented_keys(

@@ -4,7 +4,7 @@ function foundSection(colouring) {
   const row = (each) => foundRow(colouring, each);
   const some = data.search.filter((each) => each.discovery).length;
   const shown = data.search.filter((each) => each.discovery || !each.structure);
-  const others = data.search.filter((each) => !each.discovery && each.structure); // many, and alike
+  const others = data.search.filter((each) => !each.discovery && each.structure); // folded: many, and alike
   const heads = [
     "feature", "best unit", { number: "score" }, "no relation \u2192 perfect", { number: "\u2715 chance" },
     { number: "| last two" }, { number: "\u25b3 untrained" }, "measure", "next best unit",

@@ -1,4 +1,4 @@
-// What was predicted at a character, and the roads that were not taken.
+// What was predicted at a character, and buttons that continue with another character instead.
 
 const ROADS = 5;
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import GPTConfig
+from charlm.config.model import POSITION_BASE
 from charlm.sampling.engine import Engine
 from charlm.sampling.numpy.arrays import Array, Arrays, Weights, linear
 
@@ -206,7 +207,7 @@ def _future(T: int, P: int) -> NDArray[np.float32]:
 def _angles(n_positions: int, width: int) -> NDArray[Any]:
     """position / 10000^(2i/width), (n_positions, width/2); in float64, as large angles need it."""
     two_i = np.arange(0, width, 2)
-    return np.outer(np.arange(n_positions), 10000.0 ** (-two_i / width))
+    return np.outer(np.arange(n_positions), POSITION_BASE ** (-two_i / width))
 
 
 def _gelu(x: Array, xp: Any) -> Array:
