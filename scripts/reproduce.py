@@ -78,7 +78,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--minutes", type=float, default=30, metavar="M", help="time of all runs together")
     add("--out", type=Path, metavar="FOLDER", help="default: checkpoints/reproduce/EXPERIMENT")
     add("--only", nargs="+", metavar="NAME", help="only these runs; patterns such as 'lstm-*'")
-    add("--list", action="store_true", help="print what would run, and train nothing")
+    add("--list", action="store_true", help="print what would run on which text; train nothing")
     add("--steps", type=int, metavar="N", help="steps of each run, instead of minutes")
     own = "essay: use this file as the text NAME"
     add("--text", action="append", default=[], metavar="NAME=FILE", help=own)
@@ -113,7 +113,8 @@ def reproduce(asked: argparse.Namespace) -> None:
     if asked.list:
         for run in runs:
             state = found[0].state if (found := state_of(folder / run.name)) else "new"
-            print(visible(f"{run.name:14} {budget:14} {state:9} {run.data}"))
+            text = f"{run.data}, for {run.original}"
+            print(visible(f"{run.name:14} {budget:14} {state:9} {text}"))
         print(*(visible(f"not here: {line}") for line in missing), sep="\n")
         return
     missing += train_all(runs, folder, seconds, asked.steps)

@@ -82,8 +82,8 @@ def plan(asked: argparse.Namespace) -> tuple[list[Run], list[str]]:
     for name, text in TEXTS.items():
         found = [it for it in text.sources if it not in KNOWN or have(it)]
         if source := given.get(name, found[0] if found else None):
-            settings = LINES if name == "names" else {}
-            runs.append(Run(name, source, None, {"eval.insight": False, **settings}))
+            settings = {"eval.insight": False} | (LINES if name == "names" else {})
+            runs.append(Run(name, source, None, settings, f"{text.title} in the essay"))
         else:
             fetch = f"charlm data fetch {text.sources[0]}, or " if text.sources else ""
             missing.append(f"{name}, {text.title}: get it with {fetch}--text {name}=FILE")

@@ -49,7 +49,10 @@ def plan(asked: argparse.Namespace) -> tuple[list[Run], list[str]]:
         raise CharlmError("--layers and --sizes: give numbers above 0")
     text = asked.data or ("war-and-peace" if have("war-and-peace") else "tinyshakespeare")
     grid = product(asked.kinds, asked.layers, asked.sizes)
-    runs = [Run(f"{kind}-{n}x{size}", text, settings(kind, n, size), {}) for kind, n, size in grid]
+    runs = [
+        Run(f"{kind}-{n}x{size}", text, settings(kind, n, size), {}, "War and Peace in the paper")
+        for kind, n, size in grid
+    ]
     missing = "war-and-peace, the paper's text: get it with charlm data fetch war-and-peace"
     return runs, [] if text == "war-and-peace" else [missing]
 

@@ -28,12 +28,14 @@ class Run:
         data: the text, as for `charlm.train`.
         config: its settings; None to have charlm choose them for the text and the time.
         set: further settings by their dotted names.
+        original: the text that `data` stands for, or is.
     """
 
     name: str
     data: str
     config: dict[str, Any] | None
     set: dict[str, Any]
+    original: str
 
 
 def state_of(folder: Path) -> tuple[Summary, Meta] | None:

@@ -193,3 +193,19 @@ def test_list_trains_nothing(
     shown = capsys.readouterr().out.splitlines()
     assert len([line for line in shown if "10 s each" in line and " new " in line]) == 36
     assert not out.exists()
+    assert all(
+        line.endswith(f" {tiny_text}, for War and Peace in the paper") for line in shown[:36]
+    )
+
+
+def test_list_says_for_which_text_of_the_essay_each_text_stands(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No text is here but the library of Python, and a file that is given as the names."""
+    monkeypatch.setattr(script.reproduce_essay, "have", lambda _: None)
+    (names := tmp_path / "my names").write_text("Ann\nBob\n")
+    assert script.main(["essay", "--list", "--text", f"names={names}"]) == 0
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert listed["linux"].endswith(" builtin:python, for source code of Linux in the essay")
+    assert listed["names"].endswith(f" {names}, for baby names in the essay")
+    assert set(listed) == {"linux", "names", "not"}
