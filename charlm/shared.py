@@ -148,6 +148,7 @@ def share_memory(
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(f"\0charlm-{secrets.token_hex(16)}")
             listener.listen(size)
+            listener.setblocking(False)
             name = listener.getsockname().decode()
     if not (name := first(name)):
         return None
@@ -156,9 +157,9 @@ def share_memory(
     if not all_can(not rank or not peers[0].connect_ex(name)):
         return None
     memory = None
-    with suppress(OSError, ValueError):
-        while not rank and len(peers) < size - 1:  # all have connected
-            peer, _ = listener.accept()
+    try:
+        while not rank and len(peers) < size - 1:
+            peer, _ = listener.accept()  # at once, since all have connected
             credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
             if struct.unpack("3i", credentials)[1] == os.getuid():  # no other user
                 peers.append(peer)
@@ -170,4 +171,7 @@ def share_memory(
                 socket.send_fds(peer, [b"1"], [file])
         memory = SharedMemory(rank, size, file, peers)
         os.close(file)
+    except (OSError, ValueError):
+        for peer in peers:
+            peer.close()  # nobody needs to wait for this process
     return memory if all_can(memory is not None) else None

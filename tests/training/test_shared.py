@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from functools import reduce
 from itertools import chain
@@ -69,7 +70,7 @@ def test_tensors_are_added_up_in_the_order_of_processes_and_exchanged(n: int) ->
 
 
 def without_memory(processes: Processes) -> None:
-    """The memory is refused to the first process, and then to another one."""
+    """The memory is refused to the first process, to another one, and to those of another user."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     if processes.is_first:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
@@ -84,6 +85,12 @@ def without_memory(processes: Processes) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + shared.PART, limits[1]))
     processes.share_memory(PATIENCE_S)
     resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert processes._memory is None
+    assert processes.sum(1.0, processes.rank) == [2.0, 1.0]
+
+    if processes.is_first:
+        os.getuid = lambda: -1
+    processes.share_memory(PATIENCE_S)
     assert processes._memory is None
     assert processes.sum(1.0, processes.rank) == [2.0, 1.0]
 
