@@ -37,7 +37,7 @@ from comparing import Comparison, figure, in_turn, report, show
 
 from charlm.checkpoint.format import FORMAT, CorpusInfo, Meta, Progress
 from charlm.checkpoint.write import save
-from charlm.config import Config, GPTConfig, RecurrentConfig, SampleConfig
+from charlm.config import Config, GPTConfig, MLPConfig, RecurrentConfig, SampleConfig
 from charlm.config.files import parse_config
 from charlm.data.vocab import Vocab
 from charlm.kernels.build import NoKernelError
@@ -52,7 +52,7 @@ VOCAB = Vocab("\n" + "".join(map(chr, range(40, 104))))
 TEMPERATURE = 0.8
 TEXTS = 64
 LUA = {(2, 128): 4200, (3, 512): 560}  # characters a second of char-rnn and torch-rnn, as published
-Model = RecurrentConfig | GPTConfig
+Model = RecurrentConfig | GPTConfig | MLPConfig
 
 
 def main() -> None:
@@ -75,7 +75,9 @@ def main() -> None:
     lstms = [RecurrentConfig(n_layer=layers, hidden_size=units) for layers, units in sizes]
     results = [against_lstm(config, repeats, options.quick) for config in lstms]
     results.append(against_windows(gpt, options.nanogpt, min(repeats, 3), options.quick))
-    for config in (*lstms, gpt):
+    mlp = MLPConfig(n_layer=3, hidden_size=8 if options.quick else 384)
+    networks: list[Model] = [*lstms, gpt, mlp]
+    for config in networks:
         for one in (native_engine, numpy_engine):
             results.append(many(config, one, repeats, options.quick))
     with tempfile.TemporaryDirectory() as folder:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import torch
+from torch import Tensor
 
 from charlm.config import GPTConfig, MLPConfig, ModelConfig, RecurrentConfig, TrainConfig
 from charlm.config.files import parse_config
 from charlm.config.shapes import count_weights
 from charlm.errors import ConfigError
+from charlm.kernels.gpt import FusedGPT
+from charlm.kernels.variants import Variant
 from charlm.machine import usable_memory
-from charlm.models import build_model
+from charlm.models import CharModel, build_model
 from charlm.training import memory
 from charlm.training.memory import bytes_at_least, refuse_too_large
 from tests.conftest import python
+from tests.kernels import VARIANTS, load
 from tests.models import model_config
 
-V = 10
+V, T = 10, 32
 MEMORY = usable_memory() or 0
 known_memory = pytest.mark.skipif(not MEMORY, reason="the memory of this machine is not reported")
 
@@ -57,7 +62,44 @@ def test_a_batch_needs_memory_for_its_part_that_is_processed_at_once() -> None:
     assert outputs(small, batch_size=12, seq_len=7, grad_accum=4) == 2 * 3 * 7 * (5 * 6 + V)
     mlp = MLPConfig(hidden_size=9, n_layer=2, n_embd=3, context=4)
     assert outputs(mlp, batch_size=12, seq_len=7) == 2 * 12 * 7 * (4 * 3 + 2 * 9 + V)
-    assert outputs(gpt, batch_size=12, seq_len=7) == 2 * 12 * 7 * (3 * 8 + V)
+    kept = 4 * 8 + 4 * 8 + 2 * 32  # two of 8 in float32; 4 of the heads; 2 of the MLP's 32 units
+    assert outputs(gpt, batch_size=12, seq_len=7) == 2 * 12 * 7 * (3 * kept + V)
+
+
+def kept_bytes(forward: Any, model: CharModel, batch_size: int) -> int:
+    """The bytes that a forward pass keeps for the backward pass, without those of the weights."""
+    kept: dict[int, int] = {it.untyped_storage().data_ptr(): 0 for it in model.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept.setdefault(storage.data_ptr(), storage.nbytes())
+        return tensor
+
+    ids = torch.zeros(batch_size, T, dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda it: it):
+        logits, _ = forward(ids, None)
+    assert logits.requires_grad
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("mlp", ["gelu", "relu2", "swiglu"])
+@pytest.mark.parametrize("variant", [None, *VARIANTS], ids=lambda it: it.name if it else "torch")
+def test_a_gpt_keeps_what_is_counted_or_more(
+    variant: Variant | None, mlp: Literal["gelu", "relu2", "swiglu"]
+) -> None:
+    config = GPTConfig(n_layer=3, n_embd=128, n_head=2, context=T, mlp=mlp)
+    model = build_model(config, V, 0)
+
+    def counted(batch_size: int) -> int:
+        return bytes_at_least(TrainConfig(batch_size=batch_size, seq_len=T), config, V)
+
+    def kept(batch_size: int) -> int:
+        forward = load(lambda it: FusedGPT(model, it), variant) if variant else model
+        return kept_bytes(forward, model, batch_size)
+
+    ratio = (kept(16) - kept(8)) / (counted(16) - counted(8))
+    most = 1.2 if variant and variant.half else 2.2 if variant else 4
+    assert 1 <= ratio <= most
 
 
 VAST = TrainConfig(batch_size=10**7, seq_len=10**6), RecurrentConfig(hidden_size=99_999, n_layer=99)
