@@ -8,7 +8,9 @@ folders above the cache are not checked.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import platform
 import re
 import secrets
 import stat
@@ -26,6 +28,7 @@ except ImportError:  # Windows
 
 REMEDY = "make it a folder that only you can write to, or set CHARLM_CACHE to another folder"
 _TEMPORARY = re.compile("tmp-[0-9a-f]{16}")  # the folders to build in
+_OLD_S = 7 * 86_400.0  # far more than an encoding takes
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -226,7 +229,7 @@ def build_folder(root: Path, names: re.Pattern[str]) -> Iterator[Path]:
     """
     with ExitStack() as stack:
         with locked(root, wait=True):  # so that `remove_abandoned` does not see it unlocked
-            folder = root / f"tmp-{secrets.token_hex(8)}"
+            folder = root / f"{build_prefix()}{secrets.token_hex(4)}"
             stack.callback(_remove_quietly, folder, names)
             folder.mkdir(0o755)  # other users may read it if they may read the cache
             stack.enter_context(locked(folder, wait=False))
@@ -237,14 +240,15 @@ def remove_abandoned(root: Path, names: re.Pattern[str]) -> None:
     """Remove the build folders in `root` of processes that were killed.
 
     A process holds a lock on its folder, so an unlocked folder is abandoned. Without support for
-    locks this is not known, and nothing is removed.
+    locks this is not known, and nothing is removed. On a network file system the locks of another
+    machine may not be seen, so its folders are removed only if they are old.
 
     Args:
         root: a folder of the cache; it may be missing.
         names: of the files that may be removed.
     """
     with suppress(OSError):
-        if not (found := [path for path in root.iterdir() if _is_build_folder(path)]):
+        if not (found := [path for path in root.iterdir() if _may_be_abandoned(path)]):
             return
         with locked(root, wait=False) as is_alone:
             for folder in found if is_alone else ():
@@ -253,8 +257,16 @@ def remove_abandoned(root: Path, names: re.Pattern[str]) -> None:
                         remove_folder(folder, names)
 
 
-def _is_build_folder(path: Path) -> bool:
-    return bool(_TEMPORARY.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
+def build_prefix() -> str:
+    """What the names of the folders to build in begin with on this machine."""
+    return f"tmp-{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}"
+
+
+def _may_be_abandoned(path: Path) -> bool:
+    if not _TEMPORARY.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+        return False
+    is_own = path.name.startswith(build_prefix())
+    return is_own or time.time() - path.lstat().st_mtime > _OLD_S
 
 
 def _remove_quietly(folder: Path, names: re.Pattern[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import platform
 import re
 import stat
 import subprocess
@@ -18,6 +19,8 @@ import pytest
 
 from charlm.files import (
     ExposedError,
+    build_folder,
+    build_prefix,
     cache_folder,
     check_private,
     flush,
@@ -25,6 +28,7 @@ from charlm.files import (
     locked,
     open_private,
     private_folder,
+    remove_abandoned,
     remove_folder,
 )
 
@@ -252,6 +256,36 @@ def test_a_folder_that_is_exchanged_for_a_link_is_not_followed(
     with pytest.raises(NotADirectoryError):
         remove_folder(folder, re.compile("file"))
     assert (target / "file").exists()
+
+
+# --- folders to build in -----------------------------------------------------------------------
+
+ANY = re.compile(".*")
+
+
+def test_a_build_folder_is_kept_while_it_is_used_and_then_removed(tmp_path: Path) -> None:
+    with build_folder(tmp_path, ANY) as folder:
+        (folder / "file").touch()
+        remove_abandoned(tmp_path, ANY)
+        assert (folder / "file").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("days", [0, 6, 8])
+def test_an_unlocked_build_folder_of_another_machine_is_removed_when_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    ours = tmp_path / f"{build_prefix()}01234567"
+    ours.mkdir()
+    monkeypatch.setattr(platform, "node", lambda: "another")
+    theirs = tmp_path / f"{build_prefix()}01234567"
+    monkeypatch.undo()
+    theirs.mkdir()
+    assert ours != theirs
+    then = time.time() - days * 86_400
+    os.utime(theirs, (then, then))
+    remove_abandoned(tmp_path, ANY)
+    assert list(tmp_path.iterdir()) == [theirs] * (days < 7)
 
 
 # --- the cache folder ----------------------------------------------------------------------------

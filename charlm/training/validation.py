@@ -80,6 +80,6 @@ def overfitting(progress: Progress, loss: float, fraction: float) -> str:
     return (
         f"step {step:,}: the validation loss has risen since step {best_step:,}, from {best:.4f} "
         f"to {loss:.4f}, and {BEST} is that of step {best_step:,}: the model overfits, or diverges "
-        "if the training loss has risen, too; try a higher dropout (--dropout 0.3), a smaller model "
-        "or fewer steps, or against divergence a lower learning rate (--lr)"
+        "if the training loss has risen, too; try a higher dropout (--dropout 0.3), a smaller "
+        "model or fewer steps, or against divergence a lower learning rate (--lr)"
     )

@@ -607,7 +607,7 @@ def test_the_folder_of_a_running_process_is_not_removed(tmp_path: Path, cache: P
 def test_a_folder_that_disappears_during_the_clean_up_is_ignored(
     text: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finished = cache / f"tmp-{'0' * 16}"
+    finished = cache / f"{files.build_prefix()}01234567"
     finished.mkdir(parents=True)
 
     def late(folder: Path, wait: bool, **options: Any) -> Any:

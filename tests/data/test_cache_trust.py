@@ -22,10 +22,11 @@ from charlm.data import verify
 from charlm.data.corpus import open_corpus
 from charlm.data.sources import stamp_of
 from charlm.errors import DataError
+from charlm.files import build_prefix
 from tests.data.test_cache import NAMES, documents_of, open_, open_unread, text_of, texts_in, write
 
 TEXT = "naïve café\n"
-TEMPORARY = "tmp-0123456789abcdef"
+TEMPORARY = f"{build_prefix()}01234567"
 OWN_NAMES = ("facts.json", "ids.bin", "ids.narrow", "starts.bin", "shuffled")
 pytestmark = pytest.mark.usefixtures("cache")
 
