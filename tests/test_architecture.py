@@ -273,14 +273,16 @@ def is_described_by_its_kind(node: ast.stmt) -> bool:
 
 
 @each_module
-def test_every_module_and_public_name_has_a_docstring(module: str) -> None:
+def test_every_module_and_public_name_has_a_docstring_that_begins_with_a_summary(
+    module: str,
+) -> None:
     tree = TREES[module]
     silent = [
         node.name
         for node in tree.body
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
         and not node.name.startswith("_")
-        and not ast.get_docstring(node)
+        and re.match(r"$|Args:|Returns:|Raises:|Attributes:", ast.get_docstring(node) or "")
         and not is_described_by_its_kind(node)
     ]
     assert ast.get_docstring(tree)
