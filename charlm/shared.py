@@ -25,7 +25,8 @@ PART = 1 << 24  # bytes that a process writes before it waits for the others
 
 
 class SharedMemory:
-    """
+    """Memory in which the processes of one machine add up and exchange tensors.
+
     Args:
         rank: the number of this process.
         size: the number of processes.

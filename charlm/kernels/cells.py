@@ -190,7 +190,7 @@ class _Function(torch.autograd.Function):
         kernel.run("backward", T, B, W_hh, dz=dz, dh=dh, dcarry=dcarry, **states)
         gates, db_n, dW_ih, db = dz[:n, :width], None, None, None
         dW_hh = kernel.product(gates.t(), h[:n, :D]).float()
-        if kernel.kind == "gru":  # from here on, n's gate has its gradient by gi, not by gh
+        if kernel.kind == "gru":  # from here on, n's gate has the gradient of gi, not of gh
             db_n = dz[:n, 2 * D : width].sum(0, dtype=torch.float32)
             dz[:n, 2 * D : width] = dz[:n, width : 4 * D]
         if ids is not None:

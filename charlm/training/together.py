@@ -24,7 +24,8 @@ from charlm.training.session import Session, versions
 
 
 def check_same(request: Request, processes: Processes) -> None:
-    """
+    """Check that all processes were started for the same run.
+
     Raises:
         ProcessError: the processes were started for different runs.
     """
@@ -159,7 +160,8 @@ def _check_batch(config: Config, processes: Processes) -> None:
 
 
 def refuse_pipes(sources: Iterable[Source]) -> None:
-    """
+    """Check that several processes can read the sources.
+
     Raises:
         DataError: a source can be read only once, and so by one process only.
     """

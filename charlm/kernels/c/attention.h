@@ -24,7 +24,7 @@ typedef struct {
 /* What a thread works in. */
 typedef struct {
   float *P, *dP;             /* (QUERIES, width(T)) each */
-  number *masked, *dS;       /* the same: P mask, and the gradient by q k^T */
+  number *masked, *dS;       /* the same: P mask, and the gradient of q k^T */
   number *k_t, *v_t;         /* right factors k^T, v^T */
   number *q, *k, *v, *dy;    /* right factors */
   number *transposed;        /* (width(T), QUERIES), a left factor */
@@ -84,7 +84,7 @@ static void attend(const Attention *s, const AttentionRoom *w, const number *q, 
   }
 }
 
-/* Rows [i, i + n) of dS, from P and dP = dy v^T, the gradient by P mask. */
+/* Rows [i, i + n) of dS, from P and dP = dy v^T, the gradient of P mask. */
 static void softmax_backward(const Attention *s, const AttentionRoom *w, size_t i, size_t n) {
   const size_t T = width(s->T), known = width(i + n);
   const float scale = 1 / sqrtf((float)s->K);

@@ -191,7 +191,7 @@ static void drop_gradient(const Layer *l, int matrix, size_t row, size_t n, numb
   }
 }
 
-/* Add to n rows of dx what product, the gradient by the output of a norm, gives. */
+/* Add to n rows of dx what the gradient of the output of a norm, `product`, gives. */
 static void norm_gradient(const Layer *l, int norm, size_t row, size_t n) {
   const Blocks *s = l->s;
   const size_t D = s->D, group = row / s->T / group_of(s);

@@ -28,7 +28,7 @@ typedef struct {
   const float *const *weights;
   float *const *gradients;
   const float *x;              /* (R, D), the input */
-  float *out;                  /* (R, D): the output; backward the gradient by it, then by x */
+  float *out;                  /* (R, D): the output; backward its gradient, then that of x */
   void *saved, *workspace;     /* of the sizes that blocks_memory gives */
 } Blocks;
 

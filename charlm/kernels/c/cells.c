@@ -4,7 +4,7 @@
    rows are a stride apart, which is a multiple of DEPTH, with zeros after what they hold.
 
        forward    gh_t = h_{t-1} W_hh^T, then the cell (cells.h)
-       backward   the cell's slopes give dz_t, the gradient by gh_t; dh_{t-1} += dz_t W_hh
+       backward   the cell's slopes give dz_t, the gradient of gh_t; dh_{t-1} += dz_t W_hh
 
    Threads share the sequences: no thread waits for another. If there are too many threads for the
    sequences, some share the units of the same ones, and wait for each other at every step. */
@@ -33,9 +33,9 @@ typedef struct {
   number *h;           /* (T + 1, B, D): from row 1 on, out */
   float *carry;        /* (T + 1, B, D): c of an LSTM, h of a GRU */
   number *kept;        /* (T, B, 4 D) */
-  const number *dh_out; /* (T, B, D), contiguous: the gradient by h, of what follows this layer */
-  number *dz;          /* (T, B, G D), in a GRU (T, B, 4 D): by gh, and then by the gi of n */
-  float *dh, *dcarry;  /* (B, D): by the state after the last step; at the end before the first */
+  const number *dh_out; /* (T, B, D), contiguous: the gradient of h, from what follows this layer */
+  number *dz;          /* (T, B, G D), in a GRU (T, B, 4 D): the gradient of gh, then of n's gi */
+  float *dh, *dcarry;  /* (B, D): the gradient of the last state; at the end that of the first state */
   number *packed;      /* workspace for W_hh, cells_packed() numbers */
 } Layer;
 
@@ -264,5 +264,5 @@ static void scatter(const void *job, int me, int of) {
     }
 }
 
-/* The gradient by the table, which is filled: the columns of dz are the gradients by gi. */
+/* The gradient of the table, which is filled: the columns of dz are the gradients of gi. */
 void cells_scatter(int threads, const Layer *l) { on_threads(threads, NULL, NULL, scatter, l); }

@@ -1,4 +1,4 @@
-/* The gradients by the weights: dW (O, I) = dy^T x, summed over all rows of all sequences.
+/* The gradients of the weights: dW (O, I) = dy^T x, summed over all rows of all sequences.
 
    Threads leave dy and x of their rows for all to use. When a chunk of sequences is done, each
    thread computes a part of each dW. So a sum has the same order for any number of threads. */
@@ -28,7 +28,7 @@ static void add_rows(const number *dy, size_t stride, size_t O, size_t R, float 
     for (size_t o = 0; o < O; o++) out[o] += from_number(dy[r * stride + o]);
 }
 
-/* This thread's part of the gradients by matrices and biases, from R rows of a chunk. */
+/* This thread's part of the gradients of matrices and biases, from R rows of a chunk. */
 static void add_gradients(const Blocks *s, const Factors *factors, const Room *w,
                           float *const *gradients, size_t R, int more, int me, int of) {
   for (int m = 0; m < MATRICES; m++) {
