@@ -162,8 +162,10 @@ def share_memory(
         while not rank and len(peers) < size - 1:
             peer, _ = listener.accept()  # at once, since all have connected
             credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            if struct.unpack("3i", credentials)[1] == os.getuid():  # no other user
+            if struct.unpack("3i", credentials)[1] == os.getuid():
                 peers.append(peer)
+            else:
+                peer.close()  # another user
         for peer in peers:
             peer.settimeout(timeout_s)
             if rank:
