@@ -247,20 +247,28 @@ def batch_size(read: float, chars: int, seq_len: int) -> int:
     return max(1, min(nearest, chars // (4 * seq_len)))
 
 
-def suggest(path: tuple[str, ...], choice: Choice, seconds: float | None = None) -> dict[str, Any]:
+def suggest(
+    path: tuple[str, ...],
+    choice: Choice,
+    seconds: float | None = None,
+    like: Config | None = None,
+) -> dict[str, Any]:
     """Return a config for a text, as nested dictionaries.
 
     Args:
         path: what the user gave as the text, see `data.path`.
         seconds: a limit of the time; None for a number of steps.
+        like: the settings of a checkpoint to start with. Its model may be none that is suggested.
     """
     limit: dict[str, float] = {} if seconds is None else {"max_seconds": seconds}
     if seconds is None or choice.enough:
         limit["max_steps"] = choice.steps
-    return {
+    settings: dict[str, Any] = {
         "name": name_for(path),
         "data": {"path": path[0] if len(path) == 1 else list(path)},
-        "model": {"kind": choice.kind} | choice.model.model_dump(exclude_defaults=True),
+        "model": {}
+        if like
+        else {"kind": choice.kind} | choice.model.model_dump(exclude_defaults=True),
         "train": {
             "batch_size": choice.batch_size,
             **({} if choice.kind == "gpt" else {"seq_len": choice.seq_len}),  # it has a context
@@ -269,6 +277,9 @@ def suggest(path: tuple[str, ...], choice: Choice, seconds: float | None = None)
             "schedule": {"kind": "wsd", "warmup_steps": 10},
         },
     }
+    if like:
+        _fit_to_model(settings, like)
+    return settings
 
 
 def _heads(width: int) -> int:
@@ -287,13 +298,8 @@ def fit_heads(settings: dict[str, Any], overrides: Iterable[str]) -> None:
             settings["model"]["n_head"] = _heads(int(value))
 
 
-def fit_to_model(settings: dict[str, Any], of: Config) -> None:
-    """Replace, in place, the suggested model by that of a checkpoint, with what belongs to it.
-
-    Args:
-        settings: what `suggest` returned.
-        of: the settings of the checkpoint.
-    """
+def _fit_to_model(settings: dict[str, Any], of: Config) -> None:
+    """Take, in place, the model of the checkpoint with these settings, and what belongs to it."""
     recorded = of.model_dump(mode="json")
     settings["model"] = recorded["model"]
     for group, names in _OF_MODEL.items():

@@ -25,7 +25,6 @@ from charlm.config.suggest import (
     describe_choice,
     explain,
     fit_heads,
-    fit_to_model,
     name_for,
     suggest,
 )
@@ -161,10 +160,9 @@ def _chosen(
     seconds = None if request.minutes is None else 60 * request.minutes
 
     def config_of(choice: Choice) -> Config:
-        settings = suggest(request.data, choice, seconds)
-        fit_heads(settings, request.overrides)
-        if like is not None:
-            fit_to_model(settings, like)
+        settings = suggest(request.data, choice, seconds, like)
+        if like is None:
+            fit_heads(settings, request.overrides)
         return parse_config(settings, request.overrides, request.name)
 
     config = config_of(choose(kind, UNKNOWN_CHARS, 60, LAPTOP))

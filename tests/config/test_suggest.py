@@ -96,6 +96,19 @@ def test_a_model_that_is_there_keeps_its_width() -> None:
     assert short.chars < long.chars
 
 
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("width", [1, 3, 5])
+def test_a_checkpoint_keeps_its_model_also_one_that_is_never_suggested(
+    kind: str, width: int
+) -> None:
+    size = {"n_embd": width, "n_head": 1, "position": "learned"}  # rope needs an even head width
+    size = size if kind == "gpt" else {"hidden_size": width}
+    raw = {"name": "a", "data": {"path": "a.txt"}, "model": {"kind": kind, **size}}
+    like = parse_config(raw)
+    choice = choose(kind, 10**5, 60, LAPTOP, like.model.width)
+    assert parse_config(suggest(("b.txt",), choice, like=like)).model == like.model
+
+
 def test_what_is_read_often_gets_dropout_and_a_long_text_does_not() -> None:
     short, long = (choose("lstm", chars, 300, LAPTOP) for chars in (30_000, 100_000_000))
     assert short.dropout > 0.3
