@@ -9,9 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tensorboard.compat.proto import event_pb2, summary_pb2  # type: ignore[import-untyped]
 from tensorboard.summary.writer import record_writer  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
+
+BINS_END = 1e20  # of the bins of a histogram in torch.utils.tensorboard
 
 
 class EventWriter(SummaryWriter):
@@ -47,6 +51,17 @@ class EventWriter(SummaryWriter):
     ) -> None:
         """Write an event; the methods of SummaryWriter call this one."""
         self._write(event_pb2.Event(summary=summary, step=global_step))
+
+    def add_histogram(  # type: ignore[override]
+        self, tag: str, values: NDArray[np.floating[Any]], step: int
+    ) -> None:
+        """Write the histogram of the numbers that TensorBoard's bins can count, if there are any.
+
+        A network that is broken can have others: NaN, or numbers of `BINS_END` and above.
+        """
+        counted = values[np.abs(values) < BINS_END]
+        if counted.size:
+            super().add_histogram(tag, counted, step)
 
     def add_png(self, tag: str, png: bytes, step: int) -> None:
         """Write a picture."""

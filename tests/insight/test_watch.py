@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,17 @@ def test_the_events_have_the_values_of_the_trace(tiny_text: Path, tmp_path: Path
     assert histogram.histogram_value.sum == pytest.approx(float(cells.double().sum()), abs=1e-3)
     (share,) = events.Scalars("right-saturated/forget/layer 1")
     assert share.value == pytest.approx(float((traced.gates["forget"][0] > 0.9).double().mean()))
+
+
+def test_a_histogram_leaves_out_numbers_that_its_bins_cannot_count(tmp_path: Path) -> None:
+    events = EventWriter(tmp_path / "watched", 0)
+    events.add_histogram("some", np.array([math.nan, -math.inf, 1e30, 1.0, 2.0]), 1)
+    events.add_histogram("none", np.array([math.nan, 1e20]), 1)
+    events.close()
+    found = read_events(tmp_path)
+    assert found.Tags()["histograms"] == ["some"]
+    (histogram,) = found.Histograms("some")
+    assert (histogram.histogram_value.num, histogram.histogram_value.sum) == (2, 3)
 
 
 def test_it_takes_no_more_than_its_share_of_the_time(tiny_text: Path, tmp_path: Path) -> None:
