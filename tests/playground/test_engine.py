@@ -66,6 +66,14 @@ def in_javascript(arrays: Arrays) -> str:
     return f"{{{', '.join(parts)}}}"
 
 
+@pytest.fixture(name="page")
+def _blank_page(page: Page) -> Page:
+    """An empty page: the one of an earlier test may forbid WebAssembly."""
+    page.call("Page.navigate", url="about:blank")
+    page.wait_for("location.href === 'about:blank'")
+    return page
+
+
 @needs_chromium
 @pytest.mark.parametrize(("kind", "settings", "how"), CASES)
 def test_the_logits_are_those_of_numpy(
