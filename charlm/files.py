@@ -150,6 +150,12 @@ def remove_folder(folder: Path, names: re.Pattern[str]) -> None:
     folder.rmdir()
 
 
+def discard_folder(folder: Path, names: re.Pattern[str]) -> None:
+    """Remove a folder as `remove_folder` does. What cannot be removed stays."""
+    with suppress(OSError):
+        remove_folder(folder, names)
+
+
 # --- locks --------------------------------------------------------------------------------------
 
 
@@ -230,7 +236,7 @@ def build_folder(root: Path, names: re.Pattern[str]) -> Iterator[Path]:
     with ExitStack() as stack:
         with locked(root, wait=True):  # so that `remove_abandoned` does not see it unlocked
             folder = root / f"{build_prefix()}{secrets.token_hex(4)}"
-            stack.callback(_remove_quietly, folder, names)
+            stack.callback(discard_folder, folder, names)
             folder.mkdir(0o755)  # other users may read it if they may read the cache
             stack.enter_context(locked(folder, wait=False))
         yield folder
@@ -267,11 +273,6 @@ def _may_be_abandoned(path: Path) -> bool:
         return False
     is_own = path.name.startswith(build_prefix())
     return is_own or time.time() - path.lstat().st_mtime > _OLD_S
-
-
-def _remove_quietly(folder: Path, names: re.Pattern[str]) -> None:
-    with suppress(OSError):
-        remove_folder(folder, names)
 
 
 # --- writing ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import secrets
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
@@ -140,41 +140,43 @@ def share_memory(
         first: returns the word of the first process.
         all_can: returns whether all processes say yes.
     """
-    name, file = "", -1
+    name = ""
     peers: list[socket.socket] = []
-    if rank == 0:
-        with suppress(OSError, AttributeError):  # Linux has these functions
-            file = os.memfd_create("charlm")
-            os.posix_fallocate(file, 0, 2 * size * PART)  # now, so that no use fails later
-            listener = socket.socket(socket.AF_UNIX)
-            listener.bind(f"\0charlm-{secrets.token_hex(16)}")
-            listener.listen(size)
-            listener.setblocking(False)
-            name = listener.getsockname().decode()
-    if not (name := first(name)):
-        return None
-    if rank:
-        peers = [socket.socket(socket.AF_UNIX)]
-    if not all_can(not rank or not peers[0].connect_ex(name)):
-        return None
-    memory = None
-    try:
-        while not rank and len(peers) < size - 1:
-            peer, _ = listener.accept()  # at once, since all have connected
-            credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            if struct.unpack("3i", credentials)[1] == os.getuid():
-                peers.append(peer)
-            else:
-                peer.close()  # another user
-        for peer in peers:
-            peer.settimeout(timeout_s)
-            if rank:
-                _, (file,), *_ = socket.recv_fds(peer, 1, 1)
-            else:
-                socket.send_fds(peer, [b"1"], [file])
-        memory = SharedMemory(rank, size, file, peers)
-        os.close(file)
-    except (OSError, ValueError):
-        for peer in peers:
-            peer.close()  # nobody needs to wait for this process
-    return memory if all_can(memory is not None) else None
+    with ExitStack() as stack:  # closes what only this function needs, also if it is refused
+        if rank == 0:
+            with suppress(OSError, AttributeError):  # Linux has these functions
+                file = os.memfd_create("charlm")
+                stack.callback(os.close, file)
+                os.posix_fallocate(file, 0, 2 * size * PART)  # now, so that no use fails later
+                listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+                listener.bind(f"\0charlm-{secrets.token_hex(16)}")
+                listener.listen(size)
+                listener.setblocking(False)
+                name = listener.getsockname().decode()
+        if not (name := first(name)):
+            return None
+        if rank:
+            peers = [socket.socket(socket.AF_UNIX)]
+        if not all_can(not rank or not peers[0].connect_ex(name)):
+            return None
+        memory = None
+        try:
+            while not rank and len(peers) < size - 1:
+                peer, _ = listener.accept()  # at once, since all have connected
+                credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+                if struct.unpack("3i", credentials)[1] == os.getuid():
+                    peers.append(peer)
+                else:
+                    peer.close()  # another user
+            for peer in peers:
+                peer.settimeout(timeout_s)
+                if rank:
+                    _, (file,), *_ = socket.recv_fds(peer, 1, 1)
+                    stack.callback(os.close, file)
+                else:
+                    socket.send_fds(peer, [b"1"], [file])
+            memory = SharedMemory(rank, size, file, peers)  # has a file of its own
+        except (OSError, ValueError):
+            for peer in peers:
+                peer.close()  # nobody needs to wait for this process
+        return memory if all_can(memory is not None) else None

@@ -112,8 +112,8 @@ def rows(done: dict[tuple[str, float, str], Result]) -> Iterator[dict[str, objec
         best = min(it["bits"] for it in own.values() if it)
         row: dict[str, object] = {"text": text, "minutes": f"{minutes:g}"}
         for recipe, it in own.items():
-            row[recipe] = "–" if not it else "**" * (it["bits"] == best) + f"{it['bits']:.3f}"
-            row[recipe] = f"{row[recipe]}{'**' * str(row[recipe]).startswith('**')}"
+            mark = "**" if it and it["bits"] == best else ""
+            row[recipe] = f"{mark}{it['bits']:.3f}{mark}" if it else "–"
         chosen = own["chosen"]
         row["n-gram"] = f"{chosen['ngram']:.3f}" if chosen and chosen["ngram"] else "–"
         row["seconds"] = ", ".join(f"{it['seconds']:.0f}" for it in own.values() if it)

@@ -78,9 +78,10 @@ def threads_as_before() -> Iterator[None]:
     """After the test, PyTorch has as many threads as before it."""
     import torch
 
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+    from tests.kernels import with_threads
+
+    with with_threads(torch.get_num_threads()):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -33,11 +33,11 @@ from charlm.files import (
     build_folder,
     cache_folder,
     check_private,
+    discard_folder,
     flush,
     open_private,
     private_folder,
     remove_abandoned,
-    remove_folder,
 )
 
 # Seconds within which a file can change and keep its times. The longer time is for file systems
@@ -74,7 +74,7 @@ def open_encoded(
             return _open(root / key, data, notices)
         except AlteredError as damage:
             notices.append(f"{root / key}: {damage}; the text is encoded again")
-            _remove(root / key)
+            discard_folder(root / key, _FILES)
     problem = problem or _problem(write=True)
     if problem:
         return _encode_temporarily(sources, data, [*notices, problem])
@@ -115,9 +115,9 @@ def _encode_temporarily(sources: Sequence[Source], data: DataConfig, notices: li
             _build(folder, sources, data)
             encoded = _open_built(folder, data, notices)
     except BaseException:
-        _remove(folder)
+        discard_folder(folder, _FILES)
         raise
-    weakref.finalize(encoded, _remove, folder)
+    weakref.finalize(encoded, discard_folder, folder, _FILES)
     return encoded
 
 
@@ -205,12 +205,6 @@ def _read_note(note: Path) -> str | None:
 # --- writing ----------------------------------------------------------------------------------
 
 
-def _remove(folder: Path) -> None:
-    """Remove the folder of an encoded text: only files with the names that are written there."""
-    with suppress(OSError):
-        remove_folder(folder, _FILES)
-
-
 def _build(folder: Path, sources: Sequence[Source], data: DataConfig) -> Facts:
     """Write the files of a text and facts.json, and flush them to the disk."""
     facts = build(folder, sources, data)
@@ -228,7 +222,7 @@ def _publish(folder: Path, target: Path, data: DataConfig, notices: list[str]) -
     except OSError:
         with suppress(AlteredError):
             return _open(target, data, notices)
-        _remove(target)
+        discard_folder(target, _FILES)
         if os.path.lexists(target):
             raise DataError(
                 f"{target}: there are other files in the place of the encoded text; move them "

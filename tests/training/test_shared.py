@@ -97,3 +97,11 @@ def without_memory(processes: Processes) -> None:
 
 def test_without_the_memory_gloo_sends_all() -> None:
     in_processes(2, without_memory)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the open files are listed there")
+def test_memory_that_is_refused_leaves_no_open_file() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert shared.share_memory(0, 2, 1.0, lambda _: "", lambda _: True) is None
+    assert shared.share_memory(0, 2, 1.0, lambda name: name, lambda _: False) is None
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
