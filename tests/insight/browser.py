@@ -69,7 +69,8 @@ class Page:
     def point_at(self, selector: str, which: int = 0) -> None:
         """Move the mouse to the middle of an element."""
         element = f"document.querySelectorAll({selector!r})[{which}]"
-        self.run(f"{element}.scrollIntoView({{block: 'center'}})")
+        # the page scrolls smoothly; the box must not move between its measurement and the event
+        self.run(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
         box = self.run(f"(() => {{ const b = {element}.getBoundingClientRect(); "
                        "return [b.x + b.width / 2, b.y + b.height / 2]; })()")  # fmt: skip
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
