@@ -60,12 +60,12 @@ def crowding(n: int) -> float:
 
 
 def message_terms(n: int, summed: float = 0, exchanged: float = 0) -> tuple[float, float]:
-    """What the time of a wait and that of a byte are multiplied by, for messages of n processes.
+    """The factors of the time of a wait and of the time of a byte, for messages of n processes.
 
-    In the memory that they share, a process waits twice for the others in an all-reduce, and once
-    in an exchange. It copies what is added up in and out, 2 bytes read or written for each byte in
-    each direction, and adds n - 1 numbers to each of its share, 3 for each byte. Of what is
-    exchanged, it copies its share in and that of the others out.
+    The processes share memory. An all-reduce of `summed` bytes has two waits. A process copies them
+    in and the sum out, and a copy reads and writes: 4. It adds n - 1 numbers to each of its share,
+    1 / n of all, and an addition reads two numbers and writes one: 3 (n - 1) / n. An exchange of
+    `exchanged` bytes has one wait. A process copies its share in and that of the others out: 2.
     """
     moved = (4 + 3 * (n - 1) / n) * summed + 2 * exchanged
     waits = 2 * (summed > 0) + (exchanged > 0)

@@ -315,6 +315,11 @@ def test_a_file_in_javascript_css_or_c_is_not_too_long(name: str) -> None:
     assert len(SOURCES[name].splitlines()) <= MOST_LINES_A_FILE
 
 
+@pytest.mark.parametrize("name", [name for name in SOURCES if name.endswith((".c", ".h"))])
+def test_a_line_in_c_is_as_short_as_one_in_python(name: str) -> None:
+    assert [line for line in SOURCES[name].splitlines() if len(line) > 100] == []
+
+
 @pytest.mark.parametrize("name", [name for name in SOURCES if name.endswith(".js")])
 def test_a_function_in_javascript_fits_on_a_screen(name: str) -> None:
     functions = [match[0] for match in JAVASCRIPT.finditer(SOURCES[name])]

@@ -84,7 +84,8 @@ class Recurrent(CharModel):
         self, ids: Tensor, state: State | None = None, keep_state: bool = True
     ) -> tuple[Tensor, State]:
         x = self.look_up(ids.t())  # (B, T) -> (T, B, D), or (T, B, V) one-hot
-        hx = state if state is None or isinstance(self.rnn, nn.LSTM) else state[0]
+        # nn.LSTM takes and returns (h, c); nn.RNN and nn.GRU take and return h alone
+        hx = state[0] if state is not None and len(state) == 1 else state
         y, hx = self._run(self.input_dropout(x), hx)  # (T, B, D)
         logits = self.head(self.output_dropout(y))  # (T, B, V)
         after: State = hx if isinstance(hx, tuple) else (hx,)

@@ -217,27 +217,35 @@ class Stepper:
         Raises:
             CheckpointError: they do not have the model's shapes.
         """
-        config, train = self.model.config, self._train
+        optimizer = checkpoint.tensors("optimizer.", shapes=self._optimizers.shapes())
+        found = {"optimizer.": optimizer, "rng.": checkpoint.tensors("rng.")}
         # in another precision the states have another dtype
-        with_states = checkpoint.meta.precision == self._compute.precision
-        found = {"optimizer.": checkpoint.tensors("optimizer.", shapes=self._optimizers.shapes())}
-        found["rng."] = checkpoint.tensors("rng.")
-        if with_states and self._carries_state:
-            assert not isinstance(config, GPTConfig)
-            types = ("F32",) if self._compute.precision == "fp32" else ("F32", "BF16", "F16")
-            types = ("I64",) if isinstance(config, MLPConfig) else types
-            prefixes = [f"state.{piece}." for piece in range(train.grad_accum)]
-            B = train.batch_size // train.grad_accum
-            states = {
-                it: checkpoint.tensors(it, shapes=state_shapes(config, B), dtypes=types)
-                for it in prefixes
-            }
-            if any(states.values()) and not all(states.values()):
-                raise DamageError("the recurrent states of some sequences are missing")
-            if isinstance(config, MLPConfig):
-                _check_ids((it["0"] for it in states.values() if it), self.model.vocab_size)
-            found |= states
+        if self._carries_state and checkpoint.meta.precision == self._compute.precision:
+            found |= self._saved_states(checkpoint)
         return {prefix + name: it for prefix, each in found.items() for name, it in each.items()}
+
+    def _saved_states(self, checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
+        """Read the recurrent states: for each of the train.grad_accum pieces, its tensors.
+
+        Raises:
+            CheckpointError: they do not have the model's shapes, or some are missing.
+        """
+        config, pieces = self.model.config, self._train.grad_accum
+        assert not isinstance(config, GPTConfig)
+        is_mlp = isinstance(config, MLPConfig)
+        floats = ("F32",) if self._compute.precision == "fp32" else ("F32", "BF16", "F16")
+        B = self._train.batch_size // pieces
+        states = {
+            prefix: checkpoint.tensors(
+                prefix, shapes=state_shapes(config, B), dtypes=("I64",) if is_mlp else floats
+            )
+            for prefix in (f"state.{piece}." for piece in range(pieces))
+        }
+        if any(states.values()) and not all(states.values()):
+            raise DamageError("the recurrent states of some sequences are missing")
+        if is_mlp:
+            _check_ids((it["0"] for it in states.values() if it), self.model.vocab_size)
+        return states
 
     def _split_states(self, found: dict[str, Tensor]) -> None:
         """Set this process's rows of the carried states (., B, .); none for fresh ones."""

@@ -57,16 +57,16 @@ static void check_product(size_t M, size_t N, size_t K) {
   double *exact = exact_product(A, B, M, N, K);
   float *out = malloc(M * stride * sizeof *out);
   for (int way = 0; way < 8; way++) {
-    const int more = way & 4;
+    const int add = way & 4;
     memcpy(out, C, M * stride * sizeof *out);
     if (way & 1) left_t(A_t, M, M, K, a, lda);
     else left(A, K, M, K, a, lda);
     if (way & 2) right_t(B_t, K, N, K, b);
     else right(B, N, N, K, b);
-    multiply(a, lda, b, M, N, lda, out, stride, more);
+    multiply(a, lda, b, M, N, lda, out, stride, add);
     for (size_t i = 0; i < M; i++)
       for (size_t j = 0; j < stride; j++) {
-        const double before = j < N && !more ? 0 : C[i * stride + j];
+        const double before = j < N && !add ? 0 : C[i * stride + j];
         const double sum = before + (j < N ? exact[i * N + j] : 0);
         check(out[i * stride + j], sum, j < N ? 1e-6 * (double)(K + 1) : 0, "product", i, j);
       }
@@ -88,9 +88,9 @@ static void check_linear(size_t N, size_t gates, size_t per_gate, size_t I) {
   pack_matrix(&m, packed);
   for (int many = 0; many < 2; many++) {
     m.packed = many ? packed : NULL;
-    for (int thread = 0; thread < 3; thread++) prepare(&m, &rows, thread, 3);
+    for (int thread = 0; thread < 3; thread++) pack_rows(&m, &rows, thread, 3);
     for (size_t g = 0; g < gates; g++)
-      product(&m, &rows, g * per_gate, (g + 1) * per_gate, y + g * per_gate, O, 0);
+      linear(&m, &rows, g * per_gate, (g + 1) * per_gate, y + g * per_gate, O, 0);
     for (size_t i = 0; i < N; i++)
       for (size_t o = 0; o < O; o++)
         check(y[i * O + o], exact[i * O + o] + b[o], 1e-6 * (double)(I + 1),

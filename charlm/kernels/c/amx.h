@@ -26,15 +26,15 @@ static void tiles_begin(void) {
 
 static void tiles_end(void) { _tile_release(); }
 
-/* With SPLIT, a factor consists of pairs of blocks of DEPTH numbers along k, hi and lo, and a product
-   is (hi + lo) (hi + lo) without lo lo. */
+/* With SPLIT, a factor has two blocks of DEPTH numbers along k, hi and lo, for each block of
+   float32. A product is hi hi + hi lo + lo hi. */
 #ifndef SPLIT
 #define SPLIT 0
 #endif
 
 /* R (1 or 2) times 16 rows, C (1 or 2) groups of columns. */
 INLINE void multiply_tiles(const int R, const int C, const number *a, size_t lda, const number *b,
-                           size_t ldb, size_t K, float *out, size_t stride, int more) {
+                           size_t ldb, size_t K, float *out, size_t stride, int add) {
   const size_t row = stride * sizeof(float), group = ldb * LANES, a_row = lda * sizeof(number);
   float *const low = out + 16 * stride;
 #define LOAD_A(a) _tile_loadd(4, a, a_row); if (R == 2) _tile_loadd(5, a + 16 * lda, a_row)
@@ -46,7 +46,7 @@ INLINE void multiply_tiles(const int R, const int C, const number *a, size_t lda
   if (R == 2 && C == 2) _tile_dpbf16ps(3, 5, 7)
   settle();
   _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
-  if (more) {
+  if (add) {
     _tile_loadd(0, out, row);
     if (C == 2) _tile_loadd(1, out + 16, row);
     if (R == 2) _tile_loadd(2, low, row);
@@ -74,9 +74,9 @@ INLINE void multiply_tiles(const int R, const int C, const number *a, size_t lda
 }
 
 static void multiply_block(size_t rows, size_t groups, const number *a, size_t lda, const number *b,
-                           size_t ldb, size_t K, float *out, size_t stride, int more) {
-  if (rows == 32 && groups == 2) multiply_tiles(2, 2, a, lda, b, ldb, K, out, stride, more);
-  else if (rows == 32) multiply_tiles(2, 1, a, lda, b, ldb, K, out, stride, more);
-  else if (groups == 2) multiply_tiles(1, 2, a, lda, b, ldb, K, out, stride, more);
-  else multiply_tiles(1, 1, a, lda, b, ldb, K, out, stride, more);
+                           size_t ldb, size_t K, float *out, size_t stride, int add) {
+  if (rows == 32 && groups == 2) multiply_tiles(2, 2, a, lda, b, ldb, K, out, stride, add);
+  else if (rows == 32) multiply_tiles(2, 1, a, lda, b, ldb, K, out, stride, add);
+  else if (groups == 2) multiply_tiles(1, 2, a, lda, b, ldb, K, out, stride, add);
+  else multiply_tiles(1, 1, a, lda, b, ldb, K, out, stride, add);
 }

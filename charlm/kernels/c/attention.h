@@ -21,7 +21,7 @@ typedef struct {
   const Dropout *dropout; /* or NULL */
 } Attention;
 
-/* What a thread works in. */
+/* The workspace of one thread. */
 typedef struct {
   float *P, *dP;             /* (QUERIES, width(T)) each */
   number *masked, *dS;       /* the same: P mask, and the gradient of q k^T */
@@ -29,10 +29,11 @@ typedef struct {
   number *q, *k, *v, *dy;    /* right factors */
   number *transposed;        /* (width(T), QUERIES), a left factor */
   float *y, *dq, *dk, *dv;   /* (T rounded up to QUERIES, width(K)) each */
-} AttentionRoom;
+} AttentionWorkspace;
 
-/* The largest number, or the sum, of each of n rows; row r has whole vectors up to i + r. */
-static void reduce_rows(const float *P, size_t stride, size_t i, size_t n, int largest, float *out) {
+/* Compute the largest number or the sum of each of n rows, up to column i + r in row r. */
+static void reduce_rows(const float *P, size_t stride, size_t i, size_t n, int largest,
+                        float *out) {
   vec all[QUERIES] = {{0}};
   for (size_t r = 0; r < n; r++) {
     const float *row = P + r * stride;
@@ -43,10 +44,10 @@ static void reduce_rows(const float *P, size_t stride, size_t i, size_t n, int l
   for (size_t r = 0; r < n; r += LANES) *(loose *)(out + r) = reduce_each(all + r, largest);
 }
 
-/* Rows [i, i + n) of P and P mask; k_t is packed. `row` is the number of the head's first row of
-   masks. A row ends with a whole vector: what is more becomes about 0, and then 0. */
-static void probabilities(const Attention *s, const AttentionRoom *w, const number *q, size_t i,
-                          size_t n, size_t row) {
+/* Compute rows [i, i + n) of P and P mask; k_t is packed. `row` is the number of the head's first
+   row of masks. Rows are computed in whole vectors; what is after the query's own key is 0. */
+static void probabilities(const Attention *s, const AttentionWorkspace *w, const number *q,
+                          size_t i, size_t n, size_t row) {
   const size_t K = width(s->K), T = width(s->T), known = width(i + n);
   const float scale = 1 / sqrtf((float)s->K);
   float top[QUERIES], sum[QUERIES];
@@ -71,21 +72,22 @@ static void probabilities(const Attention *s, const AttentionRoom *w, const numb
   }
 }
 
-/* y (T, width(K)), in the workspace. `row` is the number of the head's first row of masks. */
-static void attend(const Attention *s, const AttentionRoom *w, const number *q, const number *k,
-                   const number *v, size_t row) {
+/* Compute y (T, width(K)) in the workspace. `row` is the first row of the head's masks. */
+static void attend(const Attention *s, const AttentionWorkspace *w, const number *q,
+                   const number *k, const number *v, size_t row) {
   const size_t K = width(s->K), T = width(s->T);
   pack_right((Source){.numbers = k, .stride = K, .size = s->T, .K = K, .along = 1}, w->k_t);
   pack_right((Source){.numbers = v, .stride = K, .size = K, .K = s->T}, w->v);
   for (size_t i = 0; i < s->T; i += QUERIES) {
     const size_t n = smaller(QUERIES, s->T - i);
     probabilities(s, w, q, i, n, row);
-    multiply_part(w->masked, T, w->v, T, round_up(n, ROW_STEP), K, width(i + n), w->y + i * K, K, 0);
+    multiply_part(w->masked, T, w->v, T, round_up(n, ROW_STEP), K, width(i + n), w->y + i * K, K,
+                  0);
   }
 }
 
-/* Rows [i, i + n) of dS, from P and dP = dy v^T, the gradient of P mask. */
-static void softmax_backward(const Attention *s, const AttentionRoom *w, size_t i, size_t n) {
+/* Compute rows [i, i + n) of dS from P and dP = dy v^T, the gradient of P mask. */
+static void softmax_backward(const Attention *s, const AttentionWorkspace *w, size_t i, size_t n) {
   const size_t T = width(s->T), known = width(i + n);
   const float scale = 1 / sqrtf((float)s->K);
   for (size_t r = 0; r < n; r++) {
@@ -105,15 +107,15 @@ static void softmax_backward(const Attention *s, const AttentionRoom *w, size_t 
 
 /* out (keys, width(K)) = M^T x, or +=: M (n, keys) are rows of a block, x a right factor from the
    block's first query on. */
-static void multiply_transposed(const Attention *s, const AttentionRoom *w, const number *M,
-                                size_t keys, size_t n, const number *x, float *out, int more) {
+static void multiply_transposed(const Attention *s, const AttentionWorkspace *w, const number *M,
+                                size_t keys, size_t n, const number *x, float *out, int add) {
   const size_t K = width(s->K), T = width(s->T);
   pack_left((Source){.numbers = M, .stride = T, .size = keys, .K = n}, w->transposed, QUERIES);
-  multiply_part(w->transposed, QUERIES, x, T, round_up(keys, ROW_STEP), K, width(n), out, K, more);
+  multiply_part(w->transposed, QUERIES, x, T, round_up(keys, ROW_STEP), K, width(n), out, K, add);
 }
 
-/* dq, dk and dv, in the workspace, from dy (T, width(K)). */
-static void attend_backward(const Attention *s, const AttentionRoom *w, const number *q,
+/* Compute dq, dk and dv in the workspace from dy (T, width(K)). */
+static void attend_backward(const Attention *s, const AttentionWorkspace *w, const number *q,
                             const number *k, const number *v, const number *dy, size_t row) {
   const size_t K = width(s->K), T = width(s->T), last = (s->T - 1) / QUERIES * QUERIES;
   pack_right((Source){.numbers = k, .stride = K, .size = s->T, .K = K, .along = 1}, w->k_t);

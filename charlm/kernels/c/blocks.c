@@ -6,7 +6,7 @@
        x' = x + drop(y Wo^T + b)
        out = x' + drop(f(norm(x') Wup^T + b) Wdown^T + b)
 
-   Sequences know nothing of each other, so each thread takes its own through a layer. Residuals,
+   Sequences are independent, so each thread takes its own through a layer. Residuals,
    sums and norms are float32; factors of products are numbers. */
 
 #include "gradients.h"
@@ -17,7 +17,7 @@ int blocks_allowed(void) { return tiles_allowed(); }
 typedef struct {
   const Blocks *s;
   const Shared *shared;
-  const Room *w;
+  const Workspace *w;
   size_t layer;
   Saved saved;
   Dropout dropout;
@@ -25,7 +25,7 @@ typedef struct {
   Factors factors; /* of the first row of a chunk, backward */
 } Layer;
 
-static Layer layer_of(const Blocks *s, const Shared *shared, const Room *w, size_t layer) {
+static Layer layer_of(const Blocks *s, const Shared *shared, const Workspace *w, size_t layer) {
   Layer l = {s, shared, w, layer, saved_of(s, layer, NULL), {mix(s->seed + layer), s->dropout},
              shared->packed[layer & 1], {{0}, {shared->normal1, NULL, shared->normal2, NULL}}};
   memcpy(l.factors.dy, shared->dy, sizeof l.factors.dy);
@@ -33,14 +33,14 @@ static Layer layer_of(const Blocks *s, const Shared *shared, const Room *w, size
 }
 
 /* Pack this thread's part of a layer's matrices. */
-static void pack_weights(const Blocks *s, const Shared *shared, size_t layer, int backward, int me,
-                         int of) {
+static void pack_weights(const Blocks *s, const Shared *shared, size_t layer, int backward,
+                         int thread, int threads) {
   for (int w = 0; w < MATRICES; w++) {
     const size_t O = rows_of(s, w), I = columns_of(s, w);
     const float *const W = weight_of(s, layer, w);
     number *const to_pack = shared->packed[layer & 1][w];
     size_t from, to;
-    share(backward ? I : O, LANES, me, of, &from, &to);
+    partition(backward ? I : O, LANES, thread, threads, &from, &to);
     if (from == to) continue;
     if (backward) right(W + from, I, to - from, O, to_pack + from * width(O));
     else right_t(W + from * I, I, to - from, I, to_pack + from * width(I));
@@ -62,7 +62,7 @@ static void add_bias(const Layer *l, int matrix, float *x) {
   for (size_t i = 0; i < O; i++) x[i] += bias[i];
 }
 
-/* n rows of the input of a norm, GAIN1 or GAIN2, and of their moments. */
+/* Return the input of a norm, GAIN1 or GAIN2, and its moments, from `row` on. */
 static const float *normed(const Layer *l, int norm, size_t row, Moments **moments) {
   *moments = l->saved.moments[norm == GAIN2] + row;
   return (norm == GAIN1 ? l->saved.x : l->saved.middle) + row * l->s->D;
@@ -75,7 +75,7 @@ static void compute_moments(const Layer *l, int norm, size_t row, size_t n) {
   for (size_t r = 0; r < n; r++) moments[r] = norm_moments(x + r * D, D, l->s->layernorm);
 }
 
-/* n normalized rows as numbers. */
+/* Normalize n rows and store them as numbers. */
 static void normalize_rows(const Layer *l, int norm, size_t row, size_t n, number *to) {
   const size_t D = l->s->D;
   const float *const gain = weight_of(l->s, l->layer, norm);
@@ -90,7 +90,7 @@ static void normalize_rows(const Layer *l, int norm, size_t row, size_t n, numbe
 
 /* --- forward ---------------------------------------------------------------------------------- */
 
-/* A row of product to queries, keys and values. */
+/* Store the queries, keys and values of a row x (3 D,), the product with QKV. */
 static void split_heads(const Layer *l, size_t row, float *x) {
   const Blocks *s = l->s;
   const size_t K = s->D / s->H, b = row / s->T, t = row % s->T, half = K / 2;
@@ -115,7 +115,7 @@ static void add_residual(const Layer *l, int matrix, size_t row, const float *x,
   for (size_t d = 0; d < D; d++) out[d] = x[d] + product[d];
 }
 
-/* All heads of sequence b: y from queries, keys and values. */
+/* Compute the attention of all heads of sequence b. */
 static void attend_heads(const Layer *l, size_t b) {
   const Blocks *s = l->s;
   const size_t K = s->D / s->H, D = width(s->D);
@@ -132,10 +132,10 @@ static void attend_heads(const Layer *l, size_t b) {
   }
 }
 
-/* n rows from `row` on, from y to the output. */
+/* Compute n rows of the output from y: the product after the attention, and the MLP. */
 static void forward_rest(const Layer *l, size_t row, size_t n) {
   const Blocks *s = l->s;
-  const Room *w = l->w;
+  const Workspace *w = l->w;
   const size_t D = s->D, F = s->F, U = rows_of(s, UP);
   float *const middle = l->saved.middle + row * D;
   number *const a = l->saved.a + row * width(F);
@@ -159,7 +159,7 @@ static void forward_rest(const Layer *l, size_t row, size_t n) {
                  l->saved.out + (row + r) * D);
 }
 
-/* Sequences [from, to) through a layer. */
+/* Compute a layer's output for sequences [from, to). */
 static void forward_group(const Layer *l, size_t from, size_t to) {
   const Blocks *s = l->s;
   const size_t D = s->D, rows = to * s->T;
@@ -177,7 +177,7 @@ static void forward_group(const Layer *l, size_t from, size_t to) {
 
 /* --- backward --------------------------------------------------------------------------------- */
 
-/* n rows of the gradient dx, times the mask, to dy of a matrix. */
+/* Compute n rows of a matrix's dy: the gradient of the output, times the mask of the dropout. */
 static void drop_gradient(const Layer *l, int matrix, size_t row, size_t n, number *dy) {
   const Blocks *s = l->s;
   const size_t D = s->D, place = matrix == OUT ? ON_ATTENTION : ON_MLP;
@@ -191,7 +191,7 @@ static void drop_gradient(const Layer *l, int matrix, size_t row, size_t n, numb
   }
 }
 
-/* Add to n rows of dx what the gradient of the output of a norm, `product`, gives. */
+/* Add to n rows of dx the gradient through a norm; `product` has the gradient of its output. */
 static void norm_gradient(const Layer *l, int norm, size_t row, size_t n) {
   const Blocks *s = l->s;
   const size_t D = s->D, group = row / s->T / group_of(s);
@@ -204,11 +204,11 @@ static void norm_gradient(const Layer *l, int norm, size_t row, size_t n) {
                        l->w->row[0]);
 }
 
-/* n rows from `row` on, which is row k of the chunk: through the MLP, and the product after the
-   attention; `first` is the group's first row. */
+/* The backward pass of n rows through the MLP and the product after the attention. `row` is row k
+   of the chunk; `first` is the group's first row. */
 static void backward_rest(const Layer *l, size_t row, size_t n, size_t k, size_t first) {
   const Blocks *s = l->s;
-  const Room *w = l->w;
+  const Workspace *w = l->w;
   const size_t D = s->D, F = s->F, U = rows_of(s, UP), K = D / s->H;
   number *const dout = l->factors.dy[DOWN] + k * width(D);
   number *const du = l->factors.dy[UP] + k * width(U);
@@ -236,8 +236,8 @@ static void backward_rest(const Layer *l, size_t row, size_t n, size_t k, size_t
   }
 }
 
-/* A step's gradient dx (K,) by a query or key, back to that by what split_heads made it of. */
-static void prepare_backward(const Layer *l, size_t part, size_t b, size_t h, size_t t, float *dx) {
+/* Turn dx (K,), the gradient of a query or key, into that of the product: undo rope and qk_norm. */
+static void head_gradient(const Layer *l, size_t part, size_t b, size_t h, size_t t, float *dx) {
   const Blocks *s = l->s;
   const size_t K = s->D / s->H, half = K / 2;
   float *const x = l->w->row[0];
@@ -248,29 +248,30 @@ static void prepare_backward(const Layer *l, size_t part, size_t b, size_t h, si
   normalize_vector_backward(x, l->saved.inverse[((b * s->T + t) * 2 + part) * s->H + h], K, dx);
 }
 
-/* dqkv (T, 3 D) of sequence b, which is number `at` of its group. */
+/* Compute dqkv (T, 3 D) of sequence b, which is number `at` of its group. */
 static void attend_heads_backward(const Layer *l, size_t b, size_t at, number *dqkv) {
   const Blocks *s = l->s;
-  const AttentionRoom *w = &l->w->attention;
+  const AttentionWorkspace *w = &l->w->attention;
   const size_t K = s->D / s->H, stride = width(3 * s->D);
   const Attention shape = {s->T, K, s->dropout > 0 ? &l->dropout : NULL};
   float *const gradients[] = {w->dq, w->dk, w->dv};
   for (size_t h = 0; h < s->H; h++) {
     const size_t row = (b * s->H + h) * s->T, from = row * width(K);
     attend_backward(&shape, w, l->saved.heads[0] + from, l->saved.heads[1] + from,
-                    l->saved.heads[2] + from, l->w->dheads + (at * s->H + h) * s->T * width(K), row);
+                    l->saved.heads[2] + from, l->w->dheads + (at * s->H + h) * s->T * width(K),
+                    row);
     for (size_t t = 0; t < s->T; t++)
       for (size_t part = 0; part < 3; part++) {
         float *const dx = gradients[part] + t * width(K);
         number *const to = dqkv + t * stride;
-        if (part < 2) prepare_backward(l, part, b, h, t, dx);
+        if (part < 2) head_gradient(l, part, b, h, t, dx);
         for (size_t i = 0; i < K; i++) to[part * s->D + h * K + i] = to_number(dx[i]);
         for (size_t i = 3 * s->D; i < stride; i++) to[i] = 0;
       }
   }
 }
 
-/* Sequences [from, to) back through a layer; their first row is row k of the chunk. */
+/* The backward pass of a layer for sequences [from, to); their first row is row k of the chunk. */
 static void backward_group(const Layer *l, size_t from, size_t to, size_t k) {
   const Blocks *s = l->s;
   const size_t D = s->D, first = from * s->T, rows = (to - from) * s->T, stride = width(3 * D);
@@ -290,57 +291,57 @@ static void backward_group(const Layer *l, size_t from, size_t to, size_t k) {
 
 /* --- threads ---------------------------------------------------------------------------------- */
 
-static Room my_room(const Blocks *s, Memory *m, int me) {
-  Room w = room_of(s, m);
-  for (int i = 0; i < me; i++) w = room_of(s, m);
+static Workspace workspace_of_thread(const Blocks *s, Memory *m, int thread) {
+  Workspace w = workspace_of(s, m);
+  for (int i = 0; i < thread; i++) w = workspace_of(s, m);
   return w;
 }
 
-static void forward(const void *job, int me, int of) {
+static void forward(const void *job, int thread, int threads) {
   const Blocks *s = job;
   Memory m = {s->workspace, 0};
   const Shared shared = shared_of(s, &m);
-  const Room w = my_room(s, &m, me);
+  const Workspace w = workspace_of_thread(s, &m, thread);
   const size_t group = group_of(s);
   size_t from, to;
-  share(s->B, group, me, of, &from, &to);
+  partition(s->B, group, thread, threads, &from, &to);
   for (size_t layer = 0; layer < s->n_layer; layer++) {
     const Layer l = layer_of(s, &shared, &w, layer);
-    pack_weights(s, &shared, layer, 0, me, of);
-    barrier(of); /* when all are here, nobody uses the weights of the layer before any more */
+    pack_weights(s, &shared, layer, 0, thread, threads);
+    barrier(threads); /* all threads have finished with the weights of the layer before */
     for (size_t b = from; b < to; b += group) forward_group(&l, b, smaller(b + group, to));
   }
 }
 
-/* This thread's sequences of the chunk that begins at `first`, back through a layer, then its part
-   of the gradients. */
-static void backward_chunk(Layer *l, size_t first, int me, int of) {
+/* The backward pass of a layer for this thread's sequences of the chunk that begins at `first`,
+   then this thread's part of the gradients. */
+static void backward_chunk(Layer *l, size_t first, int thread, int threads) {
   const Blocks *s = l->s;
   const size_t group = group_of(s), count = smaller(chunk_of(s), s->B - first);
   size_t from, to;
-  share(count, group, me, of, &from, &to);
+  partition(count, group, thread, threads, &from, &to);
   for (size_t b = from; b < to; b += group)
     backward_group(l, first + b, first + smaller(b + group, to), b * s->T);
-  barrier(of);
+  barrier(threads);
   l->factors.x[OUT] = l->saved.y + first * s->T * width(s->D);
   l->factors.x[DOWN] = l->saved.a + first * s->T * width(s->F);
-  add_gradients(s, &l->factors, l->w, s->gradients + l->layer * WEIGHTS, count * s->T, first > 0, me,
-                of);
+  add_gradients(s, &l->factors, l->w, s->gradients + l->layer * WEIGHTS, count * s->T, first > 0,
+                thread, threads);
 }
 
-static void backward(const void *job, int me, int of) {
+static void backward(const void *job, int thread, int threads) {
   const Blocks *s = job;
   Memory m = {s->workspace, 0};
   const Shared shared = shared_of(s, &m);
-  const Room w = my_room(s, &m, me);
+  const Workspace w = workspace_of_thread(s, &m, thread);
   for (size_t layer = s->n_layer; layer-- > 0;) {
     Layer l = layer_of(s, &shared, &w, layer);
-    pack_weights(s, &shared, layer, 1, me, of);
+    pack_weights(s, &shared, layer, 1, thread, threads);
     for (size_t first = 0; first < s->B; first += chunk_of(s)) {
-      barrier(of); /* the weights are packed, and nobody needs the chunk before any more */
-      backward_chunk(&l, first, me, of);
+      barrier(threads); /* the weights are packed, and all threads have finished the chunk before */
+      backward_chunk(&l, first, thread, threads);
     }
-    sum_norms(s, &shared, s->gradients + layer * WEIGHTS, me, of);
+    sum_norms(s, &shared, s->gradients + layer * WEIGHTS, thread, threads);
   }
 }
 

@@ -1,17 +1,17 @@
-/* What the blocks of a transformer are made of, and where everything is in memory.
+/* The structs of the blocks of a transformer, and the layout of their memory.
 
    Shapes: B sequences of T steps, R = B T rows, width D, H heads of width K = D / H, F hidden units
-   of the MLP, U = F (SwiGLU: 2 F) outputs of its first matrix. A row of n numbers is stored in
-   width(n), with zeros after the n-th. */
+   of the MLP, U = F (SwiGLU: 2 F) outputs of its first matrix. A row of n numbers is padded with
+   zeros to width(n). */
 
 #include "attention.h"
 
 enum { PIECE = 128 };        /* rows in a product: their activations stay in the cache */
-enum { GROUP_ROWS = 64 };    /* short sequences are processed together, up to this */
+enum { GROUP_ROWS = 64 };    /* rows of short sequences that are processed together */
 enum { CHUNK_ROWS = 2048 };  /* rows between two updates of the gradients, see gradients.h */
-enum { CHUNK_SEQUENCES = 16 }; /* at least, for this many threads to have something to do */
-/* Rows that are summed up before the next part of a dW; a bit longer in memory, as addresses that
-   differ by a power of 2 compete for places in the cache. */
+enum { CHUNK_SEQUENCES = 16 }; /* at least, so that this many threads can work */
+/* Rows that are summed at a time for a part of a dW. LENGTH, their distance in memory, is not a
+   power of 2: such addresses compete for the same places in the cache. */
 enum { SPAN = 128 * PER_ELEMENT, LENGTH = SPAN + 2 * DEPTH };
 
 enum { QKV, OUT, UP, DOWN, MATRICES };
@@ -23,8 +23,8 @@ typedef struct {
   float dropout;
   int layernorm, qk_norm, mlp;
   const float *cos, *sin;      /* (T, K / 2) each, or NULL */
-  /* Of each layer, WEIGHTS arrays: matrices (3 D, D), (D, D), (U, D), (D, F), their biases, gain and
-     bias of two norms. What a model does not have is NULL. */
+  /* WEIGHTS arrays for each layer: matrices (3 D, D), (D, D), (U, D), (D, F), their biases, and
+     gain and bias of two norms. What a model does not have is NULL. */
   const float *const *weights;
   float *const *gradients;
   const float *x;              /* (R, D), the input */
@@ -44,8 +44,8 @@ static const float *weight_of(const Blocks *s, size_t layer, int weight) {
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-/* Sequences that a thread processes at a time, and those of a chunk. The same for all numbers of
-   threads: no result depends on it. */
+/* The number of sequences that a thread processes at a time, and that of a chunk. They do not
+   depend on the number of threads, and so the results do not. */
 static size_t group_of(const Blocks *s) { return larger(1, smaller(GROUP_ROWS / s->T, s->B)); }
 static size_t chunk_of(const Blocks *s) {
   return smaller(s->B, round_up(larger(CHUNK_SEQUENCES, CHUNK_ROWS / s->T), group_of(s)));
@@ -53,7 +53,8 @@ static size_t chunk_of(const Blocks *s) {
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
-/* What follows in memory from `base` on; without a base, only `used` grows. */
+/* Memory from `base` on, `used` bytes of it allocated. If base is NULL, only the bytes are counted.
+   */
 typedef struct {
   char *base;
   size_t used;
@@ -65,12 +66,12 @@ static void *take(Memory *m, size_t count, size_t size) {
   return start;
 }
 static float *floats(Memory *m, size_t count) { return take(m, count, sizeof(float)); }
-/* Products may read LANES rows too many, or rows of a width rounded up. */
+/* With LANES more rows, because products read whole blocks. */
 static number *numbers(Memory *m, size_t rows, size_t columns) {
   return take(m, (rows + LANES) * columns, sizeof(number));
 }
 
-/* What the forward pass saves of a layer for the backward pass. */
+/* What the forward pass of a layer saves for the backward pass. */
 typedef struct {
   const float *x;        /* (R, D), the input */
   float *out;            /* (R, D), the output */
@@ -102,7 +103,7 @@ static Saved saved_of(const Blocks *s, size_t layer, size_t *bytes) {
   return l;
 }
 
-/* The factors of the gradients, of the rows of a chunk: (rows, O) and (rows, I) for each matrix. */
+/* The factors of each dW = dy^T x, for the rows of a chunk: dy (rows, O) and x (rows, I). */
 typedef struct {
   number *dy[MATRICES];
   const number *x[MATRICES];
@@ -116,15 +117,15 @@ typedef struct {
   float *norms;                 /* (groups of sequences, 4, D), gradients of the norms */
 } Shared;
 
-/* What a thread works in. */
+/* The workspace of one thread. */
 typedef struct {
   number *normal;       /* (PIECE, D) */
   float *product;       /* (PIECE, the largest width) */
   float *row[2];        /* (the largest width) each */
   number *dheads;       /* (H, T, K) of each sequence of a group */
   number *left, *right; /* (the largest width, LENGTH) each */
-  AttentionRoom attention;
-} Room;
+  AttentionWorkspace attention;
+} Workspace;
 
 static Shared shared_of(const Blocks *s, Memory *m) {
   Shared shared = {0};
@@ -141,8 +142,8 @@ static Shared shared_of(const Blocks *s, Memory *m) {
   return shared;
 }
 
-static AttentionRoom attention_room(const Blocks *s, Memory *m) {
-  AttentionRoom w;
+static AttentionWorkspace attention_workspace(const Blocks *s, Memory *m) {
+  AttentionWorkspace w;
   const size_t K = width(s->D / s->H), T = width(s->T), rows = round_up(s->T, QUERIES);
   w.P = floats(m, QUERIES * T), w.dP = floats(m, QUERIES * T);
   w.masked = numbers(m, QUERIES, T), w.dS = numbers(m, QUERIES, T);
@@ -154,8 +155,8 @@ static AttentionRoom attention_room(const Blocks *s, Memory *m) {
   return w;
 }
 
-static Room room_of(const Blocks *s, Memory *m) {
-  Room w;
+static Workspace workspace_of(const Blocks *s, Memory *m) {
+  Workspace w;
   const size_t D = width(s->D), F = width(s->F), U = width(rows_of(s, UP));
   const size_t largest = larger(width(3 * s->D), larger(U, F)), rows = group_of(s) * s->T;
   w.normal = numbers(m, PIECE, D);
@@ -163,17 +164,17 @@ static Room room_of(const Blocks *s, Memory *m) {
   for (int i = 0; i < 2; i++) w.row[i] = floats(m, largest);
   w.dheads = numbers(m, rows * s->H, width(s->D / s->H));
   w.left = numbers(m, largest, LENGTH), w.right = numbers(m, largest, LENGTH);
-  w.attention = attention_room(s, m);
+  w.attention = attention_workspace(s, m);
   return w;
 }
 
-/* The bytes of `saved` and of the workspace. */
+/* Compute the bytes of `saved` and of the workspace. */
 void blocks_memory(int threads, const Blocks *s, size_t bytes[2]) {
   Memory m = {0};
   Blocks empty = *s;
   empty.saved = NULL;
   saved_of(&empty, s->n_layer - 1, bytes);
   shared_of(s, &m);
-  for (int i = 0; i < threads; i++) room_of(s, &m);
+  for (int i = 0; i < threads; i++) workspace_of(s, &m);
   bytes[1] = m.used;
 }

@@ -1,13 +1,13 @@
 /* One layer of a vanilla RNN, a GRU or an LSTM over T steps, forward and backward (truncated BPTT).
 
-   Shapes: B sequences, T steps, D units, G gates (cells.h). Arrays are row-major, (T, B, ...); their
-   rows are a stride apart, which is a multiple of DEPTH, with zeros after what they hold.
+   Shapes: B sequences, T steps, D units, G gates (cells.h). Arrays are row-major, (T, B, ...). Rows
+   are a stride apart, a multiple of DEPTH, and padded with zeros.
 
        forward    gh_t = h_{t-1} W_hh^T, then the cell (cells.h)
        backward   the cell's slopes give dz_t, the gradient of gh_t; dh_{t-1} += dz_t W_hh
 
-   Threads share the sequences: no thread waits for another. If there are too many threads for the
-   sequences, some share the units of the same ones, and wait for each other at every step. */
+   Each thread has its own sequences and does not wait for another. With few sequences, some threads
+   share the units of the same ones, with a barrier after every step. */
 
 #include "threads.h"
 #include "tiles.h"
@@ -16,8 +16,8 @@
 int cells_allowed(void) { return tiles_allowed(); }
 size_t cells_depth(void) { return DEPTH; }
 
-enum { FEW = 16 };      /* sequences of a thread; with fewer, it reads more than it computes */
-enum { NEAR = 1 << 20 }; /* bytes of weights that a core keeps near; of more, its threads share */
+enum { MIN_SEQUENCES = 16 };  /* for a thread; with fewer, reading the weights takes the time */
+enum { L2_BYTES = 1 << 20 };  /* of weights that stay in the cache of one core */
 /* The largest block of units and sequences whose sums stay in the L1 cache. */
 enum { UNITS = 2 * WIDTH, BATCH = ROWS > 16 ? ROWS : 16 };
 
@@ -25,7 +25,7 @@ typedef struct {
   size_t kind, T, B, D;
   size_t h_stride, kept_stride, dz_stride, x_stride; /* of h, kept, dz; of x or table */
   const float *W_hh;   /* (G D, D) */
-  const float *b_n;    /* (D,): b_hh of a GRU's n, which r multiplies; the others' b_hh is in b or table */
+  const float *b_n;    /* (D,): b_hh of a GRU's n, which r multiplies; others are in b or table */
   const float *table;  /* (V, G D): W_ih x + b_ih + b_hh of each character; or NULL */
   const int64_t *ids;  /* (T, B): the characters */
   const number *x;     /* (T, B, G D): W_ih x_t, without a table ... */
@@ -35,41 +35,42 @@ typedef struct {
   number *kept;        /* (T, B, 4 D) */
   const number *dh_out; /* (T, B, D), contiguous: the gradient of h, from what follows this layer */
   number *dz;          /* (T, B, G D), in a GRU (T, B, 4 D): the gradient of gh, then of n's gi */
-  float *dh, *dcarry;  /* (B, D): the gradient of the last state; at the end that of the first state */
+  float *dh, *dcarry;  /* (B, D): the gradient of the last state; after the loop, of the first */
   number *packed;      /* workspace for W_hh, cells_packed() numbers */
 } Layer;
 
 /* Numbers in W_hh as right factors: forward one (D, D) for each gate, backward one (G D, D). */
 size_t cells_packed(size_t kind, size_t D) {
-  const size_t forward = gates_of(kind) * packed_size(D, D), backward = packed_size(D, gates_of(kind) * D);
+  const size_t forward = gates_of(kind) * packed_size(D, D);
+  const size_t backward = packed_size(D, gates_of(kind) * D);
   return forward > backward ? forward : backward;
 }
 
-/* What one thread does: sequences [row, row_end), and units [unit, unit_end), which begin a group. */
+/* The work of one thread: sequences [row, row_end) and units [unit, unit_end). */
 typedef struct {
   const Layer *l;
   size_t row, row_end, unit, unit_end;
-  int sharing; /* how many threads have the same sequences */
+  int sharing; /* the number of threads with the same sequences */
 } Part;
 
-static Part part_of(const Layer *l, int me, int of) {
+static Part part_of(const Layer *l, int thread, int threads) {
   enum { STEP = ROW_STEP > 4 ? ROW_STEP : 4 };
   const size_t bytes = gates_of(l->kind) * l->D * l->D * sizeof(number);
-  const size_t few = bytes > NEAR ? 2 * FEW : FEW;
-  int parts = of; /* of the sequences: a divisor of `of` */
-  while (parts > 1 && (of % parts || (size_t)parts * few > l->B)) parts--;
-  const int sharing = of / parts, row_part = me / sharing, unit_part = me % sharing;
+  const size_t least = bytes > L2_BYTES ? 2 * MIN_SEQUENCES : MIN_SEQUENCES;
+  int parts = threads; /* of the sequences: a divisor of `threads` */
+  while (parts > 1 && (threads % parts || (size_t)parts * least > l->B)) parts--;
+  const int sharing = threads / parts, row_part = thread / sharing, unit_part = thread % sharing;
   Part part = {.l = l, .sharing = sharing};
-  share(l->B, STEP, row_part, parts, &part.row, &part.row_end);
-  share(l->D, LANES, unit_part, sharing, &part.unit, &part.unit_end);
+  partition(l->B, STEP, row_part, parts, &part.row, &part.row_end);
+  partition(l->D, LANES, unit_part, sharing, &part.unit, &part.unit_end);
   return part;
 }
 
-/* Thread `me` packs some groups of columns. */
-static void pack_forward(const Layer *l, int me, int of) {
+/* Thread `thread` packs some groups of columns. */
+static void pack_forward(const Layer *l, int thread, int threads) {
   const size_t D = l->D, groups = round_up(D, LANES) / LANES, all = gates_of(l->kind) * groups;
   size_t from, to;
-  share(all, 1, me, of, &from, &to);
+  partition(all, 1, thread, threads, &from, &to);
   for (size_t i = from; i < to; i++) {
     const size_t gate = i / groups, unit = i % groups * LANES;
     right_t(l->W_hh + (gate * D + unit) * D, D, smaller(LANES, D - unit), D,
@@ -77,10 +78,10 @@ static void pack_forward(const Layer *l, int me, int of) {
   }
 }
 
-static void pack_backward(const Layer *l, int me, int of) {
+static void pack_backward(const Layer *l, int thread, int threads) {
   const size_t D = l->D, K = gates_of(l->kind) * D;
   size_t from, to;
-  share(D, LANES, me, of, &from, &to);
+  partition(D, LANES, thread, threads, &from, &to);
   if (from < to) right(l->W_hh + from, D, to - from, K, l->packed + from * round_up(K, DEPTH));
 }
 
@@ -124,7 +125,8 @@ static void prefetch_inputs(const Layer *l, size_t row, size_t rows, size_t unit
         __builtin_prefetch(l->x + r * l->x_stride + gate * l->D + unit + u);
 }
 
-static void forward_block(const Part *part, size_t t, size_t row, size_t rows, size_t unit, size_t count) {
+static void forward_block(const Part *part, size_t t, size_t row, size_t rows, size_t unit,
+                          size_t count) {
   enum { SIZE = BATCH * UNITS };
   const Layer *l = part->l;
   const size_t D = l->D, K = round_up(D, DEPTH);
@@ -132,7 +134,8 @@ static void forward_block(const Part *part, size_t t, size_t row, size_t rows, s
   prefetch_inputs(l, t * l->B + row, rows, unit, count);
   for (size_t gate = 0; gate < gates_of(l->kind); gate++)
     multiply(l->h + (t * l->B + row) * l->h_stride, l->h_stride,
-             l->packed + gate * packed_size(D, D) + unit * K, rows, count, K, gh + gate * SIZE, UNITS, 0);
+             l->packed + gate * packed_size(D, D) + unit * K, rows, count, K, gh + gate * SIZE,
+             UNITS, 0);
   for (size_t r = 0; r < rows; r++) {
     float *sums = gh + r * UNITS;
     for (size_t u = 0; l->kind == GRU && u < count; u++) sums[2 * SIZE + u] += l->b_n[unit + u];
@@ -140,16 +143,16 @@ static void forward_block(const Part *part, size_t t, size_t row, size_t rows, s
   }
 }
 
-static void forward(const void *job, int me, int of) {
-  const Part part = part_of(job, me, of);
-  pack_forward(job, me, of);
-  barrier(of);
+static void forward(const void *job, int thread, int threads) {
+  const Part part = part_of(job, thread, threads);
+  pack_forward(job, thread, threads);
+  barrier(threads);
   for (size_t t = 0; t < part.l->T; t++) {
     for (size_t unit = part.unit; unit < part.unit_end; unit += UNITS)
       for (size_t row = part.row; row < part.row_end; row += BATCH)
         forward_block(&part, t, row, smaller(BATCH, part.row_end - row), unit,
                       smaller(UNITS, part.unit_end - unit));
-    if (part.sharing > 1) barrier(of);
+    if (part.sharing > 1) barrier(threads);
   }
 }
 
@@ -225,17 +228,17 @@ static void slopes_of_row(const Layer *l, size_t t, size_t b, size_t unit, size_
     to_numbers(rounded + gate * UNITS, count, dz + gate * D);
 }
 
-static void backward(const void *job, int me, int of) {
-  const Part part = part_of(job, me, of);
+static void backward(const void *job, int thread, int threads) {
+  const Part part = part_of(job, thread, threads);
   const Layer *l = job;
   const size_t K = round_up(gates_of(l->kind) * l->D, DEPTH);
-  pack_backward(l, me, of);
-  barrier(of);
+  pack_backward(l, thread, threads);
+  barrier(threads);
   for (size_t t = l->T; t-- > 0;) {
     for (size_t b = part.row; b < part.row_end; b++)
       for (size_t unit = part.unit; unit < part.unit_end; unit += UNITS)
         slopes_of_row(l, t, b, unit, smaller(UNITS, part.unit_end - unit));
-    if (part.sharing > 1) barrier(of);
+    if (part.sharing > 1) barrier(threads);
     multiply(l->dz + (t * l->B + part.row) * l->dz_stride, l->dz_stride, l->packed + part.unit * K,
              part.row_end - part.row, part.unit_end - part.unit, K,
              l->dh + part.row * l->D + part.unit, l->D, l->kind == GRU);
@@ -247,13 +250,13 @@ void cells_backward(int threads, const Layer *l) {
 }
 
 /* table (V, G D) += for each row of dz the row of its character. */
-static void scatter(const void *job, int me, int of) {
+static void scatter(const void *job, int thread, int threads) {
   const Layer *l = job;
   const size_t all = gates_of(l->kind) * l->D;
   enum { COLUMNS = 256 }; /* at a time, so that the sums stay in the cache */
   float *out = (float *)l->table;
   size_t first, end;
-  share(all, COLUMNS, me, of, &first, &end);
+  partition(all, COLUMNS, thread, threads, &first, &end);
   for (size_t from = first; from < end; from += COLUMNS)
     for (size_t row = 0; row < l->T * l->B; row++) {
       const size_t to = smaller(from + COLUMNS, end);

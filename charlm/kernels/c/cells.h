@@ -13,15 +13,15 @@ enum { RNN, GRU, LSTM, MAX_GATES = 4 };
 
 static inline size_t gates_of(size_t kind) { return kind == RNN ? 1 : kind == GRU ? 3 : 4; }
 
-/* The sums of one text for `count` units: those of a gate lie `gate` after those of the one before. */
+/* The sums of one text for `count` units of each gate, `gate` numbers from one gate to the next. */
 typedef struct {
   const float *sums;
   size_t gate;
 } Sums;
 
-/* The next h of `count` units. `before` has their c in an LSTM, which next_c follows, and their h in
-   a GRU. If not NULL, `kept` gets the values that the backward pass needs, each kept_gate after the
-   one before: i, f, g, o; or r, z, n and the gh of n. */
+/* Compute the next h of `count` units, and for an LSTM next_c. `before` is their c in an LSTM, and
+   their h in a GRU. If not NULL, `kept` gets the values for the backward pass, kept_gate numbers
+   apart: i, f, g, o; or r, z, n and the gh of n. */
 static inline void cell(size_t kind, size_t count, Sums gi, Sums gh, const float *before,
                         float *next_c, float *restrict h, float *restrict kept, size_t kept_gate) {
 #define Z(gate_) (gi.sums[gate_ * gi.gate + u] + gh.sums[gate_ * gh.gate + u])

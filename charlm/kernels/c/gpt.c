@@ -49,7 +49,7 @@ static void prepare_vector(const Network *n, const float *from, size_t at, float
   rotate(to, cosine, sine, half, 1);
 }
 
-/* scores (P,) become their softmax. */
+/* Replace scores (P,) by their softmax. */
 static void softmax(float *scores, size_t P) {
   float top = scores[0], sum = 0;
   for (size_t j = 1; j < P; j++) top = scores[j] > top ? scores[j] : top;
@@ -60,7 +60,7 @@ static void softmax(float *scores, size_t P) {
   for (size_t j = 0; j < P; j++) scores[j] *= scale;
 }
 
-enum { SIDE = 16 }; /* keys in a group; the cache has number i of all keys of a group together */
+enum { SIDE = 16 }; /* keys in a group; the cache has element i of all its keys side by side */
 
 /* scores (P,) = q k^T. */
 static void score(const float *q, const float *keys, size_t K, size_t P, float *scores) {
@@ -102,7 +102,7 @@ static void weighted_sum(const float *weights, size_t n, const float *rows, size
   }
 }
 
-/* One head of one text: q, k and v from `wide`, softmax(q k^T / sqrt(K)) v to y. */
+/* Compute one head of one text: y = softmax(q k^T / sqrt(K)) v, with q, k and v in `wide`. */
 static void attend(const Network *n, const Layer *l, size_t text, size_t head, float *scores) {
   const size_t D = n->D, K = D / n->H, start = (text * n->H + head) * n->capacity * K;
   float *k = l->k + start, *v = l->v + start, q[K], key[K];
@@ -122,52 +122,52 @@ static void attend(const Network *n, const Layer *l, size_t text, size_t head, f
   }
 }
 
-/* What one thread does, as number `me` of `of`. */
+/* The work of one thread. */
 typedef struct {
   const Network *n;
-  int me, of;
+  int thread, threads;
 } Part;
 
 /* y = norm(x), for `rows` rows of x that lie `stride` apart. */
 static void normalize_rows(const Part *part, const Norm *norm, const float *x, size_t rows,
                            size_t stride) {
   const Network *n = part->n;
-  for (size_t r = (size_t)part->me; r < rows; r += (size_t)part->of) {
+  for (size_t r = (size_t)part->thread; r < rows; r += (size_t)part->threads) {
     const float *row = x + r * stride;
     const Moments m = norm_moments(row, n->D, n->norm_kind == LAYERNORM);
     normalize(row, m, n->D, norm->gain, norm->bias, n->y + r * n->D);
   }
-  barrier(part->of);
+  barrier(part->threads);
 }
 
 /* out = W y + b, or +=, for `rows` rows of y. */
-static void apply(const Part *part, const Matrix *m, size_t rows, float *out, int more) {
+static void apply(const Part *part, const Matrix *m, size_t rows, float *out, int add) {
   const Rows y = {rows, m->I, part->n->y, part->n->packed};
   size_t from, to;
-  prepare(m, &y, part->me, part->of);
-  share(m->O, SHARE, part->me, part->of, &from, &to);
-  product(m, &y, from, to, out + from, m->O, more);
-  barrier(part->of);
+  pack_rows(m, &y, part->thread, part->threads);
+  partition(m->O, LINE_FLOATS, part->thread, part->threads, &from, &to);
+  linear(m, &y, from, to, out + from, m->O, add);
+  barrier(part->threads);
 }
 
-static void read_part(const void *job, int me, int of) {
-  const Part part = {job, me, of};
+static void read_part(const void *job, int thread, int threads) {
+  const Part part = {job, thread, threads};
   const Network *n = job;
   const size_t N = n->B * n->T, width = n->mlp == SWIGLU ? 2 * n->F : n->F;
   for (const Layer *l = n->layers; l < n->layers + n->n_layer; l++) {
     normalize_rows(&part, &l->attention_norm, n->x, N, n->D);
     apply(&part, &l->qkv, N, n->wide, 0);
     size_t from, to;
-    share(n->B * n->H, 1, me, of, &from, &to);
+    partition(n->B * n->H, 1, thread, threads, &from, &to);
     for (size_t i = from; i < to; i++)
-      attend(n, l, i / n->H, i % n->H, n->scores + (size_t)me * n->capacity);
-    barrier(of);
+      attend(n, l, i / n->H, i % n->H, n->scores + (size_t)thread * n->capacity);
+    barrier(threads);
     apply(&part, &l->out, N, n->x, 1);
     normalize_rows(&part, &l->mlp_norm, n->x, N, n->D);
     apply(&part, &l->up, N, n->wide, 0);
-    for (size_t r = (size_t)me; r < N; r += (size_t)of)
+    for (size_t r = (size_t)thread; r < N; r += (size_t)threads)
       activate((int)n->mlp, n->wide + r * width, n->F, n->y + r * n->F, NULL);
-    barrier(of);
+    barrier(threads);
     apply(&part, &l->down, N, n->x, 1);
   }
   normalize_rows(&part, &n->norm, n->x + (n->T - 1) * n->D, n->B, n->T * n->D);
@@ -176,7 +176,7 @@ static void read_part(const void *job, int me, int of) {
 
 int gpt_allowed(void) { return tiles_allowed(); }
 
-/* Read T characters of each text; the logits after the last. */
+/* Process T characters of each text; compute the logits after the last. */
 void gpt_read(int threads, const Network *n) {
   multiply_on_threads(&n->head, threads, read_part, n);
 }

@@ -7,8 +7,8 @@
 
 int matmul_allowed(void) { return tiles_allowed(); }
 
-enum { PIECE = 32 };  /* rows of A that are packed at a time, ... */
-enum { CHUNK = 512 }; /* ... and of k, so that they and the rows of B stay in the cache */
+enum { PIECE = 32 };  /* rows of A that are packed at a time; these and B stay in the cache */
+enum { CHUNK = 512 }; /* the length along k of what is packed */
 
 typedef struct {
   size_t M, N, K;
@@ -28,9 +28,9 @@ size_t matmul_workspace(int threads, const Product *p) {
 }
 
 /* Pack a thread's share of the columns of B from k on, `length` of each. */
-static void pack_B(const Product *p, size_t k, size_t length, int me, int of, number *to) {
+static void pack_B(const Product *p, size_t k, size_t length, int thread, int threads, number *to) {
   size_t from, end;
-  share(p->N, LANES, me, of, &from, &end);
+  partition(p->N, LANES, thread, threads, &from, &end);
   if (from >= end) return;
   const size_t stride = p->B_stride;
   to += from * round_up(length, DEPTH);
@@ -44,15 +44,15 @@ static void pack_A(const Product *p, size_t i, size_t rows, size_t k, size_t len
   else left(p->A + i * stride + k, stride, rows, length, to, padded);
 }
 
-static void work(const void *job, int me, int of) {
+static void work(const void *job, int thread, int threads) {
   const Product *p = job;
   const size_t N = round_up(p->N, LANES);
   size_t from, end;
-  share(p->M, PIECE, me, of, &from, &end);
-  number *piece = p->packed + packed_size(p->N, p->K) + (size_t)me * size_of_piece(p);
+  partition(p->M, PIECE, thread, threads, &from, &end);
+  number *piece = p->packed + packed_size(p->N, p->K) + (size_t)thread * size_of_piece(p);
   for (size_t k = 0; k < p->K; k += CHUNK)
-    pack_B(p, k, smaller(CHUNK, p->K - k), me, of, p->packed + k * N);
-  barrier(of);
+    pack_B(p, k, smaller(CHUNK, p->K - k), thread, threads, p->packed + k * N);
+  barrier(threads);
   for (size_t k = 0; k < p->K; k += CHUNK) {
     const size_t length = smaller(CHUNK, p->K - k), padded = round_up(length, DEPTH);
     for (size_t i = from; i < end; i += PIECE) {

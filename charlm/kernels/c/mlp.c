@@ -38,7 +38,7 @@ static void activate(size_t kind, float *x, size_t count) {
   }
 }
 
-/* Outputs [from, to) of the first layer, from the table. */
+/* Compute outputs [from, to) of the first layer from the table. */
 static void sum_rows(const Network *n, size_t from, size_t to) {
   for (size_t text = 0; text < n->B; text++) {
     float *h = n->h + text * n->D;
@@ -51,39 +51,40 @@ static void sum_rows(const Network *n, size_t from, size_t to) {
   }
 }
 
-/* This thread's part of y = W x + b for all texts, x (B, m->I) and y (B, m->O). */
-static void apply(const Network *n, const Matrix *m, const float *x, float *y, int me, int of) {
+/* Compute this thread's part of y = W x + b for all texts, x (B, m->I) and y (B, m->O). */
+static void apply(const Network *n, const Matrix *m, const float *x, float *y, int thread,
+                  int threads) {
   size_t from, to;
   const Rows all = {n->B, m->I, x, n->packed};
-  prepare(m, &all, me, of);
-  share(m->O, SHARE, me, of, &from, &to);
+  pack_rows(m, &all, thread, threads);
+  partition(m->O, LINE_FLOATS, thread, threads, &from, &to);
   for (size_t text = 0; from < to && text < n->B; text += TEXTS) {
-    const Rows some = some_rows(&all, text, TEXTS, m->I);
-    product(m, &some, from, to, y + text * m->O + from, m->O, 0);
+    const Rows some = slice_rows(&all, text, TEXTS, m->I);
+    linear(m, &some, from, to, y + text * m->O + from, m->O, 0);
   }
 }
 
-static void read_part(const void *job, int me, int of) {
+static void read_part(const void *job, int thread, int threads) {
   const Network *n = job;
   const size_t size = n->B * n->D;
   size_t from, to;
-  share(n->D, SHARE, me, of, &from, &to);
+  partition(n->D, LINE_FLOATS, thread, threads, &from, &to);
   const float *x = n->x;
   for (size_t i = 0; i < n->n_layer; i++) {
     float *h = n->h + i * size;
     if (!i && n->table) sum_rows(n, from, to);
-    else apply(n, n->layers + i, x, h, me, of);
+    else apply(n, n->layers + i, x, h, thread, threads);
     for (size_t text = 0; from < to && text < n->B; text++)
       activate(n->activation, h + text * n->D + from, to - from);
-    barrier(of); /* from here on all of h is there, and nobody needs the packed x */
+    barrier(threads); /* h is complete, and no thread reads the packed x after this */
     x = h;
   }
-  apply(n, &n->head, x, n->logits, me, of);
+  apply(n, &n->head, x, n->logits, thread, threads);
 }
 
 int mlp_allowed(void) { return tiles_allowed(); }
 
-/* The logits after the characters that are seen. */
+/* Compute the logits after the N characters of each text. */
 void mlp_read(int threads, const Network *n) {
   multiply_on_threads(&n->head, threads, read_part, n);
 }

@@ -1,5 +1,5 @@
-/* A step of Muon (Jordan et al. 2024): momentum, and the nearly orthogonal factor of what comes of
-   it by Newton-Schulz iterations.
+/* A step of Muon (Jordan et al. 2024): momentum, and Newton-Schulz iterations that make the update
+   nearly orthogonal.
 
    W is a matrix of weights, g its gradient, both (rows, columns) of any size, in float32.
 
@@ -16,13 +16,12 @@
    rows, iterating on G alone takes fewer products: F <- F P, and at last X <- F X. This squares the
    condition number. float32 has enough digits for that, bfloat16 has not.
 
-   G, P and their products are polynomials of the first G, so they are symmetric. What lies below
-   the diagonal is a copy.
+   G, P and their products are polynomials of the first G, so they are symmetric. Only the upper
+   triangle is computed; the lower one is a copy.
 
-   The columns of X know nothing of each other but by G. So a thread takes a panel of them, as many
-   as stay in its cache, computes the panel's next X, and at once what it adds to the next G. This
-   is summed for a fixed number of parts of X, whichever threads work on them. So the bits do not
-   depend on the number of threads. */
+   Given G, the columns of X are independent. A thread takes a panel of columns that fits in its
+   cache, computes the panel's next X, and adds its part of the next G. The parts of G are summed
+   for a fixed number of parts of X, so the bits do not depend on the number of threads. */
 
 #include "muon.h"
 
@@ -30,19 +29,19 @@ int muon_allowed(void) { return tiles_allowed(); }
 
 /* --- weights and gradients ------------------------------------------------------------------ */
 
-/* Some rows and columns of W, from row y and column x on. */
+/* `rows` rows and `columns` columns of W, from row y and column x on. */
 typedef struct {
   size_t y, x, rows, columns;
 } Part;
 
-/* What belongs to some rows of X from i on and some columns from j on. */
+/* The part of W for `rows` rows of X from i on and `columns` columns from j on. */
 static Part part_of(const Job *job, size_t i, size_t j, size_t rows, size_t columns) {
   const Part all = job->tall ? (Part){j, i, columns, rows} : (Part){i, j, rows, columns};
   return (Part){all.y, all.x, smaller(all.rows, job->matrix->rows - all.y),
                 smaller(all.columns, job->matrix->columns - all.x)};
 }
 
-/* Move the average of gradients; u, and the sum of its squares. */
+/* Update the average of gradients and compute u; return the sum of its squares. */
 static float direction(const Job *job, size_t at, size_t length, float *restrict u) {
   const float *restrict g = job->matrix->gradient + at, momentum = job->step->momentum;
   float *restrict a = job->matrix->average + at, sum = 0;
@@ -58,7 +57,7 @@ static float direction(const Job *job, size_t at, size_t length, float *restrict
   return sum;
 }
 
-/* Move some weights against X, of which x has rows BLOCK apart. */
+/* W <- decay W - rate X for a part; the rows of x are BLOCK apart. */
 static void move(const Job *job, Part part, const float *x) {
   const float decay = job->step->decay, rate = job->matrix->rate;
   float *w = job->matrix->weights + part.y * job->matrix->columns + part.x;
@@ -83,13 +82,13 @@ typedef struct {
 
 static size_t size_of_panel(size_t m) { return m * (2 * PANEL + BLOCK); }
 
-static Panel panel_of(const Job *job, int me, size_t from, size_t width) {
+static Panel panel_of(const Job *job, int thread, size_t from, size_t width) {
   const size_t m = job->m;
-  number *at = job->panels + (size_t)me * size_of_panel(m);
+  number *at = job->panels + (size_t)thread * size_of_panel(m);
   return (Panel){from, width, {at, width}, {at + m * PANEL, width}, {at + 2 * m * PANEL, m}};
 }
 
-/* A panel of X = u, which is divided by |u| later; the sum of the squares of u. */
+/* Set a panel of X to u, which is divided by |u| later; return the sum of the squares. */
 static double begin(const Job *job, const Panel *panel) {
   const Part part = part_of(job, 0, panel->from, job->m, panel->width);
   float piece[DEPTH * PANEL];
@@ -121,7 +120,7 @@ static float scale_of(const Job *job) {
   return (float)(1 / (sum > 1e-14 ? sqrt(sum) : 1e-7));
 }
 
-/* block += a X, of which it has some rows from i on and some columns from j on. */
+/* block += a X, for `rows` rows of X from i on and `columns` columns from j on. */
 static void add_x(const Job *job, size_t i, size_t j, size_t rows, size_t columns, float a,
                   float *block) {
   for (size_t c = 0; c < columns; c += LANES)
@@ -147,7 +146,7 @@ static void transpose_block(const float *block, size_t rows, size_t columns, flo
     }
 }
 
-/* X <- a X + U X for a panel; or apply this to the weights. */
+/* X <- a X + U X for a panel. In the last iteration, update the weights instead. */
 static void advance(const Job *job, const Factor *U, float a, const Panel *panel, int is_last) {
   float block[BLOCK * BLOCK], transposed[BLOCK * BLOCK];
   for (size_t k = 0; k < panel->width; k += BLOCK) {
@@ -166,92 +165,93 @@ static void advance(const Job *job, const Factor *U, float a, const Panel *panel
         store(NULL, &panel->next, (Source){block, BLOCK, columns, rows, 0, NULL}, 0, i);
       }
     }
-    if (!is_last) /* only now, as all rows of the product need these columns */
+    if (!is_last) /* not earlier: all rows of the product read these columns */
       memcpy(right_at(&job->x_right, j, 0), panel->next.at, job->m * columns * sizeof(number));
   }
 }
 
-/* Add what a panel adds to G to `sums`, or begin with it. */
-static void add_gram(const Job *job, const Panel *panel, float *sums, int more) {
+/* sums = the panel's part of G, or += with `add`. */
+static void add_gram(const Job *job, const Panel *panel, float *sums, int add) {
   for (size_t t = 0; t < count_strips(job->m); t++) {
     const size_t j = t * BLOCK, columns = smaller(BLOCK, job->m - j);
     multiply_factors(&panel->left, &panel->right_t, 0, j, j + columns, columns,
-                     sums + size_of_strips(t), more);
+                     sums + size_of_strips(t), add);
   }
 }
 
-/* Compute X after `done` iterations, a X + U X, and its G; or apply the last X. */
-static void pass(const Job *job, int done, const Factor *U, float a, int me, int of) {
-  const size_t parts = done < STEPS ? job->parts : (size_t)of;
+/* Compute X after `done` iterations, a X + U X, and its G. After the last one, update the weights.
+   */
+static void pass(const Job *job, int done, const Factor *U, float a, int thread, int threads) {
+  const size_t parts = done < STEPS ? job->parts : (size_t)threads;
   size_t first, end;
-  share(parts, 1, me, of, &first, &end);
+  partition(parts, 1, thread, threads, &first, &end);
   for (size_t p = first; p < end; p++) {
     size_t from, to;
-    share(job->n, DEPTH, (int)p, (int)parts, &from, &to);
+    partition(job->n, DEPTH, (int)p, (int)parts, &from, &to);
     float *sums = job->sums + p * size_of_strips(count_strips(job->m));
     double squares = 0;
     for (size_t j = from; j < to; j += PANEL) {
-      const Panel panel = panel_of(job, me, j, smaller(PANEL, to - j));
+      const Panel panel = panel_of(job, thread, j, smaller(PANEL, to - j));
       if (done == 0) squares += begin(job, &panel);
       else advance(job, U, a, &panel, done == STEPS);
       if (done < STEPS) add_gram(job, &panel, sums, j > from);
     }
     if (done == 0) job->squares[p] = squares;
   }
-  barrier(of);
+  barrier(threads);
 }
 
 /* --- a step --------------------------------------------------------------------------------- */
 
-/* Add up G after `done` iterations; returns the scale of X. */
-static float gather(const Job *job, int done, int me, int of) {
+/* Sum the parts of G after `done` iterations; return the scale of X. */
+static float gather(const Job *job, int done, int thread, int threads) {
   const float scale = done ? 1 : scale_of(job);
   const Symmetric sum = {.scale = scale * scale, .out = &job->gram, .out_right = &job->gram_right};
-  symmetric(job, sum, me, of);
-  barrier(of);
+  symmetric(job, sum, thread, threads);
+  barrier(threads);
   return scale;
 }
 
-static void iterate(const Job *job, int me, int of) {
+static void iterate(const Job *job, int thread, int threads) {
   const float a = job->step->a, b = job->step->b, c = job->step->c;
   const Factor *gram = &job->gram, *gram_right = &job->gram_right, *U = &job->U;
-  pass(job, 0, NULL, 0, me, of);
+  pass(job, 0, NULL, 0, thread, threads);
   for (int i = 0; i < STEPS; i++) {
-    const float s = gather(job, i, me, of);
-    symmetric(job, (Symmetric){gram, gram_right, s * c, s * b, 0, U, NULL}, me, of);
-    barrier(of);
-    pass(job, i + 1, U, s * a, me, of);
+    const float s = gather(job, i, thread, threads);
+    symmetric(job, (Symmetric){gram, gram_right, s * c, s * b, 0, U, NULL}, thread, threads);
+    barrier(threads);
+    pass(job, i + 1, U, s * a, thread, threads);
   }
 }
 
-static void iterate_by_gram(const Job *job, int me, int of) {
+static void iterate_by_gram(const Job *job, int thread, int threads) {
   const float a = job->step->a, b = job->step->b, c = job->step->c;
   const Factor *gram = &job->gram, *gram_right = &job->gram_right, *P = &job->P_right, *F = NULL;
-  pass(job, 0, NULL, 0, me, of);
-  const float scale = gather(job, 0, me, of);
+  pass(job, 0, NULL, 0, thread, threads);
+  const float scale = gather(job, 0, thread, threads);
   for (int i = 0; i < STEPS; i++) {
     const int more = i + 1 < STEPS;
     const Factor *next = &job->F[i % 2];
-    symmetric(job, (Symmetric){gram, gram_right, c, b, a, F ? NULL : next, P}, me, of);
-    barrier(of);
-    if (F) symmetric(job, (Symmetric){F, P, more ? 1 : scale, 0, 0, next, NULL}, me, of);
-    if (more) symmetric(job, (Symmetric){gram, P, 1, 0, 0, &job->GP, NULL}, me, of);
-    barrier(of);
-    if (more) symmetric(job, (Symmetric){&job->GP, P, 1, 0, 0, gram, gram_right}, me, of);
-    if (more) barrier(of);
+    symmetric(job, (Symmetric){gram, gram_right, c, b, a, F ? NULL : next, P}, thread, threads);
+    barrier(threads);
+    if (F) symmetric(job, (Symmetric){F, P, more ? 1 : scale, 0, 0, next, NULL}, thread, threads);
+    if (more) symmetric(job, (Symmetric){gram, P, 1, 0, 0, &job->GP, NULL}, thread, threads);
+    barrier(threads);
+    if (more) symmetric(job, (Symmetric){&job->GP, P, 1, 0, 0, gram, gram_right}, thread, threads);
+    if (more) barrier(threads);
     F = next;
   }
-  pass(job, STEPS, F, 0, me, of);
+  pass(job, STEPS, F, 0, thread, threads);
 }
 
-/* Take memory for `count` things from a workspace, in whole cache lines; `*used` grows. */
+/* Allocate `count` items of `size` bytes in a workspace, in whole cache lines; `*used` grows. */
 static void *take(char *workspace, size_t *used, size_t count, size_t size) {
   const size_t from = *used;
   *used += round_up(count * size, 64);
   return workspace ? workspace + from : NULL;
 }
 
-/* The job of a matrix, and the number of bytes of the workspace that it uses. */
+/* Return the job of a matrix; `*used` gets the bytes of the workspace that it uses. */
 static Job job_of(const Step *step, const Matrix *matrix, char *workspace, int threads,
                   size_t *used) {
   const int tall = matrix->rows > matrix->columns;
@@ -279,52 +279,52 @@ static size_t size_of(const Step *step, size_t i) {
   return step->matrices[i].rows * step->matrices[i].columns;
 }
 
-/* Whether all threads share a matrix, in the whole workspace. Others are taken by one thread each:
-   small ones, and large ones of which there are enough of one size. */
-static int is_shared(const Step *step, size_t i, size_t of) {
+/* Return whether all threads share a matrix, in the whole workspace. Small matrices have one thread
+   each, and so have large ones if there are enough of the same size. */
+static int is_shared(const Step *step, size_t i, size_t threads) {
   const size_t size = size_of(step, i);
   size_t first = i, end = i;
   while (first > 0 && size_of(step, first - 1) == size) first--;
   while (end < step->count && size_of(step, end) == size) end++;
-  return size >= SHARED_SIZE && i >= end - (end - first) % of;
+  return size >= SHARED_SIZE && i >= end - (end - first) % threads;
 }
 
-/* The size of the workspace in bytes; `*alone` gets that of a thread's own part. */
-static size_t measure(const Step *step, size_t of, size_t *alone) {
+/* Return the size of the workspace in bytes; `*alone` gets the size of the part of one thread. */
+static size_t measure(const Step *step, size_t threads, size_t *alone) {
   size_t shared = 0, used;
   *alone = 0;
   for (size_t i = 0; i < step->count; i++) {
-    const int together = is_shared(step, i, of);
+    const int together = is_shared(step, i, threads);
     size_t *const most = together ? &shared : alone;
-    job_of(step, &step->matrices[i], NULL, together ? (int)of : 1, &used);
+    job_of(step, &step->matrices[i], NULL, together ? (int)threads : 1, &used);
     if (used > *most) *most = used;
   }
-  return shared > of * *alone ? shared : of * *alone;
+  return shared > threads * *alone ? shared : threads * *alone;
 }
 
-/* The size of the workspace in bytes. */
+/* Return the size of the workspace in bytes. */
 size_t muon_workspace(int threads, const Step *step) {
   size_t alone;
   return measure(step, (size_t)threads, &alone);
 }
 
-static void update(const Job *job, int me, int of) {
-  if (job->by_gram) iterate_by_gram(job, me, of);
-  else iterate(job, me, of);
+static void update(const Job *job, int thread, int threads) {
+  if (job->by_gram) iterate_by_gram(job, thread, threads);
+  else iterate(job, thread, threads);
 }
 
-static void work(const void *given, int me, int of) {
+static void work(const void *given, int thread, int threads) {
   const Step *step = given;
   size_t alone, used, turn = 0;
-  measure(step, (size_t)of, &alone);
+  measure(step, (size_t)threads, &alone);
   for (size_t i = 0; i < step->count; i++) {
-    if (!is_shared(step, i, (size_t)of)) continue;
-    const Job job = job_of(step, &step->matrices[i], step->workspace, of, &used);
-    update(&job, me, of);
+    if (!is_shared(step, i, (size_t)threads)) continue;
+    const Job job = job_of(step, &step->matrices[i], step->workspace, threads, &used);
+    update(&job, thread, threads);
   }
   for (size_t i = 0; i < step->count; i++) {
-    if (is_shared(step, i, (size_t)of) || turn++ % (size_t)of != (size_t)me) continue;
-    char *own = step->workspace + (size_t)me * alone;
+    if (is_shared(step, i, (size_t)threads) || turn++ % (size_t)threads != (size_t)thread) continue;
+    char *own = step->workspace + (size_t)thread * alone;
     const Job job = job_of(step, &step->matrices[i], own, 1, &used);
     update(&job, 0, 1);
   }

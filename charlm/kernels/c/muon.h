@@ -71,39 +71,41 @@ static void store(const Factor *left, const Factor *right, Source s, size_t i, s
     }
 }
 
-/* out, in rows BLOCK apart, = some rows of a from i on times some columns of b from j on, or +=. */
+/* out = a b, or += with `add`: rows of a from i on, columns of b from j on. Rows of out are BLOCK
+   apart. */
 static void multiply_factors(const Factor *a, const Factor *b, size_t i, size_t j, size_t rows,
-                            size_t columns, float *out, int more) {
+                            size_t columns, float *out, int add) {
   for (size_t k = 0; k < a->K; k += PANEL)
     multiply_part(left_at(a, i, k), a->K, right_at(b, j, k), b->K, rows, columns,
-                  smaller(PANEL, a->K - k), out, BLOCK, more || k);
+                  smaller(PANEL, a->K - k), out, BLOCK, add || k);
 }
 
 /* --- symmetric matrices ---------------------------------------------------------------------- */
 
-/* Only blocks above and on the diagonal are computed. They are in strips: BLOCK columns. */
+/* Only blocks above and on the diagonal are computed. They are stored in strips of BLOCK columns.
+   */
 INLINE size_t count_strips(size_t m) { return (m + BLOCK - 1) / BLOCK; }
 INLINE size_t size_of_strips(size_t strips) { return strips * (strips + 1) / 2 * BLOCK * BLOCK; }
 
-/* Whether strip s is one of a thread's. They differ in size: in each round, the thread that had the
-   largest one gets the smallest. */
-INLINE int is_mine(size_t s, size_t me, size_t of) {
-  return s % of == (s / of % 2 ? of - 1 - me : me);
+/* Return whether a thread computes strip s. Strips differ in size: of each `threads` strips, the
+   thread that had the largest one before gets the smallest. */
+INLINE int is_mine(size_t s, size_t thread, size_t threads) {
+  return s % threads == (s / threads % 2 ? threads - 1 - thread : thread);
 }
 
-/* scale (left right) + b G + a I, as a left and a right factor; one of these may be NULL. Without
-   factors it is scale times the sum of the parts of G. */
+/* scale (left right) + b G + a I, stored as a left and a right factor; one of these may be NULL. If
+   left and right are NULL: scale times the sum of the parts of G. */
 typedef struct {
   const Factor *left, *right;
   float scale, b, a;
   const Factor *out, *out_right;
 } Symmetric;
 
-/* The block at row i and column j, and its mirror image; `block` has the product, or the part of G
-   that is the first. */
+/* Store the block at row i and column j, and its mirror image. `block` has the product, or the
+   first part of G. */
 static void finish(const Job *job, const Symmetric *s, size_t i, size_t j, size_t rows,
                    size_t columns, float *block) {
-  if (i == j) /* exactly symmetric: what is not grows in each iteration */
+  if (i == j) /* make it exactly symmetric: each iteration multiplies the difference */
     for (size_t r = 0; r < columns; r++)
       for (size_t c = 0; c < r; c++) block[r * BLOCK + c] = block[c * BLOCK + r];
   for (size_t r = 0; r < rows; r++) {
@@ -121,11 +123,11 @@ static void finish(const Job *job, const Symmetric *s, size_t i, size_t j, size_
   if (i != j) store(s->out, s->out_right, (Source){block, BLOCK, columns, rows, 0, NULL}, j, i);
 }
 
-static void symmetric(const Job *job, Symmetric s, int me, int of) {
+static void symmetric(const Job *job, Symmetric s, int thread, int threads) {
   const size_t size = size_of_strips(count_strips(job->m));
   float block[BLOCK * BLOCK];
   for (size_t t = 0; t < count_strips(job->m); t++) {
-    if (!is_mine(t, (size_t)me, (size_t)of)) continue;
+    if (!is_mine(t, (size_t)thread, (size_t)threads)) continue;
     const size_t j = t * BLOCK, columns = smaller(BLOCK, job->m - j);
     for (size_t i = 0; i <= j; i += BLOCK) {
       const size_t rows = smaller(BLOCK, job->m - i);

@@ -8,7 +8,9 @@
 
 #include "vectors.h"
 
-INLINE size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+INLINE size_t round_up(size_t n, size_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 /* `size` rows or columns of a factor in a source, each K long; `along`: k runs along its rows. */
@@ -19,8 +21,8 @@ typedef struct {
   const number *numbers; /* the source where it is not `from` */
 } Source;
 
-/* LANES rows or columns from i on, DEPTH numbers of each from k on: a row of LANES elements for each
-   i; or if k does not run along the rows of the source, for each element along k. */
+/* Load LANES rows or columns from i on, DEPTH numbers of each from k on. `row` gets LANES elements
+   for each i, or for each element along k if k does not run along the rows of the source. */
 INLINE void load_block(const Source *s, size_t i, size_t k, elements row[LANES]) {
   number copy[DEPTH * LANES];
   const size_t step = s->along ? s->stride : 1, k_step = s->along ? 1 : s->stride;
@@ -47,11 +49,12 @@ INLINE void load_block(const Source *s, size_t i, size_t k, elements row[LANES])
     const float *from = s->from + start;
     UNROLL
     for (size_t r = 0; r < LANES; r++)
-      row[r] = s->along ? along_k(from + r * width) : across_k(from + r * PER_ELEMENT * width, width);
+      row[r] = s->along ? along_k(from + r * width)
+                        : across_k(from + r * PER_ELEMENT * width, width);
   }
 }
 
-/* Store them in rows that are `stride` numbers apart. */
+/* Store elements in rows that are `stride` numbers apart. */
 INLINE void store_block(const elements row[LANES], number *to, size_t stride) {
   UNROLL
   for (size_t r = 0; r < LANES; r++) *(loose_elements *)(to + r * stride) = row[r];
@@ -67,7 +70,9 @@ INLINE void pack_block(const Source *s, size_t i, size_t k, int transposed, numb
 }
 
 /* The numbers in a factor of `size` rows or columns. */
-INLINE size_t packed_size(size_t size, size_t K) { return round_up(size, LANES) * round_up(K, DEPTH); }
+INLINE size_t packed_size(size_t size, size_t K) {
+  return round_up(size, LANES) * round_up(K, DEPTH);
+}
 
 /* Blocks in the order of the source's rows: strides between them are slow. */
 #define EACH_BLOCK(s, i, k, PACK)                              \

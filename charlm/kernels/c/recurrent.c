@@ -12,12 +12,12 @@
 #include "cells.h"
 
 enum { TEXTS = 32 };     /* computed at a time */
-enum { NEAR = 3 << 19 }; /* bytes of weights that stay in the cache of one core */
+enum { L2_BYTES = 3 << 19 }; /* bytes of weights that stay in the cache of one core */
 
 typedef struct {
   Matrix W_ih, W_hh; /* (G D, D), with biases; W_ih of the first layer only without a table */
-  float *h, *c;       /* (B, D), from here and to here; c only in an LSTM */
-  float *next;        /* (B, D), h while it is made */
+  float *h, *c;       /* (B, D), read and overwritten; c only in an LSTM */
+  float *next;        /* (B, D), the new h while others still read the old one */
   number *packed;     /* workspace for h, see Rows */
 } Layer;
 
@@ -28,15 +28,15 @@ typedef struct {
   const float *embed; /* (V, D), the first layer's x by character; only without a table */
   Matrix head;        /* (V, D) */
   const int64_t *ids; /* (B, T) */
-  float *x;           /* (B, D), room for the first layer's x */
+  float *x;           /* (B, D), workspace for the first layer's x */
   number *packed_x;   /* workspace for x */
-  float *logits; /* (B, V), after the last character */
+  float *logits;      /* (B, V), after the last character */
 } Network;
 
-/* What one thread does: as number `me` of `of` that share the work on some of the texts. */
+/* The work of one thread of several that share some of the texts. */
 typedef struct {
   const Network *n;
-  int me, of;
+  int thread, threads;
   size_t first, texts, from, to; /* its texts, and its units of each layer */
 } Part;
 
@@ -47,10 +47,10 @@ typedef float Gates[MAX_GATES][TEXTS * WIDTH];
 static Rows rows_of(const Part *part, const float *array, number *packed) {
   const size_t D = part->n->D;
   const Rows all = {part->n->B, D, array, packed};
-  return some_rows(&all, part->first, part->texts, D);
+  return slice_rows(&all, part->first, part->texts, D);
 }
 
-/* A layer's step for the part's units of its texts; x is not used where there is a table. */
+/* One time step of a layer, for the part's units and texts; x is NULL if a table replaces it. */
 static void step(const Part *part, const Layer *l, const Rows *x, size_t t) {
   const Network *n = part->n;
   const size_t D = n->D;
@@ -61,14 +61,14 @@ static void step(const Part *part, const Layer *l, const Rows *x, size_t t) {
     const size_t groups = round_up(part->to - u, LANES) / LANES;
     count = smaller(next_groups(groups) * LANES, part->to - u);
     for (size_t text = 0; text < part->texts; text += TEXTS) {
-      const Rows hs = some_rows(&h, text, TEXTS, D);
+      const Rows hs = slice_rows(&h, text, TEXTS, D);
       for (size_t g = 0; g < n->gates; g++) {
         const size_t o = g * D + u;
         if (x) {
-          const Rows xs = some_rows(x, text, TEXTS, D);
-          product(&l->W_ih, &xs, o, o + count, gi[g], WIDTH, 0);
+          const Rows xs = slice_rows(x, text, TEXTS, D);
+          linear(&l->W_ih, &xs, o, o + count, gi[g], WIDTH, 0);
         }
-        product(&l->W_hh, &hs, o, o + count, gh[g], WIDTH, 0);
+        linear(&l->W_hh, &hs, o, o + count, gh[g], WIDTH, 0);
       }
       for (size_t r = 0; r < hs.N; r++) {
         const size_t at = (part->first + text + r) * D + u;
@@ -87,13 +87,13 @@ static void step(const Part *part, const Layer *l, const Rows *x, size_t t) {
 static Rows embed(const Part *part, size_t t) {
   const Network *n = part->n;
   const Rows x = rows_of(part, n->x, n->packed_x);
-  for (size_t r = (size_t)part->me; r < part->texts; r += (size_t)part->of) {
+  for (size_t r = (size_t)part->thread; r < part->texts; r += (size_t)part->threads) {
     const size_t text = part->first + r;
     const float *row = n->embed + (size_t)n->ids[text * n->T + t] * n->D;
     memcpy(n->x + text * n->D, row, n->D * sizeof(float));
   }
-  barrier(part->of);
-  prepare(&n->layers->W_ih, &x, part->me, part->of);
+  barrier(part->threads);
+  pack_rows(&n->layers->W_ih, &x, part->thread, part->threads);
   return x;
 }
 
@@ -103,48 +103,48 @@ static void read_part(const Part *part) {
   Rows below = {0}, first;
   for (size_t i = 0; i < n->n_layer; i++) {
     below = rows_of(part, n->layers[i].h, n->layers[i].packed);
-    prepare(&n->layers[i].W_hh, &below, part->me, part->of);
+    pack_rows(&n->layers[i].W_hh, &below, part->thread, part->threads);
   }
   for (size_t t = 0; t < n->T; t++) {
     if (!n->table) first = embed(part, t);
     for (size_t i = 0; i < n->n_layer; i++) {
       const Layer *l = n->layers + i;
       step(part, l, i ? &below : n->table ? NULL : &first, t);
-      barrier(part->of); /* from here on nobody needs the old h */
+      barrier(part->threads); /* no thread reads the old h after this */
       below = rows_of(part, l->next, l->packed);
-      prepare(&l->W_hh, &below, part->me, part->of);
+      pack_rows(&l->W_hh, &below, part->thread, part->threads);
       for (size_t text = part->first; text < part->first + part->texts; text++)
         memcpy(l->h + text * D + part->from, l->next + text * D + part->from, bytes);
     }
-    if (n->n_layer == 1) barrier(part->of); /* otherwise they have waited before they need the new h */
+    if (n->n_layer == 1) barrier(part->threads); /* with more layers, those have barriers */
   }
   size_t from, to;
-  share(n->V, SHARE, part->me, part->of, &from, &to);
+  partition(n->V, LINE_FLOATS, part->thread, part->threads, &from, &to);
   for (size_t text = 0; text < part->texts; text += TEXTS) {
-    const Rows h = some_rows(&below, text, TEXTS, D);
-    product(&n->head, &h, from, to, n->logits + (part->first + text) * n->V + from, n->V, 0);
+    const Rows h = slice_rows(&below, text, TEXTS, D);
+    linear(&n->head, &h, from, to, n->logits + (part->first + text) * n->V + from, n->V, 0);
   }
 }
 
-/* Threads share the units, and wait for each other at every layer; or, where each can keep all
-   weights near, the texts, and do not. */
-static void read_all(const void *job, int me, int of) {
+/* If the weights fit in the cache of each core, every thread takes some texts, and no thread waits.
+   Otherwise every thread takes some units of all texts, with a barrier after each layer. */
+static void read_all(const void *job, int thread, int threads) {
   const Network *n = job;
   const size_t weights = (2 * n->n_layer - 1) * n->gates * n->D * n->D + n->V * n->D;
-  Part part = {.n = n, .me = me, .of = of, .texts = n->B, .to = n->D};
-  if (n->head.packed && n->B >= TEXTS * (size_t)of && weights * sizeof(float) <= NEAR) {
+  Part part = {.n = n, .thread = thread, .threads = threads, .texts = n->B, .to = n->D};
+  if (n->head.packed && n->B >= TEXTS * (size_t)threads && weights * sizeof(float) <= L2_BYTES) {
     size_t end;
-    share(n->B, SHARE, me, of, &part.first, &end);
+    partition(n->B, LINE_FLOATS, thread, threads, &part.first, &end);
     part.texts = end - part.first;
-    part.me = 0, part.of = 1;
+    part.thread = 0, part.threads = 1;
   }
-  share(n->D, SHARE, part.me, part.of, &part.from, &part.to);
+  partition(n->D, LINE_FLOATS, part.thread, part.threads, &part.from, &part.to);
   read_part(&part);
 }
 
 int recurrent_allowed(void) { return tiles_allowed(); }
 
-/* Read T characters of each text; the logits after the last. */
+/* Process T characters of each text; compute the logits after the last. */
 void recurrent_read(int threads, const Network *n) {
   multiply_on_threads(&n->head, threads, read_all, n);
 }

@@ -40,7 +40,7 @@ static inline void normalize(const float *restrict x, Moments m, size_t D, const
   for (size_t d = 0; d < D; d++) y[d] += bias[d];
 }
 
-/* From dy to dx +=, dgain += and dbias +=; `row` (D,) is workspace. */
+/* Add the gradients of x, gain and bias to dx, dgain and dbias; `row` (D,) is workspace. */
 static inline void normalize_backward(const float *restrict x, Moments m, const float *restrict dy,
                                       size_t D, int layernorm, const float *restrict gain,
                                       float *restrict dx, float *restrict dgain,
@@ -71,7 +71,7 @@ static inline float normalize_vector(float *x, size_t K) {
   return inverse;
 }
 
-/* From the gradient dx by the normalized x to that by what it was. */
+/* Turn dx, the gradient of the normalized x, into the gradient of x before normalize_vector. */
 static inline void normalize_vector_backward(const float *x, float inverse, size_t K, float *dx) {
   float along;
   SUM(along, K, i, load(x + i) * load(dx + i), x[i] * dx[i]);
@@ -138,8 +138,8 @@ static inline Value silu(float x) {
   return (Value){x * s, s + x * sigmoid_slope(s)};
 }
 
-/* y (F,) from up x (F,), or for SwiGLU from gate x and up x (2 F,); and if `slopes` is not NULL, the
-   derivatives of y by u. */
+/* y (F,) from u, which is up x (F,), or for SwiGLU gate x and up x (2 F,). If `slopes` is not NULL,
+   it gets the derivatives of y by u. */
 static inline void activate(int kind, const float *restrict u, size_t F, float *restrict y,
                             float *restrict slopes) {
   switch (kind) {

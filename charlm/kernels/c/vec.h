@@ -26,7 +26,7 @@ INLINE vec add_product(vec sum, const number *a, vec b) {
 
 INLINE void multiply_rows(const size_t R, const size_t C, const number *a, size_t lda,
                           const number *b, size_t ldb, size_t K, float *out, size_t stride,
-                          int more) {
+                          int add) {
   vec sum[ROWS][GROUPS];
   UNROLL
   for (size_t i = 0; i < R * C; i++) sum[i / C][i % C] = (vec){0};
@@ -42,7 +42,7 @@ INLINE void multiply_rows(const size_t R, const size_t C, const number *a, size_
   UNROLL
   for (size_t i = 0; i < R * C; i++) {
     loose *to = (loose *)(out + i / C * stride + i % C * LANES);
-    if (more) sum[i / C][i % C] += *to;
+    if (add) sum[i / C][i % C] += *to;
     *to = sum[i / C][i % C];
   }
 }
@@ -51,8 +51,8 @@ INLINE void multiply_rows(const size_t R, const size_t C, const number *a, size_
 #define SHAPE(R, C)                                                                             \
   static __attribute__((noinline)) void multiply_##R##_##C(                                     \
       const number *a, size_t lda, const number *b, size_t ldb, size_t K, float *out,           \
-      size_t stride, int more) {                                                                \
-    multiply_rows(R, C, a, lda, b, ldb, K, out, stride, more);                                  \
+      size_t stride, int add) {                                                                \
+    multiply_rows(R, C, a, lda, b, ldb, K, out, stride, add);                                  \
   }
 #define SHAPES(R) SHAPE(R, 1) SHAPE(R, 2) SHAPE(R, 3)
 SHAPES(1) SHAPES(2) SHAPES(4)
@@ -63,7 +63,7 @@ SHAPES(8)
 typedef void Shape(const number *, size_t, const number *, size_t, size_t, float *, size_t, int);
 
 static void multiply_block(size_t rows, size_t groups, const number *a, size_t lda, const number *b,
-                           size_t ldb, size_t K, float *out, size_t stride, int more) {
+                           size_t ldb, size_t K, float *out, size_t stride, int add) {
 #define WIDTHS(R) {multiply_##R##_1, multiply_##R##_2, multiply_##R##_3}
   static Shape *const shapes[][GROUPS] = {WIDTHS(1), WIDTHS(2), WIDTHS(4),
 #if defined __AVX512F__ || defined __aarch64__
@@ -73,7 +73,7 @@ static void multiply_block(size_t rows, size_t groups, const number *a, size_t l
   for (size_t done = 0; done < rows;) {
     size_t size = 0; /* 2^size rows at a time */
     while (size < sizeof shapes / sizeof *shapes - 1 && (size_t)2 << size <= rows - done) size++;
-    shapes[size][groups - 1](a + done * lda, lda, b, ldb, K, out + done * stride, stride, more);
+    shapes[size][groups - 1](a + done * lda, lda, b, ldb, K, out + done * stride, stride, add);
     done += (size_t)1 << size;
   }
 }
