@@ -8,7 +8,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,8 @@ import yaml
 
 from charlm.config.files import parse_config
 from charlm.data import library
-from tests.conftest import ROOT, Charlm
+from tests.conftest import Charlm
+from tests.warm import running
 
 SMALL = (
     *("--set", "model.hidden_size=8", "--set", "train.max_epochs=null"),
@@ -74,14 +74,12 @@ def test_files_and_folders_replace_the_text_of_the_config(
 
 
 def run(*arguments: str, piped: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "charlm", *arguments]
-    return subprocess.run(command, input=piped, capture_output=True, check=False, timeout=120)
+    with running(*arguments, stdin=piped) as process:
+        out, err = process.outputs(timeout=120)
+    return subprocess.CompletedProcess(arguments, process.returncode or 0, out, err)
 
 
-def test_a_text_from_standard_input_is_trained_on_and_resumed(
-    here: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_a_text_from_standard_input_is_trained_on_and_resumed(here: Path, tiny_text: Path) -> None:
     ended = run("train", "--data", "-", "--name", "piped", *SMALL, piped=tiny_text.read_bytes())
     assert ended.returncode == 0
     assert re.fullmatch(rb"charlm: note: charlm would choose [^\n]*\n", ended.stderr)
@@ -95,7 +93,6 @@ def test_a_text_from_standard_input_is_trained_on_and_resumed(
 def test_standard_input_is_read_whole_in_any_order_and_without_a_cache(
     here: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch, paths: tuple[str, ...]
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (here / "own.txt").write_text("my own " * 100, encoding="utf-8")
     monkeypatch.setenv("CHARLM_CACHE", str(here / "own.txt"))  # not a folder: nothing is cached
     command = ("train", "--data", *paths, "--name", "piped", *SMALL)
@@ -115,10 +112,7 @@ def test_a_named_pipe_is_read(here: Path, charlm: Charlm, tiny_text: Path) -> No
     assert f" {len(tiny_text.read_text('utf-8')):,} characters " in result.out
 
 
-def test_bytes_that_are_not_text_are_learned_and_sampled(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_bytes_that_are_not_text_are_learned_and_sampled(here: Path) -> None:
     (here / "data.bin").write_bytes(bytes(range(128, 256)) * 20)
     ended = run("train", "--data", "data.bin", "--set", "data.unit=byte", *SMALL)
     assert ended.returncode == 0

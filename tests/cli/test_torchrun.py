@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,10 @@ from charlm.checkpoint.read import read_meta
 from charlm.cli import main
 from charlm.launch import joined
 from charlm.processes import Processes
-from tests.conftest import ROOT, Charlm, TinyConfig, write_yaml
+from tests.conftest import ROOT, Charlm, TinyConfig, python, write_yaml
 from tests.training.helpers import PATIENCE_S, assert_same_run, metrics, wait_for
 from tests.training.several import free_port, in_processes
+from tests.warm import COMMAND_LINE, running
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs the signals of POSIX")
 
@@ -190,25 +191,20 @@ def by_hand(
         prepare: Python code that a process runs before, with its number in `rank`.
     """
     port = str(free_port())
-    code = f"import os, sys; rank = int(os.environ['RANK'])\n{prepare}\n"
-    code += "from charlm.__main__ import run; sys.exit(run())"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, "train", *arguments],
-            env=os.environ
-            | {"RANK": str(rank), "WORLD_SIZE": str(len(each)), "OMP_NUM_THREADS": "1"}
-            | {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "PYTHONPATH": str(ROOT)}
-            | {"LOCAL_WORLD_SIZE": str(len(each))}
-            | (env or {}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        for rank, arguments in enumerate(each)
-        if arguments
-    ]
-    ends = [process.communicate(timeout=PATIENCE_S) for process in processes]
-    return [(it.returncode, *end) for it, end in zip(processes, ends, strict=True)]
+    code = f"import os; rank = int(os.environ['RANK'])\n{prepare}\n{COMMAND_LINE}"
+    shared = {"WORLD_SIZE": str(len(each)), "LOCAL_WORLD_SIZE": str(len(each))}
+    shared |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    shared |= env or {}
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                running("train", *arguments, code=code, env={"RANK": str(rank)} | shared)
+            )
+            for rank, arguments in enumerate(each)
+            if arguments
+        ]
+        ends = [process.communicate(timeout=PATIENCE_S) for process in processes]
+        return [(it.returncode or 0, *end) for it, end in zip(processes, ends, strict=True)]
 
 
 UNREADABLE = """
@@ -306,10 +302,18 @@ def test_processes_that_never_come_or_a_port_in_use_end_in_one_line(place: Path)
         other.listen()
         port = {"MASTER_PORT": str(other.getsockname()[1])}
         taken = by_hand([*RUN, "--timeout=1"], [], env=port)
+    waiting = by_hand([*RUN, "--timeout=1"], [])
+    # a new process, which limits the messages of PyTorch before it imports that
+    alone = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    alone["MASTER_PORT"] = str(free_port())
+    late = python("-m", "charlm", "train", *RUN, "--timeout=1", env=alone, cwd=place)
     for (status, out, err), line in (
-        (by_hand([*RUN, "--timeout=1"], [])[0], "check that all were started"),
-        (by_hand([], [*RUN, "--timeout=1"])[0], "charlm: process 1: the 2 processes of this run"),
+        (waiting[0], "check that all were started"),
         (taken[0], "this port is in use; choose another MASTER_PORT"),
+        (
+            (late.returncode, late.stdout, late.stderr),
+            "charlm: process 1: the 2 processes of this run",
+        ),
     ):
         assert (status, out, err.count("\n")) == (2, "", 1), err
         assert line in err

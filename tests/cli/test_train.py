@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,7 @@ from tests.conftest import KINDS, ROOT, Charlm, TinyRun
 
 RUN = Path("checkpoints") / "lstm"
 CPU = ("--device", "cpu")
-BASH = pytest.mark.skipif(
-    not shutil.which("bash") or not Path("/dev/fd").is_dir(), reason="needs bash and /dev/fd"
-)
+DEV_FD = pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="needs /dev/fd")
 BUSY = "another process is training this run"
 
 
@@ -80,52 +79,71 @@ def test_a_run_that_cannot_start_leaves_no_folder(
 # --- a config from a pipe -----------------------------------------------------------------------
 
 
-def in_shell(command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command line of bash in which `charlm` is the program that is tested."""
-    charlm = f'charlm() {{ {shlex.quote(sys.executable)} -m charlm "$@"; }}'
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        ["bash", "-c", f"{charlm}; {command}"], env=env, capture_output=True, text=True, check=False
-    )
+@contextmanager
+def opened(how: str, content: bytes) -> Iterator[str]:
+    """Open a file or a pipe without a name, as a shell does for `<(...)` and `<`; yields a path.
+
+    Args:
+        how: "pipe", "file", "pipe as stdin" or "file as stdin".
+    """
+    if how.startswith("pipe"):
+        reading, writing = os.pipe()
+        os.write(writing, content)
+        os.close(writing)
+    else:
+        with tempfile.TemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            file.seek(0)
+            reading = os.dup(file.fileno())
+    usual = os.dup(0)
+    if how.endswith("stdin"):
+        os.dup2(reading, 0)
+    try:
+        yield "/dev/stdin" if how.endswith("stdin") else f"/dev/fd/{reading}"
+    finally:
+        os.dup2(usual, 0)
+        os.close(usual)
+        os.close(reading)
 
 
-@BASH
-@pytest.mark.parametrize("source", ["<(cat lstm.yaml)", "/dev/stdin < <(cat lstm.yaml)"])
+@DEV_FD
+@pytest.mark.parametrize("how", ["pipe", "pipe as stdin"])
 @pytest.mark.parametrize(
     ("options", "end"),
     [("--name new", "finished at step 6"), ("--resume --set train.max_steps=8", "at step 8")],
 )
 def test_a_config_is_read_once_so_it_may_be_a_pipe(
-    workplace: Path, source: str, options: str, end: str
+    charlm: Charlm, workplace: Path, how: str, options: str, end: str
 ) -> None:
-    ended = in_shell(f"charlm train --device cpu {options} --config {source}")
-    assert ended.returncode == 0, ended.stderr
-    assert end in ended.stdout
+    with opened(how, Path("lstm.yaml").read_bytes()) as path:
+        ended = charlm("train", "--device", "cpu", *options.split(), "--config", path)
+    assert ended.status == 0, ended.err
+    assert end in ended.out
 
 
-@BASH
-@pytest.mark.parametrize(
-    "source", ["<(cat nameless.yaml)", "/dev/stdin < nameless.yaml", "/dev/fd/7 7< nameless.yaml"]
-)
+@DEV_FD
+@pytest.mark.parametrize("how", ["pipe", "file as stdin", "file"])
 @pytest.mark.parametrize("verb", ["train --device cpu --config", "config check"])
 def test_a_config_that_is_not_a_file_does_not_name_the_run(
-    workplace: Path, source: str, verb: str
+    charlm: Charlm, workplace: Path, how: str, verb: str
 ) -> None:
     lines = Path("lstm.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
-    Path("nameless.yaml").write_text("".join(it for it in lines if not it.startswith("name:")))
+    content = "".join(it for it in lines if not it.startswith("name:")).encode()
     before = sorted(workplace.rglob("*"))
-    ended = in_shell(f"charlm {verb} {source}")
-    (line,) = ended.stderr.splitlines()
-    assert (ended.returncode, ended.stdout) == (2, "")
+    with opened(how, content) as path:
+        ended = charlm(*verb.split(), path)
+    assert (ended.status, ended.out) == (2, "")
     found = re.fullmatch(
         r"charlm: /dev/\S+: name: missing; only a file gives its name to the run, so write "
-        r"`name: NAME` into the config, or give (.*NAME)",
-        line,
+        r"`name: NAME` into the config, or give (.*NAME)\n",
+        ended.err,
     )
     assert found
     assert sorted(workplace.rglob("*")) == before
-    option = found[1].replace("NAME", "new")
-    assert in_shell(f"charlm {verb} {source} {option}").returncode == 0
+    option = found[1].replace("NAME", "new").split()
+    with opened(how, content) as path:
+        assert charlm(*verb.split(), path, *option).status == 0
 
 
 # --- a config.yaml that the user has edited -----------------------------------------------------

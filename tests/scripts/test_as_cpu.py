@@ -44,7 +44,7 @@ def as_cpu(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_every_precision_of_every_model_trains_there_or_is_refused_in_one_line(
+def test_every_precision_trains_there_or_is_refused_in_one_line(
     level: str, tiny_text: Path, tmp_path: Path
 ) -> None:
     if LEVELS[level] not in {"", *features()}:
@@ -57,7 +57,8 @@ def test_every_precision_of_every_model_trains_there_or_is_refused_in_one_line(
         "eval: {every: null, sample_every: null, max_chars: 100}\n",
         encoding="utf-8",
     )
-    ended = as_cpu(level, sys.executable, "-c", TRY_ALL, config, tmp_path / "runs", " ".join(KINDS))
+    kinds = KINDS if level == "avx2" else ("lstm", "gpt")
+    ended = as_cpu(level, sys.executable, "-c", TRY_ALL, config, tmp_path / "runs", " ".join(kinds))
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout.splitlines()[-1])
     if level != "default":
@@ -65,7 +66,7 @@ def test_every_precision_of_every_model_trains_there_or_is_refused_in_one_line(
         assert found.pop("torch").lower() == level.removesuffix("_bf16")
     else:
         del found["charlm"], found["torch"]
-    assert len(found) == 4 * len(KINDS)
+    assert len(found) == 4 * len(kinds)
     refused = {name for name, status in found.items() if status}
     assert all(found[name] == 2 for name in refused)
     assert not {name for name in refused if name.endswith(("auto", "fp32"))}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from charlm.launch import joined
 from charlm.processes import Processes
 from charlm.training.together import follow, lead
 from tests.training.helpers import PATIENCE_S, resume, start, train
+from tests.warm import start_all
 
 Job = tuple[list[Config], str, int | None]
 """Runs, the folder for their folders, and the step to stop at."""
@@ -32,13 +32,7 @@ def in_processes(n: int, call: Callable[..., None], *arguments: Any) -> None:
     if n == 1:
         call(Processes(), *arguments)
         return
-    port = free_port()
-    context = multiprocessing.get_context("spawn")
-    children = [
-        context.Process(target=_enter, args=(rank, n, port, call, arguments)) for rank in range(n)
-    ]
-    for child in children:
-        child.start()
+    children = start_all(n, _enter, n, dict(os.environ), free_port(), call, arguments)
     try:
         for child in children:
             child.join(PATIENCE_S)
@@ -49,9 +43,15 @@ def in_processes(n: int, call: Callable[..., None], *arguments: Any) -> None:
 
 
 def _enter(
-    rank: int, n: int, port: int, call: Callable[..., None], arguments: tuple[Any, ...]
+    rank: int,
+    n: int,
+    environment: dict[str, str],
+    port: int,
+    call: Callable[..., None],
+    arguments: tuple[Any, ...],
 ) -> None:
-    os.environ |= {
+    os.environ.clear()
+    os.environ |= environment | {
         "RANK": str(rank),
         "WORLD_SIZE": str(n),
         "LOCAL_RANK": str(rank),

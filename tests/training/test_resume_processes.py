@@ -30,6 +30,7 @@ from tests.training.helpers import (
     new_run,
     wait_for,
 )
+from tests.warm import running
 
 ROOT = Path(__file__).parents[2]
 ENDLESS = 10_000_000
@@ -79,7 +80,8 @@ def last_step(folder: Path) -> int:
 
 
 def finish(arguments: list[str | Path], max_steps: int) -> str:
-    with charlm(*arguments, "--set", f"train.max_steps={max_steps}", "--device", "cpu") as process:
+    options = ("--set", f"train.max_steps={max_steps}", "--device", "cpu")
+    with running(*arguments, *options, env={"OMP_NUM_THREADS": "1"}) as process:
         out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, "")
     return out
