@@ -353,6 +353,7 @@ def test_a_known_text_that_is_missing_says_how_to_get_it(
 
 LIMITED = """
 import resource, sys
+sys.dont_write_bytecode = True  # Python would cut its own files short, and not see it
 limit = int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 from charlm.cli import main
