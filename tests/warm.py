@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,8 +22,6 @@ from typing import Any
 
 COMMAND_LINE = "import sys; from charlm.__main__ import run; sys.exit(run())"
 PRELOADED = ["charlm.training.run", "charlm.training.board", "torch._dynamo", "tests.warm"]
-STREAMS = (("in", os.O_RDONLY), ("out", os.O_WRONLY), ("err", os.O_WRONLY))
-"""Files in the folder of a process; `in` is a pipe."""
 
 
 def context() -> ForkServerContext:
@@ -74,15 +73,14 @@ def running(
         env: more environment variables.
     """
     folder = Path(tempfile.mkdtemp())
-    os.mkfifo(folder / "in")
-    for name in ("out", "err"):
-        (folder / name).touch()
     environment = dict(os.environ) | (env or {})
-    given = (code, [*map(str, arguments)], environment, Path.cwd(), folder)
+    reader, writer = context().Pipe(duplex=False)
+    given = (code, [*map(str, arguments)], environment, Path.cwd(), reader, folder)
     process = context().Process(target=_enter, args=given)
     process.start()
+    reader.close()
     try:
-        with suppress(BrokenPipeError), (folder / "in").open("wb") as pipe:
+        with writer, suppress(BrokenPipeError), os.fdopen(os.dup(writer.fileno()), "wb") as pipe:
             pipe.write(stdin)
         yield Warm(process, folder)
     finally:
@@ -92,10 +90,17 @@ def running(
 
 
 def _enter(
-    code: str, arguments: list[str], environment: dict[str, str], place: Path, folder: Path
+    code: str,
+    arguments: list[str],
+    environment: dict[str, str],
+    place: Path,
+    stdin: Connection[Any, Any],
+    folder: Path,
 ) -> None:
-    for number, (name, flags) in enumerate(STREAMS):
-        stream = os.open(folder / name, flags)
+    os.dup2(stdin.fileno(), 0)
+    stdin.close()
+    for number, name in ((1, "out"), (2, "err")):
+        stream = os.open(folder / name, os.O_WRONLY | os.O_CREAT)
         os.dup2(stream, number)
         os.close(stream)
     sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing has closed the object
