@@ -112,7 +112,7 @@ class Processes:
         import torch.distributed as dist
 
         self.count(*tensors)
-        with torch.no_grad(), told():
+        with torch.no_grad(), readable_errors():
             if memory := self._memory_for(tensors):
                 memory.add(tensors)
                 return
@@ -132,7 +132,7 @@ class Processes:
 
         for share in filter(None, shares):
             self.count(*share)
-        with torch.no_grad(), told():
+        with torch.no_grad(), readable_errors():
             if memory := self._memory_for(chain.from_iterable(shares)):
                 memory.exchange(shares)
                 return
@@ -156,7 +156,7 @@ class Processes:
         mine = tensor.detach().cpu().contiguous()
         found = [torch.empty_like(mine) for _ in range(self.size)]
         self.count(mine)
-        with told():
+        with readable_errors():
             dist.all_gather(found, mine)
         return found
 
@@ -183,7 +183,7 @@ class Processes:
         import torch.distributed as dist
 
         values: list[Any] = [value]
-        with told():
+        with readable_errors():
             dist.broadcast_object_list(values, 0)
         return values[0]  # type: ignore[no-any-return]
 
@@ -194,7 +194,7 @@ class Processes:
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.size
-        with told():
+        with readable_errors():
             dist.all_gather_object(values, value)
         return values
 
@@ -236,7 +236,7 @@ class Processes:
         if not self.is_alone:
             import torch.distributed as dist
 
-            with told():
+            with readable_errors():
                 dist.barrier()
 
     def count(self, *tensors: Tensor) -> None:
@@ -246,7 +246,7 @@ class Processes:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def readable_errors() -> Iterator[None]:
     """Turn the errors of a message into those that a user can read.
 
     Raises:

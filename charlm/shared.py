@@ -15,6 +15,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ class SharedMemory:
     def __init__(self, rank: int, size: int, file: int, peers: Sequence[socket.socket]) -> None:
         import torch
 
-        self._rank, self._size, self._peers, self._turn = rank, size, peers, 0
+        self._rank, self._size, self._peers, self._current = rank, size, peers, 0
         memory = torch.frombuffer(mmap.mmap(file, 2 * size * PART), dtype=torch.uint8)
         self._halves = memory.view(2, size, PART)
 
@@ -72,10 +73,10 @@ class SharedMemory:
     def _next_half(self) -> Tensor:
         """The half (size, PART) that was not used last.
 
-        Nobody reads it any more: all have used the other one since, and waited for each other.
+        No process reads it any more: all have waited for each other since it was used.
         """
-        self._turn = 1 - self._turn
-        return self._halves[self._turn]
+        self._current = 1 - self._current
+        return self._halves[self._current]
 
     def _write(self, pieces: list[Tensor], parts: Tensor) -> None:
         """Copy flat pieces into the part of this process."""
@@ -104,13 +105,13 @@ def _parts(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     import torch
 
     part: list[Tensor] = []
-    room = most = PART // tensors[0].element_size() if tensors else 0
+    free = most = PART // tensors[0].element_size() if tensors else 0
     for piece in chain.from_iterable(torch.split(it.view(-1), most) for it in tensors):
-        if len(piece) > room:
+        if len(piece) > free:
             yield part
-            part, room = [], most
+            part, free = [], most
         part.append(piece)
-        room -= len(piece)
+        free -= len(piece)
     if part:
         yield part
 
@@ -140,43 +141,70 @@ def share_memory(
         first: returns the word of the first process.
         all_can: returns whether all processes say yes.
     """
-    name = ""
-    peers: list[socket.socket] = []
-    with ExitStack() as stack:  # closes what only this function needs, also if it is refused
-        if rank == 0:
-            with suppress(OSError, AttributeError):  # Linux has these functions
-                file = os.memfd_create("charlm")
-                stack.callback(os.close, file)
-                os.posix_fallocate(file, 0, 2 * size * PART)  # now, so that no use fails later
-                listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-                listener.bind(f"\0charlm-{secrets.token_hex(16)}")
-                listener.listen(size)
-                listener.setblocking(False)
-                name = listener.getsockname().decode()
-        if not (name := first(name)):
+    with ExitStack() as stack:  # closes the files and the listener, also if the memory is refused
+        offer = _Offer.make(size, stack) if rank == 0 else None
+        name = first(offer.name if offer else "")
+        if not name:
             return None
-        if rank:
-            peers = [socket.socket(socket.AF_UNIX)]
-        if not all_can(not rank or not peers[0].connect_ex(name)):
+        peers = [socket.socket(socket.AF_UNIX)] if rank else []
+        if not all_can(offer is not None or peers[0].connect_ex(name) == 0):
             return None
         memory = None
         try:
-            while not rank and len(peers) < size - 1:
-                peer, _ = listener.accept()  # at once, since all have connected
-                credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-                if struct.unpack("3i", credentials)[1] == os.getuid():
-                    peers.append(peer)
-                else:
-                    peer.close()  # another user
-            for peer in peers:
-                peer.settimeout(timeout_s)
-                if rank:
-                    _, (file,), *_ = socket.recv_fds(peer, 1, 1)
-                    stack.callback(os.close, file)
-                else:
-                    socket.send_fds(peer, [b"1"], [file])
-            memory = SharedMemory(rank, size, file, peers)  # has a file of its own
+            file = offer.send(peers, timeout_s) if offer else _receive(peers[0], timeout_s, stack)
+            memory = SharedMemory(rank, size, file, peers)  # it maps the file, which can be closed
         except (OSError, ValueError):
             for peer in peers:
-                peer.close()  # nobody needs to wait for this process
+                peer.close()  # so that the others do not wait for this process
         return memory if all_can(memory is not None) else None
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """What process 0 offers to the others: a file, at a socket that they connect to."""
+
+    size: int
+    file: int
+    listener: socket.socket
+    name: str
+
+    @classmethod
+    def make(cls, size: int, stack: ExitStack) -> _Offer | None:
+        """Allocate the memory and listen, until the stack is closed; None if that fails."""
+        with suppress(OSError, AttributeError):  # only Linux has these functions
+            file = os.memfd_create("charlm")
+            stack.callback(os.close, file)
+            os.posix_fallocate(file, 0, 2 * size * PART)  # now, so that no later write fails
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            name = f"\0charlm-{secrets.token_hex(16)}"
+            listener.bind(name)
+            listener.listen(size)
+            listener.setblocking(False)
+            return cls(size, file, listener, name)
+        return None
+
+    def send(self, peers: list[socket.socket], timeout_s: float) -> int:
+        """Send the file to the others, which have connected, and add them to `peers`.
+
+        Processes of another user are refused.
+        """
+        while len(peers) < self.size - 1:
+            peer, _ = self.listener.accept()
+            credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            _, user, _ = struct.unpack("3i", credentials)
+            if user == os.getuid():
+                peers.append(peer)
+            else:
+                peer.close()
+        for peer in peers:
+            peer.settimeout(timeout_s)
+            socket.send_fds(peer, [b"1"], [self.file])
+        return self.file
+
+
+def _receive(peer: socket.socket, timeout_s: float, stack: ExitStack) -> int:
+    """Return the file that process 0 sends; the stack closes it."""
+    peer.settimeout(timeout_s)
+    _, (file,), *_ = socket.recv_fds(peer, 1, 1)
+    stack.callback(os.close, file)
+    return file

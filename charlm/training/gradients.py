@@ -11,7 +11,7 @@ from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from charlm.models import CharModel, State
-from charlm.processes import Processes, told
+from charlm.processes import Processes, readable_errors
 from charlm.training.compute import Forward
 
 
@@ -53,7 +53,7 @@ class Gradients:
         if self._parallel is None:
             yield
             return
-        with told(), nullcontext() if is_last else self._parallel.no_sync():
+        with readable_errors(), nullcontext() if is_last else self._parallel.no_sync():
             yield
 
     @torch.no_grad()
