@@ -1,4 +1,4 @@
-"""This process among those that torchrun started: how they meet, and who reports an error."""
+"""This process among those that torchrun started: connecting them, and who reports an error."""
 
 from __future__ import annotations
 
@@ -33,11 +33,8 @@ def joined(timeout_s: float = TIMEOUT_S, parent: int | None = None) -> Iterator[
     Raises:
         ProcessError: the others cannot be reached.
     """
-    rank, size, local_size = (
-        _number("RANK"),
-        _number("WORLD_SIZE", 1),
-        _number("LOCAL_WORLD_SIZE", 1),
-    )
+    rank, size = _number("RANK"), _number("WORLD_SIZE", 1)
+    local_size = _number("LOCAL_WORLD_SIZE", 1)
     if size == 1 or "RANK" not in os.environ:
         yield Processes(launched_by=tuple(filter(None, [_launcher()])), parent=parent)
         return
@@ -52,7 +49,7 @@ def joined(timeout_s: float = TIMEOUT_S, parent: int | None = None) -> Iterator[
 
     if os.environ.get("OMP_NUM_THREADS", "1") == "1":  # torchrun's default
         torch.set_num_threads(max(1, usable_cpus() // max(1, local_size)))
-    _meet(size, timeout_s, parent)
+    _connect(size, timeout_s, parent)
     processes = Processes(rank, size, _number("LOCAL_RANK"), local_size, parent=parent)
     processes.launched_by = tuple(sorted({*processes.all(_launcher())} - {""}))
     processes.share_memory(timeout_s)
@@ -72,15 +69,15 @@ def _number(name: str, default: int = 0) -> int:
     return int(given)
 
 
-def _meet(size: int, timeout_s: float, parent: int | None) -> None:
+def _connect(size: int, timeout_s: float, parent: int | None) -> None:
     """Connect this process with the others.
 
-    PyTorch can wait longer than it was told, and does not react to signals. So it connects in a
+    PyTorch can wait longer than its timeout, and does not react to signals. So it connects in a
     thread.
 
     Raises:
         PeerEndedError: another process or torchrun has ended.
-        ProcessError: they did not meet in time.
+        ProcessError: they were not connected in time.
     """
     if _is_launcher_gone():
         raise PeerEndedError
@@ -107,22 +104,25 @@ def _meet(size: int, timeout_s: float, parent: int | None) -> None:
     end = time.monotonic() + timeout_s + _MORE_S
     while thread.is_alive() and time.monotonic() < end:
         thread.join(1.0)
-        if parent not in (None, os.getppid()):  # torchrun has ended, and nobody else will come
+        if parent not in (None, os.getppid()):  # torchrun has ended, so no other process will come
             raise PeerEndedError
-    if not (failed or thread.is_alive()):
-        return
-    cause = failed[0] if failed else None
-    why = str(cause or "no answer").partition("\n")[0].removesuffix(".")
+    if failed or thread.is_alive():
+        cause = failed[0] if failed else None
+        raise _not_connected(size, timeout_s, str(cause or "no answer")) from cause
+
+
+def _not_connected(size: int, timeout_s: float, cause: str) -> ProcessError:
+    """The error for what PyTorch says about a connection."""
+    why = cause.partition("\n")[0].removesuffix(".")
     if says_ended(why):
-        raise PeerEndedError from cause
+        return PeerEndedError()
     place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     if "EADDRINUSE" in why:
-        raise ProcessError(f"{place}: this port is in use; choose another MASTER_PORT") from cause
-    raise ProcessError(
-        f"the {size} processes of this run did not meet at {place} within {timeout_s:g} s "
-        f"({why:.200}); check that all were started and can connect to it, or give a longer "
-        "--timeout"
-    ) from cause
+        return ProcessError(f"{place}: this port is in use; choose another MASTER_PORT")
+    return ProcessError(
+        f"the {size} processes of this run were not connected at {place} within {timeout_s:g} s "
+        f"({why:.200}); check that all were started and can reach it, or give a longer --timeout"
+    )
 
 
 def _is_launcher_gone() -> bool:
@@ -158,7 +158,7 @@ def _launcher() -> str:
     return hashlib.sha256(f"{run} {platform.node()} {parent} {began}".encode()).hexdigest()[:16]
 
 
-# --- several processes, one voice --------------------------------------------------------------
+# --- messages: one process of several prints them ----------------------------------------------
 
 
 def limit_messages() -> None:
