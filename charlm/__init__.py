@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from charlm.version import __version__
 
 if TYPE_CHECKING:
-    from charlm.api import Model, evaluate, inspect, load, runs, train
+    from charlm.api import Model, Settings, evaluate, inspect, load, runs, train
 
-__all__ = ["Model", "__version__", "evaluate", "inspect", "load", "runs", "train"]
+__all__ = ["Model", "Settings", "__version__", "evaluate", "inspect", "load", "runs", "train"]
 
 
 def __getattr__(name: str) -> Any:

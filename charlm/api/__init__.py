@@ -7,12 +7,13 @@ called.
 from charlm.api.evaluating import evaluate
 from charlm.api.inspecting import inspect
 from charlm.api.listing import runs
-from charlm.api.model import Model, load, new_seed, open_model
+from charlm.api.model import Model, Settings, load, new_seed, open_model
 from charlm.api.training import train
 from charlm.checkpoint.runs import Summary
 
 __all__ = [
     "Model",
+    "Settings",
     "Summary",
     "evaluate",
     "inspect",

@@ -42,7 +42,7 @@ def inspect(
             checkpoints/.
         data: a text to read; None for the text that the model was trained on.
         split: train, val, test or all; the default is val, and with `data` all.
-        length: the number N of characters to read, at most MOST_CHARS.
+        length: the number N of characters to read, at most 100,000.
         out: a file for the page for a browser; None for no page.
         force: whether to overwrite this file.
         on_unknown: error, or skip to leave out characters that are not in the vocabulary.

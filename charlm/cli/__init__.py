@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             number = received[0] if received else signal.SIGINT
             if number == signal.SIGINT and is_first_here():
                 print(file=sys.stderr)
+                for line in getattr(error, "__notes__", ()):
+                    print(message(line), file=sys.stderr)
             return 128 + number
 
 

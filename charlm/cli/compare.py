@@ -30,7 +30,7 @@ def compare(options: argparse.Namespace) -> int:
         except CheckpointError as error:
             print_note(f"left out: {error}")
     if len(found) < 2:
-        raise CharlmError("compare: give two runs or more that can be read")
+        raise CharlmError("compare: give two or more runs")
     comparison = compare_runs(found)
     if options.json:
         print_line(json.dumps(_as_json(comparison)))

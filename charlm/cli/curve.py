@@ -17,7 +17,7 @@ def draw_curve(losses: Mapping[str, Sequence[tuple[int, float]]], columns: int) 
     """Draw the training loss as a line and each validation loss as an `o`.
 
     The top is the highest loss after the first tenth of the steps, since the loss of an untrained
-    model would make all others look alike.
+    model would make all others look alike. `≥` is before it if an earlier loss is higher.
 
     Args:
         losses: (step, loss in nats per character) of `train` and of `val`, from a file.
@@ -35,7 +35,8 @@ def draw_curve(losses: Mapping[str, Sequence[tuple[int, float]]], columns: int) 
     start, values = first + EARLY * (last - first), [loss for _, loss in (*train, *val)]
     low, late = min(values), [loss for step, loss in (*train, *val) if step >= start]
     high = max(late) if max(late) > low else max(values)
-    labels = [f"{high:.4g}", *[""] * (ROWS - 2), f"{low:.4g}"]
+    top = f"{'≥' * (max(values) > high)}{high:.4g}"
+    labels = [top, *[""] * (ROWS - 2), f"{low:.4g}"]
     margin = max(LABEL, *map(len, labels))
     width = min(COLUMNS, columns) - margin - 1
 

@@ -75,7 +75,13 @@ def is_known(option: str, options: Collection[str]) -> bool:
     return name in options or _OPTIONS.get(name) in options
 
 
-def option_hint(option: str, value: str, options: Collection[str], flags: Mapping[str, str]) -> str:
+def option_hint(
+    option: str,
+    value: str,
+    options: Collection[str],
+    flags: Mapping[str, str],
+    others: Mapping[str, Collection[str]],
+) -> str:
     """The end of the message about an option that does not exist: what may have been meant.
 
     Args:
@@ -83,6 +89,7 @@ def option_hint(option: str, value: str, options: Collection[str], flags: Mappin
         value: what was given for it; empty for nothing.
         options: those that the verb has.
         flags: the options of the verb that set a setting, by the dotted name of the setting.
+        others: the options of each other verb, by its name.
     """
     if os.path.lexists(option):
         return f"; for the file of this name: {shlex.quote(f'./{option}')}"
@@ -98,5 +105,7 @@ def option_hint(option: str, value: str, options: Collection[str], flags: Mappin
             return f"; did you mean {flags[key]}{ending}?"
         if key:
             return f"; did you mean --set {key}={shlex.quote(value or 'VALUE')}?"
-    close = difflib.get_close_matches(name, options, 1)
+    if verbs := [verb for verb, theirs in others.items() if option in theirs]:
+        return f"; it is an option of charlm {' and charlm '.join(verbs[:2])}"
+    close = difflib.get_close_matches(name, options, 1) if len(name) > len("--a") else []
     return f"; did you mean {close[0]}{ending}?" if close else ""

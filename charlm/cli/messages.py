@@ -28,7 +28,16 @@ def as_options(message: str, verb: str = "") -> str:
     if verb in ("eval", "inspect", "sample"):
         message = _without_settings(message, verb)
     message = re.sub(rf"(?<![\w.-])({ARGUMENTS})=(True\b|(?=\S))", option, message)
+    if verb == "train":
+        message = _with_set(message)
     return message.replace("--name ", "--set name=") if verb == "config check" else message
+
+
+def _with_set(message: str) -> str:
+    """Write `--set` before the settings in advice: after the first semicolon or colon."""
+    what, *advice = re.split("(; |: )", message, maxsplit=1)
+    setting = r"(?<!-)(?<!--set )(?:\bset )?(?<![\w.-])([a-z]+\.[a-z_.]+=)(?=\S)"
+    return what + re.sub(setting, r"--set \1", "".join(advice))
 
 
 def _without_settings(message: str, verb: str) -> str:

@@ -22,6 +22,7 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
         flags: the options that set a setting, by the dotted name of the setting.
+        siblings: the parsers of the verbs beside this one, and its own, by the name of the verb.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -29,6 +30,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs
         )
         self.flags: Mapping[str, str] = {}
+        self.siblings: Mapping[str, Parser] = {}
         self._given: list[str] = []
 
     def parse_known_args(  # type: ignore[override]
@@ -96,7 +98,8 @@ class Parser(argparse.ArgumentParser):
         if not equals:
             value = self._value_after(options[0])
             value = "" if value.startswith("-") else value
-        hint = option_hint(option, value, self._option_string_actions, self.flags)
+        others = {name: it._option_string_actions for name, it in self.siblings.items()}
+        hint = option_hint(option, value, self._option_string_actions, self.flags, others)
         self.error(f"no such option: {option}{hint}")
 
     def _value_after(self, *options: str) -> str:
@@ -130,6 +133,7 @@ def add_verb(
     parser: Parser = verbs.add_parser(
         name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=examples
     )
+    parser.siblings = verbs.choices
     if usage:
         parser.usage = f"{parser.prog} {usage}"
     parser.set_defaults(verb=parser.prog.removeprefix("charlm "))

@@ -126,7 +126,7 @@ class View(Observer):
                 self._line(line)
 
     def notice(self, text: str) -> None:
-        tqdm.write(message(f"note: {text}"), file=sys.stderr)
+        tqdm.write(message(f"note: {text}", verb="train"), file=sys.stderr)
 
     def close(self) -> None:
         if self._bar is not None:

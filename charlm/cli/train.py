@@ -34,10 +34,14 @@ def train(options: argparse.Namespace) -> int:
     from charlm.training.prepare import prepare
 
     with ExitStack() as stack:
-        processes = stack.enter_context(joined(options.timeout, parent))
-        with processes.together():
-            request = _request(options, print_note if processes.is_first else _silent)
-        ready = stack.enter_context(prepare(request, print_note, processes))
+        try:
+            processes = stack.enter_context(joined(options.timeout, parent))
+            with processes.together():
+                request = _request(options, print_note if processes.is_first else _silent)
+            ready = stack.enter_context(prepare(request, print_note, processes))
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note("interrupted before the first step, so nothing was changed")
+            raise
         run = ready.run
         view, began_at = terminal.View(run, options.plot), run.progress.step
         if processes.is_first:
@@ -124,7 +128,8 @@ def _check_minutes(options: argparse.Namespace) -> None:
             "--minutes chooses settings for a text; with a config, use "
             f"--set train.max_seconds={60 * minutes:.12g}"
         )
-    if given := limiting(options.set):
+    flags = [flag for flag in ("--steps", "--epochs") if getattr(options, flag[2:]) is not None]
+    if given := flags or limiting(options.set):
         raise CharlmError(f"--minutes and {given[0]} both limit the run; give one of them")
 
 
@@ -136,6 +141,7 @@ def _sort_texts(options: argparse.Namespace) -> None:
     """
     from charlm.checkpoint.format import LAST
     from charlm.config.files import is_config
+    from charlm.config.reference import is_setting
 
     texts, configs = [], [options.config] if options.config else []
     for text in options.text:
@@ -145,6 +151,8 @@ def _sort_texts(options: argparse.Namespace) -> None:
                 f"{text}: this is a run and no text; to continue it: charlm train --resume "
                 f"{shlex.quote(text)}"
             )
+        if is_setting(text):
+            raise CharlmError(f"{text}: this is a setting and no text; write --set {shlex.quote(text)}")
         if is_config(Path(text)):
             configs.append(Path(text))
         else:

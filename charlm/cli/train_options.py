@@ -30,8 +30,16 @@ _SETTINGS = {
     "--batch-size": ("train.batch_size", "N", "number of sequences per step"),
     "--optimizer": ("train.optimizer.kind", "KIND", "muon, adamw, adam, rmsprop or sgd"),
     "--lr": ("train.optimizer.lr", "R", "learning rate"),
-    "--steps": ("train.max_steps", "N", "number of steps; replaces other limits of the run"),
-    "--epochs": ("train.max_epochs", "N", "passes over the text; replaces other limits of the run"),
+    "--steps": (
+        "train.max_steps",
+        "N",
+        "total number of steps, also with --resume; replaces other limits",
+    ),
+    "--epochs": (
+        "train.max_epochs",
+        "N",
+        "total number of passes over the text; replaces other limits",
+    ),
     "--eval-every": ("eval.every", "N", "number of steps between two evaluations"),
     "--seed": ("train.seed", "N", "seed of all random numbers"),
     "--threads": ("train.threads", "N", "number of CPU threads"),

@@ -33,6 +33,12 @@ def settings() -> Iterator[Setting]:
     yield from _walk(Config, "", ())
 
 
+def is_setting(text: str) -> bool:
+    """Whether a text is `KEY=VALUE` for a setting that exists."""
+    key, equals, _ = text.partition("=")
+    return bool(equals) and any(key == setting.key for setting in settings())
+
+
 def _walk(group: type[BaseModel], prefix: str, only: tuple[str, ...]) -> Iterator[Setting]:
     for name, field in group.model_fields.items():
         members = [

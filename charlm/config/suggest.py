@@ -188,14 +188,20 @@ def choose(kind: str, chars: int, seconds: float, speed: Speed, width: int | Non
     )
 
 
-def explain(choice: Choice, chars: int, seconds: float) -> list[str]:
-    """Three lines for the user: what was chosen, and why.
+def explain(choice: Choice, chars: int, seconds: float, is_limited: bool = False) -> list[str]:
+    """Lines for the user: what was chosen, and why.
 
     Args:
         chars: number of characters of the training part.
         seconds: how long the run may take.
+        is_limited: whether the user gave another limit for the run. The lines do not say then how
+            long the run is.
     """
     minutes = f"{seconds / 60:g} minute{'s' * (seconds != 60)}"
+    if is_limited:
+        return [
+            f"chosen for {chars:,} characters, as for a run of {minutes}: {describe_choice(choice)}"
+        ]
     about = f", {choice.epochs:.2g} passes over the text"
     reason = "a larger model would see too few characters in this time, but more minutes give one"
     if choice.enough:

@@ -34,7 +34,7 @@ def structure(corpus: Corpus, data: DataConfig) -> list[str]:
     lines = [_about_files(data)]
     if data.unit == "char" and data.documents == "none" and _looks_like_list(corpus):
         lines.append(
-            "the lines look like a list, such as names: data.documents=lines makes each line a "
+            "the lines look like a list, such as names; data.documents=lines makes each line a "
             "document of its own"
         )
     return [line for line in lines if line]

@@ -183,7 +183,7 @@ def _chosen(
     if describe_model(config.model) != describe_model(choice.model):
         own = f"instead of your {describe_model(config.model)}"
         return config, [f"charlm would choose {describe_choice(choice)}, {own}"]
-    return config, explain(choice, chars, time)
+    return config, explain(choice, chars, time, bool(limiting(request.overrides)))
 
 
 def _check_text(data: DataConfig, notify: Callable[[str], None], processes: Processes) -> None:

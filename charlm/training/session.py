@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import shlex
 import time
@@ -15,7 +16,7 @@ import torch
 from charlm.checkpoint.format import Meta
 from charlm.checkpoint.read import Checkpoint, check_vocabulary, find_checkpoint, open_checkpoint
 from charlm.checkpoint.weights import copy_weights, read_model
-from charlm.config import Config, CosineSchedule, WSDSchedule
+from charlm.config import Config, CosineSchedule, TrainConfig, WSDSchedule
 from charlm.config.base import changeable
 from charlm.config.compare import differences
 from charlm.config.shown import shown
@@ -168,6 +169,7 @@ def resume(
     train = config.train.model_copy(update={"threads": threads})
     compute = choose_compute(train, model, _recorded_device(meta, device), Choices.of(meta))
     run = Run(folder, config, corpus, compute, versions(), meta.progress.model_copy(), last)
+    _refuse_passed_limits(meta.config.train, run)
     notices = corpus.notices + _resume_notices(meta, run, n_processes) + _warmup_notices(run)
     notices += _clock_notices(config)
     return Session(run, model, notices)
@@ -194,6 +196,23 @@ def _refuse_changes(old: Config, new: Config, path: Path, ignored: tuple[str, ..
         )
 
 
+def _refuse_passed_limits(old: TrainConfig, run: Run) -> None:
+    """Raise ConfigError if a new limit of the run is below what the run has done already."""
+    new, progress = run.config.train, run.progress
+    done = {
+        "max_steps": (progress.step, 50, "steps"),
+        "max_epochs": (round(progress.step / run.steps_per_epoch, 6), 1, "epoch"),
+        "max_seconds": (progress.wall_s, 60, "seconds"),
+    }
+    for key, (so_far, more, unit) in done.items():
+        limit = getattr(new, key)
+        if limit is not None and limit != getattr(old, key) and limit < so_far:
+            raise ConfigError(
+                f"train.{key}={limit:g}: this is the total of the run, which has {so_far:.12g} "
+                f"already; for {more} {unit} more: train.{key}={so_far + more:.12g}"
+            )
+
+
 def _recorded_device(meta: Meta, name: str) -> str:
     """Return the recorded device if `name` is auto and the device is available, else `name`."""
     if name != "auto":
@@ -218,8 +237,8 @@ def _resume_notices(meta: Meta, run: Run, n_processes: int) -> list[str]:
     has_new_limit = any(getattr(before, key) != getattr(after, key) for key in LIMITS)
     if has_new_limit and isinstance(after.schedule, CosineSchedule | WSDSchedule):
         notices.append(
-            f"the {after.schedule.kind} schedule now runs to the new limit, so the learning rate "
-            "is not the one that the run ended with"
+            f"the {after.schedule.kind} schedule now ends at the new limit, so the learning rate "
+            "changes at this step"
         )
     return notices
 

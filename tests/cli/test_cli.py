@@ -435,7 +435,7 @@ def test_a_run_continues_to_a_new_limit(charlm: Charlm, workplace: Path, how: st
     result = charlm("train", "--resume", *how.split(), *CPU, "--set", "train.max_steps=8")
     assert result.status == 0
     (note,) = result.err.splitlines()
-    assert "note: the cosine schedule now runs to the new limit" in note
+    assert "note: the cosine schedule now ends at the new limit" in note
     assert "finished at step 8" in result.out
     assert step_of(charlm, run) == 8
     assert RUN.exists() == (run == RUN)

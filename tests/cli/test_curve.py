@@ -40,7 +40,7 @@ def test_a_picture_made_by_hand() -> None:
     train = [(0, 9.0), (10, 1.0), (100, 1.0)]  # before step 10, it is too high for the picture
     assert draw_curve({"train": train, "val": [(50, 2.0), (100, 1.5)]}, 24) == [
         "loss    step 0 to 100: train (line), val (o)",
-        "      2  ⢸      o",
+        "     ≥2  ⢸      o",
         "         ⢸",
         "         ⢸             o",
         "         ⢸",
@@ -72,7 +72,7 @@ def test_several_losses_of_one_column_are_drawn_as_their_mean() -> None:
 @pytest.mark.parametrize(
     ("losses", "labels"),
     [
-        ([(0, 4.0), (1, 3.5), (50, 2.0), (99, 1.0)], ("2", "1")),  # from step 10 on
+        ([(0, 4.0), (1, 3.5), (50, 2.0), (99, 1.0)], ("≥2", "1")),  # from step 10 on
         ([(0, 4.0), (50, 5.0)], ("5", "4")),  # it rises
         ([(0, 4.0), (50, 1.0)], ("4", "1")),  # nothing but the lowest loss comes later
         ([(0, 4.0), (50, 4.0)], ("4", "4")),
@@ -98,7 +98,7 @@ def test_any_losses_fit_into_the_picture(train: Points, val: Points, columns: in
         assert len(line) <= min(columns, COLUMNS)
         assert all(
             c in " o" or name(c).startswith("BRAILLE")
-            for c in line.lstrip().lstrip("0123456789.e+-")
+            for c in line.lstrip().lstrip("≥0123456789.e+-")
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import gzip
+import itertools
 import json
 import os
 import re
@@ -64,6 +65,7 @@ def place(workplace: Path, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPa
         "nul.txt": (fox * 20).encode("utf-16-le"),
         "greek.txt": b"The fox " * 20 + "αβγ".encode(),
         "changed.txt": (fox * 200).encode(),
+        "list.txt": "\n".join(map("".join, itertools.permutations("abcdef", 4))).encode(),
         "broken/a.txt": (fox * 100).encode(),
         "broken/b.gz": gzip.compress(fox.encode() * 100)[:-20],
         "torn/a.txt": (fox * 100).encode(),
@@ -168,12 +170,27 @@ def test_the_command_to_resume_goes_on(limit: str, charlm: Charlm, place: Path) 
     assert steps == sorted(set(steps))
 
 
-def test_the_command_to_resume_goes_on_after_a_lower_limit(charlm: Charlm, place: Path) -> None:
-    command = "train --resume --name lstm --device cpu --set train.max_steps=2"
-    lower = charlm(*shlex.split(command))
-    assert "already finished at step 6" in lower.out
-    result = charlm(*commands_of(lower.out)["resume"])
-    assert "finished at step 12" in result.out
+@pytest.mark.parametrize(
+    ("low", "more"),
+    [
+        ("--steps 2", "--set train.max_steps=56"),
+        ("--epochs 0.01", "--set train.max_epochs="),
+        ("--set train.max_seconds=0.001", "--set train.max_seconds="),
+    ],
+)
+def test_a_limit_that_a_run_has_passed_is_refused(
+    low: str, more: str, charlm: Charlm, place: Path
+) -> None:
+    before = {it: it.read_bytes() for it in Path("checkpoints/lstm").iterdir() if it.is_file()}
+    resume = ["train", "--resume", "lstm", "--device", "cpu"]
+    refused = charlm(*resume, *low.split())
+    assert (refused.status, refused.out, refused.err.count("\n")) == (2, "", 1)
+    found = re.search(r"for \d+ \w+ more: (--set (train\.\w+=[\d.]+))$", refused.err.strip())
+    assert found
+    assert found[1].startswith(more)
+    assert before == {it: it.read_bytes() for it in before}
+    if "seconds" not in low:  # that would take a minute
+        assert charlm(*resume, "--set", found[2]).status == 0
 
 
 # --- hints name what exists, and have a case here ------------------------------------------------
