@@ -54,7 +54,7 @@ def find_checkpoint(given: Path | None, runs: Path = Path("checkpoints")) -> Pat
             for name in (BEST, LAST):
                 if (path / name).is_file():
                     return path / name
-            raise CheckpointError(f"{path}: no {BEST} and no {LAST} in this folder")
+            raise CheckpointError(f"{path}: no {BEST} and no {LAST} in this folder{_runs_in(path)}")
         if not path.exists():
             raise CheckpointError(f"{path}: no such checkpoint or run{_known_runs(path, runs)}")
     except OSError as error:  # a name that is too long, a folder without permission
@@ -101,11 +101,20 @@ def _known_runs(given: Path, runs: Path) -> str:
 
     For a path, which may be meant to be elsewhere, the others are not listed.
     """
-    names = sorted(path.parent.name for path in runs.glob(f"*/{LAST}"))
-    if close := difflib.get_close_matches(given.name, names, 1):
+    if close := difflib.get_close_matches(given.name, _names(runs), 1):
         return f"; did you mean {close[0]}?"
+    return _runs_in(runs) if given.name == str(given) else ""
+
+
+def _runs_in(folder: Path) -> str:
+    """The end of a message that lists the first runs in a folder; empty if it has none."""
+    names = _names(folder)
     some = ", ".join(names[:MOST_RUNS]) + ", ..." * (len(names) > MOST_RUNS)
-    return f"; runs in {runs}/: {some}" if names and given.name == str(given) else ""
+    return f"; runs in {folder}/: {some}" if names else ""
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.parent.name for path in folder.glob(f"*/{LAST}"))
 
 
 def _newest_run(runs: Path) -> Path:
@@ -316,4 +325,7 @@ def _known(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _not_a_checkpoint(path: Path) -> CheckpointError:
-    return CheckpointError(f"{path}: not a charlm checkpoint, or only the beginning of one")
+    return CheckpointError(
+        f"{path}: not a charlm checkpoint, or only the beginning of one; "
+        "`charlm runs` lists the runs"
+    )

@@ -326,7 +326,7 @@ def _add_config(verbs: Verbs) -> None:
     check = add_verb(
         actions,
         "check",
-        "check a config, and print all its settings, defaults included, or all its errors",
+        "check a config, and print all its settings, defaults included, or what is wrong",
         "example:\n  charlm config check configs/quickstart.yaml --set train.seed=7\n",
     )
     check.add_argument("file", type=Path, metavar="FILE", help="config to check")

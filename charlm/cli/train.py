@@ -152,7 +152,9 @@ def _sort_texts(options: argparse.Namespace) -> None:
                 f"{shlex.quote(text)}"
             )
         if is_setting(text):
-            raise CharlmError(f"{text}: this is a setting and no text; write --set {shlex.quote(text)}")
+            raise CharlmError(
+                f"{text}: this is a setting and no text; write --set {shlex.quote(text)}"
+            )
         if is_config(Path(text)):
             configs.append(Path(text))
         else:

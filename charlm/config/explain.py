@@ -54,7 +54,7 @@ def _explain(detail: ErrorDetails, hints: Mapping[str, str]) -> list[str]:
         case "union_tag_invalid":
             known = re.findall(r"'([^']+)'", str(context["expected_tags"]))
             tag = plain(str(context["tag"]))
-            close = difflib.get_close_matches(tag, known, 1)
+            close = difflib.get_close_matches(tag.lower(), known, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             return [f"{dotted}.kind: {tag} is not one of {', '.join(known)}{hint}"]
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal" as error:
@@ -127,5 +127,6 @@ def _hint_to_set(dotted: str) -> str:
     for setting in settings():
         required = setting.key.startswith(f"{dotted}.") and not setting.default
         if setting.key == dotted or required:
-            return f"; set {setting.key} ({setting.meaning})"
+            meaning, *_ = re.split("[:;(]", setting.meaning)
+            return f"; set {setting.key} ({meaning.strip()})"
     return ""

@@ -85,8 +85,8 @@ MISTAKES = {
     f"{SET} data.path=mixed --set data.include=*.c": "mixed: this folder has no text that "
     "data.include and data.exclude select among its 2 files that are not hidden",
     f"{SET} data.path=mixed": "mixed/b.txt: not utf-8 at byte 3 (0xe9); perhaps it is cp1252: try "
-    "data.encoding=cp1252, read bad bytes as U+FFFD with data.errors=replace, or train on bytes "
-    "with data.unit=byte; or leave it out with data.exclude",
+    "--set data.encoding=cp1252, read bad bytes as U+FFFD with --set data.errors=replace, or train "
+    "on bytes with --set data.unit=byte; or leave it out with data.exclude",
     f"{SET} data.path=torn": "torn/b.txt: cannot read this text: No such file or directory; leave "
     "it out with data.exclude",
     f"{SET} data.path='*.nothing'": "*.nothing: no file matches this pattern",
@@ -109,8 +109,8 @@ MISTAKES = {
     f"{SET} data.path=short.txt": "has 9 characters, and train.seq_len 16 needs 17; lower it (for "
     "a gpt: model.context), hold out less (data.val_fraction), or give a longer text",
     f"{SET} data.path=latin1.txt": "latin1.txt: not utf-8 at byte 3 (0xe9); perhaps it is cp1252: "
-    "try data.encoding=cp1252, read bad bytes as U+FFFD with data.errors=replace, or train on "
-    "bytes with data.unit=byte",
+    "try --set data.encoding=cp1252, read bad bytes as U+FFFD with --set data.errors=replace, or "
+    "train on bytes with --set data.unit=byte",
     f"{SET} data.path=builtin:pyton": "available: builtin:python, builtin:python-topics",
     # the config
     "train": "give a text, a config, or --resume to continue a run",
@@ -122,7 +122,7 @@ MISTAKES = {
     "mean model.hidden_size?",
     f"{SET} train.batch_size=many": "lstm.yaml: train.batch_size: 'many' should be an integer",
     f"{SET} train.batch_size=true": "lstm.yaml: train.batch_size: True should be a number",
-    f"{SET} batch_size": "--set batch_size: write KEY=VALUE, such as train.max_steps=500",
+    f"{SET} batch_size": "--set batch_size: write KEY=VALUE, such as --set train.max_steps=500",
     f"{TRAIN} --name a/b": "name: 'a/b' should be letters",
     f"{TRAIN} --name con": "name: 'con' should be another name, since Windows reserves this one",
     "train --data greek.txt --set name.kind=x": "--set name.kind=x: name is not a group of settin",

@@ -129,7 +129,7 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(override: str, problem: 
 
 def test_a_missing_setting_is_reported_with_its_meaning() -> None:
     with pytest.raises(
-        ConfigError, match=r"^data\.path: missing; set data\.path \(source of the text: a file"
+        ConfigError, match=r"^data\.path: missing; set data\.path \(source of the text\)$"
     ):
         parse_config({"name": "a", "data": {}})
     with pytest.raises(ConfigError, match=r"^data: missing; set data\.path \(source"):
