@@ -134,10 +134,27 @@ def parse_yaml(text: str, where: str) -> Any:
             f"{where}: not valid YAML: an escape or a directive has a number that is too large"
         ) from error
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        position = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{position}: not valid YAML: {problem:.200}") from error
+        raise ConfigError(_explained(error, where)) from error
+
+
+# what to look at, for the mistakes that are made most
+_ADVICE = {
+    "could not find expected ':'": "write KEY: VALUE, with a space after the colon",
+    "mapping values are not allowed here": "in this line and the one before, check the indentation "
+    "and the space after the colon",
+    "found character '\\t' that cannot start any token": "indent with spaces instead of tabs",
+}
+
+
+def _explained(error: yaml.YAMLError, where: str) -> str:
+    """The line for a mistake in YAML."""
+    mark = getattr(error, "problem_mark", None)
+    if getattr(error, "context", "") == "while scanning a simple key":
+        mark = getattr(error, "context_mark", None)  # the key, and not the place after it
+    position = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    advice = f"; {_ADVICE[problem]}" if problem in _ADVICE else ""
+    return f"{position}: not valid YAML: {problem:.200}{advice}"
 
 
 def write_yaml(settings: Mapping[str, Any]) -> str:

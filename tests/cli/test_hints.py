@@ -74,6 +74,10 @@ def place(workplace: Path, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPa
         "empty.yaml": b"name: a\n",
         "number.yaml": b"{name: 5, data: {path: long.txt}}\n",
         "old.yaml": b"{data: {path: long.txt, max_size: 5, vocab_size: 5}}\n",
+        "colon.yaml": b"data:\n  path: long.txt\n  val_fraction 0.1\n",
+        "space.yaml": b"data:\n  path:long.txt\n  val_fraction: 0.1\n",
+        "tab.yaml": b"data:\n\tpath: long.txt\n",
+        "right.yaml": b"data:\n  path: long.txt\n  val_fraction: 0.1\n",
         "quoted.yaml": b"{name: '5', data: {path: long.txt}}\n",
     }
     for name, content in files.items():
