@@ -204,7 +204,7 @@ def test_broken_runs_are_not_compared(charlm: Charlm, folder: Path) -> None:
     ]
     result = charlm("compare", "checkpoints/rnn", "checkpoints/gru")
     assert result.status == 2
-    assert result.err.splitlines()[-1] == "charlm: compare: give two runs or more that can be read"
+    assert result.err.splitlines()[-1] == "charlm: compare: give two or more runs"
 
 
 # --- columns ----------------------------------------------------------------------------------
