@@ -217,7 +217,7 @@ class Trainer:
             self._save(BEST)
         else:
             progress.evals_since_best += 1
-            line = validation.overfitting(progress, loss, self.pace.fraction())
+            line = validation.overfitting(progress, loss, self.pace.fraction(), self.config.model)
             if line and not self._overfits:
                 self._notify(line)
                 self._overfits = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from charlm.checkpoint.format import BEST, Progress
+from charlm.config import ModelConfig
 from charlm.evaluation.evaluate import Score, evaluate
 from charlm.models import CharModel
 from charlm.training.compute import kernel_forward
@@ -18,6 +19,7 @@ EVALUATIONS = 10  # in a run, if eval.every is auto
 SHARE, SHARE_OF_GPT = 1 / 100, 1 / 150
 MIN_CHARS = 5000  # fewer would say little; only a run of a few seconds takes longer for it
 OVERFITTING = 1.005  # times the best loss
+DROPOUTS = (0.3, 0.5)  # that are advised against overfitting
 
 
 def score(
@@ -65,21 +67,25 @@ def _chars(run: Run, fraction: float) -> int:
     return max(MIN_CHARS, round(share * of_run))
 
 
-def overfitting(progress: Progress, loss: float, fraction: float) -> str:
+def overfitting(progress: Progress, loss: float, fraction: float, model: ModelConfig) -> str:
     """A line for the user if the validation loss has risen for a third of the run, else empty.
 
     Args:
         loss: of the evaluation that was just done.
         fraction: the share of the run that is done.
+        model: its dropout decides whether a higher one is advised.
     """
     step, best_step, best = progress.step, progress.best_step, progress.best_loss
     if best is None or best_step is None or loss <= OVERFITTING * best:
         return ""
     if fraction * (step - best_step) / step < 1 / 3:
         return ""
+    dropout = max(getattr(model, key, 0.0) for key in ("dropout", "output_dropout"))
+    higher = next((it for it in DROPOUTS if it > dropout), None)
+    first = f"a higher dropout (--dropout {higher}), " if higher else ""
     return (
         f"step {step:,}: the validation loss has risen since step {best_step:,}, from {best:.4f} "
         f"to {loss:.4f}, and {BEST} is that of step {best_step:,}: the model overfits, or diverges "
-        "if the training loss has risen, too; try a higher dropout (--dropout 0.3), a smaller "
-        "model or fewer steps, or against divergence a lower learning rate (--lr)"
+        f"if the training loss has risen, too; try {first}a smaller model or fewer steps, or "
+        "against divergence a lower learning rate (--lr)"
     )

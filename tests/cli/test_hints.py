@@ -255,7 +255,7 @@ NOT_RUN = {
     "see ": "the help of a verb; test_bad_input.py has it",
     "restore that text": "a text that was changed",
     "remove them from the file": "a text to change",
-    "try a higher dropout (--dropout 0.3), a smaller": "tests/training/test_pace.py has it",
+    "a smaller model or fewer steps": "tests/training/test_pace.py has it",
     "nearest known": "no hint",
     "a line break in bash or zsh is written": "test_vocab.py has it",
     "gradients ": "no hint",

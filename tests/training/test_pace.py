@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from charlm.checkpoint.format import LAST
+from charlm.checkpoint.format import LAST, Progress
 from charlm.checkpoint.read import read_meta
 from charlm.config import EvalConfig
 from charlm.data.corpus import TextIds
@@ -19,6 +19,7 @@ from tests.training.helpers import (
     make_config,
     metrics,
     new_run,
+    plain_config,
     resume,
     script_losses,
     start,
@@ -236,3 +237,20 @@ def test_overfitting_is_noticed_once(
     if noticed:
         best, at = noticed
         assert f"step {at}: the validation loss has risen since step {best}" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "advice"),
+    [
+        ("rnn", "output_dropout=0", "try a higher dropout (--dropout 0.3), a smaller"),
+        ("lstm", "output_dropout=0.3", "try a higher dropout (--dropout 0.5), a smaller"),
+        ("gpt", "dropout=0.4", "try a higher dropout (--dropout 0.5), a smaller"),
+        ("lstm", "output_dropout=0.5", "try a smaller model or fewer steps"),
+    ],
+)
+def test_against_overfitting_only_a_higher_dropout_is_advised(
+    kind: str, setting: str, advice: str, tiny_text: Path
+) -> None:
+    model = plain_config(tiny_text, kind, f"model.{setting}").model
+    progress = Progress(step=100, best_step=10, best_loss=1.0)
+    assert advice in validation.overfitting(progress, 2.0, 1.0, model)
