@@ -9,11 +9,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -31,33 +32,46 @@ def context() -> ForkServerContext:
     return found
 
 
-class Warm:
-    """A process, with what tests use of subprocess.Popen."""
+def start(
+    target: Callable[..., None], *arguments: Any, env: dict[str, str] | None = None
+) -> BaseProcess:
+    """Start a process that calls a function of a module, here and in this environment.
 
-    def __init__(self, process: BaseProcess, folder: Path) -> None:
-        self._process, self._folder = process, folder
-        self.pid = int(process.pid or 0)
+    Args:
+        env: more environment variables.
+    """
+    given = (dict(os.environ) | (env or {}), Path.cwd(), target, arguments)
+    process = context().Process(target=_enter, args=given)
+    process.start()
+    return process
 
-    @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
 
-    def poll(self) -> int | None:
-        return self.returncode
+def _enter(
+    environment: dict[str, str],
+    place: Path,
+    target: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(place)
+    target(*arguments)
 
-    def send_signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
 
-    def outputs(self, timeout: float) -> tuple[bytes, bytes]:
-        """Wait until the process ends; return what it wrote to stdout and to stderr."""
-        self._process.join(timeout)
-        assert self.returncode is not None, "timeout"
-        return (self._folder / "out").read_bytes(), (self._folder / "err").read_bytes()
+@dataclass(frozen=True)
+class Running:
+    """A process with a command; its output goes into a folder."""
 
-    def communicate(self, timeout: float) -> tuple[str, str]:
-        """The same as text."""
-        out, err = self.outputs(timeout)
-        return out.decode(), err.decode()
+    process: BaseProcess
+    folder: Path
+
+    def wait(self, timeout: float) -> subprocess.CompletedProcess[bytes]:
+        """Wait until the process ends, at most `timeout` seconds."""
+        self.process.join(timeout)
+        status = self.process.exitcode
+        assert status is not None, "timeout"
+        out, err = ((self.folder / name).read_bytes() for name in ("out", "err"))
+        return subprocess.CompletedProcess([], status, out, err)
 
 
 @contextmanager
@@ -66,37 +80,27 @@ def running(
     code: str = COMMAND_LINE,
     stdin: bytes = b"",
     env: dict[str, str] | None = None,
-) -> Iterator[Warm]:
+) -> Iterator[Running]:
     """Run `charlm ARGUMENT...`, or other code with these arguments; kill it at the end.
 
     Args:
         env: more environment variables.
     """
     folder = Path(tempfile.mkdtemp())
-    environment = dict(os.environ) | (env or {})
     reader, writer = context().Pipe(duplex=False)
-    given = (code, [*map(str, arguments)], environment, Path.cwd(), reader, folder)
-    process = context().Process(target=_enter, args=given)
-    process.start()
+    process = start(_run, code, [*map(str, arguments)], reader, folder, env=env)
     reader.close()
     try:
         with writer, suppress(BrokenPipeError), os.fdopen(os.dup(writer.fileno()), "wb") as pipe:
             pipe.write(stdin)
-        yield Warm(process, folder)
+        yield Running(process, folder)
     finally:
         process.kill()
         process.join()
         shutil.rmtree(folder)
 
 
-def _enter(
-    code: str,
-    arguments: list[str],
-    environment: dict[str, str],
-    place: Path,
-    stdin: Connection[Any, Any],
-    folder: Path,
-) -> None:
+def _run(code: str, arguments: list[str], stdin: Connection[Any, Any], folder: Path) -> None:
     os.dup2(stdin.fileno(), 0)
     stdin.close()
     for number, name in ((1, "out"), (2, "err")):
@@ -104,16 +108,5 @@ def _enter(
         os.dup2(stream, number)
         os.close(stream)
     sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing has closed the object
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(place)
     sys.argv = ["charlm", *arguments]
     exec(code, {"__name__": "__main__"})
-
-
-def start_all(n: int, target: Callable[..., None], *arguments: Any) -> Sequence[BaseProcess]:
-    """Start n processes that call a function of a module with their number and the arguments."""
-    children = [context().Process(target=target, args=(i, *arguments)) for i in range(n)]
-    for child in children:
-        child.start()
-    return children

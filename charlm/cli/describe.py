@@ -120,11 +120,7 @@ def _longer(run: Run, outcome: Outcome) -> str:
     if outcome == "patience":
         done["patience"] = progress.evals_since_best
     if run.limits.reached(progress.step, progress.wall_s):
-        done |= {
-            "max_steps": progress.step,
-            "max_epochs": progress.step / run.steps_per_epoch,
-            "max_seconds": math.ceil(10 * progress.wall_s) / 10,
-        }
+        done |= run.done() | {"max_seconds": math.ceil(10 * progress.wall_s) / 10}
     limits = {key: max(value, done[key]) for key in done if (value := getattr(train, key))}
     options = {"max_steps": "--steps ", "max_epochs": "--epochs "}
     return "".join(

@@ -151,7 +151,7 @@ def _sort_texts(options: argparse.Namespace) -> None:
                 f"{text}: this is a run and no text; to continue it: charlm train --resume "
                 f"{shlex.quote(text)}"
             )
-        if is_setting(text):
+        if is_setting(text) and not os.path.lexists(text):
             raise CharlmError(
                 f"{text}: this is a setting and no text; write --set {shlex.quote(text)}"
             )

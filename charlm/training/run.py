@@ -47,6 +47,15 @@ class Run:
         warmup = self.limits.warmup_steps(train.schedule)
         self.schedule = train.schedule.model_copy(update={"warmup_steps": warmup})
 
+    def done(self) -> dict[str, float]:
+        """Return how much of each limit the run has done, by the names in LIMITS."""
+        step = self.progress.step
+        return {
+            "max_steps": step,
+            "max_epochs": step / self.steps_per_epoch,
+            "max_seconds": self.progress.wall_s,
+        }
+
     def meta(self, parameters: int, log_sizes: dict[str, int]) -> Meta:
         """Return the metadata of a checkpoint of the run as it is now."""
         corpus, compute = self.corpus, self.compute

@@ -195,17 +195,15 @@ def _refuse_changes(old: Config, new: Config, path: Path, ignored: tuple[str, ..
         )
 
 
+_MORE = {"max_steps": (50, "steps"), "max_epochs": (1, "epoch"), "max_seconds": (60, "seconds")}
+
+
 def _refuse_passed_limits(old: TrainConfig, run: Run) -> None:
     """Raise ConfigError if a new limit of the run is below what the run has done already."""
-    new, progress = run.config.train, run.progress
-    done = {
-        "max_steps": (progress.step, 50, "steps"),
-        "max_epochs": (round(progress.step / run.steps_per_epoch, 6), 1, "epoch"),
-        "max_seconds": (progress.wall_s, 60, "seconds"),
-    }
-    for key, (so_far, more, unit) in done.items():
-        limit = getattr(new, key)
+    for key, exact in run.done().items():
+        limit, so_far = getattr(run.config.train, key), round(exact, 6)
         if limit is not None and limit != getattr(old, key) and limit < so_far:
+            more, unit = _MORE[key]
             raise ConfigError(
                 f"train.{key}={limit:g}: this is the total of the run, which has {so_far:.12g} "
                 f"already; for {more} {unit} more: train.{key}={so_far + more:.12g}"

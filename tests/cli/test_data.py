@@ -75,8 +75,7 @@ def test_files_and_folders_replace_the_text_of_the_config(
 
 def run(*arguments: str, piped: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     with running(*arguments, stdin=piped) as process:
-        out, err = process.outputs(timeout=120)
-    return subprocess.CompletedProcess(arguments, process.returncode or 0, out, err)
+        return process.wait(120)
 
 
 def test_a_text_from_standard_input_is_trained_on_and_resumed(here: Path, tiny_text: Path) -> None:

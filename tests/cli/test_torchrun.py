@@ -203,8 +203,8 @@ def by_hand(
             for rank, arguments in enumerate(each)
             if arguments
         ]
-        ends = [process.communicate(timeout=PATIENCE_S) for process in processes]
-        return [(it.returncode or 0, *end) for it, end in zip(processes, ends, strict=True)]
+        ends = [process.wait(PATIENCE_S) for process in processes]
+    return [(it.returncode, it.stdout.decode(), it.stderr.decode()) for it in ends]
 
 
 UNREADABLE = """

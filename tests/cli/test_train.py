@@ -76,6 +76,15 @@ def test_a_run_that_cannot_start_leaves_no_folder(
     assert sorted(workplace.rglob("*")) == before
 
 
+def test_a_file_with_the_name_of_a_setting_is_a_text(charlm: Charlm, workplace: Path) -> None:
+    text = load_config(Path("lstm.yaml")).data.path[0]
+    Path("train.seed=7").write_bytes(Path(text).read_bytes())
+    command = ("train", "--config", "lstm.yaml", "train.seed=7", "--name", "new", *CPU)
+    assert charlm(*command).status == 0
+    Path("train.seed=7").unlink()
+    assert "write --set train.seed=7" in charlm(*command).err
+
+
 # --- a config from a pipe -----------------------------------------------------------------------
 
 

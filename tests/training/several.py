@@ -14,7 +14,7 @@ from charlm.launch import joined
 from charlm.processes import Processes
 from charlm.training.together import follow, lead
 from tests.training.helpers import PATIENCE_S, resume, start, train
-from tests.warm import start_all
+from tests.warm import start as start_process
 
 Job = tuple[list[Config], str, int | None]
 """Runs, the folder for their folders, and the step to stop at."""
@@ -32,7 +32,8 @@ def in_processes(n: int, call: Callable[..., None], *arguments: Any) -> None:
     if n == 1:
         call(Processes(), *arguments)
         return
-    children = start_all(n, _enter, n, dict(os.environ), free_port(), call, arguments)
+    port = free_port()
+    children = [start_process(_enter, rank, n, port, call, arguments) for rank in range(n)]
     try:
         for child in children:
             child.join(PATIENCE_S)
@@ -43,15 +44,9 @@ def in_processes(n: int, call: Callable[..., None], *arguments: Any) -> None:
 
 
 def _enter(
-    rank: int,
-    n: int,
-    environment: dict[str, str],
-    port: int,
-    call: Callable[..., None],
-    arguments: tuple[Any, ...],
+    rank: int, n: int, port: int, call: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
-    os.environ.clear()
-    os.environ |= environment | {
+    os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": str(n),
         "LOCAL_RANK": str(rank),

@@ -82,9 +82,9 @@ def last_step(folder: Path) -> int:
 def finish(arguments: list[str | Path], max_steps: int) -> str:
     options = ("--set", f"train.max_steps={max_steps}", "--device", "cpu")
     with running(*arguments, *options, env={"OMP_NUM_THREADS": "1"}) as process:
-        out, err = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, err) == (0, "")
-    return out
+        ended = process.wait(PATIENCE_S)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    return ended.stdout.decode()
 
 
 @pytest.mark.parametrize(
