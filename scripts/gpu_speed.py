@@ -175,7 +175,7 @@ def _capture(ours: Ours) -> Callable[[], None]:
     hidden = model.hidden_matrices()
     rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
     optimizers = [
-        BatchedMuon(hidden, dtype=torch.bfloat16, lr=1e-3),
+        BatchedMuon([{"params": hidden, "weight_decay": 0.0}], 1e-3, 0.95, torch.bfloat16),
         torch.optim.AdamW(rest, lr=1e-3, fused=True, capturable=True),
     ]
     x, y = (tensor.contiguous() for tensor in ours.batches.batch(0))

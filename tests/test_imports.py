@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TinyRun, python
+from tests.training.helpers import OPTIMIZERS
 
 RUN = """
 import contextlib, io, sys
@@ -18,9 +19,11 @@ with contextlib.redirect_stdout(io.StringIO()):
     except SystemExit as ending:  # --help
         status = ending.code
 heavy = {"torch", "tensorboard", "numpy", "pydantic", "yaml", "tqdm", "pooch", "safetensors"}
+heavy |= {"torch._dynamo"}
 print(status, *sorted(heavy & set(sys.modules)))
 """
 SMALL = {"numpy", "pydantic", "yaml"}
+TRAINING = SMALL | {"torch", "tensorboard", "tqdm", "safetensors"}  # and no compiler of PyTorch's
 
 
 @pytest.mark.parametrize(
@@ -42,12 +45,13 @@ SMALL = {"numpy", "pydantic", "yaml"}
         ("sample RUN --length 5", SMALL | {"safetensors"}),
         ("sample RUN --num-samples 9 --format jsonl --score", SMALL | {"safetensors"}),
         ("data stats TEXT", SMALL),
+        *((f"train TEXT --optimizer {it} --steps 1 --out OUT", TRAINING) for it in OPTIMIZERS),
     ],
 )
 def test_a_verb_imports_what_it_needs_and_no_more(
-    command: str, allowed: set[str], tiny_run: TinyRun, tiny_text: Path
+    command: str, allowed: set[str], tiny_run: TinyRun, tiny_text: Path, tmp_path: Path
 ) -> None:
-    places = {"RUN": str(tiny_run("lstm")), "TEXT": str(tiny_text)}
+    places = {"RUN": str(tiny_run("lstm")), "TEXT": str(tiny_text), "OUT": str(tmp_path)}
     for _ in range(1 + command.startswith("data stats")):  # the first call measures with torch
         ended = python("-c", RUN, *(places.get(word, word) for word in command.split()))
     assert ended.returncode == 0, ended.stderr

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 COMMAND_LINE = "import sys; from charlm.__main__ import run; sys.exit(run())"
-PRELOADED = ["charlm.training.run", "charlm.training.board", "torch._dynamo", "tests.warm"]
+PRELOADED = ["charlm.training.run", "charlm.training.board", "tests.warm"]
 
 
 def context() -> ForkServerContext:

@@ -3,79 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from itertools import groupby
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import ParamsT
 
 from charlm.kernels.muon import COEFFICIENTS, MuonKernel, MuonUpdate
+from charlm.training.rules import Group, Optimizer
 
 A, B, C = COEFFICIENTS  # a, b and c of the polynomial in `orthogonal`
 STEPS, EPS = 5, 1e-7  # as in torch.optim.Muon
 GRAM_PAYS = 1.5  # columns per row from which the iteration on the Gram matrix needs fewer products
 
 
-class FastMuon(torch.optim.Muon):
+class FastMuon(Optimizer):
     """Muon by charlm's own CPU kernel."""
 
-    def __init__(self, params: ParamsT, *, kernel: MuonKernel, **settings: Any) -> None:
-        super().__init__(params, **settings)
-        self._kernel = kernel
+    def __init__(
+        self, groups: Sequence[Group], lr: float, momentum: float, kernel: MuonKernel
+    ) -> None:
+        super().__init__(groups, lr, ["momentum_buffer"])
+        self._momentum, self._kernel = momentum, kernel
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update every matrix: Nesterov momentum, orthogonal factor, decoupled weight decay."""
-        assert closure is None
-        for group in self.param_groups:
-            lr = float(group["lr"])
-            updates = [
-                MuonUpdate(it, it.grad, _average(self, it), _scaled(lr, it))
-                for it in group["params"]
-                if it.grad is not None
-            ]
-            self._kernel.steps(updates, group["momentum"], 1 - lr * group["weight_decay"])
+    def _update(
+        self, group: Group, weights: list[Tensor], gradients: list[Tensor], *kept: list[Tensor]
+    ) -> None:
+        lr = float(group["lr"])
+        updates = [
+            MuonUpdate(matrix, gradient, average, _scaled(lr, matrix))
+            for matrix, gradient, average in zip(weights, gradients, *kept, strict=True)
+        ]
+        self._kernel.steps(updates, self._momentum, 1 - lr * group["weight_decay"])
 
 
-class BatchedMuon(torch.optim.Muon):
+class BatchedMuon(Optimizer):
     """Muon that computes the orthogonal factors of all matrices of one shape in one batch.
 
     Args:
         dtype: of the products.
     """
 
-    def __init__(self, params: ParamsT, *, dtype: torch.dtype, **settings: Any) -> None:
-        super().__init__(params, **settings)
-        self._dtype = dtype
+    def __init__(
+        self, groups: Sequence[Group], lr: float, momentum: float, dtype: torch.dtype
+    ) -> None:
+        super().__init__(groups, lr, ["momentum_buffer"])
+        self._momentum, self._dtype = momentum, dtype
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update every matrix: Nesterov momentum, orthogonal factor, decoupled weight decay."""
-        assert closure is None
-        for group in self.param_groups:
-            lr = float(group["lr"])
-            for matrices in _by_shape(group["params"]):
-                directions = torch.stack(self._directions(matrices, group))  # (N, m, n)
-                factors = orthogonal(directions, self._dtype).float().unbind()
-                torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
-                torch._foreach_add_(matrices, factors, alpha=-_scaled(lr, matrices[0]))
-
-    def _directions(self, matrices: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """Update the averages of the gradients; return the directions of Nesterov momentum."""
-        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
-        averages = [_average(self, matrix) for matrix in matrices]
-        torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-        return list(torch._foreach_lerp(gradients, averages, group["momentum"]))
-
-
-def _average(optimizer: torch.optim.Muon, matrix: Tensor) -> Tensor:
-    """Return the average of a matrix's gradients: the momentum buffer, at first zeros."""
-    state: dict[str, Tensor] = optimizer.state[matrix]
-    if not state:
-        state["momentum_buffer"] = torch.zeros_like(matrix)
-    return state["momentum_buffer"]
+    def _update(
+        self, group: Group, weights: list[Tensor], gradients: list[Tensor], *kept: list[Tensor]
+    ) -> None:
+        for same in _by_shape(zip(weights, gradients, *kept, strict=True)):
+            matrices, slopes, averages = map(list, zip(*same, strict=True))
+            torch._foreach_lerp_(averages, slopes, 1 - self._momentum)
+            directions = torch._foreach_lerp(slopes, averages, self._momentum)  # Nesterov's
+            factors = orthogonal(torch.stack(directions), self._dtype).float().unbind()
+            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(matrices, factors, alpha=-_scaled(group["lr"], matrices[0]))
 
 
 def _scaled(lr: float, matrix: Tensor) -> float:
@@ -84,10 +67,12 @@ def _scaled(lr: float, matrix: Tensor) -> float:
     return lr * math.sqrt(max(1, rows / columns))
 
 
-def _by_shape(matrices: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield the matrices that have a gradient in lists of one shape each."""
-    ready = sorted((it for it in matrices if it.grad is not None), key=lambda it: tuple(it.shape))
-    return (list(same) for _, same in groupby(ready, key=lambda it: tuple(it.shape)))
+def _by_shape(updates: Iterable[tuple[Tensor, ...]]) -> list[list[tuple[Tensor, ...]]]:
+    """Return what is needed to update each matrix in lists, one for each shape."""
+    lists: dict[torch.Size, list[tuple[Tensor, ...]]] = {}
+    for tensors in updates:
+        lists.setdefault(tensors[0].shape, []).append(tensors)
+    return list(lists.values())
 
 
 def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:
@@ -97,13 +82,14 @@ def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """
     x = matrices.to(dtype)
     if tall := x.shape[1] > x.shape[2]:
-        x = x.mT
+        x = x.mT.contiguous()  # on a CPU, baddbmm takes twice as long for transposed matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPS)
     if dtype == torch.float32 and x.shape[2] > GRAM_PAYS * x.shape[1]:
         x = _through_gram(x)
     else:
         for _ in range(STEPS):
-            x = torch.baddbmm(x, _polynomial(x @ x.mT), x, beta=A)
+            gram = torch.bmm(x, x.mT)  # `@` is slower for one matrix in bfloat16
+            x = torch.baddbmm(x, _polynomial(gram), x, beta=A)
     return x.mT if tall else x
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from charlm.kernels.muon import MuonKernel
 from charlm.models import CharModel
 from charlm.processes import Processes
 from charlm.training.muon import BatchedMuon, FastMuon
+from charlm.training.rules import SGD, Adam, Group, Optimizer, RMSProp, shape_of_state
 
 
 class Optimizers:
@@ -47,7 +46,7 @@ class Optimizers:
         self._others = {matrix for matrices in others for matrix in matrices}
         self._base_lr: list[float] = [group["lr"] for group in self._groups()]
 
-    def _groups(self) -> list[dict[str, Any]]:
+    def _groups(self) -> list[Group]:
         return [group for optimizer in self.each for group in optimizer.param_groups]
 
     def set_lr(self, scale: float) -> float:
@@ -66,8 +65,8 @@ class Optimizers:
 
     def zero_grad(self) -> None:
         """Release all gradients."""
-        for optimizer in self.each:
-            optimizer.zero_grad(set_to_none=True)
+        for _, parameter in self._owned():
+            parameter.grad = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state of all optimizers, by `parameter:key`: in the first process, all."""
@@ -76,7 +75,6 @@ class Optimizers:
             for optimizer in self.each
             for parameter, state in optimizer.state.items()
             for key, value in state.items()
-            if isinstance(value, Tensor)
         }
 
     def _all_averages(self) -> dict[str, Tensor]:
@@ -99,9 +97,8 @@ class Optimizers:
     def shapes(self) -> Named:
         """Yield the names and shapes that `tensors()` has after a step; all are float32."""
         for optimizer, parameter in self._owned():
-            for key in _state_of(optimizer):
-                shape = () if key == "step" else tuple(parameter.shape)
-                yield f"{self._names[parameter]}:{key}", shape
+            for key in optimizer.keys:
+                yield f"{self._names[parameter]}:{key}", shape_of_state(key, parameter)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Load the state that `tensors()` returned.
@@ -112,10 +109,10 @@ class Optimizers:
         for optimizer, parameter in self._owned() if tensors else ():
             if parameter in self._others:
                 continue
-            for key in _state_of(optimizer):
-                optimizer.state[parameter][key] = tensors[f"{self._names[parameter]}:{key}"]
+            name = self._names[parameter]
+            optimizer.state[parameter] = {key: tensors[f"{name}:{key}"] for key in optimizer.keys}
 
-    def _owned(self) -> Iterator[tuple[torch.optim.Optimizer, Tensor]]:
+    def _owned(self) -> Iterator[tuple[Optimizer, Tensor]]:
         for optimizer in self.each:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
@@ -138,32 +135,17 @@ def _work(matrix: Tensor) -> int:
     return matrix.numel() * min(matrix.shape)
 
 
-def _state_of(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
-    """The names of the tensors that an optimizer keeps for a parameter."""
-    match optimizer:
-        case torch.optim.SGD():
-            return ("momentum_buffer",) if optimizer.defaults["momentum"] else ()
-        case torch.optim.RMSprop():
-            return "step", "square_avg"
-        case torch.optim.Muon():
-            return ("momentum_buffer",)
-        case torch.optim.Adam():  # also AdamW
-            return "step", "exp_avg", "exp_avg_sq"
-    raise AssertionError(optimizer)
-
-
 def _build(
     model: CharModel, config: OptimizerConfig, muon: torch.dtype, kernel: MuonKernel | None
-) -> list[torch.optim.Optimizer]:
+) -> list[Optimizer]:
     groups = _decay_groups(list(model.parameters()), getattr(config, "weight_decay", 0.0))
     match config:
         case SGDConfig():
-            return [torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)]
+            return [SGD(groups, config.lr, config.momentum)]
         case RMSPropConfig():
-            return [torch.optim.RMSprop(groups, lr=config.lr, alpha=config.alpha, eps=config.eps)]
+            return [RMSProp(groups, config.lr, config.alpha, config.eps)]
         case AdamConfig(kind=kind):
-            adam = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
-            return [adam(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)]
+            return [Adam(groups, config.lr, config.betas, config.eps, decoupled=kind == "adamw")]
         case MuonConfig():
             return _build_muon(model, config, muon, kernel)
     raise AssertionError(config)
@@ -171,30 +153,21 @@ def _build(
 
 def _build_muon(
     model: CharModel, config: MuonConfig, dtype: torch.dtype, kernel: MuonKernel | None
-) -> list[torch.optim.Optimizer]:
+) -> list[Optimizer]:
     """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for all other parameters."""
     hidden = model.hidden_matrices()
     rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
-    build: Callable[..., torch.optim.Optimizer]
-    if kernel is not None:
-        build = functools.partial(FastMuon, kernel=kernel)
-    elif dtype == torch.bfloat16 and not hidden[0].is_cuda:
-        build = torch.optim.Muon  # computes in bfloat16; on CUDA, batches of one shape are faster
-    else:
-        build = functools.partial(BatchedMuon, dtype=dtype)
-    return [
-        build(hidden, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay),
-        torch.optim.AdamW(
-            _decay_groups(rest, config.weight_decay),
-            lr=config.adamw_lr,
-            betas=config.betas,
-            eps=config.eps,
-            fused=True,
-        ),
-    ]
+    groups = _decay_groups(hidden, config.weight_decay)
+    muon = (
+        FastMuon(groups, config.lr, config.momentum, kernel)
+        if kernel
+        else BatchedMuon(groups, config.lr, config.momentum, dtype)
+    )
+    others = _decay_groups(rest, config.weight_decay)
+    return [muon, Adam(others, config.adamw_lr, config.betas, config.eps, decoupled=True)]
 
 
-def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[Group]:
     """Return two groups: matrices, which decay, and biases and norm gains, which do not."""
     matrices = [p for p in parameters if p.ndim >= 2]
     vectors = [p for p in parameters if p.ndim < 2]

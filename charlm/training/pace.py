@@ -84,8 +84,9 @@ class Pace:
         """
         step = self._progress.step
         if every == "auto":
-            before = self._limits.fraction(last_step or 0, last_s)
-            return _whole(times * self.fraction()) > _whole(times * before)
+            done, before = self.fraction(), self._limits.fraction(last_step or 0, last_s)
+            is_near_the_end = done > 1 - 0.5 / times  # where it is done anyway
+            return _whole(times * done) > _whole(times * before) and not is_near_the_end
         return every is not None and step > 0 and step % every == 0
 
     @contextmanager

@@ -143,7 +143,7 @@ class Stepper:
     def _clip(self) -> Tensor:
         """Clip the gradients to train.grad_clip; return their norm before that, a scalar."""
         for optimizer in self._optimizers.each:
-            self.scaler.unscale_(optimizer)
+            self.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # it needs param_groups only
         limit = self._train.grad_clip or math.inf
         return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
 

@@ -246,9 +246,10 @@ def muon_step_seconds(
     matrices = [nn.Parameter(torch.zeros_like(it)) for it in model.hidden_matrices()]
     for matrix in matrices:
         matrix.grad = torch.ones_like(matrix)
-    muon: torch.optim.Optimizer = (
-        FastMuon(matrices, kernel=kernel, lr=0.0)
+    groups = [{"params": matrices, "weight_decay": 0.0}]
+    muon = (
+        FastMuon(groups, 0.0, 0.0, kernel)
         if kernel
-        else BatchedMuon(matrices, dtype=DTYPES[precision], lr=0.0)
+        else BatchedMuon(groups, 0.0, 0.0, DTYPES[precision])
     )
     return _shortest(muon.step, repeats)

@@ -11,6 +11,7 @@ from torch import nn
 
 from charlm.kernels.muon import MuonKernel, MuonUpdate
 from charlm.training.muon import BatchedMuon, FastMuon, orthogonal
+from charlm.training.rules import Group, Optimizer
 from tests.kernels import VARIANTS, load
 from tests.kernels.newton_schulz import ROUNDING, distance, iterated, matrix_of
 
@@ -22,16 +23,20 @@ def kernel(request: pytest.FixtureRequest) -> MuonKernel:
     return load(MuonKernel, request.param)
 
 
-OPTIONS: dict[str, Any] = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.3}
+LR, MOMENTUM, DECAY = 0.02, 0.9, 0.3
 
 
 def weights(shapes: list[tuple[int, int]]) -> list[nn.Parameter]:
     return [nn.Parameter(matrix_of(shape)) for shape in shapes]
 
 
+def groups(matrices: list[nn.Parameter]) -> list[Group]:
+    return [{"params": matrices, "weight_decay": DECAY}]
+
+
 def test_the_steps_are_those_of_pytorch_within_rounding(kernel: MuonKernel) -> None:
     ours = weights(SHAPES[:5])
-    assert_steps_as_pytorch(FastMuon(ours, kernel=kernel, **OPTIONS), ours)
+    assert_steps_as_pytorch(FastMuon(groups(ours), LR, MOMENTUM, kernel), ours)
 
 
 class InPyTorch(MuonKernel):
@@ -50,26 +55,26 @@ class InPyTorch(MuonKernel):
 
 def test_the_optimizer_gives_the_kernel_all_that_a_step_needs() -> None:
     ours = weights([*SHAPES[:5], (32, 32)])
-    assert_steps_as_pytorch(FastMuon(ours, kernel=InPyTorch(), **OPTIONS), ours)
+    assert_steps_as_pytorch(FastMuon(groups(ours), LR, MOMENTUM, InPyTorch()), ours)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_steps_in_batches_are_those_of_pytorch_within_rounding(dtype: torch.dtype) -> None:
     ours = weights([*SHAPES[:5], *SHAPES[1:4], (48, 20)])  # one or two of each shape
-    assert_steps_as_pytorch(BatchedMuon(ours, dtype=dtype, **OPTIONS), ours)
+    assert_steps_as_pytorch(BatchedMuon(groups(ours), LR, MOMENTUM, dtype), ours)
 
 
-def assert_steps_as_pytorch(fast: Any, ours: list[nn.Parameter]) -> None:
+def assert_steps_as_pytorch(fast: Optimizer, ours: list[nn.Parameter]) -> None:
     generator = torch.Generator().manual_seed(1)
     theirs = [nn.Parameter(matrix.detach().clone()) for matrix in ours]
-    slow: Any = torch.optim.Muon(theirs, **OPTIONS)
+    slow: Any = torch.optim.Muon(theirs, LR, DECAY, MOMENTUM)
     start = [matrix.detach().clone() for matrix in ours]
     for step in range(6):
         for mine, own in zip(ours, theirs, strict=True):
             mine.grad = torch.randn(mine.shape, generator=generator)
             own.grad = mine.grad.clone()
         for group in (*fast.param_groups, *slow.param_groups):
-            group["lr"] = 0.02 / (step + 1)
+            group["lr"] = LR / (step + 1)
         fast.step()
         slow.step()
     for mine, own, first in zip(ours, theirs, start, strict=True):
@@ -81,8 +86,8 @@ def assert_steps_as_pytorch(fast: Any, ours: list[nn.Parameter]) -> None:
 def test_a_matrix_without_a_gradient_does_not_change(kernel: MuonKernel) -> None:
     matrix = nn.Parameter(matrix_of((32, 32)))
     before = matrix.detach().clone()
-    FastMuon([matrix], kernel=kernel, lr=0.1).step()
-    BatchedMuon([matrix], dtype=torch.float32, lr=0.1).step()
+    FastMuon(groups([matrix]), LR, MOMENTUM, kernel).step()
+    BatchedMuon(groups([matrix]), LR, MOMENTUM, torch.float32).step()
     assert torch.equal(matrix, before)
 
 

@@ -149,6 +149,14 @@ def test_a_run_with_fewer_steps_evaluates_after_each(tiny_text: Path, tmp_path: 
     assert steps(folder, "val") == sampled(folder) == [1, 2, 3]
 
 
+def test_no_evaluation_comes_just_before_the_last_one(tiny_text: Path, tmp_path: Path) -> None:
+    config = make_config(tiny_text, "rnn", *BY_CLOCK, *AUTO, "train.max_seconds=100")
+    clock = Clock(step_s=12.0)  # after 8 steps 96 % is done, after 9 the run is over
+    folder = new_run(config, tmp_path, observers=[clock], clock=clock)
+    assert steps(folder, "val") == [1, 2, 3, 4, 5, 6, 7, 9]
+    assert sampled(folder) == [2, 4, 5, 7, 9]
+
+
 def test_a_stopped_run_evaluates_and_samples_at_the_same_steps(
     tiny_text: Path, tmp_path: Path
 ) -> None:
