@@ -5,6 +5,7 @@ A resumed run repeats the choices of the run before, if this machine can.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -73,10 +74,13 @@ class KernelChooser:
         if not self.kernels.support(self.model):
             return pytorch()
         was = self._was(_layers_of(self.recorded) if self.recorded else None)
-        found = list(self._correct(self._variants(was)))
-        if self.train.kernels != "on" and was not in [it.kernel for it in found]:
-            found.append(pytorch())
-        return found[0] if len(found) == 1 else self._fastest(found)
+        found = {it.kernel: it for it in self._correct(self._variants(was))}
+        tries_pytorch = self.train.kernels != "on" and was not in found
+        if not found:
+            return pytorch()
+        if len(found) == 1 and not tries_pytorch:
+            return next(iter(found.values()))
+        return self._fastest(found, functools.cache(pytorch) if tries_pytorch else None)
 
     def _correct(self, variants: list[Variant]) -> Iterator[Compute]:
         """Yield a Compute for each variant whose layers are correct."""
@@ -105,21 +109,28 @@ class KernelChooser:
         if not n_found and self.train.kernels == "on":
             raise DeviceError(f"train.kernels on: {problem}; use train.kernels=auto or off")
 
-    def _fastest(self, computes: list[Compute]) -> Compute:
-        """Return the one with the shortest step. Each is timed once on this machine."""
+    def _fastest(
+        self, kernels: dict[str, Compute], pytorch: Callable[[], Compute] | None
+    ) -> Compute:
+        """Return the one with the shortest step. Each is timed once on this machine.
+
+        Args:
+            pytorch: as above; called only if PyTorch is timed or used. None: it is not a choice.
+        """
         # with SGD the layers take most of the time; Muon's kernel is chosen separately
         train = self.train.model_copy(update={"optimizer": SGDConfig()})
         x, y = trial.random_batch(train, self.model, SHARE)
 
-        by_name = {it.kernel: it for it in computes}
-        precisions = [it.precision for it in computes]
-        key = f"{self.model.config!r} {self.model.vocab_size} {tuple(x.shape)} {precisions}"
+        def compute_of(name: str) -> Compute:
+            return kernels[name] if pytorch is None or name in kernels else pytorch()
+
         seconds = measured(
-            f"{key} {self.float32.threads}",
-            list(by_name),
-            lambda name: trial.step_seconds(self.model, train, by_name[name], x, y, repeats=1),
+            f"{self.model.config!r} {self.model.vocab_size} {tuple(x.shape)} "
+            f"{self.train.precision} {self.float32.threads}",
+            [*kernels, *[TORCH] * (pytorch is not None)],
+            lambda name: trial.step_seconds(self.model, train, compute_of(name), x, y, repeats=1),
         )
-        best = min(computes, key=lambda it: seconds[it.kernel])
+        best = compute_of(min(seconds, key=seconds.__getitem__))
         return replace(best, checks=(*best.checks, _times("a trial step", seconds, best.kernel)))
 
     # --- Muon --------------------------------------------------------------------------------
@@ -128,26 +139,25 @@ class KernelChooser:
         """Return `compute` with what computes Muon.
 
         Args:
-            pytorch: sets the best precision of PyTorch's products.
+            pytorch: sets the best precision of PyTorch's products; called only if PyTorch is
+                timed or used.
         """
         was = self._was(_muon_of(self.recorded) if self.recorded else None)
         found = dict(self._correct_muon(self._variants(was)))
         if was in found:
-            return _with_muon_kernel(compute, found, was)
-        names = list(found)
-        if self.train.kernels != "on" or not found:
-            compute = pytorch(compute)
-            names.append(TORCH)
-        if len(names) == 1:
-            return _with_muon_kernel(compute, found, names[0])
-        shapes = [tuple(it.shape) for it in self.model.hidden_matrices()]
-        key = f"muon {shapes} {compute.muon} {self.float32.threads}"
-        seconds = measured(
-            key,
-            names,
-            lambda name: trial.muon_step_seconds(self.model, found.get(name), compute.muon),
-        )
-        return _with_muon_kernel(compute, found, min(names, key=seconds.__getitem__))
+            return _with_muon_kernel(compute, found[was], was)
+        slow = functools.cache(lambda: pytorch(compute))
+        names = [*found, *[TORCH] * (self.train.kernels != "on" or not found)]
+        best = names[0]
+        if len(names) > 1:
+            shapes = [tuple(it.shape) for it in self.model.hidden_matrices()]
+            seconds = measured(
+                f"muon {shapes} {self.float32.threads}",
+                names,
+                lambda name: trial.muon_step_seconds(self.model, found.get(name), slow().muon),
+            )
+            best = min(names, key=seconds.__getitem__)
+        return slow() if best == TORCH else _with_muon_kernel(compute, found[best], best)
 
     def _correct_muon(self, variants: list[Variant]) -> Iterator[tuple[str, MuonKernel]]:
         """Yield each kernel for Muon that is correct, with the name of its variant."""
@@ -181,10 +191,7 @@ def _muon_of(recorded: Choices) -> str:
     return recorded.kernel if recorded.muon_kernel is None else recorded.muon_kernel
 
 
-def _with_muon_kernel(compute: Compute, kernels: dict[str, MuonKernel], name: str) -> Compute:
-    if name == TORCH:
-        return compute
-    kernel = kernels[name]
+def _with_muon_kernel(compute: Compute, kernel: MuonKernel, name: str) -> Compute:
     return replace(compute, muon=kernel.precision, muon_kernel=name, fused_muon=kernel)
 
 

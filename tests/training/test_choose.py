@@ -261,6 +261,27 @@ def test_the_fastest_is_used_and_is_timed_once_on_a_machine(
 
 
 @pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize(("amx_s", "again"), [(0.5, 0), (1.5, 1)])
+def test_the_precision_of_pytorch_is_timed_only_if_pytorch_is_timed_or_used(
+    amx_s: float, again: int, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel_takes(monkeypatch, amx=amx_s, torch=1.0)
+    calls: list[object] = []
+
+    def faster(*arguments: object) -> str:
+        calls.append(arguments)
+        return "bf16"
+
+    monkeypatch.setattr(trial, "unsupported_reason", lambda *_: None)
+    monkeypatch.setattr(trial, "faster", faster)
+    for expected in (1, again):
+        compute = choose_lstm(tiny_text, kernels_of(right), "train.precision=auto")
+        assert (compute.kernel, compute.precision) == ("torch" if again else "amx", "bf16")
+        assert len(calls) == expected
+        calls.clear()
+
+
+@pytest.mark.usefixtures("empty_cache")
 def test_kernels_on_does_not_ask_how_fast_pytorch_is(
     tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
