@@ -57,6 +57,15 @@ def open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
+def open_folder(path: Path, flags: int = 0) -> int:
+    """Open a folder. Anything else is an OSError at once, also a pipe that nobody writes to.
+
+    Returns:
+        A descriptor, to be closed.
+    """
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | flags)
+
+
 # --- private files and folders ------------------------------------------------------------------
 
 
@@ -137,7 +146,7 @@ def remove_folder(folder: Path, names: re.Pattern[str]) -> None:
         folder.unlink()
         return
     if os.unlink in os.supports_dir_fd:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        descriptor = open_folder(folder, os.O_NOFOLLOW)
         try:
             for name in filter(names.fullmatch, os.listdir(descriptor)):  # noqa: PTH208
                 os.unlink(name, dir_fd=descriptor)
@@ -176,7 +185,7 @@ def locked(folder: Path, wait: bool, without: bool = True) -> Iterator[bool]:
     if fcntl is None:
         yield without
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = open_folder(folder)
     try:
         yield _lock_exclusively(descriptor, wait, without)
     finally:
@@ -203,7 +212,7 @@ def is_locked(folder: Path) -> bool:
     """
     if fcntl is None:
         return False
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = open_folder(folder)
     try:
         return not _lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, without=True)
     finally:

@@ -332,3 +332,19 @@ def test_a_look_at_a_lock_does_not_refuse_one_that_starts(
     monkeypatch.setattr("charlm.files.time.sleep", lambda s: os.close(descriptor) if s else None)
     with locked(tmp_path, wait=False) as has_lock:
         assert has_lock
+
+
+@LOCKS
+def test_a_pipe_in_the_place_of_a_folder_is_an_error_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # opening it to read would block
+    for use in (
+        lambda: is_locked(pipe),
+        lambda: locked(pipe, wait=True).__enter__(),
+        lambda: build_folder(pipe, re.compile("x")).__enter__(),
+        lambda: remove_folder(pipe, re.compile("x")),
+    ):
+        with pytest.raises(NotADirectoryError):
+            use()
+    remove_abandoned(pipe, re.compile("x"))
+    assert pipe.is_fifo()

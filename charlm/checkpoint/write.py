@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from charlm.checkpoint.format import Meta
 from charlm.errors import CheckpointError, name_of_file
-from charlm.files import flush, write_file
+from charlm.files import flush, open_folder, write_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,7 @@ def write(path: Path, content: bytes) -> None:
         write_file(path, content, path.with_name(TEMPORARY))
     if os.name == "posix":  # flush the renaming as well; the file is complete without it
         with suppress(OSError):
-            descriptor = os.open(path.parent, os.O_RDONLY)
+            descriptor = open_folder(path.parent)
             try:
                 flush(descriptor)
             finally:
