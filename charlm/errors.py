@@ -7,10 +7,12 @@ CharlmError
 ├── DeviceError       a device, precision or thread count is not available
 ├── TrainingError     training cannot go on
 ├── ProcessError      the processes of a run do not fit together, or cannot reach each other
+│   └── PeerEndedError  another process has ended, and says why
 └── BrokenModelError  a model gives outputs that are not finite
 
 The command line prints the message of a CharlmError and exits with status 2. Every other exception
-is a bug in charlm and keeps its traceback, apart from an OSError that names a file.
+is a bug in charlm and keeps its traceback, apart from an OSError that names a file, and too little
+memory.
 """
 
 from __future__ import annotations

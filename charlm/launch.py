@@ -18,7 +18,7 @@ from charlm.machine import usable_cpus
 from charlm.processes import Processes, says_ended
 
 TIMEOUT_S = 1800.0  # that a process waits for the others
-_MORE_S = 5.0  # PyTorch reports its own end of the time later
+_MORE_S = 5.0  # after which PyTorch, with the same limit, has reported it
 _PRECEDENCE_S = 10.0  # for the first process of a machine, to report an error that all have
 
 

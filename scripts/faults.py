@@ -37,7 +37,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ["OMP_NUM_THREADS"] = "1"  # this process forks, so it must have no threads
 
-from faults_common import Check, Part, Report, UnavailableError, run_trials, show_table  # noqa: E402
+from comparing import show  # noqa: E402
+from faults_common import Check, Part, Report, UnavailableError, run_trials  # noqa: E402
 
 PARTS = ("crash", "disk", "hostile", "concurrency", "processes")
 
@@ -58,7 +59,7 @@ def main() -> int:
         if folder:
             shutil.rmtree(folder)
         return 2
-    show_table([report.row() for report in reports])
+    show(report.row() for report in reports)
     for report in reports:
         report.show_failures()
     failed = any(report.failed for report in reports)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from faults_compare import read_checkpoint
 from faults_files import Elsewhere, replace_by_another_kind
-from faults_runs import read_checkpoint
 from faults_values import NUMBERS, STRINGS, change_bytes, change_tree, deep, paths, value
 
 DTYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F4", "I64", "I32", "U8", "BOOL", "C64", "", "V0")

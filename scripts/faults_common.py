@@ -263,12 +263,19 @@ class Report:
                 kinds.setdefault(kind, []).append((number, found, first))
         return kinds
 
-    def row(self) -> tuple[object, ...]:
-        """The row of the table."""
+    def row(self) -> dict[str, object]:
+        """The row of the table, by its headings."""
         kinds = ", ".join(f"{kind} {len(trials)}" for kind, trials in self.kinds().items())
         failed = len(self.failed)
         seconds = round(self._ended - self._began)
-        return (self._check.part, self.trials, self.trials - failed, failed, kinds or "-", seconds)
+        return {
+            "part": self._check.part,
+            "trials": self.trials,
+            "ok": self.trials - failed,
+            "failed": failed,
+            "kinds of failure": kinds or "-",
+            "seconds": seconds,
+        }
 
     def show_failures(self) -> None:
         """Print how to repeat the first failing trials of each kind, and where their files are."""
@@ -278,10 +285,3 @@ class Report:
                 print(f"  {number}: {found.about!r:.300}\n    {first!r:.600}")
                 print(f"    {self._command} --only {number}")
                 print(f"    {trial_folder(self._check, number)}")
-
-
-def show_table(rows: Iterable[tuple[object, ...]]) -> None:
-    """Print the table of all parts."""
-    print(f"\n| part | trials | ok | failed | kinds of failure | seconds |\n|{'---|' * 6}")
-    for row in rows:
-        print("| " + " | ".join(map(str, row)) + " |")

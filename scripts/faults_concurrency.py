@@ -19,7 +19,8 @@ from typing import Any
 
 from faults_child import Child, Ended, new_place, run_folder
 from faults_common import Check, Found, Part, problems_of
-from faults_runs import RESUME, RunPlan, differences, draw, leftovers, reference, warm_up
+from faults_compare import differences, leftovers
+from faults_runs import RESUME, RunPlan, draw, reference, warm_up
 
 STARTS = 10
 STOPPED = (0, 128 + signal.SIGTERM, -signal.SIGTERM)  # after SIGTERM

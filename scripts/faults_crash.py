@@ -11,19 +11,8 @@ from typing import Any
 
 from faults_child import Child, Ended, new_place, run_folder
 from faults_common import Check, Found, Part, problems_of
-from faults_runs import (
-    NATIVE,
-    RESUME,
-    SIGNALS,
-    Reference,
-    RunPlan,
-    differences,
-    draw,
-    lasting_leftovers,
-    read_checkpoint,
-    reference,
-    warm_up,
-)
+from faults_compare import differences, lasting_leftovers, saved_step
+from faults_runs import NATIVE, RESUME, SIGNALS, Reference, RunPlan, draw, reference, warm_up
 
 PLANS = 4  # trials for each plan, whose uninterrupted run is trained once
 MOST_STOPS = 5  # of one run; after these, it runs to its end
@@ -118,7 +107,7 @@ class _StoppedRun:
         """Return whether the run came to its end."""
         stops = self._rng.randint(1, MOST_STOPS)
         for attempt in range(MOST_STOPS + 3):
-            saved = self._saved_step()
+            saved = saved_step(self.folder)
             ended, sent = self._once(saved is not None, is_stopped=attempt < stops)
             self.history.append(
                 f"{'resume' if saved is not None else 'start'} {sent or 'to the end'}"
@@ -152,15 +141,10 @@ class _StoppedRun:
                 child.signal(signal.Signals[sent[1]])
         return child.wait(), "+".join(sent)
 
-    def _saved_step(self) -> int | None:
-        """The step of `last`, read without charlm; None if there is no such file."""
-        path = self.folder / "last.safetensors"
-        return int(read_checkpoint(path)[1]["progress"]["step"]) if path.exists() else None
-
     def _kept_its_word(self, ended: Ended, before: int | None) -> bool:
         """Check that everything that was saved, or reported as saved, is still there."""
         try:
-            now = self._saved_step()
+            now = saved_step(self.folder)
         except (ValueError, KeyError) as error:
             self._found.add("lost", f"last.safetensors is damaged: {error!r}")
             return False

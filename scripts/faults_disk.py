@@ -21,17 +21,8 @@ from pathlib import Path
 
 from faults_child import Child, Ended, new_place, run_folder
 from faults_common import Check, Found, Part, UnavailableError, problems_of
-from faults_runs import (
-    NATIVE,
-    RESUME,
-    RunPlan,
-    differences,
-    draw,
-    lasting_leftovers,
-    read_checkpoint,
-    reference,
-    warm_up,
-)
+from faults_compare import differences, lasting_leftovers, saved_step
+from faults_runs import NATIVE, RESUME, RunPlan, draw, reference, warm_up
 
 CALLS = ("write", "fsync", "rename", "open", "mkdir", "unlink", "flock", "ftruncate")
 ERRORS = ("ENOSPC", "EIO", "ENOSYS", "EINTR", "KILL")
@@ -166,7 +157,7 @@ def trial(check: Check, number: int, folder: Path) -> Found:
     plan, place = setup.plans[fault.plan], new_place(folder)
     found = Found(str(fault))
     words = _set_up(check, plan, place, fault.command)
-    before = _saved_step(place)
+    before = saved_step(run_folder(place))
     ended = Child(
         words,
         place,
@@ -183,7 +174,7 @@ def trial(check: Check, number: int, folder: Path) -> Found:
         text = page.read_text(encoding="utf-8")
         whole = text == "the old page" or text.rstrip().endswith("</html>")
         found.expect(whole, "lost", f"page.html has {len(text)} characters")
-    now = _saved_step(place)
+    now = saved_step(run_folder(place))
     if before is not None:
         found.expect(now is not None and now >= before, "lost", f"step {before}, now {now}")
     _run_again(check, plan, place, fault, ended, found)
@@ -223,11 +214,6 @@ def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(None)
     library.faults_count.restype = ctypes.c_long
     return library
-
-
-def _saved_step(place: Path) -> int | None:
-    path = run_folder(place) / "last.safetensors"
-    return int(read_checkpoint(path)[1]["progress"]["step"]) if path.exists() else None
 
 
 def numbers(check: Check) -> Iterable[int]:

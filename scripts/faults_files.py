@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-NAMES = ("facts.json", "facts.json.tmp", "ids.u1", "starts.i8", "shuffled", "last.safetensors")
+NAMES = ("facts.json", "facts.json.tmp", "ids.bin", "ids.narrow", "starts.bin", "shuffled")
 
 
 class Elsewhere:
@@ -20,7 +20,7 @@ class Elsewhere:
     def __init__(self, place: Path) -> None:
         self.folder = place / "elsewhere"
         self.folder.mkdir()
-        for name in (*NAMES, "precious.txt"):
+        for name in (*NAMES, "last.safetensors", "precious.txt"):
             (self.folder / name).write_text(f"{name} is precious.\n" * 50)
         self.fifo = place / "fifo"
         os.mkfifo(self.fifo)

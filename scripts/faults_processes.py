@@ -14,7 +14,8 @@ from typing import Any
 
 from faults_child import PATIENCE_S, ROOT, Child, Ended, new_place, run_folder
 from faults_common import Check, Found, Part
-from faults_runs import RESUME, RunPlan, differences, draw, read_checkpoint, warm_up
+from faults_compare import differences, saved_step
+from faults_runs import RESUME, RunPlan, draw, warm_up
 
 PLANS = 4  # trials for each plan, whose uninterrupted run is trained once
 MOST_STOPS = 3  # commands that are stopped; the next one runs to its end
@@ -101,7 +102,7 @@ class _StoppedRun:
         """Return whether the run came to its end."""
         stops = self.rng.randint(1, MOST_STOPS)
         for attempt in range(MOST_STOPS + 2):
-            saved, is_stopped = self._saved_step(), attempt < stops
+            saved, is_stopped = saved_step(self.folder), attempt < stops
             restarts = self.rng.choice((0, 3))
             command = RESUME if saved is not None else self._start
             child = _launch(command, self.place, self.n, restarts)
@@ -156,11 +157,6 @@ class _StoppedRun:
         except FileNotFoundError:
             return 0
 
-    def _saved_step(self) -> int | None:
-        """The step of `last`, read without charlm; None if there is no such file."""
-        path = self.folder / "last.safetensors"
-        return int(read_checkpoint(path)[1]["progress"]["step"]) if path.exists() else None
-
     def _check(self, ended: Ended, before: int | None) -> None:
         """Check how a command ended, what it printed, and that nothing saved is lost."""
         expect = self.found.expect
@@ -176,7 +172,7 @@ class _StoppedRun:
         expect(not left, "left", left)
         for pid in left.values():
             os.kill(pid, signal.SIGKILL)
-        now = self._saved_step()
+        now = saved_step(self.folder)
         lost = before is not None and (now is None or now < before)
         expect(not lost, "lost", f"step {before} was saved, and now there is {now}")
 

@@ -33,11 +33,10 @@ from reproduce_runs import Part, Run, part, state_of, table_of_runs, train
 from charlm.config.suggest import minutes_problem
 from charlm.errors import CharlmError
 from charlm.outputs import write_output
-from charlm.page.document import build, read_part
+from charlm.page.document import PARTS, build, read_parts
 from charlm.visible import visible
 
 EXPERIMENTS = {"essay": reproduce_essay, "paper": reproduce_paper}
-PARTS = ("data.js", "charts.js")  # of charlm.page
 STYLE = """
 .wide { margin: .3rem 0 1.4rem; }
 .dense tbody th { white-space: nowrap; max-width: none; }
@@ -148,8 +147,8 @@ def page_of(name: str, about: str, sections: list[Part]) -> str:
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
     return build(
         title=f"{name}: reproduction",
-        style=read_part("style.css") + STYLE,
-        script="".join([*map(read_part, PARTS), script]),
+        style=read_parts(PARTS, "style.css") + STYLE,
+        script=read_parts(PARTS, "data.js", "charts.js") + script,
         data={"about": {"name": name, "text": about, "unit": "char"}, "sections": sections},
         arrays={},
     )

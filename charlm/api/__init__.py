@@ -7,7 +7,7 @@ called.
 from charlm.api.evaluating import evaluate
 from charlm.api.inspecting import inspect
 from charlm.api.listing import runs
-from charlm.api.model import Model, Settings, load, new_seed, open_model
+from charlm.api.model import Model, Settings, load, open_model
 from charlm.api.training import train
 from charlm.checkpoint.runs import Summary
 
@@ -18,7 +18,6 @@ __all__ = [
     "evaluate",
     "inspect",
     "load",
-    "new_seed",
     "open_model",
     "runs",
     "train",

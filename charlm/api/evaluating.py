@@ -55,7 +55,7 @@ def evaluate(
             not fit the text.
     """
     limit_spinning(5_000)
-    paths, chosen = paths_of("data", data), choose_split(split, data)
+    paths, chosen = paths_of(data), choose_split(split, data)
     arguments.one_of("on_unknown", on_unknown, ON_UNKNOWN)
     with open_checkpoint(path_of(checkpoint)) as opened:
         config = updated(opened.meta.config.eval, as_argument, protocol=protocol, window=window)

@@ -164,13 +164,13 @@ class ReadingModel:
             DataError: a character is not in the vocabulary.
             CheckpointError: as `torch_model`.
         """
+        from charlm.config.shapes import unit_sizes
         from charlm.insight.record import stream
-        from charlm.insight.trace import unit_kinds
 
         ids, model = self.vocab.encode(arguments.text("text", text)), self.torch_model()
         units = {
             kind: np.empty((model.config.n_layer, len(ids), width), np.float32)
-            for kind, width in unit_kinds(model).items()
+            for kind, width in unit_sizes(model.config).items()
         }
         for window, traced in stream(model, ids[None]) if len(ids) else ():
             here = slice(window.start + window.skip, window.stop)

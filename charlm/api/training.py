@@ -167,7 +167,7 @@ def _request(
         raise ValueError(f"name={name}: resume= names another run; leave out name=")
     if minutes is not None:
         _check_minutes(minutes, alone=config is None)
-    paths = paths_of("data", data)
+    paths = paths_of(data)
     overrides = _overrides(settings or {})
     return Request(
         config=None if config is None else _read_config(config, paths, overrides, name),
@@ -195,8 +195,8 @@ def _check_minutes(minutes: float, alone: bool) -> None:
         )
 
 
-def paths_of(name: str, given: Paths | None) -> tuple[str, ...]:
-    """The paths of an argument; none for None.
+def paths_of(given: Paths | None) -> tuple[str, ...]:
+    """The paths of `data=`; none for None.
 
     Raises:
         TypeError: it is neither a path nor a sequence of paths.
@@ -207,7 +207,7 @@ def paths_of(name: str, given: Paths | None) -> tuple[str, ...]:
     if not isinstance(paths, Sequence) or not all(
         isinstance(it, str | os.PathLike) for it in paths
     ):
-        raise TypeError(f"{name}= should be a path or a list of paths")
+        raise TypeError("data= should be a path or a list of paths")
     return tuple(str(path) for path in paths)
 
 

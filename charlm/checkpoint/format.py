@@ -4,7 +4,8 @@ Tensors, by the prefixes of their names:
     model.      the weights
     optimizer.  the states of the optimizers
     state.      the state of the model, one group for each part of a batch (train.grad_accum)
-    rng.        the states of the random generators for dropout, `rng.cpu` and `rng.cuda`
+    rng.        the states of the random generators for dropout, `rng.cpu` and `rng.cuda`; those of
+                process 1 are `rng.cpu.1` and `rng.cuda.1`, and so on
 Metadata, under the key `charlm`: a JSON object, see `Meta`.
 
 The layout of the file is that of github.com/huggingface/safetensors, see charlm.checkpoint.header.
@@ -53,7 +54,7 @@ class Progress(BaseModel):
     best_step: Count | None = None
     evals_since_best: Count = 0
     evaluated_at: Count | None = None  # the step of the last evaluation
-    evaluated_s: Seconds = 0.0  # and its time, see `Trainer`
+    evaluated_s: Seconds = 0.0  # and when that was, as `Pace.seconds` counts
     eval_chars: Count | None = None  # the number of characters of an evaluation, if it was chosen
     sampled_at: Count | None = None  # the step of the last sample
     sampled_s: Seconds = 0.0

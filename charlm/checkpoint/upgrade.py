@@ -28,6 +28,6 @@ def upgraded(meta: Metadata) -> Metadata:
     Args:
         meta: of any format up to FORMAT. Its content is not checked here.
     """
-    for version in range(max(1, meta["format"]), FORMAT):
+    for version in range(meta["format"], FORMAT):
         meta = _STEPS[version](meta) | {"format": version + 1}
     return meta

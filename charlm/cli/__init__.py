@@ -1,8 +1,9 @@
 """The command line: parses the arguments, calls one verb, prints, and returns the exit status.
 
-No other package prints or exits. Exit status: 0 success; 2 a mistake of the user, reported in one
-line; 130, 143 and 129 interrupted by SIGINT, SIGTERM or SIGHUP, with the run saved and temporary
-files removed. Any other error is a bug and shows its traceback.
+No other package prints or exits. Exit status: 0 success; 1 another process of the run has ended
+and says why; 2 a mistake of the user, reported in one line; 130, 143 and 129 interrupted by SIGINT,
+SIGTERM or SIGHUP, with the run saved and temporary files removed. Any other error is a bug and
+shows its traceback.
 
 Each verb imports what it needs when it is called, so that `charlm --help` is fast.
 """
@@ -12,8 +13,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from charlm.cli import compare, config, data, export, inspect, runs, sample, train, use
 from charlm.cli.arguments import make_parser
@@ -54,11 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     options = argparse.Namespace(verb="")
     try:
-        with _flushed_output():
+        try:
             make_parser().parse_args(arguments, options)
             # sampling does more between two steps, and uses one thread when that is faster
             limit_spinning(50_000 if options.verb == "sample" else 5_000)
             return _VERBS.get(options.verb, _help)(options)
+        finally:
+            sys.stdout.flush()
     except OutputError as error:
         discard_output()
         return 0 if error.has_no_reader else _fail(str(error))
@@ -77,14 +79,6 @@ def _run(arguments: Sequence[str] | None) -> int:
             raise
         advice = SMALLER_BATCH if options.verb == "train" else SMALLER_MODEL
         return _fail(f"out of memory; {advice}")
-
-
-@contextmanager
-def _flushed_output() -> Iterator[None]:
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
 
 
 def _fail(*lines: str, verb: str = "") -> int:

@@ -28,8 +28,9 @@ def interrupted(received: list[int]) -> Iterator[None]:
     """Let the first signal interrupt what is done inside, so that its temporary files are removed.
 
     It is added to the list. SIGINT then raises KeyboardInterrupt, and SIGTERM or SIGHUP SystemExit.
-    A second one ends the process at once. A process of several reacts only to SIGINT here: while it
-    waits for another one, which it does in C, it could not react to the others, which end it.
+    A second one ends the process at once. If several processes train together, only SIGINT is
+    handled here: a process that waits for another one is in C code, where Python calls no handler.
+    So SIGTERM and SIGHUP keep their usual effect, which is to end it.
     """
 
     def interrupt(number: int) -> None:

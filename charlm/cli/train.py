@@ -37,7 +37,7 @@ def train(options: argparse.Namespace) -> int:
         try:
             processes = stack.enter_context(joined(options.timeout, parent))
             with processes.together():
-                request = _request(options, print_note if processes.is_first else _silent)
+                request = _request(options, print_note if processes.is_first else lambda _: None)
             ready = stack.enter_context(prepare(request, print_note, processes))
         except KeyboardInterrupt as interrupt:
             interrupt.add_note("interrupted before the first step, so nothing was changed")
@@ -68,10 +68,6 @@ def train(options: argparse.Namespace) -> int:
         with suppress(PeerEndedError):
             processes.wait()
     return 128 + stopped_by if stopped_by and outcome == "stopped" else 0
-
-
-def _silent(_note: str) -> None:
-    """Print nothing, in a process that is not the first."""
 
 
 def _request(options: argparse.Namespace, notify: Callable[[str], None]) -> Request:

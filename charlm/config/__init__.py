@@ -5,7 +5,6 @@ Schema and configs/README.md are generated from these descriptions. files.py rea
 configs, and yaml_io.py their YAML. explain.py turns validation errors into messages.
 """
 
-from charlm.config.base import Group
 from charlm.config.data import DataConfig
 from charlm.config.model import GPTConfig, MLPConfig, ModelConfig, RecurrentConfig
 from charlm.config.run import Config, EvalConfig, SampleConfig
@@ -32,7 +31,6 @@ __all__ = [
     "EvalConfig",
     "ExponentialSchedule",
     "GPTConfig",
-    "Group",
     "MLPConfig",
     "ModelConfig",
     "MuonConfig",

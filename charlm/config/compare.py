@@ -8,14 +8,6 @@ from typing import Any
 from pydantic import BaseModel
 
 
-def differences(old: BaseModel, new: BaseModel) -> dict[str, tuple[Any, Any]]:
-    """Return the old and the new value of each setting that differs, by its dotted name.
-
-    A setting that one of them lacks has the value None there.
-    """
-    return {key: (before, after) for key, (before, after) in varying([old, new]).items()}
-
-
 def varying(groups: Sequence[BaseModel]) -> dict[str, list[Any]]:
     """Return the values of each setting that is not the same in all groups, by its dotted name.
 

@@ -143,7 +143,7 @@ def _shuffle(folder: Path, ids: Ids, encoder: Encoder) -> list[int]:
     ids, counts = map_file(folder / IDS, ids.dtype), np.zeros(len(encoder.chars), np.int64)
     for i in range(0, len(ids), CHUNK):
         counts += np.bincount(ids[i : i + CHUNK], minlength=len(counts))
-    return [int(count) for count in counts]
+    return counts.tolist()
 
 
 def map_file(path: Path, dtype: str | np.dtype[Any]) -> NDArray[Any]:

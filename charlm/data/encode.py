@@ -17,7 +17,6 @@ class Encoder:
     """
 
     def __init__(self) -> None:
-        self._known = np.zeros(_N_CODE_POINTS, np.bool_)
         self._raw = np.zeros(_N_CODE_POINTS, np.uint8)  # raw ids by code point
         self._codes: list[int] = []
         self._counts = np.zeros(_N_CODE_POINTS, np.int64)  # by code point
@@ -31,8 +30,8 @@ class Encoder:
         codes = code_points(text)
         counts = _count(codes)
         present = np.flatnonzero(counts)
+        self._add_codes(present[self._counts[present] == 0])
         self._counts[present] += counts[present]
-        self._add_codes(present[~self._known[present]])
         return np.take(self._raw, codes, mode="clip")  # unlike "raise", needs no extra buffer
 
     def _add_codes(self, new: NDArray[np.intp]) -> None:
@@ -42,7 +41,6 @@ class Encoder:
         smallest = np.min_scalar_type(len(self._codes) - 1)
         self._raw = self._raw.astype(smallest, copy=False)
         self._raw[new] = np.arange(first, len(self._codes))
-        self._known[new] = True
 
     @property
     def chars(self) -> str:

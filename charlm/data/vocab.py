@@ -114,13 +114,19 @@ class Vocab:
     def _describe_unknown(self, text: str, unknown: NDArray[np.bool_]) -> str:
         positions = np.flatnonzero(unknown)
         distinct = Vocab.of("".join(text[i] for i in positions[:10_000])).chars
-        first = int(positions[0])
-        where = f"{len(positions):,} of {len(text):,} characters, the first at character {first:,}"
-        return self.describe_unknown(distinct, where, text[first])
+        at = int(positions[0])
+        return self.describe_unknown(distinct, len(positions), len(text), at, text[at])
 
-    def describe_unknown(self, distinct: str, where: str, first: str) -> str:
-        """A message about unknown characters: which, where, and known ones similar to the first."""
+    def describe_unknown(self, distinct: str, count: int, of: int, at: int, first: str) -> str:
+        """A message about unknown characters: which, where, and known ones similar to the first.
+
+        Args:
+            distinct: all of them, each once.
+            count, of: how many they are, of how many characters.
+            at, first: the position of the first one, and the character.
+        """
         names = describe(distinct[:5], more=len(distinct) > 5)
+        where = f"{count:,} of {of:,} characters, the first at character {at:,}"
         message = f"the vocabulary does not have {names} ({where})"
         if first == "\\":
             return f"{message}; a line break in bash or zsh is written as in $'one\\ntwo'"

@@ -24,16 +24,13 @@ from charlm.errors import DataError
 from charlm.evaluation.loss import summed_nll
 from charlm.evaluation.windows import stride_of, windows
 from charlm.models import CharModel, State
-from charlm.models.base import evaluating
+from charlm.models.base import Forward, evaluating
 from charlm.processes import Processes
 from charlm.randomness import generator
 from charlm.units import Likelihood
 
 WARMUP = 512  # characters from which a row of a stream gets its state
 MIN_ROW = 1024  # characters of a row
-
-
-Forward = Callable[[Tensor, State | None], tuple[Tensor, State]]
 
 
 class InterruptedEvaluationError(Exception):

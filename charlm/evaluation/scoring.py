@@ -87,12 +87,10 @@ class _Unknown:
     def describe(self, corpus: Corpus) -> str:
         """Which characters they are, how many, and the position of the first."""
         first = corpus.vocab.chars[int(self._ids[self._first : self._first + 1][0])]
-        where = (
-            f"{self.count:,} of {len(self._ids):,} characters, the first at character "
-            f"{self._first:,}"
-        )
         distinct = "".join(sorted(corpus.vocab.chars[i] for i in self._distinct))
-        return self._vocab.describe_unknown(distinct, where, first)
+        return self._vocab.describe_unknown(
+            distinct, self.count, len(self._ids), self._first, first
+        )
 
     def remaining_ids(self) -> TextIds:
         """The ids of all other characters, mapped from a temporary file.

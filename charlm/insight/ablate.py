@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from charlm.config.shapes import unit_sizes
 from charlm.data.vocab import Ids
 from charlm.insight.record import Array, Starts, losses
 from charlm.insight.search import Unit
-from charlm.insight.trace import Masks, unit_kinds
+from charlm.insight.trace import Masks
 from charlm.models import CharModel
 from charlm.units import bits
 
@@ -62,7 +63,7 @@ def ablate(
 def _masks(model: CharModel, units: Sequence[Unit]) -> Masks:
     """Masks (L, B, D) that hold one unit at zero in each row, and none in the last row."""
     L, B = model.config.n_layer, len(units) + 1
-    kinds = unit_kinds(model).items()
+    kinds = unit_sizes(model.config).items()
     masks = {kind: torch.ones(L, B, width, device=model.device) for kind, width in kinds}
     for row, unit in enumerate(units):
         masks[unit.kind][unit.layer, row, unit.index] = 0.0

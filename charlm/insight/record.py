@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from charlm.config.shapes import unit_sizes
 from charlm.data.vocab import Ids
 from charlm.errors import BrokenModelError
 from charlm.evaluation.windows import Window, windows
-from charlm.insight.trace import Masks, Trace, trace, unit_kinds
+from charlm.insight.trace import Masks, Trace, trace
 from charlm.models import CharModel, State
 
 Array = NDArray[Any]
@@ -105,7 +106,9 @@ def record(model: CharModel, ids: Ids, starts: Starts = None) -> Activations:
         BrokenModelError: an output of the model is not finite, or its loss is above MAX_NATS.
     """
     N, L = len(ids), model.config.n_layer
-    units = {k: np.empty((L, N, width), np.float16) for k, width in unit_kinds(model).items()}
+    units = {
+        k: np.empty((L, N, width), np.float16) for k, width in unit_sizes(model.config).items()
+    }
     gates: dict[str, Array] = {}
     nats = np.full(N, np.nan, np.float32)
     guesses = np.zeros((N, min(GUESSES, model.vocab_size)), np.int64)

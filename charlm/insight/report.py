@@ -7,7 +7,6 @@ the format of the file.
 from __future__ import annotations
 
 import zlib
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ from charlm.insight.attention import AttentionWindow
 from charlm.insight.record import Array
 from charlm.insight.survey import Survey
 from charlm.outputs import write_output
-from charlm.page.document import build, read_part
+from charlm.page.document import PARTS, SHARED, build, read_parts
 from charlm.visible import visible
 
 LEVELS = (63, 31, 15, 7)  # steps on each side of zero to which the values of units are rounded
 MAX_BYTES = 4_000_000  # of all units together, compressed
 MAX_VALUES = 16_000_000  # units times characters; units above this number are left out
-PARTS = ("data.js", "charts.js", "text.js", "words.js", "controls.js")  # of charlm.page
 SCRIPTS = (
     "guesses.js",
     "colour.js",
@@ -72,15 +70,11 @@ def build_page(survey: Survey, about: dict[str, Any]) -> str:
     data = survey.numbers() | {"about": about, "units": units, "attention": attention}
     return build(
         title=f"{about['name']}: inspection report",
-        style=read_part("style.css"),
-        script="".join([*map(read_part, PARTS), *map(_read, SCRIPTS)]),
+        style=read_parts(PARTS, "style.css"),
+        script=read_parts(PARTS, *SHARED) + read_parts("insight/page", *SCRIPTS),
         data=data,
         arrays=_characters(survey) | unit_arrays | attention_arrays,
     )
-
-
-def _read(name: str) -> str:
-    return (resources.files("charlm.insight") / "page" / name).read_text(encoding="utf-8")
 
 
 # --- arrays ----------------------------------------------------------------------------------

@@ -76,11 +76,11 @@ class _Lines:
         before = total[self.starts] - is_key[self.starts]
         return np.where(self.ends, 0.0, total - before)
 
-    def beginnings(self, length: int) -> Iterator[tuple[int, str]]:
-        """The start and the first `length` characters of each line that has so many."""
+    def beginnings(self) -> Iterator[tuple[int, str]]:
+        """The start and the first two characters of each line that has so many."""
         for start in np.flatnonzero(np.diff(self.starts, prepend=-1)):
-            begin = self.text[start : start + length]
-            if len(begin) == length and "\n" not in begin:
+            begin = self.text[start : start + 2]
+            if len(begin) == 2 and "\n" not in begin:
                 yield int(start), begin
 
 
@@ -132,7 +132,7 @@ def _of_line_kinds(lines: _Lines) -> Iterator[Feature]:
     these characters."""
     exact: dict[str, list[int]] = {}
     classes: dict[str, list[int]] = {}
-    for start, two in lines.beginnings(2):
+    for start, two in lines.beginnings():
         names = [
             f"“{visible(char)}”" if name == "punctuation" else name
             for char, name in zip(two, lines.classes[start:], strict=False)

@@ -90,11 +90,6 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-def unit_kinds(model: CharModel) -> dict[str, int]:
-    """The kinds of units of a model, and the number of units of each kind in a layer."""
-    return unit_sizes(model.config)
-
-
 # --- RNN, GRU, LSTM --------------------------------------------------------------------------
 
 # A step maps gi = x W_ih^T + b_ih, gh = h W_hh^T + b_hh, each (B, G*D), and the units before to the
@@ -130,7 +125,7 @@ _STEPS: dict[type[nn.Module], Callable[[Tensor, Tensor, Values], Values]] = {
 def _trace_recurrent(
     model: Recurrent, ids: Tensor, state: State | None, masks: Masks
 ) -> tuple[Trace, State]:
-    kinds, L = unit_kinds(model), model.rnn.num_layers
+    kinds, L = unit_sizes(model.config), model.rnn.num_layers
     if state is None:
         zeros = model.head.weight.new_zeros(L, len(ids), model.rnn.hidden_size)
         state = (zeros,) * len(kinds)

@@ -61,9 +61,7 @@ def load_kernel(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
     try:
         packaged = PACKAGED / packaged_name(name, flags)
         if packaged.exists():
-            with suppress(
-                OSError
-            ):  # it may be for another system: then this one's compiler is tried
+            with suppress(OSError):  # for another system: this one's compiler is tried
                 return ctypes.CDLL(str(packaged))
         command = _command(flags)
         stem = _stem(name, command)

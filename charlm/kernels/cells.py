@@ -17,7 +17,7 @@ from torch import Tensor
 from charlm.kernels.matmul import Matmul
 from charlm.kernels.variants import Variant, address, load_variant
 
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}  # in the order of the numbers of the kinds in cells.h
+KINDS = ("rnn", "gru", "lstm")  # in the order of the enum in cells.h
 SPARE_ROWS = 16  # after the last row: a block of AMX reads them
 
 
@@ -50,23 +50,6 @@ class _Layer(ctypes.Structure):
     ]
 
 
-class _Pool:
-    """Matrices that are used again, because the first use of memory is slow."""
-
-    def __init__(self) -> None:
-        self._free: defaultdict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
-
-    def take(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        """A matrix with any content; a new one has zeros."""
-        free = self._free[rows, columns, dtype]
-        return free.pop() if free else torch.zeros(rows, columns, dtype=dtype)
-
-    def give(self, *matrices: Tensor) -> None:
-        """Take back matrices that their user does not need any more; later calls reuse them."""
-        for matrix in matrices:
-            self._free[(*matrix.shape, matrix.dtype)].append(matrix)
-
-
 class CellKernel:
     """The functions of cells.c.
 
@@ -87,7 +70,7 @@ class CellKernel:
         self._library.cells_packed.restype = ctypes.c_size_t
         self._depth: int = self._library.cells_depth()
         self._matmul = None if variant.half else Matmul(variant)
-        self._pool = _Pool()
+        self._free: defaultdict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
 
     def layer(
         self, x: Tensor, ids: Tensor | None, weights: Weights, h: Tensor, carry: Tensor | None
@@ -112,8 +95,10 @@ class CellKernel:
     # --- for _Function -----------------------------------------------------------------------
 
     def take(self, rows: int, columns: int, dtype: torch.dtype | None = None) -> Tensor:
-        """A matrix (rows, columns) with any content, by default of `dtype`."""
-        return self._pool.take(rows, columns, dtype or self.dtype)
+        """A matrix (rows, columns) with any content, by default of `dtype`; a new one has zeros."""
+        dtype = dtype or self.dtype
+        free = self._free[rows, columns, dtype]
+        return free.pop() if free else torch.zeros(rows, columns, dtype=dtype)
 
     def rows(self, n: int, width: int) -> Tensor:
         """A matrix of n rows of numbers for products in C: longer than `width`, with zeros after
@@ -121,8 +106,11 @@ class CellKernel:
         return self.take(n + SPARE_ROWS, -(-width // self._depth) * self._depth)
 
     def give(self, *matrices: Tensor | None) -> None:
-        """Take back matrices of `take` and `rows`; later calls reuse them."""
-        self._pool.give(*(matrix for matrix in matrices if matrix is not None))
+        """Take back matrices of `take` and `rows`. Later calls reuse them, because the first use of
+        memory is slow."""
+        for matrix in matrices:
+            if matrix is not None:
+                self._free[(*matrix.shape, matrix.dtype)].append(matrix)
 
     def product(self, A: Tensor, B: Tensor, out: Tensor | None = None) -> Tensor:
         """A B (M, N) of `dtype`, for matrices A (M, K) and B (K, N)."""
@@ -132,7 +120,7 @@ class CellKernel:
 
     def run(self, name: str, T: int, B: int, W_hh: Tensor, **tensors: Tensor | None) -> None:
         """Call a function of cells.c with fields of its `Layer`; their strides are set, too."""
-        kind, D = list(GATES).index(self.kind), W_hh.shape[1]
+        kind, D = KINDS.index(self.kind), W_hh.shape[1]
         packed = self._library.cells_packed(ctypes.c_size_t(kind), ctypes.c_size_t(D))
         workspace = self.take(1, packed)
         layer = _Layer(kind=kind, T=T, B=B, D=D)

@@ -5,17 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from torch import Tensor
-
 from charlm.kernels.gpt import FusedGPT
 from charlm.kernels.muon import MuonKernel
 from charlm.kernels.recurrent import FusedRecurrent
 from charlm.kernels.variants import Variant, usable_variants
-from charlm.models.base import CharModel, State
+from charlm.models.base import CharModel, Forward
 from charlm.models.gpt import GPT
 from charlm.models.mlp import MLP
-
-Fused = Callable[[Tensor, State | None], tuple[Tensor, State]]
 
 
 class Kernels:
@@ -41,7 +37,7 @@ class Kernels:
         return not isinstance(model, MLP)
 
     @staticmethod
-    def layers(model: CharModel, variant: Variant) -> Callable[[CharModel], Fused]:
+    def layers(model: CharModel, variant: Variant) -> Callable[[CharModel], Forward]:
         """What makes the forward pass of a model of this kind.
 
         Raises:

@@ -33,7 +33,7 @@ class MuonUpdate:
 
 
 class _Matrix(ctypes.Structure):
-    """`Matrix` of muon.c: the same fields in the same order."""
+    """`Matrix` of muon.h: the same fields in the same order."""
 
     _fields_ = [
         *((name, ctypes.c_size_t) for name in ("rows", "columns")),
@@ -43,7 +43,7 @@ class _Matrix(ctypes.Structure):
 
 
 class _Step(ctypes.Structure):
-    """`Step` of muon.c: the same fields in the same order."""
+    """`Step` of muon.h: the same fields in the same order."""
 
     _fields_ = [
         ("matrices", ctypes.POINTER(_Matrix)),
@@ -70,11 +70,6 @@ class MuonKernel:
         self._library = load_variant("muon", variant)
         self._library.muon_workspace.restype = ctypes.c_size_t
         self._workspace = torch.empty(0, dtype=torch.uint8)  # kept: first use of memory is slow
-
-    @staticmethod
-    def supports(matrix: Tensor) -> bool:
-        """Whether the kernel can update a matrix of this shape."""
-        return matrix.ndim == 2
 
     def steps(self, updates: Sequence[MuonUpdate], momentum: float, decay: float) -> None:
         """Take one step for every matrix, in place.

@@ -22,8 +22,8 @@ def use_threads(library: ctypes.CDLL) -> None:
 
 @functools.cache
 def _openmp() -> ctypes.CDLL | None:
-    """The library that PyTorch loads, or will load, so that all of this process's code shares its
-    threads; without one there, GNU's of the system; None if there is none."""
+    """The OpenMP library in PyTorch's package, so that PyTorch and the kernels share its threads.
+    Without one there, GNU's of the system; None if that is missing, too."""
     for name in (*_bundled(), "libgomp.so.1"):
         with suppress(OSError):
             library = ctypes.CDLL(str(name))

@@ -34,20 +34,17 @@ class FusedRecurrent:
         """As the model's `forward`: ids (B, T) to logits (B, T, V) and the state after them."""
         model, rnn = self._model, self._rnn
         after: list[tuple[Tensor, ...]] = []
-        x: Tensor | None = None
+        weights = self._weights(0)
+        x, characters = self._first_input(ids.t().contiguous(), weights)
+        if characters is not None:  # x is a table, with W_ih and b in it
+            weights = Weights(weights.W_hh, weights.b_n)
         for i in range(rnn.num_layers):
+            if i:
+                x = F.dropout(x, rnn.dropout, model.training)
+                weights, characters = self._weights(i), None
             h, carry = self._state_before(state, i, len(ids))
-            weights, table, characters = self._weights(i), None, None
-            if i == 0:
-                x, table, characters = self._first_input(ids.t().contiguous(), weights)
-            if table is not None:
-                weights = Weights(weights.W_hh, weights.b_n)
-            source = x if table is None else table
-            assert source is not None
-            y, last = self._kernel.layer(source, characters, weights, h, carry)
-            after.append(self._state_after(y, last))
-            x = F.dropout(y, rnn.dropout, model.training) if i + 1 < rnn.num_layers else y
-        assert x is not None
+            x, last = self._kernel.layer(x, characters, weights, h, carry)
+            after.append(self._state_after(x, last))
         logits = model.head(model.output_dropout(x))  # (T, B, V)
         return logits.transpose(0, 1), tuple(map(torch.stack, zip(*after, strict=True)))
 
@@ -62,21 +59,19 @@ class FusedRecurrent:
         b = torch.cat([b_ih[: 2 * D] + b_hh[: 2 * D], b_ih[2 * D :]])
         return Weights(W_hh, b_hh[2 * D :], W_ih, b)
 
-    def _first_input(
-        self, ids: Tensor, weights: Weights
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def _first_input(self, ids: Tensor, weights: Weights) -> tuple[Tensor, Tensor | None]:
         """The input of the first layer for ids (T, B), in one of two forms.
 
         Returns:
-            x (T, B, D), None, None where input dropout makes positions differ, or a table would be
-            larger. Else None, W_ih x + b for each character (V, G*D), and the ids.
+            x (T, B, D) and None where input dropout makes positions differ, or a table would be
+            larger. Else a table with W_ih x + b of each character, (V, G*D), and the ids.
         """
         model = self._model
         if (model.training and model.input_dropout.p) or ids.numel() < model.vocab_size:
-            return model.input_dropout(model.look_up(ids)), None, None
+            return model.input_dropout(model.look_up(ids)), None
         assert weights.W_ih is not None
         x = model.look_up(torch.arange(model.vocab_size))
-        return None, F.linear(x, weights.W_ih, weights.b).float(), ids
+        return F.linear(x, weights.W_ih, weights.b).float(), ids
 
     def _state_before(
         self, state: State | None, layer: int, B: int

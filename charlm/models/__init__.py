@@ -35,13 +35,24 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int) -> CharModel:
 
 
 def _refuse_too_large(config: ModelConfig, vocab_size: int) -> None:
-    """Linux would grant the memory, and kill the process when the weights are initialised."""
-    needed, usable = 4 * count_weights(config, vocab_size), usable_memory()
+    needed = 4 * count_weights(config, vocab_size)
     if isinstance(config, GPTConfig) and config.position != "learned":
         width = config.n_embd // (config.n_head if config.position == "rope" else 1)
         needed += 20 * config.context * width  # angles, sines and cosines in float64
+    refuse_beyond_memory(needed, "a model of this size", SMALLER_MODEL)
+
+
+def refuse_beyond_memory(needed: int, what: str, advice: str) -> None:
+    """Check that there are as many bytes of memory as something surely needs.
+
+    Linux would grant more memory, and kill the process when it is used.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    usable = usable_memory()
     if usable is not None and needed > usable:
         raise ConfigError(
-            f"out of memory: a model of this size needs at least {needed / 1e9:.1f} GB, and "
-            f"{usable / 1e9:.1f} GB are available; {SMALLER_MODEL}"
+            f"out of memory: {what} needs at least {needed / 1e9:.1f} GB, and "
+            f"{usable / 1e9:.1f} GB are available; {advice}"
         )

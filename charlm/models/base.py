@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -13,6 +13,8 @@ from charlm.config import ModelConfig
 
 State = tuple[Tensor, ...]
 """The state of a model after a text: hidden states, keys and values, or the last characters."""
+Forward = Callable[[Tensor, State | None], tuple[Tensor, State]]
+"""A forward pass: from ids (B, T) and a state, or None, to logits (B, T, V) and the state after."""
 
 
 class CharModel(nn.Module):
@@ -22,13 +24,11 @@ class CharModel(nn.Module):
         config: the settings that it was built from.
         vocab_size: V.
         context: the number of characters that it can read from one state, or None for no limit.
-        compile_pays_on_cuda: whether torch.compile makes its training step faster on a GPU.
     """
 
     config: ModelConfig
     vocab_size: int
     context: int | None = None
-    compile_pays_on_cuda = False
 
     @abstractmethod
     def forward(

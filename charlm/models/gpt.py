@@ -29,7 +29,6 @@ class GPT(CharModel):
     """
 
     config: GPTConfig
-    compile_pays_on_cuda = True
 
     def __init__(self, config: GPTConfig, vocab_size: int) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from importlib import resources
@@ -23,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+PARTS = "page/parts"  # of the package
+SHARED = ("data.js", "charts.js", "text.js", "words.js", "controls.js")  # scripts of every page
 
 
 def build(
@@ -58,30 +61,22 @@ def build(
     if worker:
         policy += "; worker-src blob:"
         elements.append(f'<script type="text/plain" id="worker">"use strict";\n{worker}</script>')
-    return _filled(
-        read_part("template.html"),
-        title=html.escape(title),
-        policy=policy,
-        style=style,
-        script=script,
-        data=_json(data),
-        arrays="\n".join(elements),
-    )
+    parts = {
+        "title": html.escape(title),
+        "policy": policy,
+        "style": style,
+        "script": script,
+        "data": _json(data),
+        "arrays": "\n".join(elements),
+    }
+    # in one pass: a {{name}} inside a part stays
+    return re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], read_parts(PARTS, "template.html"))
 
 
-def read_part(name: str) -> str:
-    """A style or a script that the pages share."""
-    return (resources.files("charlm.page") / "parts" / name).read_text(encoding="utf-8")
-
-
-def _filled(template: str, **parts: str) -> str:
-    """The template with each {{name}} replaced, in one pass: a {{name}} inside a part stays."""
-    pieces = template.split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        filled += [parts[name], rest]
-    return "".join(filled)
+def read_parts(folder: str, *names: str) -> str:
+    """The text of styles or scripts in a folder of the package, one after another."""
+    files = resources.files("charlm") / folder
+    return "".join((files / name).read_text(encoding="utf-8") for name in names)
 
 
 def _json(data: Any) -> str:

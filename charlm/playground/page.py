@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import PurePath
 from typing import Any
 
@@ -15,12 +14,12 @@ from charlm.config import GPTConfig
 from charlm.config.describe import describe_model
 from charlm.config.shapes import unit_sizes
 from charlm.errors import CharlmError
-from charlm.page.document import build, read_part
+from charlm.page.document import PARTS, SHARED, build, read_parts
 from charlm.playground.weights import check_size, pack, unpack
 from charlm.sampling.generate import beginning
 from charlm.visible import visible
 
-PARTS = ("data.js", "charts.js", "text.js", "words.js", "controls.js")  # of charlm.page
+FOLDER = "playground/page"  # of the package
 SCRIPTS = ("takes.js", "roads.js", "watch.js", "settings.js", "play.js")
 WORKER = ("math.js", "wasm.js", "recurrent.js", "mlp.js", "gpt.js", "draw.js", "worker.js")
 GATES = {"gru": ("reset", "update"), "lstm": ("input", "forget", "output")}
@@ -48,12 +47,12 @@ def build_page(checkpoint: Checkpoint, how: str) -> tuple[str, dict[str, Any]]:
     about = {"format": how, "names": list(arrays)} | _losses(checkpoint, arrays, how)
     page = build(
         title=f"{visible(checkpoint.meta.config.name)}: playground",
-        style=read_part("style.css") + _read("play.css"),
-        script="".join([*map(read_part, PARTS), *map(_read, SCRIPTS)]),
+        style=read_parts(PARTS, "style.css") + read_parts(FOLDER, "play.css"),
+        script=read_parts(PARTS, *SHARED) + read_parts(FOLDER, *SCRIPTS),
         data=_describe(checkpoint.meta) | {"weights": about},
         arrays=arrays,
-        worker="".join(map(_read, WORKER)),
-        wasm=(_folder() / "affine.wasm").read_bytes(),
+        worker=read_parts(FOLDER, *WORKER),
+        wasm=(resources.files("charlm") / FOLDER / "affine.wasm").read_bytes(),
     )
     return page, about
 
@@ -106,11 +105,3 @@ def _kinds(meta: Meta) -> list[dict[str, Any]]:
     sizes = {"attention": model.n_head} if isinstance(model, GPTConfig) else {}
     sizes |= unit_sizes(model) | dict.fromkeys(GATES.get(model.kind, ()), model.width)
     return [{"kind": kind, "layers": model.n_layer, "size": size} for kind, size in sizes.items()]
-
-
-def _read(name: str) -> str:
-    return (_folder() / name).read_text(encoding="utf-8")
-
-
-def _folder() -> Traversable:
-    return resources.files("charlm.playground") / "page"

@@ -28,9 +28,6 @@ def distribution(logits: Floats, config: SampleConfig, recent: Ids | None = None
 
     Returns:
         The weights of the next character, (..., V).
-
-    Raises:
-        ValueError: a setting is out of range.
     """
     if recent is not None and config.repetition_penalty != 1:
         logits = penalise(logits, recent[..., -PENALTY_WINDOW:], config.repetition_penalty)
@@ -58,12 +55,7 @@ def penalise(logits: Floats, recent: Ids, penalty: float) -> Floats:
 
     Returns:
         The new logits, (..., V).
-
-    Raises:
-        ValueError: penalty is not above 0.
     """
-    if penalty <= 0:
-        raise ValueError(f"repetition_penalty must be above 0, not {penalty}")
     index = recent.astype(np.intp)
     scores = np.take_along_axis(logits, index, axis=-1)
     lowered = np.where(scores > 0, scores / penalty, scores * penalty)
@@ -81,12 +73,7 @@ def softmax(logits: Floats, temperature: float) -> Floats:
 
     Returns:
         Weights, (..., V).
-
-    Raises:
-        ValueError: temperature is below 0.
     """
-    if temperature < 0:
-        raise ValueError(f"temperature must be at least 0, not {temperature}")
     if temperature == 0:
         return np.asarray(np.eye(logits.shape[-1])[logits.argmax(axis=-1)])
     top = np.maximum.reduce(logits, axis=-1, keepdims=True)
@@ -107,12 +94,7 @@ def keep_top_k(weights: Floats, k: int) -> Floats:
 
     Returns:
         Weights, (..., V).
-
-    Raises:
-        ValueError: k is below 1.
     """
-    if k < 1:
-        raise ValueError(f"top_k must be at least 1, not {k}")
     dropped = _by_likelihood(weights)[..., k:]
     kept = weights.copy()
     np.put_along_axis(kept, dropped, 0.0, axis=-1)
@@ -129,12 +111,7 @@ def keep_top_p(weights: Floats, p: float) -> Floats:
 
     Returns:
         Weights, (..., V).
-
-    Raises:
-        ValueError: p is not in (0, 1].
     """
-    if not 0 < p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, not {p}")
     order = _by_likelihood(weights)
     ordered = np.take_along_axis(weights, order, axis=-1)
     sums = np.cumsum(ordered, axis=-1)
@@ -155,12 +132,7 @@ def keep_min_p(weights: Floats, p: float) -> Floats:
 
     Returns:
         Weights, (..., V).
-
-    Raises:
-        ValueError: p is not in (0, 1].
     """
-    if not 0 < p <= 1:
-        raise ValueError(f"min_p must be above 0 and at most 1, not {p}")
     return np.where(weights >= p * weights.max(axis=-1, keepdims=True), weights, 0.0)
 
 

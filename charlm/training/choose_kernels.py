@@ -131,7 +131,7 @@ class KernelChooser:
             lambda name: trial.step_seconds(self.model, train, compute_of(name), x, y, repeats=1),
         )
         best = compute_of(min(seconds, key=seconds.__getitem__))
-        return replace(best, checks=(*best.checks, _times("a trial step", seconds, best.kernel)))
+        return replace(best, checks=(*best.checks, _times(seconds, best.kernel)))
 
     # --- Muon --------------------------------------------------------------------------------
 
@@ -195,6 +195,6 @@ def _with_muon_kernel(compute: Compute, kernel: MuonKernel, name: str) -> Comput
     return replace(compute, muon=kernel.precision, muon_kernel=name, fused_muon=kernel)
 
 
-def _times(what: str, seconds: dict[str, float], best: str) -> str:
+def _times(seconds: dict[str, float], best: str) -> str:
     times = ", ".join(f"{name} {1e3 * it:.3g} ms" for name, it in seconds.items())
-    return f"{what}: {times}; {best} is used"
+    return f"a trial step: {times}; {best} is used"

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from charlm.config import TrainConfig
 from charlm.models import CharModel
-from charlm.training.compute import Compute, Forward
+from charlm.models.base import Forward
+from charlm.models.gpt import GPT
+from charlm.training.compute import Compute
 from charlm.training.trial import compare, first_line, loss_and_gradient
 
 DROPOUT_TOLERANCE = 0.1  # of the loss, relative: two passes drop different units
@@ -29,7 +31,7 @@ def compiled_forward(
         The compiled pass, or None to use the plain one; and, if it failed or gave wrong numbers, a
         line that says so.
     """
-    pays = compute.device.type == "cuda" and model.compile_pays_on_cuda
+    pays = compute.device.type == "cuda" and isinstance(model, GPT)
     if train.compile == "off" or (train.compile == "auto" and not pays):
         return None, None
     try:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from charlm.checkpoint.format import Meta
 from charlm.kernels.muon import MuonKernel
-from charlm.models import CharModel, State
+from charlm.models import CharModel
+from charlm.models.base import Forward, State
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Forward = Callable[[Tensor, State | None], tuple[Tensor, State]]
 TORCH = "torch"  # the name of PyTorch, where those of kernels are
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -11,8 +11,8 @@ from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from charlm.models import CharModel, State
+from charlm.models.base import Forward
 from charlm.processes import Processes, readable_errors
-from charlm.training.compute import Forward
 
 
 class Gradients:
@@ -59,8 +59,6 @@ class Gradients:
     @torch.no_grad()
     def add(self, loss: Tensor) -> Tensor:
         """Add up the gradients, in place, and the loss, a scalar. Returns the sum of the losses."""
-        if self._processes.is_alone:
-            return loss
         gradients = [it.grad for it in self._parameters if it.grad is not None]
         self._processes.add([loss] if self._overlap else [*gradients, loss])
         return loss

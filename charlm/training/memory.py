@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from charlm.config import AdamConfig, GPTConfig, MLPConfig, ModelConfig, SGDConfig, TrainConfig
 from charlm.config.shapes import count_weights
-from charlm.errors import SMALLER_BATCH, SMALLER_MODEL, ConfigError
-from charlm.machine import usable_memory
+from charlm.errors import SMALLER_BATCH, SMALLER_MODEL
+from charlm.models import refuse_beyond_memory
 
 
 def refuse_too_large(train: TrainConfig, model: ModelConfig, vocab_size: int | None = None) -> None:
@@ -17,13 +17,8 @@ def refuse_too_large(train: TrainConfig, model: ModelConfig, vocab_size: int | N
     Raises:
         ConfigError: there is less than the run surely needs. It may need several times as much.
     """
-    needed, usable = bytes_at_least(train, model, vocab_size), usable_memory()
-    if usable is not None and needed > usable:
-        advice = SMALLER_MODEL if vocab_size is None else SMALLER_BATCH
-        raise ConfigError(
-            f"out of memory: training needs at least {needed / 1e9:.1f} GB, and "
-            f"{usable / 1e9:.1f} GB are available; {advice}"
-        )
+    advice = SMALLER_MODEL if vocab_size is None else SMALLER_BATCH
+    refuse_beyond_memory(bytes_at_least(train, model, vocab_size), "training", advice)
 
 
 def bytes_at_least(train: TrainConfig, model: ModelConfig, vocab_size: int | None) -> int:

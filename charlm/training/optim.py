@@ -138,7 +138,7 @@ def _work(matrix: Tensor) -> int:
 def _build(
     model: CharModel, config: OptimizerConfig, muon: torch.dtype, kernel: MuonKernel | None
 ) -> list[Optimizer]:
-    groups = _decay_groups(list(model.parameters()), getattr(config, "weight_decay", 0.0))
+    groups = _decay_groups(list(model.parameters()), config.weight_decay)
     match config:
         case SGDConfig():
             return [SGD(groups, config.lr, config.momentum)]

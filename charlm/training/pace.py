@@ -34,7 +34,7 @@ class Pace:
         self._processes = processes or Processes()
         self._now, started = self._processes.first((clock(), started))
         self._zero = started - progress.wall_s  # the start of the run, had it never been stopped
-        self._took: dict[str, float] = {}  # seconds of what the end of the run repeats
+        self._took: dict[str, float] = {}  # seconds of what the end of a run does again
         self._first_step = progress.step
         self._was_over = limits.reached(progress.step, progress.wall_s)
 
@@ -53,8 +53,8 @@ class Pace:
         return self._clock() - self._zero
 
     def seconds(self) -> float:
-        """The seconds of the run so far, and those of a last evaluation and a last sample.
-        `train.max_seconds` limits the sum."""
+        """The seconds of the run so far, and those that the end takes: a last evaluation, a last
+        sample and a last checkpoint. `train.max_seconds` limits the sum."""
         return self.wall_s() + sum(self._took.values())
 
     def is_over(self) -> bool:
@@ -87,7 +87,7 @@ class Pace:
             done, before = self.fraction(), self._limits.fraction(last_step or 0, last_s)
             is_near_the_end = done > 1 - 0.5 / times  # where it is done anyway
             return _whole(times * done) > _whole(times * before) and not is_near_the_end
-        return every is not None and step > 0 and step % every == 0
+        return is_multiple(step, every)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -95,6 +95,11 @@ class Pace:
         started = self._own_clock()
         yield
         self._took[what] = self._processes.first(self._own_clock() - started)
+
+
+def is_multiple(step: int, every: int | None) -> bool:
+    """Whether something that is done `every` steps, or never, is due after a step."""
+    return every is not None and step > 0 and step % every == 0
 
 
 def _whole(number: float) -> int:

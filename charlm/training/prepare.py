@@ -11,7 +11,7 @@ from charlm.checkpoint.format import LAST
 from charlm.checkpoint.read import Checkpoint, find_checkpoint, read_meta
 from charlm.checkpoint.run_folder import CONFIG, edited_config, new_run, stopped_run
 from charlm.config import Config, DataConfig
-from charlm.config.compare import differences
+from charlm.config.compare import varying
 from charlm.config.describe import describe_model
 from charlm.config.files import limiting, parse_config
 from charlm.config.kinds import kind_of
@@ -111,9 +111,9 @@ def _restarted(request: Request, processes: Processes) -> Path | None:
 def _run_to_resume(request: Request) -> Path:
     """The run of the name or the config, else the one named after the text, else the newest."""
     if name := request.config.name if request.config else request.name:
-        return Path(request.out / name)
+        return request.out / name
     if request.data and (request.out / name_for(request.data) / LAST).is_file():
-        return Path(request.out / name_for(request.data))
+        return request.out / name_for(request.data)
     return find_checkpoint(None, request.out).parent
 
 
@@ -122,7 +122,7 @@ def _resumed_config(request: Request, last: Checkpoint, notify: Callable[[str], 
     recorded, folder = last.meta.config, last.path.parent
     edited = edited_config(folder, recorded)
     if edited is not None:
-        changes = differences(recorded, edited.model_copy(update={"name": recorded.name}))
+        changes = varying([recorded, edited.model_copy(update={"name": recorded.name})])
         listed = ", ".join(
             f"{key} is {shown(new)}, was {shown(old)}" for key, (old, new) in changes.items()
         )

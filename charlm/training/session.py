@@ -17,7 +17,7 @@ from charlm.checkpoint.read import Checkpoint, check_vocabulary, find_checkpoint
 from charlm.checkpoint.weights import copy_weights, read_model
 from charlm.config import Config, CosineSchedule, TrainConfig, WSDSchedule
 from charlm.config.base import changeable
-from charlm.config.compare import differences
+from charlm.config.compare import varying
 from charlm.config.shown import shown
 from charlm.config.train import LIMITS
 from charlm.data.amounts import fit_batch
@@ -184,7 +184,7 @@ def _refuse_changes(old: Config, new: Config, path: Path, ignored: tuple[str, ..
     may_change = tuple(f"{name}." for name in changeable(Config))
     changed = [
         f"{key} ({shown(before)}, now {shown(after)})"
-        for key, (before, after) in differences(old, new).items()
+        for key, (before, after) in varying([old, new]).items()
         if not f"{key}.".startswith(may_change) and key not in ignored
     ]
     if changed:
@@ -295,7 +295,7 @@ def _refuse_other_architecture(old: Config, new: Config, path: Path) -> None:
         )
     changed = [
         f"model.{key} is {shown(after)} here and {shown(before)} there"
-        for key, (before, after) in differences(old.model, new.model).items()
+        for key, (before, after) in varying([old.model, new.model]).items()
         if not key.endswith("dropout")
     ]
     if changed:

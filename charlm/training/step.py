@@ -18,10 +18,10 @@ from charlm.data.batches import IGNORED
 from charlm.errors import DamageError
 from charlm.evaluation.loss import summed_nll
 from charlm.models import CharModel, State
-from charlm.models.base import evaluating
+from charlm.models.base import Forward, evaluating
 from charlm.processes import Processes
 from charlm.randomness import torch_seed
-from charlm.training.compute import DTYPES, Compute, Forward, forward_of
+from charlm.training.compute import DTYPES, Compute, forward_of
 from charlm.training.gradients import Gradients
 from charlm.training.optim import Optimizers
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from charlm.checkpoint.format import Progress
 from charlm.config import Config
-from charlm.config.compare import differences
+from charlm.config.compare import varying
 from charlm.config.shown import shown
 from charlm.data.corpus import Corpus, open_corpus
 from charlm.data.sources import Source
@@ -43,7 +43,7 @@ def check_same(request: Request, processes: Processes) -> None:
 
 def _difference(own: object, theirs: object) -> str:
     if isinstance(own, Config) and isinstance(theirs, Config):
-        key, (first, other) = next(iter(differences(own, theirs).items()))
+        key, (first, other) = next(iter(varying([own, theirs]).items()))
         return f": {key} is {shown(other)} and {shown(first)}"
     return f": {shown(theirs)} and {shown(own)}"
 

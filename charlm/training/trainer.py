@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -23,7 +22,7 @@ from charlm.randomness import torch_seed
 from charlm.training import validation
 from charlm.training.compiled import compiled_forward
 from charlm.training.estimate import Estimate
-from charlm.training.pace import Pace
+from charlm.training.pace import Pace, is_multiple
 from charlm.training.run import Run
 from charlm.training.schedule import lr_scale
 from charlm.training.step import Step, Stepper
@@ -55,7 +54,7 @@ class Trainer:
         sampler: generates the text that is shown; None for no samples.
         clock: returns seconds, never fewer than before.
         started: what the clock returned when the command began; `train.max_seconds` counts from
-            there. The default is now.
+            there. None is now.
     """
 
     def __init__(
@@ -63,10 +62,10 @@ class Trainer:
         run: Run,
         model: CharModel,
         observers: list[Observer],
-        should_stop: Callable[[], bool] = lambda: False,
-        sampler: Sampler | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        started: float | None = None,
+        should_stop: Callable[[], bool],
+        sampler: Sampler | None,
+        clock: Callable[[], float],
+        started: float | None,
     ) -> None:
         self.run, self.config, self.progress = run, run.config, run.progress
         self.model = model.to(run.compute.device)
@@ -75,7 +74,6 @@ class Trainer:
         train, device = self.config.train, run.compute.device
         ids, rows = run.corpus.split("train"), self.processes.rows(train.batch_size)
         self.batches = make_batches(ids, train, device, rows)
-        self.limits = run.limits
         self.stepper = Stepper(
             self.model, train, run.compute, self.batches.carries_state, self.processes
         )
@@ -83,9 +81,9 @@ class Trainer:
             run.folder, self.config, device, run.last.meta.log_sizes if run.last else {}
         )
         self.observers = [self.log, *observers] if self.processes.is_first else []
-        self._estimate = Estimate(train, self.limits)
+        self._estimate = Estimate(train, run.limits)
         started = clock() if started is None else started
-        self.pace = Pace(self.limits, self.progress, clock, started, self.processes)
+        self.pace = Pace(run.limits, self.progress, clock, started, self.processes)
         self._last_saved_s = self.pace.wall_s()
         self._overfits = False  # whether the user was told that the model overfits
 
@@ -169,7 +167,7 @@ class Trainer:
         progress.step += 1
         now = self._clock()
         progress.elapsed_s += now - started
-        if _is_multiple(progress.step, self.config.train.log_every):
+        if is_multiple(progress.step, self.config.train.log_every):
             self._record_training(step)
         fraction = self.pace.fraction()
         for observer in self.observers:
@@ -280,10 +278,10 @@ class Trainer:
         minutes = (self.pace.wall_s() - self._last_saved_s) / 60
         last = (
             stop
-            or _is_multiple(step, train.save_every)
+            or is_multiple(step, train.save_every)
             or (train.save_minutes is not None and minutes >= train.save_minutes)
         )
-        kept = _is_multiple(step, train.keep_every)
+        kept = is_multiple(step, train.keep_every)
         if not (last or kept):
             return
         if not self.stepper.is_sound(*self.batches.batch(step)):
@@ -337,7 +335,3 @@ class Trainer:
     def _notify(self, text: str) -> None:
         for observer in self.observers:
             observer.notice(text)
-
-
-def _is_multiple(step: int, every: int | None) -> bool:
-    return every is not None and step > 0 and step % every == 0

@@ -15,7 +15,8 @@ from charlm.config import TrainConfig
 from charlm.evaluation.loss import summed_nll
 from charlm.kernels.muon import MuonKernel, MuonUpdate
 from charlm.models import CharModel
-from charlm.training.compute import DTYPES, Compute, Forward, Precision, forward_of
+from charlm.models.base import Forward
+from charlm.training.compute import DTYPES, Compute, Precision, forward_of
 from charlm.training.muon import BatchedMuon, FastMuon, orthogonal
 from charlm.training.step import Stepper
 
@@ -171,9 +172,9 @@ def faster(
     A new run takes bfloat16 if it is MARGIN times as fast. A resumed run keeps the recorded
     precision unless the other one is GIVE_UP times as fast.
 
-    Both are timed on growing shares of the work, until one is GIVE_UP times slower than the other.
-    The preferred one may be 8 times slower than that, because on a busy machine a short time may be
-    20 times too long.
+    Both are timed on growing shares of the work. This ends when the other one takes GIVE_UP times
+    as long as the preferred one, or the preferred one 8 * GIVE_UP times as long as the other. The
+    second limit is higher because on a busy machine a short time may be 20 times too long.
 
     Args:
         seconds: from a precision and a share of the work, 0 to 1, to the time that it takes.

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from charlm.config.shapes import unit_sizes
 from charlm.insight.network import embedding_map, parts_of
-from charlm.insight.trace import trace, unit_kinds
+from charlm.insight.trace import trace
 from tests.insight.helpers import RECURRENT, network
 
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
@@ -74,10 +75,10 @@ def test_sizes_are_those_of_the_values_that_flow(kind: str, settings: dict[str, 
             assert sizes[part_kind] == expected.shape[-1]
     details = " ".join(part.detail for part in parts_of(model))
     if kind == "gpt":
-        assert f"{unit_kinds(model)['mlp']} units" in details
+        assert f"{unit_sizes(model.config)['mlp']} units" in details
         assert "2 heads of 4" in details
     elif kind == "mlp":
-        assert f"{unit_kinds(model)['h']} units, tanh" in details
+        assert f"{unit_sizes(model.config)['h']} units, tanh" in details
         assert f"{model.config.context} vectors of" in details
     else:
         assert f"{(traced.gates and len(traced.gates)) or 'no'} gates" in details

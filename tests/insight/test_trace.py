@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from charlm.insight.trace import trace, unit_kinds
+from charlm.config.shapes import unit_sizes
+from charlm.insight.trace import trace
 from charlm.models import MLP, CharModel, Recurrent
 from tests.insight.helpers import KINDS, RECURRENT, network, random_ids
 from tests.models import reference
@@ -53,7 +54,7 @@ def test_units_and_gates_equal_those_of_charlm_scratch(kind: str, input_: str) -
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     scratch = reference.RECURRENT[kind](weights)
     states = [scratch.forward(ids.numpy()[:, : t + 1])[1] for t in range(9)]
-    for name, expected in zip(unit_kinds(model), zip(*states, strict=True), strict=True):
+    for name, expected in zip(unit_sizes(model.config), zip(*states, strict=True), strict=True):
         units = np.stack(expected, axis=2)  # T times (L, B, D)
         np.testing.assert_allclose(traced.units[name], units, atol=1e-12)
     for name, gate in GATES[kind].items():
@@ -113,7 +114,7 @@ def test_a_unit_held_at_zero_equals_a_unit_that_nothing_reads(
     kind: str, unit_kind: str, layer: int
 ) -> None:
     model, ids = network(kind).double().eval(), batch(1, 9)
-    size = unit_kinds(model)[unit_kind]
+    size = unit_sizes(model.config)[unit_kind]
     mask = torch.ones(2, 1, size, dtype=torch.float64)
     mask[layer, 0, 3] = 0
     traced, _ = trace(model, ids, masks={unit_kind: mask})

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from charlm.config import RecurrentConfig
+from charlm.config.shapes import GATES
 from charlm.data.batches import IGNORED
 from charlm.evaluation.loss import summed_nll
-from charlm.kernels.cells import GATES, CellKernel, Weights
+from charlm.kernels.cells import CellKernel, Weights
 from charlm.kernels.recurrent import FusedRecurrent
 from charlm.kernels.variants import Variant
 from charlm.models import build_model

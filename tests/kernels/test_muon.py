@@ -110,10 +110,3 @@ def test_a_gradient_that_is_not_finite_shows_in_the_weights(
     weights = torch.ones(shape)
     kernel.steps([MuonUpdate(weights, gradient, torch.zeros(shape), 0.1)], 0.9, 1.0)
     assert not weights.isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("shape", "supported"), [((32, 64), True), ((33, 1), True), ((32,), False), ((2, 2, 2), False)]
-)
-def test_the_kernel_supports_every_matrix(shape: tuple[int, ...], supported: bool) -> None:
-    assert MuonKernel.supports(torch.zeros(shape)) == supported

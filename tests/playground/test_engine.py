@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from charlm.config import SampleConfig
-from charlm.playground.page import WORKER, _read
+from charlm.page.document import read_parts
+from charlm.playground.page import FOLDER, WORKER
 from charlm.playground.weights import Arrays, pack, unpack
 from charlm.sampling.filters import PENALTY_WINDOW, distribution
 from charlm.sampling.numpy import build_network
@@ -52,7 +53,7 @@ CASES += [(kind, {}, how) for kind in KINDS for how in ("int8", "fp16")]
 
 def engine() -> str:
     """The scripts of the worker without its messages."""
-    return "".join(map(_read, WORKER)).partition("const takes =")[0]
+    return read_parts(FOLDER, *WORKER).partition("const takes =")[0]
 
 
 def in_javascript(arrays: Arrays) -> str:

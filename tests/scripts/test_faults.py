@@ -261,7 +261,7 @@ def test_runs_are_compared(
     run = shutil.copytree(tiny_run("lstm"), tmp_path / "run")
     if change:
         change(run)
-    found = list(script("faults_runs").differences(run, tiny_run("lstm")))
+    found = list(script("faults_compare").differences(run, tiny_run("lstm")))
     assert [line.partition(":")[0] for line in found] == [kind] * (kind is not None)
 
 
@@ -273,10 +273,10 @@ def test_leftovers_are_found(script: Import, tmp_path: Path) -> None:
     for name in ("charlm-x", "ccx.s"):
         (tmp_path / "tmp" / name).touch()
     (tmp_path / "cache/encoded" / ("a" * 64) / "facts.json.tmp").touch()
-    found = {line.rpartition("/")[2] for line in script("faults_runs").leftovers(tmp_path)}
+    found = {line.rpartition("/")[2] for line in script("faults_compare").leftovers(tmp_path)}
     assert found == {"facts.json.tmp", "tmp-1", "tmp-2", "x.tmp", "charlm-x", "ccx.s"}
     (tmp_path / "tmp" / "torchinductor_x").mkdir()  # whose compiler may have left a file
-    left = {line.rpartition("/")[2] for line in script("faults_runs").leftovers(tmp_path)}
+    left = {line.rpartition("/")[2] for line in script("faults_compare").leftovers(tmp_path)}
     assert found - left == {"ccx.s"}
 
 

@@ -25,9 +25,10 @@ from charlm.files import private_folder
 from charlm.kernels.fused import Kernels
 from charlm.kernels.variants import Variant
 from charlm.models import CharModel, build_model
+from charlm.models.base import Forward
 from charlm.training import choose, step, trial
 from charlm.training.choose import choose_compute
-from charlm.training.compute import Compute, Forward, forward_of
+from charlm.training.compute import Compute, forward_of
 from charlm.training.measured import ROUNDS
 from tests.conftest import KINDS, Charlm, TinyConfig, write_yaml
 from tests.training.helpers import assert_same_run, make_config, new_run, resume, start, train

@@ -18,7 +18,6 @@ from charlm.kernels.gpt import FusedGPT
 from charlm.kernels.variants import Variant
 from charlm.machine import usable_memory
 from charlm.models import CharModel, build_model
-from charlm.training import memory
 from charlm.training.memory import bytes_at_least, refuse_too_large
 from tests.conftest import python
 from tests.kernels import VARIANTS, load
@@ -116,7 +115,7 @@ def test_the_message_tells_what_would_help() -> None:
 
 
 def test_nothing_is_refused_if_the_memory_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "usable_memory", lambda: None)
+    monkeypatch.setattr("charlm.models.usable_memory", lambda: None)
     refuse_too_large(*VAST, V)
 
 

@@ -24,7 +24,7 @@ from charlm.sampling.native.matrix import (
 from charlm.sampling.native.threads import MAX_THREADS
 from charlm.sampling.numpy.gpt import GPT, capacity
 
-# in the order of the enums in gpt.c
+# in the order of the enums in gpt.c and transformer.h
 NORMS, MLPS = ("layernorm", "rmsnorm"), ("gelu", "relu2", "swiglu")
 CACHE_MULTIPLE = 16  # gpt.c keeps keys in groups of 16 positions
 MATRICES = ("qkv", "out", "up", "down")

@@ -14,7 +14,7 @@ from charlm.sampling.native.code import Kernel
 from charlm.sampling.native.matrix import Array, CMatrix, Matrix, address, pointer, size
 from charlm.sampling.numpy.recurrent import Recurrent
 
-KINDS = list(GATES)  # in the order of the enum in recurrent.c
+KINDS = ("rnn", "gru", "lstm")  # in the order of the enum in cells.h
 # The most characters of a text in one call of the kernel. Between two calls Python can handle
 # Ctrl-C, and the number of threads can change.
 MAX_STEPS = 64
