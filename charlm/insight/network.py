@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from charlm.config import MLPConfig, RecurrentConfig
+from charlm.errors import BrokenModelError
 from charlm.insight.record import Array
 from charlm.insight.surprisal import char_class
 from charlm.models import GPT, MLP, CharModel, Recurrent
@@ -154,8 +155,13 @@ def embedding_map(model: CharModel, vocab: str) -> EmbeddingMap:
 
     Without an embedding, the vectors are columns of the first matrix: of W_ih, (V, G*D), what a
     character adds to the gates; or of an MLP, (V, D), what the last character adds to the units.
+
+    Raises:
+        BrokenModelError: a vector is not finite, also one of a character that no text has.
     """
     vectors, source = _vectors(model)
+    if not np.isfinite(vectors).all():
+        raise BrokenModelError
     centred = vectors - vectors.mean(0)
     U, S, _ = np.linalg.svd(centred, full_matrices=False)
     xy = np.zeros((len(vectors), 2))

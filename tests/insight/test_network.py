@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from charlm.config.shapes import unit_sizes
+from charlm.errors import BrokenModelError
 from charlm.insight.network import embedding_map, parts_of
 from charlm.insight.trace import trace
 from tests.insight.helpers import RECURRENT, network
@@ -116,3 +117,12 @@ def test_a_vocabulary_of_one_or_two_characters_has_a_map(size: int) -> None:
     assert found.xy.shape == (size, 2)
     assert np.isfinite(found.xy).all()
     np.testing.assert_allclose(found.xy[:, 1], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_an_embedding_that_is_not_finite_has_no_map(value: float) -> None:
+    model: Any = network("lstm")
+    with torch.no_grad():
+        model.embed.weight[4, 2] = value
+    with pytest.raises(BrokenModelError):
+        embedding_map(model, "abcdeABC\n")
