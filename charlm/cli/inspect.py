@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from charlm.insight.survey import Survey
 
 MOST_SHOWN = 8  # discoveries in the terminal
+UNITS = {"h": "hidden h", "c": "cell c", "mlp": "MLP unit", "x": "residual x"}  # as in data.js
 
 
 def inspect(options: argparse.Namespace) -> int:
@@ -68,15 +69,17 @@ def _print(found: Survey, about: dict[str, Any], report: str, link: str) -> None
     width = max((len(name) for name, _ in lines), default=0)
     for name, description in lines:
         print_line(f"  {name:<{width}}  {description}")
+    if found.discoveries:
+        print_line(f"{'words':<8}AUC 1 is perfect, 0.5 is luck; the report explains all words")
 
 
 def _describe_found(found: Found) -> str:
-    """`c 413 of layer 1: Spearman 0.858 (chance 0.257, ...)`."""
+    """`cell c 413 of layer 1: Spearman 0.858 (chance 0.257, ...)`."""
     unit = found.units[0]
     return (
-        f"{unit.kind} {unit.index} of layer {unit.layer + 1}: {found.measure} {unit.score:.3f} "
-        f"(chance {found.chance:.3f}, last two characters {found.last_characters:.3f}, "
-        f"untrained {found.untrained:.3f})"
+        f"{UNITS[unit.kind]} {unit.index} of layer {unit.layer + 1}: {found.measure} "
+        f"{unit.score:.3f} (chance {found.chance:.3f}, last two characters "
+        f"{found.last_characters:.3f}, untrained {found.untrained:.3f})"
     )
 
 

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import charlm as charlm_package
+from charlm.cli.inspect import UNITS
+from charlm.config import Config
+from charlm.config.shapes import unit_sizes
 from tests.conftest import KINDS, Charlm, TinyConfig, TinyRun, python, train_with
 
 RUN = Path("checkpoints") / "lstm"
@@ -29,6 +33,13 @@ def test_a_page_for_every_kind_of_model(
     assert "400 characters" in result.out
     assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]  # no temporary file is left
+
+
+def test_the_terminal_names_all_units_as_the_page_does(tiny_config: TinyConfig) -> None:
+    page = (Path(charlm_package.__file__).parent / "page/parts/data.js").read_text("utf-8")
+    assert all(f'{kind}: "{name}"' in page for kind, name in UNITS.items())
+    configs = [Config.model_validate(tiny_config(kind)) for kind in KINDS]
+    assert {kind for config in configs for kind in unit_sizes(config.model)} == set(UNITS)
 
 
 def test_the_numbers_are_those_of_eval(charlm: Charlm, workplace: Path) -> None:
