@@ -23,7 +23,7 @@ from charlm.models import build_model
 from charlm.training.choose import choose_compute
 from charlm.training.compiled import compiled_forward
 from charlm.training.compute import Compute
-from charlm.training.muon import BatchedMuon
+from charlm.training.muon import batched_muon
 from charlm.training.step import Stepper
 
 PREPARED = 16  # batches of a bare loop, which repeats them
@@ -175,7 +175,7 @@ def _capture(ours: Ours) -> Callable[[], None]:
     hidden = model.hidden_matrices()
     rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
     optimizers = [
-        BatchedMuon([{"params": hidden, "weight_decay": 0.0}], 1e-3, 0.95, torch.bfloat16),
+        batched_muon([{"params": hidden, "weight_decay": 0.0}], 1e-3, 0.95, torch.bfloat16),
         torch.optim.AdamW(rest, lr=1e-3, fused=True, capturable=True),
     ]
     x, y = (tensor.contiguous() for tensor in ours.batches.batch(0))

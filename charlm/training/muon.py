@@ -9,56 +9,52 @@ import torch
 from torch import Tensor
 
 from charlm.kernels.muon import COEFFICIENTS, MuonKernel, MuonUpdate
-from charlm.training.rules import Group, Optimizer
+from charlm.training.rules import Group, Optimizer, Tensors
 
 A, B, C = COEFFICIENTS  # a, b and c of the polynomial in `orthogonal`
+KEYS = ("momentum_buffer",)  # the averages of the gradients
 STEPS, EPS = 5, 1e-7  # as in torch.optim.Muon
 GRAM_PAYS = 1.5  # columns per row from which the iteration on the Gram matrix needs fewer products
 
 
-class FastMuon(Optimizer):
+def kernel_muon(
+    groups: Sequence[Group], lr: float, momentum: float, kernel: MuonKernel
+) -> Optimizer:
     """Muon by charlm's own CPU kernel."""
 
-    def __init__(
-        self, groups: Sequence[Group], lr: float, momentum: float, kernel: MuonKernel
+    def update(
+        weights: Tensors, gradients: Tensors, averages: Tensors, lr: float, weight_decay: float
     ) -> None:
-        super().__init__(groups, lr, ["momentum_buffer"])
-        self._momentum, self._kernel = momentum, kernel
-
-    def _update(
-        self, group: Group, weights: list[Tensor], gradients: list[Tensor], *kept: list[Tensor]
-    ) -> None:
-        lr = float(group["lr"])
         updates = [
             MuonUpdate(matrix, gradient, average, _scaled(lr, matrix))
-            for matrix, gradient, average in zip(weights, gradients, *kept, strict=True)
+            for matrix, gradient, average in zip(weights, gradients, averages, strict=True)
         ]
-        self._kernel.steps(updates, self._momentum, 1 - lr * group["weight_decay"])
+        kernel.steps(updates, momentum, 1 - lr * weight_decay)
+
+    return Optimizer(groups, lr, KEYS, update)
 
 
-class BatchedMuon(Optimizer):
+def batched_muon(
+    groups: Sequence[Group], lr: float, momentum: float, dtype: torch.dtype
+) -> Optimizer:
     """Muon that computes the orthogonal factors of all matrices of one shape in one batch.
 
     Args:
         dtype: of the products.
     """
 
-    def __init__(
-        self, groups: Sequence[Group], lr: float, momentum: float, dtype: torch.dtype
+    def update(
+        weights: Tensors, gradients: Tensors, averages: Tensors, lr: float, weight_decay: float
     ) -> None:
-        super().__init__(groups, lr, ["momentum_buffer"])
-        self._momentum, self._dtype = momentum, dtype
+        for same in _by_shape(zip(weights, gradients, averages, strict=True)):
+            matrices, slopes, means = map(list, zip(*same, strict=True))
+            torch._foreach_lerp_(means, slopes, 1 - momentum)
+            directions = torch._foreach_lerp(slopes, means, momentum)  # Nesterov's
+            factors = orthogonal(torch.stack(directions), dtype).float().unbind()
+            torch._foreach_mul_(matrices, 1 - lr * weight_decay)
+            torch._foreach_add_(matrices, factors, alpha=-_scaled(lr, matrices[0]))
 
-    def _update(
-        self, group: Group, weights: list[Tensor], gradients: list[Tensor], *kept: list[Tensor]
-    ) -> None:
-        for same in _by_shape(zip(weights, gradients, *kept, strict=True)):
-            matrices, slopes, averages = map(list, zip(*same, strict=True))
-            torch._foreach_lerp_(averages, slopes, 1 - self._momentum)
-            directions = torch._foreach_lerp(slopes, averages, self._momentum)  # Nesterov's
-            factors = orthogonal(torch.stack(directions), self._dtype).float().unbind()
-            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(matrices, factors, alpha=-_scaled(group["lr"], matrices[0]))
+    return Optimizer(groups, lr, KEYS, update)
 
 
 def _scaled(lr: float, matrix: Tensor) -> float:

@@ -12,8 +12,15 @@ from charlm.config.shapes import Named
 from charlm.kernels.muon import MuonKernel
 from charlm.models import CharModel
 from charlm.processes import Processes
-from charlm.training.muon import BatchedMuon, FastMuon
-from charlm.training.rules import SGD, Adam, Group, Optimizer, RMSProp, shape_of_state
+from charlm.training.muon import batched_muon, kernel_muon
+from charlm.training.rules import (
+    Group,
+    Optimizer,
+    make_adam,
+    make_rmsprop,
+    make_sgd,
+    shape_of_state,
+)
 
 
 class Optimizers:
@@ -141,11 +148,11 @@ def _build(
     groups = _decay_groups(list(model.parameters()), config.weight_decay)
     match config:
         case SGDConfig():
-            return [SGD(groups, config.lr, config.momentum)]
+            return [make_sgd(groups, config.lr, config.momentum)]
         case RMSPropConfig():
-            return [RMSProp(groups, config.lr, config.alpha, config.eps)]
+            return [make_rmsprop(groups, config.lr, config.alpha, config.eps)]
         case AdamConfig(kind=kind):
-            return [Adam(groups, config.lr, config.betas, config.eps, decoupled=kind == "adamw")]
+            return [make_adam(groups, config.lr, config.betas, config.eps, kind == "adamw")]
         case MuonConfig():
             return _build_muon(model, config, muon, kernel)
     raise AssertionError(config)
@@ -159,12 +166,12 @@ def _build_muon(
     rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
     groups = _decay_groups(hidden, config.weight_decay)
     muon = (
-        FastMuon(groups, config.lr, config.momentum, kernel)
+        kernel_muon(groups, config.lr, config.momentum, kernel)
         if kernel
-        else BatchedMuon(groups, config.lr, config.momentum, dtype)
+        else batched_muon(groups, config.lr, config.momentum, dtype)
     )
     others = _decay_groups(rest, config.weight_decay)
-    return [muon, Adam(others, config.adamw_lr, config.betas, config.eps, decoupled=True)]
+    return [muon, make_adam(others, config.adamw_lr, config.betas, config.eps, decoupled=True)]
 
 
 def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[Group]:

@@ -17,7 +17,7 @@ from charlm.kernels.muon import MuonKernel, MuonUpdate
 from charlm.models import CharModel
 from charlm.models.base import Forward
 from charlm.training.compute import DTYPES, Compute, Precision, forward_of
-from charlm.training.muon import BatchedMuon, FastMuon, orthogonal
+from charlm.training.muon import batched_muon, kernel_muon, orthogonal
 from charlm.training.step import Stepper
 
 # The largest relative differences (loss, gradient) that rounding in a precision can explain.
@@ -249,8 +249,8 @@ def muon_step_seconds(
         matrix.grad = torch.ones_like(matrix)
     groups = [{"params": matrices, "weight_decay": 0.0}]
     muon = (
-        FastMuon(groups, 0.0, 0.0, kernel)
+        kernel_muon(groups, 0.0, 0.0, kernel)
         if kernel
-        else BatchedMuon(groups, 0.0, 0.0, DTYPES[precision])
+        else batched_muon(groups, 0.0, 0.0, DTYPES[precision])
     )
     return _shortest(muon.step, repeats)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from charlm.kernels.muon import MuonKernel, MuonUpdate
-from charlm.training.muon import BatchedMuon, FastMuon, orthogonal
+from charlm.training.muon import batched_muon, kernel_muon, orthogonal
 from charlm.training.rules import Group, Optimizer
 from tests.kernels import VARIANTS, load
 from tests.kernels.newton_schulz import ROUNDING, distance, iterated, matrix_of
@@ -36,7 +36,7 @@ def groups(matrices: list[nn.Parameter]) -> list[Group]:
 
 def test_the_steps_are_those_of_pytorch_within_rounding(kernel: MuonKernel) -> None:
     ours = weights(SHAPES[:5])
-    assert_steps_as_pytorch(FastMuon(groups(ours), LR, MOMENTUM, kernel), ours)
+    assert_steps_as_pytorch(kernel_muon(groups(ours), LR, MOMENTUM, kernel), ours)
 
 
 class InPyTorch(MuonKernel):
@@ -55,13 +55,13 @@ class InPyTorch(MuonKernel):
 
 def test_the_optimizer_gives_the_kernel_all_that_a_step_needs() -> None:
     ours = weights([*SHAPES[:5], (32, 32)])
-    assert_steps_as_pytorch(FastMuon(groups(ours), LR, MOMENTUM, InPyTorch()), ours)
+    assert_steps_as_pytorch(kernel_muon(groups(ours), LR, MOMENTUM, InPyTorch()), ours)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_steps_in_batches_are_those_of_pytorch_within_rounding(dtype: torch.dtype) -> None:
     ours = weights([*SHAPES[:5], *SHAPES[1:4], (48, 20)])  # one or two of each shape
-    assert_steps_as_pytorch(BatchedMuon(groups(ours), LR, MOMENTUM, dtype), ours)
+    assert_steps_as_pytorch(batched_muon(groups(ours), LR, MOMENTUM, dtype), ours)
 
 
 def assert_steps_as_pytorch(fast: Optimizer, ours: list[nn.Parameter]) -> None:
@@ -86,8 +86,8 @@ def assert_steps_as_pytorch(fast: Optimizer, ours: list[nn.Parameter]) -> None:
 def test_a_matrix_without_a_gradient_does_not_change(kernel: MuonKernel) -> None:
     matrix = nn.Parameter(matrix_of((32, 32)))
     before = matrix.detach().clone()
-    FastMuon(groups([matrix]), LR, MOMENTUM, kernel).step()
-    BatchedMuon(groups([matrix]), LR, MOMENTUM, torch.float32).step()
+    kernel_muon(groups([matrix]), LR, MOMENTUM, kernel).step()
+    batched_muon(groups([matrix]), LR, MOMENTUM, torch.float32).step()
     assert torch.equal(matrix, before)
 
 
