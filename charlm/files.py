@@ -57,13 +57,15 @@ def open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def open_folder(path: Path, flags: int = 0) -> int:
-    """Open a folder. Anything else is an OSError at once, also a pipe that nobody writes to.
-
-    Returns:
-        A descriptor, to be closed.
-    """
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | flags)
+@contextmanager
+def opened_folder(path: Path, flags: int = 0) -> Iterator[int]:
+    """Open a folder; yields its descriptor. Anything else is an OSError at once, also a pipe that
+    nobody writes to."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 # --- private files and folders ------------------------------------------------------------------
@@ -146,12 +148,9 @@ def remove_folder(folder: Path, names: re.Pattern[str]) -> None:
         folder.unlink()
         return
     if os.unlink in os.supports_dir_fd:
-        descriptor = open_folder(folder, os.O_NOFOLLOW)
-        try:
+        with opened_folder(folder, os.O_NOFOLLOW) as descriptor:
             for name in filter(names.fullmatch, os.listdir(descriptor)):  # noqa: PTH208
                 os.unlink(name, dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
     else:  # Windows
         for path in folder.iterdir():
             if names.fullmatch(path.name):
@@ -185,11 +184,8 @@ def locked(folder: Path, wait: bool, without: bool = True) -> Iterator[bool]:
     if fcntl is None:
         yield without
         return
-    descriptor = open_folder(folder)
-    try:
+    with opened_folder(folder) as descriptor:  # closing it also releases the lock
         yield _lock_exclusively(descriptor, wait, without)
-    finally:
-        os.close(descriptor)  # this also releases the lock
 
 
 def _lock_exclusively(descriptor: int, wait: bool, without: bool) -> bool:
@@ -212,11 +208,8 @@ def is_locked(folder: Path) -> bool:
     """
     if fcntl is None:
         return False
-    descriptor = open_folder(folder)
-    try:
+    with opened_folder(folder) as descriptor:
         return not _lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, without=True)
-    finally:
-        os.close(descriptor)
 
 
 def _lock(descriptor: int, how: int, without: bool) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from charlm.checkpoint.format import Meta
 from charlm.errors import CheckpointError, name_of_file
-from charlm.files import flush, open_folder, write_file
+from charlm.files import flush, opened_folder, write_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,9 +57,5 @@ def write(path: Path, content: bytes) -> None:
     with writing(path):
         write_file(path, content, path.with_name(TEMPORARY))
     if os.name == "posix":  # flush the renaming as well; the file is complete without it
-        with suppress(OSError):
-            descriptor = open_folder(path.parent)
-            try:
-                flush(descriptor)
-            finally:
-                os.close(descriptor)
+        with suppress(OSError), opened_folder(path.parent) as descriptor:
+            flush(descriptor)

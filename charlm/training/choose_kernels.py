@@ -66,7 +66,8 @@ class KernelChooser:
         """Return how to compute the layers.
 
         Args:
-            pytorch: returns PyTorch on this CPU in the best precision.
+            pytorch: returns PyTorch on this CPU in the best precision; called only if PyTorch is
+                timed or used.
 
         Raises:
             DeviceError: train.kernels is `on`, and there is none for this CPU.
@@ -75,12 +76,13 @@ class KernelChooser:
             return pytorch()
         was = self._was(_layers_of(self.recorded) if self.recorded else None)
         found = {it.kernel: it for it in self._correct(self._variants(was))}
-        tries_pytorch = self.train.kernels != "on" and was not in found
-        if not found:
-            return pytorch()
-        if len(found) == 1 and not tries_pytorch:
-            return next(iter(found.values()))
-        return self._fastest(found, functools.cache(pytorch) if tries_pytorch else None)
+        slow = functools.cache(pytorch)
+        names = [*found, *[TORCH] * (self.train.kernels != "on" and was not in found)]
+
+        def compute_of(name: str) -> Compute:
+            return found[name] if name in found else slow()
+
+        return compute_of(names[0]) if len(names) == 1 else self._fastest(names, compute_of)
 
     def _correct(self, variants: list[Variant]) -> Iterator[Compute]:
         """Yield a Compute for each variant whose layers are correct."""
@@ -109,28 +111,18 @@ class KernelChooser:
         if not n_found and self.train.kernels == "on":
             raise DeviceError(f"train.kernels on: {problem}; use train.kernels=auto or off")
 
-    def _fastest(
-        self, kernels: dict[str, Compute], pytorch: Callable[[], Compute] | None
-    ) -> Compute:
-        """Return the one with the shortest step. Each is timed once on this machine.
-
-        Args:
-            pytorch: as above; called only if PyTorch is timed or used. None: it is not a choice.
-        """
+    def _fastest(self, names: list[str], compute_of: Callable[[str], Compute]) -> Compute:
+        """Return the one with the shortest step. Each is timed once on this machine."""
         # with SGD the layers take most of the time; Muon's kernel is chosen separately
         train = self.train.model_copy(update={"optimizer": SGDConfig()})
         x, y = trial.random_batch(train, self.model, SHARE)
-
-        def compute_of(name: str) -> Compute:
-            return kernels[name] if pytorch is None or name in kernels else pytorch()
-
         seconds = measured(
             f"{self.model.config!r} {self.model.vocab_size} {tuple(x.shape)} "
             f"{self.train.precision} {self.float32.threads}",
-            [*kernels, *[TORCH] * (pytorch is not None)],
+            names,
             lambda name: trial.step_seconds(self.model, train, compute_of(name), x, y, repeats=1),
         )
-        best = compute_of(min(seconds, key=seconds.__getitem__))
+        best = compute_of(min(names, key=seconds.__getitem__))
         return replace(best, checks=(*best.checks, _times(seconds, best.kernel)))
 
     # --- Muon --------------------------------------------------------------------------------

@@ -17,6 +17,19 @@ STEPS, EPS = 5, 1e-7  # as in torch.optim.Muon
 GRAM_PAYS = 1.5  # columns per row from which the iteration on the Gram matrix needs fewer products
 
 
+def make_muon(
+    groups: Sequence[Group],
+    lr: float,
+    momentum: float,
+    kernel: MuonKernel | None,
+    dtype: torch.dtype,
+) -> Optimizer:
+    """Muon by charlm's own CPU kernel, or without one by PyTorch, with products of this dtype."""
+    if kernel:
+        return kernel_muon(groups, lr, momentum, kernel)
+    return batched_muon(groups, lr, momentum, dtype)
+
+
 def kernel_muon(
     groups: Sequence[Group], lr: float, momentum: float, kernel: MuonKernel
 ) -> Optimizer:

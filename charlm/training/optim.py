@@ -12,7 +12,7 @@ from charlm.config.shapes import Named
 from charlm.kernels.muon import MuonKernel
 from charlm.models import CharModel
 from charlm.processes import Processes
-from charlm.training.muon import batched_muon, kernel_muon
+from charlm.training.muon import make_muon
 from charlm.training.rules import (
     Group,
     Optimizer,
@@ -164,14 +164,11 @@ def _build_muon(
     """Muon (Jordan et al. 2024) for the hidden matrices, AdamW for all other parameters."""
     hidden = model.hidden_matrices()
     rest = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
-    groups = _decay_groups(hidden, config.weight_decay)
-    muon = (
-        kernel_muon(groups, config.lr, config.momentum, kernel)
-        if kernel
-        else batched_muon(groups, config.lr, config.momentum, dtype)
-    )
-    others = _decay_groups(rest, config.weight_decay)
-    return [muon, make_adam(others, config.adamw_lr, config.betas, config.eps, decoupled=True)]
+    groups, others = (_decay_groups(it, config.weight_decay) for it in (hidden, rest))
+    return [
+        make_muon(groups, config.lr, config.momentum, kernel, dtype),
+        make_adam(others, config.adamw_lr, config.betas, config.eps, decoupled=True),
+    ]
 
 
 def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[Group]:

@@ -46,7 +46,8 @@ class Optimizer:
         """Update all parameters that have a gradient."""
         for group in self.param_groups:
             if ready := [it for it in group["params"] if it.grad is not None]:
-                kept = [[self._state(it)[key] for it in ready] for key in self.keys]
+                states = [self._state(it) for it in ready]
+                kept = [[state[key] for state in states] for key in self.keys]
                 settings = {name: group[name] for name in ("lr", "weight_decay")}
                 self._update(ready, [it.grad for it in ready], *kept, **settings)
 

@@ -17,7 +17,7 @@ from charlm.kernels.muon import MuonKernel, MuonUpdate
 from charlm.models import CharModel
 from charlm.models.base import Forward
 from charlm.training.compute import DTYPES, Compute, Precision, forward_of
-from charlm.training.muon import batched_muon, kernel_muon, orthogonal
+from charlm.training.muon import make_muon, orthogonal
 from charlm.training.step import Stepper
 
 # The largest relative differences (loss, gradient) that rounding in a precision can explain.
@@ -248,9 +248,5 @@ def muon_step_seconds(
     for matrix in matrices:
         matrix.grad = torch.ones_like(matrix)
     groups = [{"params": matrices, "weight_decay": 0.0}]
-    muon = (
-        kernel_muon(groups, 0.0, 0.0, kernel)
-        if kernel
-        else batched_muon(groups, 0.0, 0.0, DTYPES[precision])
-    )
+    muon = make_muon(groups, 0.0, 0.0, kernel, DTYPES[precision])
     return _shortest(muon.step, repeats)
