@@ -2,16 +2,21 @@
 """Fit the constants of charlm/config/suggest.py, which choose settings for a text and a time.
 
     scripts/fit_defaults RESULTS.jsonl [--train TEXT ...] [--kind KIND ...] [--most-chars N]
+                         [--tune WIDTH ...]
 
 With --train it trains models of several widths on pieces of each text, with several numbers of
 characters and dropout rates, and appends a line for each run to RESULTS.jsonl. Runs that are there
 already are not repeated, so it can be stopped and continued. The last 20,000 characters of a text
 are held out. The loss of a run is the loss on them after its last step, in nats per character.
 
-It then prints, for each kind and piece of text, the losses and the best dropout. For several values
-of `chars_per_weight`, it prints the regret: the loss of the width that the rule chooses for a time,
-minus the loss of the best width for that time. Times are computed from `suggest.LAPTOP`, or from
---speed with three numbers, so the machine does not matter.
+With --tune, each run of these widths is repeated with half and with twice the batch (and the
+same number of characters) and each of the two learning rates.
+
+It then prints, for each kind and piece of text, the losses and the best dropout, and the mean
+change of the loss by --tune. For several values of `chars_per_weight`, it prints the regret: the
+loss of the width that the rule chooses for a time, minus the loss of the best width for that time.
+Times are computed from `suggest.LAPTOP`, or from --speed with three numbers, so the machine does
+not matter.
 """
 
 from __future__ import annotations
@@ -21,8 +26,8 @@ import json
 import math
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, astuple, dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -48,12 +53,13 @@ READ = (300_000, 1_000_000, 3_000_000, 10_000_000)  # characters that a run read
 WIDTHS = {"gpt": (64, 128, 192, 256)}
 _WIDTHS = (64, 128, 256, 512, 1024)
 RATES = (0.0, 0.3, 0.5)
+TUNED = ("batch_size", "lr", "adamw_lr")
 RATIOS = (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 20)  # of chars_per_weight
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A run: a model, what it is trained on, and for how long."""
+    """A run: a model, what it is trained on, for how long, and how."""
 
     text: str
     piece: int
@@ -61,18 +67,39 @@ class Spec:
     width: int
     read: int
     dropout: float
+    batch_size: int
+    lr: float
+    adamw_lr: float
+
+    @property
+    def is_by_rule(self) -> bool:
+        return self == by_rule(*astuple(self)[:6])
+
+    def variants(self) -> dict[tuple[str, float], Spec]:
+        """The runs of --tune, by the name of what differs and the factor."""
+        return {
+            (key, factor): replace(self, **{key: type(value)(factor * value)})
+            for key, factor in product(TUNED, (0.5, 2))
+            if (value := getattr(self, key)) * factor >= 1 or key != "batch_size"
+        }
 
     def choice(self) -> Choice:
-        of = KINDS[self.kind]
         return Choice(
             kind=self.kind,
             width=self.width,
-            batch_size=batch_size(self.read, self.piece, of.seq_len),
+            batch_size=self.batch_size,
             dropout=self.dropout,
             chars=self.read,
             epochs=self.read / self.piece,
             enough=False,
         )
+
+
+def by_rule(text: str, piece: int, kind: str, width: int, read: int, dropout: float) -> Spec:
+    """A run with the batch and the learning rates of the rule."""
+    of = KINDS[kind]
+    batch = batch_size(read, piece, of.seq_len)
+    return Spec(text, piece, kind, width, read, dropout, batch, of.lr, of.adamw_lr)
 
 
 class LastLoss(Observer):
@@ -93,12 +120,13 @@ def main() -> None:
     options.add_argument("--train", type=Path, nargs="+", default=[], metavar="TEXT")
     options.add_argument("--kind", nargs="+", choices=sorted(KINDS), default=["lstm"])
     options.add_argument("--most-chars", type=int, default=3_000_000, metavar="N")
+    options.add_argument("--tune", type=int, nargs="+", default=[], metavar="WIDTH")
     options.add_argument("--speed", type=float, nargs=3, metavar="S", help="as in suggest.Speed")
     asked = options.parse_args()
     lines = asked.results.read_text().splitlines() if asked.results.exists() else []
     results = {Spec(**(found := json.loads(line))["spec"]): found["loss"] for line in lines}
     for text in asked.train:
-        for spec in specs(text, asked.kind, asked.most_chars):
+        for spec in specs(text, asked.kind, asked.most_chars, asked.tune):
             if spec not in results:
                 results[spec] = train(text, spec)
                 with asked.results.open("a") as file:
@@ -110,19 +138,27 @@ def main() -> None:
 # --- runs -------------------------------------------------------------------------------------
 
 
-def specs(text: Path, kinds: list[str], most_chars: int) -> Iterator[Spec]:
-    """The runs for a text. Without repetition no dropout is tried, and much repetition needs it."""
+def specs(
+    text: Path, kinds: list[str], most_chars: int, tuned: Collection[int] = ()
+) -> Iterator[Spec]:
+    """The runs for a text. Without repetition no dropout is tried, and much repetition needs it.
+
+    Args:
+        tuned: the widths of the runs that are also done with other batches and learning rates.
+    """
     length = len(text.read_text(encoding="utf-8")) - HELD_OUT
     fits = [piece for piece in PIECES if piece <= length]
     for kind, piece, read in product(kinds, fits or [length], READ):
         for width, rate in product(WIDTHS.get(kind, _WIDTHS), RATES):
             epochs = read / piece
             if read <= most_chars and (rate == 0 if epochs < 2 else rate > 0 or epochs < 10):
-                yield Spec(text.stem, piece, kind, width, read, rate)
+                spec = by_rule(text.stem, piece, kind, width, read, rate)
+                yield spec
+                yield from spec.variants().values() if width in tuned else ()
 
 
 def train(text: Path, spec: Spec) -> float:
-    """The loss of a run on the held-out characters; NaN if it fails."""
+    """The loss of a run on the held-out characters, in nats per character; NaN if it fails."""
     content = text.read_text(encoding="utf-8")
     keep = LastLoss()
     with tempfile.TemporaryDirectory() as folder:
@@ -130,6 +166,7 @@ def train(text: Path, spec: Spec) -> float:
         path.write_text(content[: spec.piece] + content[-HELD_OUT:], encoding="utf-8")
         config = suggest((str(path),), spec.choice())
         config["data"]["val_fraction"] = HELD_OUT / (HELD_OUT + spec.piece)
+        config["train"]["optimizer"] |= {"lr": spec.lr, "adamw_lr": spec.adamw_lr}
         config["eval"] = {"every": None, "max_chars": None, "sample_every": None}
         try:
             charlm.train(config=config, out=folder, observers=[keep])
@@ -147,7 +184,8 @@ Losses = dict[int, dict[int, float]]  # by the width, then by the characters tha
 def report(results: dict[Spec, float], speed: Speed) -> None:
     groups: dict[tuple[str, str, int], dict[Spec, float]] = defaultdict(dict)
     for spec, loss in results.items():
-        groups[spec.kind, spec.text, spec.piece][spec] = loss
+        if spec.is_by_rule:
+            groups[spec.kind, spec.text, spec.piece][spec] = loss
     regrets: dict[str, list[list[float]]] = defaultdict(list)
     for (kind, text, piece), runs in sorted(groups.items()):
         print(f"\n{kind}, {piece:,} characters of {text}: loss (dropout, that of the rule)")
@@ -160,6 +198,7 @@ def report(results: dict[Spec, float], speed: Speed) -> None:
             print(f"  {width:5}  {'  '.join(cells)}")
         losses = {width: {n: loss for n, (loss, _) in by.items()} for width, by in best.items()}
         regrets[kind] += regret(kind, piece, losses, speed)
+    report_tuned(results)
     for kind, rows in regrets.items():
         if not rows:
             print(f"\n{kind}: too few runs to compare widths at the same time")
@@ -167,6 +206,18 @@ def report(results: dict[Spec, float], speed: Speed) -> None:
         means = np.mean(rows, axis=0)
         cells = "  ".join(f"{r:g}: {it:.4f}" for r, it in zip(RATIOS, means, strict=True))
         print(f"\n{kind}: mean nats above the best width, by chars_per_weight\n  {cells}")
+
+
+def report_tuned(results: dict[Spec, float]) -> None:
+    """Print the mean change of the loss by another batch or learning rate."""
+    changes: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+    for spec, loss in results.items():
+        for (key, factor), variant in spec.variants().items():
+            if spec.is_by_rule and variant in results:
+                changes[spec.kind, key, factor].append(results[variant] - loss)
+    print()
+    for (kind, key, factor), nats in sorted(changes.items()):
+        print(f"{kind}, {key} times {factor:g}: {np.mean(nats):+.4f} nats ({len(nats)} runs)")
 
 
 def best_of(runs: dict[Spec, float]) -> dict[int, dict[int, tuple[float, float]]]:

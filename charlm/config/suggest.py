@@ -35,6 +35,7 @@ class Kind:
         matrices: weights of a layer per width**2.
         seq_len: characters per sequence.
         chars_per_weight: the fewest characters to train on for each weight of the layers.
+        lr, adamw_lr: learning rates of Muon and of AdamW.
     """
 
     widths: tuple[int, ...]
@@ -42,6 +43,8 @@ class Kind:
     matrices: int
     seq_len: int
     chars_per_weight: float
+    lr: float = 0.02
+    adamw_lr: float = 0.004
 
     def weights(self, width: int) -> int:
         """The number of weights of the layers, without the embedding and the output layer."""
@@ -51,11 +54,11 @@ class Kind:
 _RECURRENT_WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 # Chosen from runs of 0.6 to 4 million characters of one text only; longer runs may want more.
 _MLP_CONTEXT = 8
-MOST_WEIGHTS = 30  # for each character of the text
+MOST_WEIGHTS = 15  # for each character of the text
 KINDS = {
-    "lstm": Kind(_RECURRENT_WIDTHS, 1, 8, 64, 1.5),
-    "gru": Kind(_RECURRENT_WIDTHS, 1, 6, 64, 3.0),
-    "rnn": Kind(_RECURRENT_WIDTHS, 1, 2, 64, 3.0),
+    "lstm": Kind(_RECURRENT_WIDTHS, 1, 8, 64, 1.5, 0.03, 0.008),
+    "gru": Kind(_RECURRENT_WIDTHS, 1, 6, 64, 3.0, 0.03, 0.008),
+    "rnn": Kind(_RECURRENT_WIDTHS, 1, 2, 64, 3.0, 0.03, 0.008),
     "gpt": Kind((32, 64, 96, 128, 192, 256, 384, 512, 768), 4, 12, 128, 3.0),
     "mlp": Kind((64, 128, 256, 384, 512, 768, 1024, 1536, 2048), 3, 1, 64, 5.0),
 }
@@ -233,13 +236,13 @@ def chars_in(of: Kind, chars: int, width: int, seconds: float, speed: Speed) -> 
 
 def _most_epochs(weights_per_char: float) -> float:
     """The number of passes after which the best dropout no longer prevents overfitting."""
-    return 140 / math.sqrt(max(0.3, weights_per_char))
+    return 110 / math.sqrt(max(0.3, weights_per_char))
 
 
 def dropout(epochs: float, weights_per_char: float) -> float:
     """A large model and many passes overfit, and dropout prevents it."""
     pressure = epochs * math.sqrt(weights_per_char)
-    rate = 0.145 * math.log(max(pressure, 1e-9) / 4.4)
+    rate = 0.17 * math.log(max(pressure, 1e-9) / 5)
     return min(0.65, max(0.0, round(20 * rate) / 20))
 
 
@@ -247,8 +250,10 @@ _BATCH_SIZES = (4, 8, 16, 32, 64, 128)
 
 
 def batch_size(read: float, chars: int, seq_len: int) -> int:
-    """A batch that grows with the square root of the length of a run, but not beyond the text."""
-    ideal = 32 * math.sqrt(read / 3e6) * 64 / seq_len
+    """A batch that grows with the square root of the length of a run, and is smaller for many
+    passes over the text."""
+    passes = max(4, read / chars)
+    ideal = 32 * math.sqrt(read / 3e6) * (4 / passes) ** 0.25 * 64 / seq_len
     nearest = min(_BATCH_SIZES, key=lambda size: abs(math.log(size / ideal)))
     return max(1, min(nearest, chars // (4 * seq_len)))
 
@@ -266,6 +271,7 @@ def suggest(
         seconds: a limit of the time; None for a number of steps.
         like: the settings of a checkpoint to start with. Its model may be none that is suggested.
     """
+    of = KINDS[choice.kind]
     limit: dict[str, float] = {} if seconds is None else {"max_seconds": seconds}
     if seconds is None or choice.enough:
         limit["max_steps"] = choice.steps
@@ -279,7 +285,12 @@ def suggest(
             "batch_size": choice.batch_size,
             **({} if choice.kind == "gpt" else {"seq_len": choice.seq_len}),  # it has a context
             **limit,
-            "optimizer": {"kind": "muon", "lr": 0.02, "weight_decay": 0.1, "adamw_lr": 4e-3},
+            "optimizer": {
+                "kind": "muon",
+                "weight_decay": 0.1,
+                "lr": of.lr,
+                "adamw_lr": of.adamw_lr,
+            },
             "schedule": {"kind": "wsd", "warmup_steps": 10},
         },
     }
