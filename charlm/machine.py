@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from charlm.errors import CharlmError
+from charlm.visible import visible
+
 try:
     import resource
 except ImportError:  # Windows
@@ -23,9 +26,18 @@ _EXCLUDED = {
 
 
 def isa_limit() -> str | None:
-    """The level that CHARLM_ISA names, a key of _EXCLUDED; None if the CPU is not limited."""
-    level = os.environ.get("CHARLM_ISA", "")
-    return level if level in _EXCLUDED else None
+    """The level that CHARLM_ISA names, a key of _EXCLUDED; None if the CPU is not limited.
+
+    Raises:
+        CharlmError: it names no level.
+    """
+    level = os.environ.get("CHARLM_ISA") or None
+    if level not in (None, *_EXCLUDED):
+        known = ", ".join(_EXCLUDED)
+        raise CharlmError(
+            f"CHARLM_ISA={visible(level)}: no such instruction set; choose {known}, or unset it"
+        )
+    return level
 
 
 def cpu_features(root: Path = Path("/")) -> set[str]:

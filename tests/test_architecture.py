@@ -22,7 +22,7 @@ ALLOWED = {
     "files": "",
     "outputs": "errors",
     "units": "",
-    "machine": "",
+    "machine": "errors visible",
     "observer": "",
     "randomness": "",
     "shared": "",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from charlm.errors import CharlmError
 from charlm.machine import cpu_features, instruction_set, usable_cpus, usable_memory
 
 HOST_CPUS = 64
@@ -191,7 +192,7 @@ def test_features_are_read_from_cpuinfo(
         ("avx2", "fpu avx2"),
         ("avx512", "fpu avx2 avx512f avx512bw avx512vl avx_vnni"),
         ("avx512_bf16", "fpu avx2 avx512f avx512bw avx512vl avx512_bf16 avx_vnni"),
-        ("other", ALL),
+        ("", ALL),
     ],
 )
 def test_charlm_can_be_limited_to_an_older_cpu(
@@ -200,4 +201,12 @@ def test_charlm_can_be_limited_to_an_older_cpu(
     write(tmp_path, {"proc/cpuinfo": f"flags\t: {ALL}\n"})
     monkeypatch.setenv("CHARLM_ISA", level)
     assert cpu_features(tmp_path) == set(left.split())
-    assert instruction_set(tmp_path) == {"other": "amx"}.get(level, level)
+    assert instruction_set(tmp_path) == (level or "amx")
+
+
+@pytest.mark.parametrize("level", ["avx512bf16", "AVX2", "\x1b[2J"])
+def test_an_unknown_level_is_an_error(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHARLM_ISA", level)
+    with pytest.raises(CharlmError, match=r"; choose avx2, avx512, avx512_bf16") as error:
+        instruction_set()
+    assert "\x1b" not in str(error.value)
