@@ -32,7 +32,7 @@ def isa_limit() -> str | None:
         CharlmError: it names no level.
     """
     level = os.environ.get("CHARLM_ISA") or None
-    if level not in (None, *_EXCLUDED):
+    if level is not None and level not in _EXCLUDED:
         known = ", ".join(_EXCLUDED)
         raise CharlmError(
             f"CHARLM_ISA={visible(level)}: no such instruction set; choose {known}, or unset it"
