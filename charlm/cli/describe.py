@@ -123,7 +123,8 @@ def _longer(run: Run, outcome: Outcome) -> str:
         done |= run.done() | {"max_seconds": math.ceil(10 * progress.wall_s) / 10}
     limits = {key: max(value, done[key]) for key in done if (value := getattr(train, key))}
     if limits.keys() == {"max_seconds"}:
-        return f" --minutes {limits['max_seconds'] / 60:.3g}"  # with --resume: that much more
+        minutes = float(f"{limits['max_seconds'] / 60:.2g}")
+        return f" --minutes {minutes:.12g}"  # with --resume: that much more
     options = {"max_steps": "--steps ", "max_epochs": "--epochs "}
     return "".join(
         f" {options.get(key) or f'--set train.{key}='}{2 * limit:.12g}"

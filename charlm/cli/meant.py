@@ -106,6 +106,6 @@ def option_hint(
         if key:
             return f"; did you mean --set {key}={shlex.quote(value or 'VALUE')}?"
     if verbs := [verb for verb, theirs in others.items() if option in theirs]:
-        return f"; it is an option of charlm {' and charlm '.join(verbs[:3])}"
+        return f"; it is an option of charlm {', '.join(verbs[:3])}"
     close = difflib.get_close_matches(name, options, 1) if len(name) > len("--a") else []
     return f"; did you mean {close[0]}{ending}?" if close else ""
