@@ -212,8 +212,8 @@ def report_tuned(results: dict[Spec, float]) -> None:
     """Print the mean change of the loss by another batch or learning rate."""
     changes: dict[tuple[str, str, float], list[float]] = defaultdict(list)
     for spec, loss in results.items():
-        for (key, factor), variant in spec.variants().items():
-            if spec.is_by_rule and variant in results:
+        for (key, factor), variant in spec.variants().items() if spec.is_by_rule else ():
+            if variant in results:
                 changes[spec.kind, key, factor].append(results[variant] - loss)
     print()
     for (kind, key, factor), nats in sorted(changes.items()):

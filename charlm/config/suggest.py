@@ -250,8 +250,8 @@ _BATCH_SIZES = (4, 8, 16, 32, 64, 128)
 
 
 def batch_size(read: float, chars: int, seq_len: int) -> int:
-    """A batch that grows with the square root of the length of a run, and is smaller for many
-    passes over the text."""
+    """A batch that grows with the square root of the length of a run, but not beyond the text, and
+    is smaller for many passes over it."""
     passes = max(4, read / chars)
     ideal = 32 * math.sqrt(read / 3e6) * (4 / passes) ** 0.25 * 64 / seq_len
     nearest = min(_BATCH_SIZES, key=lambda size: abs(math.log(size / ideal)))
