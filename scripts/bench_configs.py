@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from comparing import Comparison, in_turn, report, show
 
-from charlm.config import AdamConfig, Config, TrainConfig
+from charlm.config import AdamConfig, Config, MuonConfig, TrainConfig
 from charlm.config.files import load_config
 from charlm.models import CharModel, build_model
 from charlm.training.choose import choose_compute
@@ -82,7 +82,8 @@ def step_of(config: Config, train: TrainConfig) -> tuple[Callable[[], float], st
         stepper.step(ids[0], ids[1], 1.0)
         return time.perf_counter() - started
 
-    return step, f"{compute.precision}, {compute.kernel}, Muon in {compute.muon}"
+    muon = f", Muon in {compute.muon}" * isinstance(train.optimizer, MuonConfig)
+    return step, f"{compute.precision}, {compute.kernel}{muon}"
 
 
 def repeat(step: Callable[[], float], times: int) -> Callable[[], float]:

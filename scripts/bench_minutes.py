@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What --minutes chooses, beside the settings of char-rnn and of nanoGPT for as many minutes.
 
-    scripts/bench minutes RESULTS.jsonl [--minutes 1 5 20] [TEXT ...]
+    scripts/bench minutes RESULTS.jsonl [--minutes 1 5 20] [--recipes chosen] [TEXT ...]
 
 Each run is a `charlm train` of its own, and takes its minutes. A tenth of each text is held out as
 the test text; the losses are bits per character on its first 100,000 characters. The columns of
@@ -45,11 +45,12 @@ def main() -> None:
     options.add_argument("texts", type=Path, nargs="*", metavar="TEXT")
     options.add_argument("--minutes", type=float, nargs="+", default=[1, 5, 20], metavar="M")
     options.add_argument("--lists", nargs="*", default=[], metavar="NAME", help="texts of lines")
+    options.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
     asked = options.parse_args()
     done = read(asked.results)
     for minutes in asked.minutes:
         for text in asked.texts:
-            for recipe in RECIPES:
+            for recipe in asked.recipes:
                 if (text.stem, minutes, recipe) not in done:
                     result = measure(text, minutes, recipe, text.stem in asked.lists)
                     with asked.results.open("a", encoding="utf-8") as file:

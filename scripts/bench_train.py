@@ -10,7 +10,8 @@ gpt       a step of nanoGPT's recipe for a CPU, beside its own code, or, without
           PyTorch's layers in float32
 overhead  a training run, with its batches, logs and checkpoints, beside its bare steps
 time      with --nanogpt: the loss of its own code after its whole run, and of ours after a tenth
-          and a sixth of that time; on 8,000 windows of 64 characters
+          and a sixth of that time, and of the settings that --minutes chooses for a tenth; on
+          8,000 windows of 64 characters
 recipes   charlm's configs beside those of char-rnn and nanoGPT's CPU recipe, in --seconds each
 
 DIR is a checkout of nanoGPT; its code runs unchanged, in a copy. Ratios are their time over ours.
@@ -42,6 +43,8 @@ from charlm.evaluation.evaluate import evaluate
 from charlm.models import build_model
 from charlm.training import session
 from charlm.training.choose import choose_compute
+from charlm.training.prepare import prepare
+from charlm.training.request import Request
 from charlm.training.step import Stepper
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -308,17 +311,32 @@ def trained(
     with tempfile.TemporaryDirectory() as out:
         ready = session.start(config, Path(out), "cpu")
         ready.trainer([], lambda: False).train()
-        text = ready.run.corpus.split("val")
-        scores = {
-            protocol: evaluate(
-                ready.model,
-                text,
-                EvalConfig(protocol=protocol, window=window, n_windows=n_windows),
-                seed=1,
-            ).nats_per_char
-            for protocol in ("windows", "stream")
-        }
-        return {"seconds": ready.run.progress.elapsed_s, "steps": ready.run.progress.step} | scores
+        return scores_of(ready, window, n_windows)
+
+
+def trained_by_default(data: list[str], seconds: float, seed: int) -> dict[str, float]:
+    """Train as `charlm train DATA --minutes` does, with everything in this time; then evaluate."""
+    started, overrides = time.monotonic(), (f"train.seed={seed}",)
+    with tempfile.TemporaryDirectory() as out:
+        request = Request(None, tuple(data), seconds / 60, overrides, out=Path(out), device="cpu")
+        with prepare(request, lambda _: None) as ready:
+            ready.trainer([], lambda: False, started=started).train()
+            return scores_of(ready, 64, 8000) | {"seconds": ready.run.progress.wall_s}
+
+
+def scores_of(ready: session.Session, window: int, n_windows: int) -> dict[str, float]:
+    """The time, the steps and the loss of a run, by the protocols `windows` and `stream`."""
+    text = ready.run.corpus.split("val")
+    scores = {
+        protocol: evaluate(
+            ready.model,
+            text,
+            EvalConfig(protocol=protocol, window=window, n_windows=n_windows),
+            seed=1,
+        ).nats_per_char
+        for protocol in ("windows", "stream")
+    }
+    return {"seconds": ready.run.progress.elapsed_s, "steps": ready.run.progress.step} | scores
 
 
 def row(name: str, text: str, seed: object, result: dict[str, float]) -> dict[str, object]:
@@ -345,6 +363,8 @@ def seconds_to_loss(asked: argparse.Namespace) -> Iterator[dict[str, object]]:
             limits = [f"train.max_seconds={theirs['seconds'] / share}", "train.max_steps=null"]
             result = trained(config, data, [*limits, f"train.seed={seed}"], 64, 8000)
             yield row(f"{config}, 1/{share} of that", asked.data[0].name, seed, result)
+        result = trained_by_default(data, theirs["seconds"] / 10, seed)
+        yield row("chosen settings, 1/10 of that", asked.data[0].name, seed, result)
 
 
 def nanogpt_run(folder: Path, text: Path, seed: int) -> dict[str, float]:

@@ -63,7 +63,7 @@ class _Chooser:
         self._kernels = kernels
         self._plain = trial.without_dropout(model)
         self._float32 = Compute(CPU, "fp32", set_threads(train.threads))
-        self._x, self._y = trial.random_batch(train, self._plain)
+        self._x, self._y = trial.random_batch(train, model)
         self._notices: list[str] = []
 
     def choose(self, device_name: str) -> Compute:
@@ -78,7 +78,7 @@ class _Chooser:
         refuse_too_large(self._train, self._model.config, self._model.vocab_size)
         chooser = KernelChooser(
             self._train,
-            self._plain,
+            self._model,
             self._recorded,
             self._kernels,
             self._float32,
@@ -109,8 +109,8 @@ class _Chooser:
 
         def seconds(precision: Precision, share: float) -> float:
             compute = replace(self._float32, precision=precision)
-            batch = trial.random_batch(train, self._plain, share)
-            return trial.step_seconds(self._plain, train, compute, *batch)
+            batch = trial.random_batch(train, self._model, share)
+            return trial.step_seconds(self._model, train, compute, *batch)
 
         return trial.faster(seconds, recorded)
 
@@ -175,8 +175,7 @@ class _Chooser:
         """Return `gpu`, or the choice for the CPU if a step takes less time there."""
         cpu = self._on_cpu()
         gpu_s, cpu_s = (
-            trial.step_seconds(self._plain_on(it.device), self._train, it, self._x, self._y)
-            for it in (gpu, cpu)
+            trial.step_seconds(self._model, self._train, it, self._x, self._y) for it in (gpu, cpu)
         )
         times = f"{1e3 * gpu_s:.3g} ms a step, and on the CPU {1e3 * cpu_s:.3g} ms"
         if gpu_s <= cpu_s:

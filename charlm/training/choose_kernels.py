@@ -20,7 +20,6 @@ from charlm.training import trial
 from charlm.training.compute import TORCH, Choices, Compute
 from charlm.training.measured import measured
 
-SHARE = 1 / 4  # of a trial's batch, for timing
 MUON_TOLERANCES = {"bf16": 0.05, "fp32": 1e-3}  # largest relative errors of Muon's factor
 
 
@@ -33,7 +32,7 @@ class KernelChooser:
     """Chooses what computes the layers and Muon on the CPU.
 
     Attributes:
-        model: on the CPU, without dropout.
+        model: on the CPU.
         recorded: the choices of the run to resume, or of the first process.
         float32: PyTorch on this CPU.
         verified: returns a Compute with a line in `checks`, or raises MismatchError.
@@ -115,9 +114,9 @@ class KernelChooser:
         """Return the one with the shortest step. Each is timed once on this machine."""
         # with SGD the layers take most of the time; Muon's kernel is chosen separately
         train = self.train.model_copy(update={"optimizer": SGDConfig()})
-        x, y = trial.random_batch(train, self.model, SHARE)
+        x, y = trial.random_batch(train, self.model)
         seconds = measured(
-            f"{self.model.config!r} {self.model.vocab_size} {tuple(x.shape)} "
+            f"layers {self.model.config!r} {self.model.vocab_size} {tuple(x.shape)} "
             f"{self.train.precision} {self.float32.threads}",
             names,
             lambda name: trial.step_seconds(self.model, train, compute_of(name), x, y, repeats=1),

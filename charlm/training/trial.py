@@ -6,6 +6,7 @@ import copy
 import functools
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -56,8 +57,7 @@ def loss_and_gradient(
         RuntimeError: PyTorch cannot compute this model on this device in this precision.
     """
     x, y = x.to(compute.device), y.to(compute.device)
-    devices = [compute.device] if compute.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with fork_rng(compute.device):
         with compute.autocast():
             logits, _ = (forward or forward_of(model, compute, keep_state=False))(x, None)
         loss = summed_nll(logits, y) / y.numel()
@@ -65,6 +65,11 @@ def loss_and_gradient(
         gradients = torch.autograd.grad(scale * loss, list(model.parameters()))
     flat = torch.cat([gradient.float().cpu().flatten() for gradient in gradients])  # (N,)
     return LossAndGradient(float(loss.detach()), flat / scale)
+
+
+def fork_rng(device: torch.device) -> AbstractContextManager[None]:
+    """Restore the random generators of the CPU and of `device` at the end."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def compare(
@@ -117,14 +122,15 @@ def random_batch(train: TrainConfig, model: CharModel, share: float = 1) -> tupl
     """Return random inputs and targets (B, T) for a trial, the same ones every time.
 
     They are a piece of a training batch, made smaller where its forward and backward pass would
-    take more than MAX_FLOPS.
+    take more than MAX_FLOPS. If the batch has so many, there is a sequence for each thread, because
+    charlm's kernels divide the sequences among the threads.
 
     Args:
         share: the share of that size to return, 0 to 1; 0 is a few characters.
     """
     B, T = train.batch_size // train.grad_accum, train.seq_len
     chars = max(16.0, min(B * T, MAX_FLOPS / (6 * model.count_parameters()))) * share
-    T = max(8, min(T, int(chars)))
+    T = max(8, min(T, int(chars) // min(B, torch.get_num_threads())))
     B = max(1, min(B, int(chars) // T))
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(model.vocab_size, (2, B, min(T, train.seq_len)), generator=generator)
@@ -139,8 +145,10 @@ def step_seconds(
 ) -> float:
     """Return the seconds of one optimizer step with learning rate 0 on x, y (B, T) as one piece.
 
-    The shortest of `repeats` steps counts, after one more that warms up.
+    The shortest of `repeats` steps counts, after one more that warms up. The model and the random
+    generators stay as they are. Give the model with its dropout, which takes time, too.
     """
+    model = copy.deepcopy(model).to(compute.device)
     whole = train.model_copy(update={"grad_accum": 1})  # x may have fewer rows than pieces
     stepper = Stepper(model, whole, compute, carries_state=False)
     x, y = x.to(compute.device), y.to(compute.device)
@@ -149,7 +157,8 @@ def step_seconds(
         stepper.step(x, y, 0.0)
         float(next(model.parameters()).detach().sum())  # waits for the GPU
 
-    return _shortest(step, repeats)
+    with fork_rng(compute.device):
+        return _shortest(step, repeats)
 
 
 def _shortest(step: Callable[[], object], repeats: int) -> float:

@@ -26,6 +26,7 @@ from charlm.kernels.fused import Kernels
 from charlm.kernels.variants import Variant
 from charlm.models import CharModel, build_model
 from charlm.models.base import Forward
+from charlm.models.gpt import GPT
 from charlm.training import choose, step, trial
 from charlm.training.choose import choose_compute
 from charlm.training.compute import Compute, forward_of
@@ -238,6 +239,26 @@ def choose_lstm(text: Path, kernels: type[Kernels], *overrides: str) -> Compute:
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_a_trial_has_the_dropout_of_the_model(
+    tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's dropout takes much time. Without it, PyTorch was chosen for models with dropout,
+    which charlm's kernel trains faster."""
+    rates = []
+
+    def step_seconds(model: CharModel, *_: object, **__: object) -> float:
+        assert isinstance(model, GPT)
+        rates.append(model.dropout.p)
+        return 1.0
+
+    monkeypatch.setattr(trial, "step_seconds", step_seconds)
+    config = make_config(tiny_text, "gpt", "train.kernels=auto", "model.dropout=0.3")
+    model = build_model(config.model, 30, seed=1)
+    choose_compute(config.train, model, "cpu", kernels=kernels_of(right, (SINGLE,)))
+    assert set(rates) == {0.3}
 
 
 @pytest.mark.usefixtures("empty_cache")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -177,12 +178,27 @@ def test_a_trial_of_a_large_model_is_short() -> None:
     assert random_batch(small, model_of("rnn"), 1 / 64)[0].numel() <= 6
 
 
+def test_a_trial_of_a_large_model_has_work_for_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one sequence, a kernel used one of two threads, and looked slower than PyTorch."""
+    large = model_of("gpt", n_embd=256, context=256)
+    for threads in (1, 2, 4):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        x, _ = random_batch(TrainConfig(batch_size=64, seq_len=256), large, 0.05)
+        assert len(x) == threads
+        assert len(random_batch(TrainConfig(batch_size=1, seq_len=256), large, 0.05)[0]) == 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("batch_size", "grad_accum"), [(1, 1), (2, 2), (8, 4), (8, 8)])
 def test_a_step_is_timed_on_any_share_of_a_batch_in_pieces(
     kind: str, batch_size: int, grad_accum: int
 ) -> None:
     train = TrainConfig(batch_size=batch_size, grad_accum=grad_accum, seq_len=16)
+    model, generator = model_of(kind), torch.get_rng_state()
+    before = copy.deepcopy(model.state_dict())
     for share in (0.0, *SHARES):
-        batch = random_batch(train, model_of(kind), share)
-        assert step_seconds(model_of(kind), train, FLOAT32, *batch) > 0
+        batch = random_batch(train, model, share)
+        assert step_seconds(model, train, FLOAT32, *batch) > 0
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(before[name], it) for name, it in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
