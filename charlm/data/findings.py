@@ -25,8 +25,12 @@ _CLOSING = tuple(".,;:!?{}()[]-–—…\"'”’»")  # a line of prose, verse 
 def findings(corpus: Corpus, data: DataConfig) -> list[str]:
     """What may be wrong with a text, one line each, with the setting that mends it."""
     odd = [it for it in odd_characters(corpus, data) if it.kind in SERIOUS]
-    lines = [f"{it.count:,} {it.kind} ({shown_chars(it.chars)}): {it.advice}" for it in odd]
-    return lines + structure(corpus, data)
+    return [_about(it) for it in odd] + structure(corpus, data)
+
+
+def _about(odd: Oddity) -> str:
+    kind = odd.kind.removesuffix("s") if odd.count == 1 else odd.kind
+    return f"{odd.count:,} {kind} ({shown_chars(odd.chars)}): {odd.advice}"
 
 
 def structure(corpus: Corpus, data: DataConfig) -> list[str]:

@@ -33,8 +33,8 @@ def test_nothing_is_said_about_a_clean_text(tmp_path: Path) -> None:
     [
         (PROSE.replace("\n", "\r\n"), "100 CRLF line ends (\\r\\n): two characters for each line"),
         (PROSE.replace("\n", "\r"), "100 lone carriage returns (\\r): the only line ends, so the "),
-        (PROSE + "a\r\n", "1 mixed line ends"),
-        (PROSE + "a\rb\n", "1 lone carriage returns (\\r): carriage returns without a line feed"),
+        (PROSE + "a\r\n", "1 mixed line end ("),
+        (PROSE + "a\rb\n", "1 lone carriage return (\\r): carriage returns without a line feed"),
     ],
 )
 def test_line_ends_are_named_with_the_setting_that_mends_them(
