@@ -70,7 +70,9 @@ def _print(found: Survey, about: dict[str, Any], report: str, link: str) -> None
     for name, description in lines:
         print_line(f"  {name:<{width}}  {description}")
     if found.discoveries:
-        print_line(f"{'words':<8}AUC 1 is perfect, 0.5 is luck, and the report explains all words")
+        print_line(
+            f"{'words':<8}AUC 1 is perfect, 0.5 is chance, and the report explains all words"
+        )
 
 
 def _describe_found(found: Found) -> str:

@@ -20,6 +20,7 @@ from charlm.training import trial
 from charlm.training.compute import TORCH, Choices, Compute
 from charlm.training.measured import measured
 
+MARGIN = 1.1  # PyTorch must be this many times as fast, so that noise does not decide
 MUON_TOLERANCES = {"bf16": 0.05, "fp32": 1e-3}  # largest relative errors of Muon's factor
 
 
@@ -121,7 +122,7 @@ class KernelChooser:
             names,
             lambda name: trial.step_seconds(self.model, train, compute_of(name), x, y, repeats=1),
         )
-        best = compute_of(min(names, key=seconds.__getitem__))
+        best = compute_of(_best(seconds))
         return replace(best, checks=(*best.checks, _times(seconds, best.kernel)))
 
     # --- Muon --------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ class KernelChooser:
                 names,
                 lambda name: trial.muon_step_seconds(self.model, found.get(name), slow().muon),
             )
-            best = min(names, key=seconds.__getitem__)
+            best = _best(seconds)
         return slow() if best == TORCH else _with_muon_kernel(compute, found[best], best)
 
     def _correct_muon(self, variants: list[Variant]) -> Iterator[tuple[str, MuonKernel]]:
@@ -184,6 +185,11 @@ def _muon_of(recorded: Choices) -> str:
 
 def _with_muon_kernel(compute: Compute, kernel: MuonKernel, name: str) -> Compute:
     return replace(compute, muon=kernel.precision, muon_kernel=name, fused_muon=kernel)
+
+
+def _best(seconds: dict[str, float]) -> str:
+    """The name with the shortest time; PyTorch only if it is clearly the fastest."""
+    return min(seconds, key=lambda name: seconds[name] * (MARGIN if name == TORCH else 1))
 
 
 def _times(seconds: dict[str, float], best: str) -> str:

@@ -263,7 +263,13 @@ def test_a_trial_has_the_dropout_of_the_model(
 
 @pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize(
-    ("amx", "avx512", "fastest"), [(0.5, 0.7, "amx"), (0.7, 0.5, "avx512"), (1.5, 2.0, "torch")]
+    ("amx", "avx512", "fastest"),
+    [
+        (0.5, 0.7, "amx"),
+        (0.7, 0.5, "avx512"),
+        (1.2, 2.0, "torch"),
+        (1.05, 2.0, "amx"),  # the time of a busy machine may be a little longer by chance
+    ],
 )
 def test_the_fastest_is_used_and_is_timed_once_on_a_machine(
     amx: float, avx512: float, fastest: str, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
