@@ -24,15 +24,6 @@ INLINE vec add_product(vec sum, const number *a, vec b) {
 #endif
 }
 
-/* x in a register. GCC may read a column from memory again for each row, if there are 16 registers.
-   CPUs that load two vectors in a cycle then spend a third more time. */
-INLINE vec in_register(vec x) {
-#if defined __x86_64__
-  __asm__("" : "+v"(x));
-#endif
-  return x;
-}
-
 INLINE void multiply_rows(const size_t R, const size_t C, const number *a, size_t lda,
                           const number *b, size_t ldb, size_t K, float *out, size_t stride,
                           int add) {
@@ -42,8 +33,7 @@ INLINE void multiply_rows(const size_t R, const size_t C, const number *a, size_
   for (size_t k = 0; k < K; k += PER_ELEMENT) {
     vec column[GROUPS];
     UNROLL
-    for (size_t c = 0; c < C; c++)
-      column[c] = in_register(*(const loose *)(b + (c * ldb + k) * LANES));
+    for (size_t c = 0; c < C; c++) column[c] = *(const loose *)(b + (c * ldb + k) * LANES);
     UNROLL
     for (size_t r = 0; r < R; r++)
       UNROLL
