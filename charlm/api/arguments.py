@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import logging
 import operator
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 from charlm.visible import visible
 
+P = ParamSpec("P")
+R = TypeVar("R")
 logger = logging.getLogger("charlm")
 
 
@@ -58,14 +62,39 @@ def one_of(name: str, value: Any, choices: Collection[str]) -> None:
         raise ValueError(f"{name}={value!r:.80} should be one of {', '.join(choices)}")
 
 
-def refuse_unknown(function: str, given: Iterable[str], known: Collection[str]) -> None:
+def hinted(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function say what an argument of an unknown name may have meant."""
+    known = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **named: P.kwargs) -> R:
+        refuse_unknown(function.__name__, named, known)
+        return function(*args, **named)
+
+    return call
+
+
+def refuse_unknown(function: str, given: Mapping[str, object], known: Collection[str]) -> None:
     """Check the names of keyword arguments, as Python does for a function without `**`.
 
     Raises:
         TypeError: a name is not known.
     """
-    for name in given:
+    for name, value in given.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {close[0]}=?" if close else ""
+            meant = _meant(name, value, known)
+            hint = f"; did you mean {meant}?" if meant else ""
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
+
+
+def _meant(name: str, value: object, known: Collection[str]) -> str:
+    """An argument of a similar name, or one that sets the setting of this name."""
+    if close := difflib.get_close_matches(name, known, 1, cutoff=0.8):
+        return f"{close[0]}="
+    if "set" in known:
+        from charlm.config.elsewhere import setting_named  # slow to import
+
+        if key := setting_named(name):
+            return f"set={{{key!r}: {value!r:.40}}}"
+    close = difflib.get_close_matches(name, known, 1)
+    return f"{close[0]}=" if close else ""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ON_UNKNOWN = ("error", "skip")
 
 
+@arguments.hinted
 def evaluate(
     checkpoint: Model | str | Path | None = None,
     data: Paths | None = None,

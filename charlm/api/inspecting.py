@@ -24,6 +24,7 @@ MOST_CHARS = 100_000  # characters on a page and in memory
 NGRAM_CHARS = 1_000_000  # characters of the training text that the n-gram models count
 
 
+@arguments.hinted
 def inspect(
     checkpoint: Model | str | Path | None = None,
     data: str | Path | None = None,

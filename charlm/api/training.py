@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Paths = str | Path | Sequence[str | Path]
 
 
+@arguments.hinted
 def train(
     data: Paths | None = None,
     *,

@@ -71,6 +71,10 @@ def test_inspect_is_the_command(charlm: Charlm, workplace: Path) -> None:
         ("evaluate(window=0)", "window=0 should be greater than or equal to 1"),
         ("evaluate(window=5)", 'window=5 needs protocol="windows"'),
         ('evaluate(on_unknown="no")', "on_unknown='no' should be one of error, skip"),
+        ('evaluate(protcol="stream")', "evaluate() got an unexpected keyword argument 'protcol'; "
+         "did you mean protocol=?"),
+        ("inspect(lenght=9)", "inspect() got an unexpected keyword argument 'lenght'; did "
+         "you mean length=?"),
         ("evaluate(data=5)", "data= should be a path or a list of paths"),
         ('evaluate("missing")', "missing: no such checkpoint or run"),
         ("inspect(length=1)", "length=1 should be from 2 to 100,000"),
@@ -78,7 +82,7 @@ def test_inspect_is_the_command(charlm: Charlm, workplace: Path) -> None:
         ('inspect(split="vel")', "split='vel' should be one of train, val, test, all"),
         ('runs("missing")', "missing: no such folder; train a run with charlm train"),
     ],
-)
+)  # fmt: skip
 def test_arguments_are_checked(call: str, message: str, workplace: Path) -> None:
     with pytest.raises((CharlmError, TypeError, ValueError)) as caught:
         eval(f"library.{call}")

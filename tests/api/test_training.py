@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import shutil
@@ -222,6 +223,9 @@ def test_an_edited_config_is_used_and_reported(
         ({"set": "a=1"}, "TypeError set= should be a dictionary of settings by their dotted names"),
         ({"set": {"train.seed": {1}}}, "TypeError set=train.seed: set is no value of a setting"),
         ({"set": {"train.sed": 1}}, "ConfigError train.sed: unknown key; did you mean train.seed"),
+        ({"minute": 1}, "TypeError train() got an unexpected keyword argument 'minute'; did "
+         "you mean minutes=?"),
+        ({"xyz": 1}, "TypeError train() got an unexpected keyword argument 'xyz'"),
         ({"name": 5}, "TypeError name= should be a string, not int"),
         ({"device": None}, "TypeError device= should be a string, not NoneType"),
         ({"resume": True, "init_from": "x"}, "ValueError resume= continues a run that has weights"),
@@ -230,7 +234,7 @@ def test_an_edited_config_is_used_and_reported(
         ({"data": "missing.txt"}, "DataError missing.txt: "),
         ({"data": "missing.txt", "config": "no.yaml"}, "ConfigError no.yaml: cannot read this"),
     ],
-)
+)  # fmt: skip
 def test_arguments_are_checked(
     arguments: dict[str, Any],
     message: str,
@@ -248,6 +252,27 @@ def test_arguments_are_checked(
     assert f"{caught.type.__name__} {caught.value}".startswith(message)
     assert "\n" not in str(caught.value)
     assert os.listdir() == []  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", 2), ("n_layer", 1), ("learning_rate", 0.5), ("model", "gru"), ("seed", 3)],
+)
+def test_the_hint_for_the_name_of_a_setting_can_be_followed(
+    name: str, value: object, tiny_text: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        charlm.train(tiny_text, out=tmp_path, **{name: value})  # type: ignore[arg-type]
+    _, _, hint = str(caught.value).partition("; did you mean set=")
+    settings = ast.literal_eval(hint.removesuffix("?"))
+    assert list(settings.values()) == [value]
+    small = SMALL | {"train.max_steps": 1} | settings
+    model = charlm.train(tiny_text, out=tmp_path, device="cpu", set=small)
+    (key,) = settings
+    found: Any = model.config
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
 
 
 def test_threads_of_openmp_do_not_spin(tiny_text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
