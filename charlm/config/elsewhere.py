@@ -13,7 +13,6 @@ NAMES_ELSEWHERE = {
     "train_frac": "data.val_fraction",
     "val_frac": "data.val_fraction",
     "validation_split": "data.val_fraction",
-    "model": "model.kind",
     "model_type": "model.kind",
     "rnn_type": "model.kind",
     "rnn_size": "model.hidden_size",

@@ -15,7 +15,7 @@ def test_the_benchmark_of_sampling_runs_to_its_end() -> None:
     ended = python(BENCH, "--quick", "--json")
     assert (ended.returncode, ended.stderr) == (0, "")
     results, more = map(json.loads, ended.stdout.splitlines())
-    assert [it["unit"] for it in results["results"]] == ["chars"] * 8 + ["runs"] * 2
+    assert [it["unit"] for it in results["results"]] == ["chars"] * 11 + ["runs"] * 2
     assert {row["network"] for row in more["memory"]} == {"lstm 1 x 8", "gpt 1 x 8"}
     assert more["reading"][0]["share"].endswith("%")
 
