@@ -80,7 +80,7 @@ def main() -> None:
     for config in networks:
         for one in (native_engine, numpy_engine):
             results.append(many(config, one, repeats, options.quick))
-    results += [beside_numpy(config, repeats, options.quick) for config in networks]
+    results += [many(config, numpy_engine, repeats, options.quick, TEXTS) for config in networks]
     with tempfile.TemporaryDirectory() as folder:
         results += commands(Path(folder), lstms[-1], repeats)
         peaks = [peak(Path(folder), config) for config in (lstms[-1], gpt)]
@@ -205,31 +205,22 @@ def nanogpt_loop(folder: Path, config: GPTConfig) -> Loop:
 
 
 def many(
-    config: Model, engine: Callable[[CharModel], Engine], repeats: int, quick: bool
+    config: Model,
+    engine: Callable[[CharModel], Engine],
+    repeats: int,
+    quick: bool,
+    texts: int = 1,
 ) -> Comparison:
-    """TEXTS texts side by side (characters per second of all), compared with one text by `one`."""
+    """TEXTS texts side by side by the engine in C (characters per second of all), and `texts` texts
+    by `engine`."""
     model = build_model(config, len(VOCAB), seed=1)
-    together, one = native_engine(model), engine(model)
+    together, other = native_engine(model), engine(model)
     length = 5 if quick else 200
+    theirs = "one text" if texts == 1 else f"{texts} texts"
     return in_turn(
-        f"{name_of(config)}, {TEXTS} texts, one text ({engine.__name__.removesuffix('_engine')})",
+        f"{name_of(config)}, {TEXTS} texts, {theirs} ({engine.__name__.removesuffix('_engine')})",
         lambda: seconds(lambda: sample_all(together, length, TEXTS)),
-        lambda: seconds(lambda: sample_all(one, length)) * TEXTS,
-        repeats,
-        work=length * TEXTS,
-        unit="chars",
-    )
-
-
-def beside_numpy(config: Model, repeats: int, quick: bool) -> Comparison:
-    """TEXTS texts side by side, by the engine in C and by the one with numpy."""
-    model = build_model(config, len(VOCAB), seed=1)
-    ours, theirs = native_engine(model), numpy_engine(model)
-    length = 5 if quick else 100
-    return in_turn(
-        f"{name_of(config)}, {TEXTS} texts, the numpy engine",
-        lambda: seconds(lambda: sample_all(ours, length, TEXTS)),
-        lambda: seconds(lambda: sample_all(theirs, length, TEXTS)),
+        lambda: seconds(lambda: sample_all(other, length, texts)) * TEXTS / texts,
         repeats,
         work=length * TEXTS,
         unit="chars",

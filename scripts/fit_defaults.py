@@ -27,7 +27,7 @@ import math
 import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -73,7 +73,9 @@ class Spec:
 
     @property
     def is_by_rule(self) -> bool:
-        return self == by_rule(*astuple(self)[:6])
+        return self == by_rule(
+            self.text, self.piece, self.kind, self.width, self.read, self.dropout
+        )
 
     def variants(self) -> dict[tuple[str, float], Spec]:
         """The runs of --tune, by the name of what differs and the factor."""

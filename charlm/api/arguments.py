@@ -94,8 +94,7 @@ def _meant(name: str, value: object, known: Collection[str]) -> str:
     if "set" in known:
         from charlm.config.elsewhere import setting_named  # slow to import
 
-        # `model` is a group of settings, and so no name of another program's setting
-        if key := "model.kind" if name == "model" else setting_named(name):
+        if key := setting_named(name):
             return f"set={{{key!r}: {value!r:.40}}}"
     close = difflib.get_close_matches(name, known, 1)
     return f"{close[0]}=" if close else ""

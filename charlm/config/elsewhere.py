@@ -80,12 +80,16 @@ NAMES_ELSEWHERE = {
 def setting_named(name: str) -> str | None:
     """The setting that a name of another program, or the last part of a dotted name, stands for.
 
-    None if there is none, not even one with a similar name.
+    A group, such as `model`, stands for its `kind`. None if there is none, not even one with a
+    similar name.
     """
     leaves: dict[str, str] = {}
     for setting in settings():
         leaves.setdefault(setting.key, setting.key)
-        leaves.setdefault(setting.key.rpartition(".")[2], setting.key)
+        group, _, last = setting.key.rpartition(".")
+        leaves.setdefault(last, setting.key)
+        if last == "kind":
+            leaves.setdefault(group.rpartition(".")[2], setting.key)
     names = leaves | {each: key for each, key in NAMES_ELSEWHERE.items() if each not in leaves}
     close = difflib.get_close_matches(name, names, 1, cutoff=0.8)
     return names.get(name) or (names[close[0]] if close else None)

@@ -193,7 +193,9 @@ class _Chooser:
         """
         if not self._train.verify:
             return compute
-        model = self._plain_on(compute.device)
+        plain = self._plain
+        # a copy for a GPU, because `to` would move the model
+        model = plain if compute.device == CPU else copy.deepcopy(plain).to(compute.device)
         result = trial.loss_and_gradient(model, compute, self._x, self._y)
         agrees, text = trial.compare(result, self._reference, compute.precision)
         if not agrees:
@@ -204,10 +206,6 @@ class _Chooser:
     @functools.cached_property
     def _reference(self) -> trial.LossAndGradient:
         return trial.loss_and_gradient(self._plain, self._float32, self._x, self._y)
-
-    def _plain_on(self, device: torch.device) -> CharModel:
-        """Return the model without dropout; for a GPU a copy, because `to` would move the model."""
-        return self._plain if device == CPU else copy.deepcopy(self._plain).to(device)
 
     @property
     def _is_muon(self) -> bool:
